@@ -1,0 +1,24 @@
+"""Deformable registration for DIPY: SyN's call, SyN's map, better overlap, sooner.
+
+Everything public is listed below and imported when it is first used: neither
+``import dipy_dl_reg`` nor a command's ``--help`` waits for torch or DIPY.
+"""
+
+import lazy_loader
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "registration": ["DeepRegistration", "deep_registration"],
+    "engine.metrics": ["CCMetric", "MIMetric", "NCCMetric", "SSDMetric"],
+    "mapping": [
+        "apply_mapping",
+        "load_mapping",
+        "read_dipy_mapping",
+        "save_mapping",
+        "write_dipy_mapping",
+    ],
+    "diffusion.streamlines": ["transform_streamlines"],
+}
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=_PUBLIC)

@@ -1,0 +1,30 @@
+"""What every test runs under: no network, no display."""
+
+import os
+import socket
+
+import numpy as np
+import pytest
+
+os.environ["MPLBACKEND"] = "Agg"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_network():
+    """Tests run on what the dependencies bundle: a download is a failure."""
+
+    def connect(self, address, *args):
+        if self.family == socket.AF_UNIX:
+            return original(self, address, *args)
+        raise OSError(f"tests use no network, and something asked for {address}")
+
+    original = socket.socket.connect
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", connect)
+        yield
+
+
+@pytest.fixture
+def rng():
+    """Seeded generator: the same numbers in every run."""
+    return np.random.default_rng(20240607)

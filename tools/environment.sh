@@ -1,0 +1,46 @@
+# Sourced by the commands beside it. make_environment EXTRA [what for]:
+#   makes .venv-py3.X in the repository with the Python named by $PYTHON (python3),
+#   installs the package with that extra under constraints.txt, sets $bin to its
+#   programs. Done once: a second call with nothing changed returns at once.
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+fail() {
+    printf '%s\n' "$@" >&2
+    exit 1
+}
+
+find_python() {
+    python=${PYTHON:-python3}
+    command -v "$python" >/dev/null ||
+        fail "Python 3.11 or later is needed, and '$python' is not there." \
+            "Name one with PYTHON, for example: PYTHON=python3.12 $0"
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+        fail "Python 3.11 or later is needed, and '$python' is $("$python" -V 2>&1)." \
+            "Name another with PYTHON, for example: PYTHON=python3.12 $0"
+    "$python" -c 'import venv, ensurepip' 2>/dev/null ||
+        fail "'$python' lacks the venv module." \
+            "On Debian or Ubuntu: sudo apt install python3-venv"
+}
+
+make_environment() {
+    local extra=$1 venv mark sum quiet=--quiet
+    find_python
+    venv=$root/.venv-py$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    bin=$venv/bin
+    mark=$venv/installed-$extra
+    sum=$(cat "$root"/{pyproject.toml,setup.py,dipy_dl_reg/__init__.py} \
+        "$root"/tools/constraints.txt | cksum)
+    if [ -f "$mark" ] && [ "$(cat "$mark")" = "$sum" ]; then
+        return
+    fi
+    echo "Preparing $venv (some minutes the first time: torch is large)"
+    # pip missing means that an earlier attempt was cut short.
+    "$bin/python" -m pip --version >/dev/null 2>&1 ||
+        "$python" -m venv --clear "$venv"
+    if [ -t 1 ]; then quiet=; fi
+    # shellcheck disable=SC2086  # an empty $quiet must vanish
+    "$bin/python" -m pip install $quiet --disable-pip-version-check \
+        --constraint "$root/tools/constraints.txt" --editable "$root[$extra]"
+    echo "$sum" >"$mark"
+}

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# tools/test.sh [pytest arguments]
+# Style, spelling, doctests and tests, in an environment made on the first run.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
+make_environment test
+cd "$root"
+"$bin/ruff" check .
+"$bin/ruff" format --check .
+"$bin/codespell"
+exec "$bin/python" -m pytest "$@"
