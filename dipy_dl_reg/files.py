@@ -1,0 +1,231 @@
+"""Files and arguments: read and checked, and written without leaving halves."""
+
+import contextlib
+import os
+from pathlib import Path
+
+from dipy.align.imwarp import DiffeomorphicMap
+import nibabel as nib
+from nibabel.filebasedimages import ImageFileError
+import numpy as np
+
+FIELDS = ("forward", "backward")
+
+
+@contextlib.contextmanager
+def write_beside(path, *, overwrite=False):
+    """Give a temporary path beside `path`, and move it there once it is written.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file to make.
+    overwrite : bool, optional
+        Replace `path` where it exists.
+
+    Yields
+    ------
+    temporary : Path
+        Where to write. It has `path`'s suffixes, and is gone afterwards, whether or
+        not the writing went well.
+
+    Raises
+    ------
+    FileExistsError
+        If `path` exists and `overwrite` is False.
+    OSError
+        If the folder of `path` does not exist or cannot be written.
+    """
+    path = Path(path)
+    check_writable(path, overwrite=overwrite)
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_writable(path, *, overwrite=False):
+    """Raise the error that writing `path` would end with.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file to be written later.
+    overwrite : bool, optional
+        Whether `path` may exist already.
+
+    Raises
+    ------
+    FileExistsError
+        If `path` exists and `overwrite` is False, or is a folder.
+    FileNotFoundError, NotADirectoryError, PermissionError
+        If its folder does not exist, is a file, or cannot be written.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise FileExistsError(f"{path} is a folder, and a file was to be written there")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists already; allow overwriting to replace it")
+    folder = path.parent
+    if not folder.exists():
+        raise FileNotFoundError(f"the folder of {path} does not exist")
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is not a folder; cannot write {path}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"no permission to write in {folder}")
+
+
+def read_image(image, grid2world=None, *, name="image", dtype=None):
+    """Array and grid-to-world matrix of an array, a nibabel image or a file.
+
+    Parameters
+    ----------
+    image : ndarray, nibabel image, str or Path
+        The image.
+    grid2world : ndarray, optional
+        Its grid-to-world matrix; the file's own where None.
+    name : str, optional
+        What errors call the image.
+    dtype : dtype, optional
+        Read a file's values as this; as they are stored where None.
+
+    Returns
+    -------
+    data : ndarray
+        The values.
+    grid2world : ndarray or None
+        The matrix: None for an array that came without one.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file does not exist.
+    ValueError
+        If it is empty, damaged, or not an image.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        image = open_image(image, name=name)
+    if not hasattr(image, "dataobj"):
+        return np.asanyarray(image), grid2world
+    where = image.get_filename() or "the image in memory"
+    try:
+        if dtype is None:
+            data = np.asanyarray(image.dataobj)
+        else:
+            data = image.get_fdata(dtype=dtype, caching="unchanged")
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file may raise nearly anything
+        raise ValueError(f"{name}: {where} is damaged: {error}") from error
+    return data, image.affine if grid2world is None else grid2world
+
+
+def open_image(path, *, name="image"):
+    """Open an image file without reading its values.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file that nibabel reads.
+    name : str, optional
+        What errors call the image.
+
+    Returns
+    -------
+    image : nibabel image
+        The image, its values still on the disk.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file does not exist.
+    ValueError
+        If it is empty, or not an image.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{name}: no such file: {path}")
+    if not path.is_file():
+        raise ValueError(f"{name}: {path} is not a file")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{name}: {path} is empty")
+    try:
+        image = nib.load(path)
+    except Exception as error:  # a damaged header may raise nearly anything
+        what = "" if isinstance(error, ImageFileError) else f" ({error})"
+        raise ValueError(f"{name}: {path} is not an image file{what}") from error
+    if not hasattr(image, "dataobj"):
+        raise ValueError(f"{name}: {path} holds no image")
+    return image
+
+
+def check_mapping(mapping, *, name="mapping"):
+    """Raise unless `mapping` is a DIPY map that has its fields.
+
+    Parameters
+    ----------
+    mapping : DiffeomorphicMap
+        What the user gave.
+    name : str, optional
+        What the error calls it.
+
+    Raises
+    ------
+    ValueError
+        If it is something else, or its fields are not on its grid.
+    """
+    if not isinstance(mapping, DiffeomorphicMap):
+        raise ValueError(
+            f"{name} must be a DiffeomorphicMap, got {type(mapping).__name__}"
+        )
+    wanted = (*(int(n) for n in mapping.disp_shape), mapping.dim)
+    for field in FIELDS:
+        shape = np.shape(getattr(mapping, field))
+        if shape != wanted:
+            raise ValueError(
+                f"{name}.{field} must have the shape {wanted} of the map's grid, "
+                f"got {shape}"
+            )
+
+
+def check_affine(matrix, dim, name):
+    """`matrix` as a float64 array, if it is an invertible affine matrix.
+
+    Parameters
+    ----------
+    matrix : array_like
+        What the user gave.
+    dim : int
+        2 or 3.
+    name : str
+        What the error calls it.
+
+    Returns
+    -------
+    matrix : ndarray, shape (dim + 1, dim + 1)
+        The matrix.
+
+    Raises
+    ------
+    ValueError
+        If its shape is another, it is not finite, its last row is not 0 ... 0 1, or
+        it is singular.
+    """
+    try:
+        matrix = np.array(matrix, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be a matrix of numbers") from error
+    if matrix.shape != (dim + 1, dim + 1):
+        raise ValueError(
+            f"{name} must have the shape {(dim + 1, dim + 1)}, got {matrix.shape}"
+        )
+    if not np.isfinite(matrix).all():
+        raise ValueError(f"{name} must be finite")
+    if not np.allclose(matrix[dim], np.eye(dim + 1)[dim]):
+        raise ValueError(f"{name} must end in the row 0 ... 0 1, got {matrix[dim]}")
+    lengths = np.linalg.norm(matrix[:dim, :dim], axis=0)
+    if abs(np.linalg.det(matrix[:dim, :dim])) <= 1e-9 * lengths.prod():
+        raise ValueError(f"{name} must be invertible, got a singular matrix")
+    return matrix
