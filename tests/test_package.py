@@ -1,0 +1,126 @@
+"""What a user meets before anything runs: names, version, commands, light imports."""
+
+from importlib.metadata import entry_points, version
+import os
+from pathlib import Path
+import subprocess
+import sys
+import tomllib
+
+from packaging.requirements import Requirement
+import pytest
+
+import dipy_dl_reg
+
+ROOT = Path(__file__).parents[1]
+PUBLIC = {
+    "CCMetric",
+    "DeepRegistration",
+    "MIMetric",
+    "NCCMetric",
+    "SSDMetric",
+    "apply_mapping",
+    "deep_registration",
+    "load_mapping",
+    "read_dipy_mapping",
+    "save_mapping",
+    "transform_streamlines",
+    "write_dipy_mapping",
+}
+HEAVY = ("torch", "dipy", "nibabel", "scipy", "numpy", "matplotlib")
+COMMANDS = ("dipy_align_deep", "dipy_apply_deep")
+
+
+def loaded_after(code):
+    """Return which heavy packages a fresh interpreter has loaded after ``code``."""
+    code += f"\nimport sys\nprint('loaded', *(m for m in {HEAVY} if m in sys.modules))"
+    environment = {k: v for k, v in os.environ.items() if k != "EAGER_IMPORT"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env=environment,
+    )
+    return done.stdout.splitlines()[-1].split()[1:]
+
+
+def test_import_is_light():
+    assert loaded_after("import dipy_dl_reg; dir(dipy_dl_reg)") == []
+
+
+def test_reading_a_map_loads_no_torch():
+    """Half of the package is for those who apply maps: they need no engine."""
+    loaded = loaded_after("from dipy_dl_reg import load_mapping")
+    assert "dipy" in loaded and "torch" not in loaded
+
+
+def test_use_loads_torch():
+    """The tests above can fail: a name from the engine does load torch."""
+    assert "torch" in loaded_after("from dipy_dl_reg import CCMetric")
+
+
+def test_public_names():
+    assert set(dipy_dl_reg.__all__) == PUBLIC
+    assert PUBLIC <= set(dir(dipy_dl_reg))
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = dipy_dl_reg.no_such_name
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_public_name_resolves(name):
+    item = getattr(dipy_dl_reg, name)
+    assert item.__name__ == name
+    assert item.__module__.startswith("dipy_dl_reg.")
+
+
+def test_version_is_said_once():
+    assert version("dipy_dl_reg") == dipy_dl_reg.__version__
+    for name in ("CHANGELOG.md", "CITATION.cff"):
+        assert dipy_dl_reg.__version__ in (ROOT / name).read_text(), name
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_command_is_installed(name):
+    (entry,) = entry_points(group="console_scripts", name=name)
+    assert callable(entry.load())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_loads_no_torch(name):
+    (entry,) = entry_points(group="console_scripts", name=name)
+    module, function = entry.value.split(":")
+    code = (
+        f"import sys; sys.argv = ['{name}', '--help']\n"
+        f"from {module} import {function}\n"
+        f"try: {function}()\n"
+        "except SystemExit as end: assert not end.code, end.code"
+    )
+    assert "torch" not in loaded_after(code)
+
+
+def test_tested_versions_are_within_the_ranges():
+    """What constraints.txt pins is what pyproject.toml allows."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"].values()
+    wanted = [*project["dependencies"], *(item for extra in extras for item in extra)]
+    pins = {}
+    for line in (ROOT / "tools" / "constraints.txt").read_text().splitlines():
+        name, found, pin = line.partition("==")
+        if found:
+            pins[name] = pin
+    for requirement in map(Requirement, wanted):
+        name = requirement.name.replace("_", "-")
+        if name == "dipy-dl-reg":
+            continue
+        assert name in pins, f"constraints.txt does not pin {name}"
+        assert pins[name] in requirement.specifier, requirement
+
+
+def test_hooks_are_the_tested_versions():
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text()
+    pins = (ROOT / "tools" / "constraints.txt").read_text().split()
+    for name in ("ruff", "codespell"):
+        (pin,) = (p.partition("==")[2] for p in pins if p.startswith(f"{name}=="))
+        assert f"rev: v{pin}\n" in hooks
