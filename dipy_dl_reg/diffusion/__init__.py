@@ -1,0 +1,1 @@
+"""What diffusion MRI needs beyond images: streamlines."""
