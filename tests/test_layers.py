@@ -23,7 +23,7 @@ LAYERS = [
     {"networks"},
     {"training"},
     {"bridge", "diffusion", "dipy_format", "files", "mapping"},
-    {"affine", "landmarks", "registration", "report"},
+    {"affine", "landmarks", "picture", "registration", "report"},
     {"workflows"},
 ]
 LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}
