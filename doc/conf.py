@@ -17,7 +17,8 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "sphinxcontrib.bibtex",
 ]
-exclude_patterns = ["_build", "examples", "**/README.rst"]
+templates_path = ["_templates"]
+exclude_patterns = ["_build", "_templates", "examples"]
 nitpicky = False
 
 autosummary_generate = True
@@ -40,6 +41,7 @@ sphinx_gallery_conf = {
     "within_subsection_order": "ExampleTitleSortKey",
     "abort_on_example_error": True,
     "download_all_examples": False,
+    "capture_repr": (),
     "show_memory": False,
     "min_reported_time": 1,
     "remove_config_comments": True,

@@ -1,8 +1,10 @@
 """What a user meets before anything runs: names, version, commands, light imports."""
 
+import ast
 from importlib.metadata import entry_points, version
 import os
 from pathlib import Path
+import re
 import subprocess
 import sys
 import tomllib
@@ -116,6 +118,24 @@ def test_tested_versions_are_within_the_ranges():
             continue
         assert name in pins, f"constraints.txt does not pin {name}"
         assert pins[name] in requirement.specifier, requirement
+
+
+def test_readme_names_what_exists():
+    """Its Python parses, its imports are public, its commands and pages are there."""
+    readme = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    nodes = [node for block in blocks for node in ast.walk(ast.parse(block))]
+    imported = {
+        alias.name
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and node.module == "dipy_dl_reg"
+        for alias in node.names
+    }
+    assert imported and imported <= PUBLIC
+    for path in set(re.findall(r"\b(?:tools|doc)/[\w/]+\.\w+", readme)):
+        assert (ROOT / path).is_file(), path
+    for name in set(re.findall(r"\bdipy_\w+_deep\b", readme)):
+        assert name in COMMANDS
 
 
 def test_hooks_are_the_tested_versions():

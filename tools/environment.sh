@@ -1,4 +1,4 @@
-# Sourced by the commands beside it. make_environment EXTRA [what for]:
+# Sourced by the commands beside it. make_environment EXTRA:
 #   makes .venv-py3.X in the repository with the Python named by $PYTHON (python3),
 #   installs the package with that extra under constraints.txt, sets $bin to its
 #   programs. Done once: a second call with nothing changed returns at once.
@@ -29,8 +29,9 @@ make_environment() {
     venv=$root/.venv-py$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
     bin=$venv/bin
     mark=$venv/installed-$extra
+    # The folder's own name counts: an environment does not survive a move.
     sum=$(cat "$root"/{pyproject.toml,setup.py,dipy_dl_reg/__init__.py} \
-        "$root"/tools/constraints.txt | cksum)
+        "$root"/tools/constraints.txt - <<<"$root" | cksum)
     if [ -f "$mark" ] && [ "$(cat "$mark")" = "$sum" ]; then
         return
     fi

@@ -6,7 +6,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 make_environment test
 cd "$root"
-"$bin/ruff" check .
-"$bin/ruff" format --check .
-"$bin/codespell"
+"$bin/python" -m ruff check .
+"$bin/python" -m ruff format --check .
+"$bin/python" -m codespell_lib
 exec "$bin/python" -m pytest "$@"
