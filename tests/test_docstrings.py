@@ -56,10 +56,11 @@ def faults(path, item):
     """Return what is wrong with an object's docstring, one line each."""
     fields = record_fields(item)
     if fields is None:
+        checks = CHECKS if own_signature(item) else {"GL08": CHECKS["GL08"]}
         return [
-            f"{path}: {CHECKS[code]}: {message}"
+            f"{path}: {checks[code]}: {message}"
             for code, message in validate(path)["errors"]
-            if code in CHECKS
+            if code in checks
         ]
     doc = ClassDoc(item)
     named = [
@@ -77,6 +78,14 @@ def record_fields(item):
     if inspect.isclass(item) and issubclass(item, tuple):
         return list(item._fields)
     return None
+
+
+def own_signature(item):
+    """Whether this package wrote the parameters; DIPY's workflows bring theirs."""
+    if not inspect.isclass(item):
+        return True
+    owner = next(base for base in item.__mro__ if "__init__" in vars(base))
+    return owner.__module__.startswith(item.__module__.partition(".")[0])
 
 
 @pytest.mark.parametrize("name", MODULES)

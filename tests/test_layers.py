@@ -24,7 +24,7 @@ LAYERS = [
     {"training"},
     {"bridge", "diffusion", "dipy_format", "files", "mapping"},
     {"affine", "landmarks", "picture", "registration", "report"},
-    {"workflows"},
+    {"jobs", "workflows"},
 ]
 LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}
 TORCH_ONLY = {"engine", "networks", "training"}
