@@ -19,7 +19,7 @@ def write_beside(path, *, overwrite=False):
     Parameters
     ----------
     path : str or Path
-        The file to make.
+        The file to make, in a folder that exists.
     overwrite : bool, optional
         Replace `path` where it exists.
 
@@ -31,19 +31,64 @@ def write_beside(path, *, overwrite=False):
 
     Raises
     ------
-    FileExistsError
-        If `path` exists and `overwrite` is False.
     OSError
-        If the folder of `path` does not exist or cannot be written.
+        As `check_writable` does.
     """
-    path = Path(path)
-    check_writable(path, overwrite=overwrite)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
+    if not Path(path).parent.exists():
+        raise FileNotFoundError(f"the folder of {path} does not exist")
+    with write_together([path], overwrite=overwrite) as (temporary,):
         yield temporary
-        os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def write_together(paths, *, overwrite=False):
+    """Give a temporary path beside each of `paths`, and move all there, or none.
+
+    Parameters
+    ----------
+    paths : sequence of str or Path
+        The files to make. Their folders are made if need be, and unmade if nothing
+        was written.
+    overwrite : bool, optional
+        Replace files that exist.
+
+    Yields
+    ------
+    temporaries : list of Path
+        Where to write, in the order of `paths`. That they could be made shows that
+        they can be written.
+
+    Raises
+    ------
+    OSError
+        As `check_writable` does, before anything is made.
+    """
+    paths = [Path(path) for path in paths]
+    for path in paths:
+        check_writable(path, overwrite=overwrite)
+    folders, temporaries = [], []
+    try:
+        for path in paths:
+            folders += _make_folder(path.parent)
+            temporaries.append(path.with_name(f".{os.getpid()}-{path.name}"))
+            temporaries[-1].touch()
+        yield temporaries
+        for temporary, path in zip(temporaries, paths, strict=True):
+            os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        for temporary in temporaries:
+            temporary.unlink(missing_ok=True)
+        for folder in reversed(folders):
+            with contextlib.suppress(OSError):  # not empty: the writing went well
+                folder.rmdir()
+
+
+def _make_folder(folder):
+    """Make a folder; returns what was made, outermost first."""
+    missing = [f for f in (folder, *folder.parents) if not f.exists()][::-1]
+    for each in missing:
+        each.mkdir()
+    return missing
 
 
 def check_writable(path, *, overwrite=False):
@@ -52,7 +97,7 @@ def check_writable(path, *, overwrite=False):
     Parameters
     ----------
     path : str or Path
-        The file to be written later.
+        The file to be written later, in a folder that exists or can be made.
     overwrite : bool, optional
         Whether `path` may exist already.
 
@@ -60,17 +105,15 @@ def check_writable(path, *, overwrite=False):
     ------
     FileExistsError
         If `path` exists and `overwrite` is False, or is a folder.
-    FileNotFoundError, NotADirectoryError, PermissionError
-        If its folder does not exist, is a file, or cannot be written.
+    NotADirectoryError, PermissionError
+        If its folder is a file, or cannot be written.
     """
     path = Path(path)
     if path.is_dir():
         raise FileExistsError(f"{path} is a folder, and a file was to be written there")
-    if path.exists() and not overwrite:
+    if os.path.lexists(path) and not overwrite:
         raise FileExistsError(f"{path} exists already; allow overwriting to replace it")
-    folder = path.parent
-    if not folder.exists():
-        raise FileNotFoundError(f"the folder of {path} does not exist")
+    folder = next(f for f in path.absolute().parents if f.exists())
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is not a folder; cannot write {path}")
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -158,6 +201,79 @@ def open_image(path, *, name="image"):
         raise ValueError(f"{name}: {path} is not an image file{what}") from error
     if not hasattr(image, "dataobj"):
         raise ValueError(f"{name}: {path} holds no image")
+    return image
+
+
+def open_volume(path, name):
+    """Open a file of one 3D image, and check what its header says.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    name : str
+        What errors call the image.
+
+    Returns
+    -------
+    image : nibabel image
+        The image, 3D (further axes of length 1 are dropped), its values still on
+        the disk.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file does not exist.
+    ValueError
+        If it is no image, not 3D, not of real numbers, or its affine is singular.
+    """
+    image = open_image(path, name=name)
+    if len(image.shape) > 3 and set(image.shape[3:]) == {1}:
+        data, affine = read_image(image, name=name)
+        image = type(image)(data.reshape(image.shape[:3]), affine, image.header)
+        image.set_filename(path)
+    if len(image.shape) != 3 or 0 in image.shape:
+        raise ValueError(
+            f"{name}: {path} must be one 3D volume, got shape {image.shape}"
+        )
+    if image.get_data_dtype().kind not in "biuf":
+        raise ValueError(f"{name}: {path} must hold real numbers")
+    check_affine(image.affine, 3, f"{name}: the affine of {path}")
+    return image
+
+
+def image_on(reference, data, *, series=None):
+    """An image with the grid of another, for NIfTI.
+
+    Parameters
+    ----------
+    reference : nibabel image
+        Gives the affine, its meaning (scanner, template ...) and the unit of length.
+    data : ndarray
+        Values on that grid, perhaps a series.
+    series : nibabel image, optional
+        Where a series comes from: gives the step and unit of its last axis.
+
+    Returns
+    -------
+    image : nibabel.Nifti1Image
+        Of the type of `data`, in mm where the reference does not say.
+    """
+    image = nib.Nifti1Image(data, reference.affine, dtype=data.dtype)
+    units, code = ["mm", "unknown"], 2
+    if isinstance(reference.header, nib.Nifti1Header):
+        length = reference.header.get_xyzt_units()[0]
+        units[0] = "mm" if length == "unknown" else length
+        codes = [int(reference.header[f"{k}form_code"]) for k in "sq"]
+        code = codes[0] or codes[1] or code
+    if data.ndim == 4 and series is not None and len(series.shape) == 4:
+        zooms = (*image.header.get_zooms()[:3], *series.header.get_zooms()[3:4])
+        image.header.set_zooms(zooms)
+        if isinstance(series.header, nib.Nifti1Header):
+            units[1] = series.header.get_xyzt_units()[1]
+    image.header.set_xyzt_units(*units)
+    image.set_sform(reference.affine, code)
+    image.set_qform(reference.affine, code)
     return image
 
 
