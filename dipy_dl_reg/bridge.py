@@ -1,0 +1,452 @@
+"""The one door between NumPy, DIPY and Torch.
+
+In goes what a DIPY user holds: arrays, affines, a prealign, a metric. `make_pair`
+checks it, once and before any work, and gives the engine its tensors; `make_map`
+turns the engine's fields into the `DiffeomorphicMap` that SyN would have returned.
+"""
+
+from contextlib import contextmanager
+
+from dipy.align.imwarp import DiffeomorphicMap
+from dipy.align.metrics import SimilarityMetric
+from dipy.utils.logging import logger
+import numpy as np
+import torch
+
+from dipy_dl_reg.engine.metrics import METRICS, CCMetric, Metric, MIMetric, SSDMetric
+from dipy_dl_reg.engine.pyramid import Pair
+from dipy_dl_reg.engine.regularizers import REGULARIZERS
+from dipy_dl_reg.files import check_affine
+from dipy_dl_reg.space import Grid
+
+#: Fewest voxels along the longest axis of an image.
+_LEAST_SIZE = 4
+#: Intensities are scaled so that these quantiles become 0 and 1.
+_QUANTILES = (0.001, 0.999)
+
+
+def find_device(name="auto"):
+    """Torch device by name.
+
+    Parameters
+    ----------
+    name : str or torch.device, optional
+        ``"auto"`` takes CUDA if it is there, else MPS if it can do what is needed,
+        else the CPU; anything else is Torch's own name for a device.
+
+    Returns
+    -------
+    device : torch.device
+        One that works.
+
+    Raises
+    ------
+    ValueError
+        If there is no such device here.
+    """
+    if str(name) == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if _mps_works() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        first = str(error).splitlines()[0]
+        raise ValueError(f"device={name!r} cannot be used: {first}") from None
+    return device
+
+
+def _mps_works():
+    """Whether Apple's device samples volumes, which not every Torch version can."""
+    if not torch.backends.mps.is_available():
+        return False
+    try:
+        image = torch.zeros(1, 1, 2, 2, 2, device="mps")
+        grid = torch.zeros(1, 1, 1, 1, 3, device="mps")
+        torch.nn.functional.grid_sample(
+            image, grid, padding_mode="border", align_corners=True
+        )
+    except (RuntimeError, NotImplementedError):
+        return False
+    return True
+
+
+@contextmanager
+def threads(count=None):
+    """Let Torch use a number of threads for a while.
+
+    Parameters
+    ----------
+    count : int, optional
+        As DIPY means it: None leaves Torch's own number, a negative one counts back
+        from all processors (-1 is all of them).
+
+    Yields
+    ------
+    None
+        The old number is back afterwards.
+
+    Raises
+    ------
+    ValueError
+        If `count` is 0 or not a whole number.
+    """
+    if count is None:
+        yield
+        return
+    from dipy.utils.omp import determine_num_threads
+
+    if not isinstance(count, (int, np.integer)) or count == 0:
+        raise ValueError(f"num_threads must be a whole number but 0, got {count!r}.")
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, determine_num_threads(int(count))))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def make_metric(metric, dim=None):
+    """One of this package's metrics from whatever names one.
+
+    Parameters
+    ----------
+    metric : None, str, Metric or dipy.align.metrics.SimilarityMetric
+        None is local correlation; a name is one of ``"CC"``, ``"SSD"``, ``"NCC"``,
+        ``"MI"`` in any case, or ``"EM"``; a metric of DIPY is translated, a message
+        saying how where the two are not the same thing.
+    dim : {2, 3}, optional
+        Dimension for metrics made here.
+
+    Returns
+    -------
+    metric : Metric
+        Ready for the engine.
+
+    Raises
+    ------
+    ValueError
+        If it names no metric.
+    """
+    if metric is None:
+        return CCMetric(dim)
+    if isinstance(metric, Metric):
+        return metric
+    if isinstance(metric, str):
+        return _metric_by_name(metric, dim)
+    if isinstance(metric, SimilarityMetric):
+        return _translate(metric)
+    raise ValueError(
+        f"metric must be one of {sorted(METRICS)}, a metric of this package or of "
+        f"dipy.align.metrics, or None, got {metric!r}."
+    )
+
+
+def _metric_by_name(name, dim):
+    if name.upper() == "EM":
+        logger.info("metric 'EM': mutual information (MIMetric) is used in its place.")
+        return MIMetric(dim)
+    if name.upper() not in METRICS:
+        raise ValueError(f"metric must be one of {sorted(METRICS)}, got {name!r}.")
+    return METRICS[name.upper()](dim)
+
+
+def _translate(metric):
+    """This package's counterpart of a DIPY metric, told apart by class name.
+
+    By name, for MIMetric is in DIPY's newest version only.
+    """
+    kind = type(metric).__name__
+    if kind == "CCMetric":
+        options = {"radius": metric.radius, "sigma_diff": metric.sigma_diff}
+        return CCMetric(metric.dim, **options)
+    if kind == "SSDMetric":
+        # With Gauss-Newton steps DIPY's `smooth` weighs a penalty instead.
+        options = {"smooth": metric.smooth} if metric.step_type == "demons" else {}
+        return SSDMetric(metric.dim, **options)
+    if kind == "MIMetric":
+        return MIMetric(metric.dim)
+    if kind == "EMMetric":
+        logger.info(
+            "DIPY's EMMetric has no counterpart here: mutual information (MIMetric) "
+            "is used in its place, which is fit for two contrasts too."
+        )
+        return MIMetric(metric.dim)
+    raise ValueError(
+        f"metric is a {kind}, which this package cannot translate; give a metric of "
+        f"dipy_dl_reg or one of the names {sorted(METRICS)}."
+    )
+
+
+def make_regularizer(regularizer):
+    """A smoothness penalty from its name.
+
+    Parameters
+    ----------
+    regularizer : None, str or callable
+        ``"diffusion"``, ``"bending"``, ``"tv"``, or a function of a displacement
+        tensor.
+
+    Returns
+    -------
+    regularizer : callable or None
+        As the engine wants it.
+
+    Raises
+    ------
+    ValueError
+        If it names none.
+    """
+    if regularizer is None or callable(regularizer):
+        return regularizer
+    if regularizer not in REGULARIZERS:
+        raise ValueError(
+            f"regularizer must be one of {sorted(REGULARIZERS)}, a function or None, "
+            f"got {regularizer!r}."
+        )
+    return REGULARIZERS[regularizer]
+
+
+def make_pair(
+    static,
+    moving,
+    *,
+    static_grid2world=None,
+    moving_grid2world=None,
+    prealign=None,
+    static_mask=None,
+    moving_mask=None,
+    device="cpu",
+):
+    """Check two images and their geometry, and give them to Torch.
+
+    Parameters
+    ----------
+    static, moving : array, 2D or 3D
+        The images; NaN is missing data.
+    static_grid2world, moving_grid2world : array, shape (dim + 1, dim + 1), optional
+        Voxels to world, mm; by default the identity.
+    prealign : array, shape (dim + 1, dim + 1), optional
+        Static world to moving world; by default the identity.
+    static_mask, moving_mask : array, optional
+        Shaped as their images; voxels other than 0 count.
+    device : torch.device or str, optional
+        Where the tensors go.
+
+    Returns
+    -------
+    pair : Pair
+        Intensities scaled to about [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If an image is not 2D or 3D, the two differ in that, or one is too small,
+        constant, all NaN or infinite somewhere; if a mask is empty or of another
+        shape; if a matrix is of the wrong shape, singular or not finite; if the
+        images do not overlap.
+    """
+    images = {"static": static, "moving": moving}
+    images = {role: _checked_image(image, role) for role, image in images.items()}
+    dim = images["static"].ndim
+    if images["moving"].ndim != dim:
+        raise ValueError(
+            f"static and moving must have the same number of dimensions, got shapes "
+            f"{images['static'].shape} and {images['moving'].shape}."
+        )
+    affines = {"static": static_grid2world, "moving": moving_grid2world}
+    grids = {
+        role: Grid(image.shape, _checked_affine(affines[role], f"{role}_grid2world", dim))
+        for role, image in images.items()
+    }
+    prealign = _checked_affine(prealign, "prealign", dim)
+    masks = {"static": static_mask, "moving": moving_mask}
+    tensors, counted = {}, {}
+    for role, image in images.items():
+        mask = _checked_mask(masks[role], image, role)
+        tensors[role], counted[role] = _to_tensors(image, mask, role, device)
+    pair = Pair(
+        tensors["static"],
+        tensors["moving"],
+        grids["static"],
+        grids["moving"],
+        prealign,
+        counted["static"],
+        counted["moving"],
+    )
+    if not bool(pair.overlap().any()):
+        raise ValueError(
+            "static and moving do not overlap: no static voxel falls inside the "
+            "moving image through the affines and prealign given."
+        )
+    return pair
+
+
+def _checked_image(image, role):
+    """The image as float32, or one clear error."""
+    image = np.asarray(image)
+    if image.ndim not in (2, 3):
+        raise ValueError(
+            f"{role} must be a 2D or 3D image, got shape {image.shape}"
+            + ("; pick one volume of it." if image.ndim == 4 else ".")
+        )
+    if image.size == 0 or max(image.shape) < _LEAST_SIZE:
+        raise ValueError(
+            f"{role} is too small: at least one axis must have {_LEAST_SIZE} voxels, "
+            f"got shape {image.shape}."
+        )
+    if image.dtype.kind not in "buif":
+        raise ValueError(f"{role} must hold real numbers, got dtype {image.dtype}.")
+    with np.errstate(over="ignore"):
+        image = image.astype(np.float32)
+    if np.isinf(image).any():
+        raise ValueError(
+            f"{role} holds infinity (or numbers beyond float32's range); replace them, "
+            "or set them to NaN if they are missing data."
+        )
+    if np.isnan(image).all():
+        raise ValueError(f"{role} is NaN everywhere.")
+    return image
+
+
+def _checked_affine(matrix, name, dim):
+    """The matrix as float64, the identity for None."""
+    return np.eye(dim + 1) if matrix is None else check_affine(matrix, dim, name)
+
+
+def _checked_mask(mask, image, role):
+    """The mask as bool, or None, or one clear error."""
+    if mask is None:
+        return None
+    mask = np.asarray(mask)
+    if mask.shape != image.shape:
+        raise ValueError(
+            f"{role}_mask must have the shape of {role}, {image.shape}, got "
+            f"{mask.shape}."
+        )
+    mask = np.nan_to_num(mask) != 0
+    if not (mask & ~np.isnan(image)).any():
+        raise ValueError(f"{role}_mask is empty: no voxel of {role} would count.")
+    return mask
+
+
+def _to_tensors(image, mask, role, device):
+    """Scaled image and mask (None if all counts), with NaN as missing data."""
+    missing = np.isnan(image)
+    if missing.any():
+        logger.info(
+            f"{role}: {100 * missing.mean():.1f} % of the voxels are NaN; they are "
+            "taken as missing data and masked while fitting."
+        )
+        mask = ~missing if mask is None else mask & ~missing
+    values = image if mask is None else image[mask]
+    low, high = np.quantile(values, _QUANTILES)
+    if not high > low:
+        low, high = values.min(), values.max()
+    if not high > low:
+        raise ValueError(f"{role} is constant: there is nothing to register.")
+    scaled = np.where(missing, 0, (image - low) / (high - low))
+    image = torch.from_numpy(np.ascontiguousarray(scaled, dtype=np.float32))
+    if mask is not None:
+        mask = torch.from_numpy(mask.astype(np.float32))[None, None].to(device)
+    return image[None, None].to(device), mask
+
+
+def make_map(
+    u,
+    v,
+    pair,
+    *,
+    static_grid2world=None,
+    moving_grid2world=None,
+    prealign=None,
+):
+    """The map that SyN would have returned, from fields in voxels.
+
+    Parameters
+    ----------
+    u : Tensor, shape (1, dim, *static_shape)
+        Static voxels to where the prealigned moving image is sampled.
+    v : Tensor, shape (1, dim, *static_shape)
+        Its inverse.
+    pair : Pair
+        What was registered.
+    static_grid2world, moving_grid2world, prealign : array or None
+        As the user gave them: None stays None in the map.
+
+    Returns
+    -------
+    mapping : dipy.align.imwarp.DiffeomorphicMap
+        ``mapping.transform(moving)`` lies on the static grid.  Its domain is moving,
+        its codomain static, its `prealign` the inverse of the one given, and its
+        fields are float32, in mm along the world axes.
+    """
+    mapping = _empty_map(
+        pair, pair.moving_grid.shape, static_grid2world, moving_grid2world, prealign
+    )
+    mapping.forward = _to_world(v, pair.static_grid)
+    mapping.backward = _to_world(u, pair.static_grid)
+    mapping.is_inverse = True
+    return mapping
+
+
+def make_halves(mapping, pair):
+    """The two intermediate maps of a registration that has no halfway point.
+
+    Parameters
+    ----------
+    mapping : DiffeomorphicMap
+        The whole map.
+    pair : Pair
+        What was registered.
+
+    Returns
+    -------
+    static_to_ref : DiffeomorphicMap
+        The whole map on the static grid.
+    moving_to_ref : DiffeomorphicMap
+        The prealign alone.  Static to reference to moving is `mapping`; both have
+        ``is_inverse=False``.
+    """
+    static_grid2world = mapping.codomain_grid2world
+    static_to_ref = _empty_map(
+        pair, pair.static_grid.shape, static_grid2world, static_grid2world, None
+    )
+    static_to_ref.forward = mapping.backward.copy()
+    static_to_ref.backward = mapping.forward.copy()
+    moving_to_ref = _empty_map(
+        pair,
+        pair.moving_grid.shape,
+        static_grid2world,
+        mapping.domain_grid2world,
+        mapping.prealign_inv,
+    )
+    moving_to_ref.allocate()
+    return static_to_ref, moving_to_ref
+
+
+def _empty_map(pair, domain_shape, static_grid2world, domain_grid2world, prealign):
+    """A map on the static grid without fields, its matrices copies of the user's."""
+
+    def own(matrix):
+        return None if matrix is None else np.array(matrix, dtype=np.float64)
+
+    return DiffeomorphicMap(
+        dim=pair.static_grid.dim,
+        disp_shape=pair.static_grid.shape,
+        disp_grid2world=pair.static_grid.affine.copy(),
+        domain_shape=domain_shape,
+        domain_grid2world=own(domain_grid2world),
+        codomain_shape=pair.static_grid.shape,
+        codomain_grid2world=own(static_grid2world),
+        prealign=None if prealign is None else np.linalg.inv(own(prealign)),
+    )
+
+
+def _to_world(u, grid):
+    """Field ``(1, dim, *shape)`` in voxels to ``(*shape, dim)`` in mm, float32."""
+    linear = torch.as_tensor(grid.affine[: grid.dim, : grid.dim], dtype=torch.float64)
+    flat = u[0].flatten(1).cpu().T
+    world = (flat.double() @ linear.T).float().view(*grid.shape, grid.dim)
+    return np.require(world.numpy(), requirements=["C", "W", "O"])

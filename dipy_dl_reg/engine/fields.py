@@ -1,0 +1,310 @@
+"""Dense displacement fields on a voxel grid.
+
+The convention, said once for all of ``engine``, ``networks`` and ``training``:
+a field `u` is a tensor ``(B, D, *shape)`` in voxels, component ``d`` moves along
+array axis ``d``, and the map is ``y = x + u(x)``.  Images are ``(B, C, *shape)``.
+Voxel centres are the integers (``align_corners=True``).  ``D = u.ndim - 2``, so
+that 2D and 3D are one code path.  Beyond its grid a field goes on with the value
+at the nearest edge voxel.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+
+class Frame(NamedTuple):
+    """How displacements on one grid become `grid_sample` coordinates of an image.
+
+    Attributes
+    ----------
+    base : Tensor, shape (N, D)
+        Normalised image coordinates of every grid point at zero displacement.
+    matrix : Tensor, shape (D, D)
+        Turns a displacement (a row, in grid voxels) into normalised coordinates.
+    shape : tuple of int
+        Shape of the grid, ``prod(shape) == N``.
+    """
+
+    base: torch.Tensor
+    matrix: torch.Tensor
+    shape: tuple
+
+
+def identity(shape, *, dtype=torch.float32, device="cpu"):
+    """Voxel coordinates of a grid.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Grid shape, D numbers.
+    dtype : torch.dtype, optional
+        Type of the result.
+    device : torch.device or str, optional
+        Where the result lives.
+
+    Returns
+    -------
+    coordinates : Tensor, shape (1, D, *shape)
+        The index of every voxel along every axis.
+    """
+    axes = [torch.arange(n, dtype=dtype, device=device) for n in shape]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
+
+
+def frame(shape, image_shape=None, *, affine=None, dtype=torch.float32, device="cpu"):
+    """Prepare the sampling of an image at displaced points of a grid.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of the grid that displacements live on.
+    image_shape : tuple of int, optional
+        Shape of the sampled image; by default the grid's own.
+    affine : Tensor, shape (D + 1, D + 1), optional
+        From grid voxels to image voxels; by default the identity.
+    dtype : torch.dtype, optional
+        Type of the coordinates.
+    device : torch.device or str, optional
+        Where they live.
+
+    Returns
+    -------
+    frame : Frame
+        To be given to `warp` as often as it is needed.
+    """
+    dim = len(shape)
+    image_shape = shape if image_shape is None else image_shape
+    if affine is None:
+        affine = torch.eye(dim + 1, dtype=torch.float64)
+    affine = torch.as_tensor(affine, dtype=torch.float64, device="cpu")
+    # grid_sample wants [-1, 1] between the first and the last voxel centre; along
+    # an axis of one voxel there is nothing to interpolate and 0 always means it.
+    scale = torch.tensor([2.0 / (n - 1) if n > 1 else 0.0 for n in image_shape])
+    shift = torch.tensor([-1.0 if n > 1 else 0.0 for n in image_shape])
+    matrix = (scale.double()[:, None] * affine[:dim, :dim]).T
+    offset = scale.double() * affine[:dim, dim] + shift.double()
+    points = identity(shape, dtype=torch.float64).flatten(2)[0].T
+    base = torch.addmm(offset, points, matrix)
+    return Frame(
+        base.to(device, dtype), matrix.to(device, dtype), tuple(int(n) for n in shape)
+    )
+
+
+def warp(image, displacement, *, frame_=None, mode="linear"):
+    """Sample an image at displaced points: ``out(x) = image(A (x + u(x)))``.
+
+    The affine `A` from grid to image voxels is the frame's, the identity by
+    default.  Points beyond the image take the value at its edge.
+
+    Parameters
+    ----------
+    image : Tensor, shape (B or 1, C, *image_shape)
+        What is sampled.
+    displacement : Tensor, shape (B, D, *shape)
+        Field in voxels of its own grid.
+    frame_ : Frame, optional
+        Prepared by `frame`; by default image and field share a grid.
+    mode : {"linear", "nearest"}, optional
+        Interpolation.
+
+    Returns
+    -------
+    warped : Tensor, shape (B, C, *shape)
+        The image on the field's grid.
+    """
+    batch, shape = displacement.shape[0], displacement.shape[2:]
+    if frame_ is None:
+        like = {"dtype": displacement.dtype, "device": displacement.device}
+        frame_ = frame(shape, image.shape[2:], **like)
+    moves = displacement.flatten(2).transpose(1, 2)
+    base, matrix = (x.expand(batch, *x.shape) for x in (frame_.base, frame_.matrix))
+    points = torch.baddbmm(base, moves, matrix)
+    sampled = _grid_sample(image, points, mode)
+    return sampled.reshape(batch, image.shape[1], *shape)
+
+
+def sample(image, points):
+    """Linear interpolation of an image at points given in its own voxels.
+
+    Parameters
+    ----------
+    image : Tensor, shape (1, C, *shape)
+        What is sampled; goes on beyond its edge with the value there.
+    points : Tensor, shape (D, N)
+        Voxel coordinates.
+
+    Returns
+    -------
+    values : Tensor, shape (C, N)
+        The image at the points.
+    """
+    ends = points.new_tensor([n - 1 for n in image.shape[2:]])
+    normal = (points.T * (2 / ends.clamp_min(1)) - 1)[None]
+    return _grid_sample(image, normal, "linear")[0]
+
+
+def _grid_sample(image, points, mode):
+    """`grid_sample` at normalised points (B, N, D), natural axis order: (B, C, N).
+
+    It counts axes from the last: showing it the image with its axes reversed (a
+    view) spares a flip of every coordinate.  And it works one batch entry a thread:
+    one entry's points are dealt out as several.
+    """
+    batch, count, dim = points.shape
+    channels = image.shape[1]
+    pieces = _pieces(count, torch.get_num_threads()) if batch == 1 else 1
+    image = image.permute(0, 1, *range(dim + 1, 1, -1))
+    sampled = F.grid_sample(
+        image.expand(batch * pieces, *image.shape[1:]),
+        points.reshape(batch * pieces, *(1,) * (dim - 1), -1, dim),
+        mode={"linear": "bilinear", "nearest": "nearest"}[mode],
+        padding_mode="border",
+        align_corners=True,
+    )
+    if pieces > 1 and channels > 1:
+        sampled = sampled.flatten(2).transpose(0, 1)
+    return sampled.reshape(batch, channels, count)
+
+
+@lru_cache(maxsize=256)
+def _pieces(count, threads):
+    """A number of equal pieces of `count` points that keeps all threads busy."""
+    if count < 4096:
+        return 1
+    return next((k for k in range(threads, 8 * threads) if count % k == 0), 1)
+
+
+def compose(first, second):
+    """Displacement of one map after another.
+
+    ``x + u(x) = second(first(x))``, that is ``u = first + second(x + first(x))``.
+
+    Parameters
+    ----------
+    first : Tensor, shape (B, D, *shape)
+        The map applied first, in voxels.
+    second : Tensor, shape (B, D, *shape)
+        The map applied to its result, in voxels of the same grid.
+
+    Returns
+    -------
+    u : Tensor, shape (B, D, *shape)
+        Their composition.
+    """
+    return first + warp(second, first)
+
+
+def exp(velocity, *, steps=7):
+    """Flow of a stationary velocity field over unit time, by scaling and squaring.
+
+    The velocity is divided by ``2**steps`` and the small map composed with itself
+    `steps` times :footcite:p:`Arsigny2006`.
+
+    Parameters
+    ----------
+    velocity : Tensor, shape (B, D, *shape)
+        In voxels per unit time.
+    steps : int, optional
+        Number of squarings.
+
+    Returns
+    -------
+    u : Tensor, shape (B, D, *shape)
+        Displacement of the flow; that of ``-velocity`` is its inverse.
+
+    References
+    ----------
+    .. footbibliography::
+    """
+    u = velocity / 2**steps
+    for _ in range(steps):
+        u = compose(u, u)
+    return u
+
+
+def resize(displacement, shape):
+    """The same map on a grid of another shape over the same field of view.
+
+    Linear interpolation between corner-aligned grids; the vectors are rescaled,
+    for their unit is the voxel.
+
+    Parameters
+    ----------
+    displacement : Tensor, shape (B, D, *old)
+        Field in voxels of its grid.
+    shape : tuple of int
+        New shape.
+
+    Returns
+    -------
+    u : Tensor, shape (B, D, *shape)
+        Field in voxels of the new grid.
+    """
+    old = displacement.shape[2:]
+    if tuple(old) == tuple(shape):
+        return displacement
+    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(old)]
+    u = F.interpolate(displacement, size=tuple(shape), mode=mode, align_corners=True)
+    # A grid of one voxel along an axis leaves that axis's unit undefined; nothing
+    # moves along it either.
+    scale = [(n - 1) / (o - 1) if o > 1 else 0.0 for n, o in zip(shape, old)]
+    return u * u.new_tensor(scale).view(1, -1, *(1,) * len(old))
+
+
+def derivative(x, axis):
+    """Central differences along one spatial axis, one-sided at the two ends.
+
+    Parameters
+    ----------
+    x : Tensor, shape (B, C, *shape)
+        Images or fields.
+    axis : int
+        Spatial axis, 0 for the first after the channels.
+
+    Returns
+    -------
+    dx : Tensor, same shape as `x`
+        Per voxel, as `numpy.gradient` computes it; zero along a singleton axis.
+    """
+    dim, size = axis + 2, x.shape[axis + 2]
+    out = torch.empty_like(x)
+    if size == 1:
+        return out.zero_()
+    torch.sub(x.narrow(dim, 1, 1), x.narrow(dim, 0, 1), out=out.narrow(dim, 0, 1))
+    last = out.narrow(dim, size - 1, 1)
+    torch.sub(x.narrow(dim, size - 1, 1), x.narrow(dim, size - 2, 1), out=last)
+    if size > 2:
+        inner = out.narrow(dim, 1, size - 2)
+        torch.sub(x.narrow(dim, 2, size - 2), x.narrow(dim, 0, size - 2), out=inner)
+        inner *= 0.5
+    return out
+
+
+def jacobian(displacement):
+    """Determinant of the Jacobian matrix of ``x + u(x)``, by central differences.
+
+    A ratio of volumes, and so the same whether the field is counted in voxels or
+    in millimetres.  One-sided differences at the faces of the grid.
+
+    Parameters
+    ----------
+    displacement : Tensor, shape (B, D, *shape)
+        Field in voxels.
+
+    Returns
+    -------
+    determinant : Tensor, shape (B, *shape)
+        Above 0 everywhere if nothing folds.
+    """
+    dim = displacement.ndim - 2
+    rows = [derivative(displacement, axis) for axis in range(dim)]
+    for axis, row in enumerate(rows):
+        row[:, axis] += 1
+    if dim == 2:
+        (a, b), (c, d) = (row.unbind(1) for row in rows)
+        return a * d - b * c
+    (a, b, c), (d, e, f), (g, h, i) = (row.unbind(1) for row in rows)
+    return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)

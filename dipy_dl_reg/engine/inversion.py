@@ -1,0 +1,270 @@
+"""Inverse of a field, and the promise that a result is a diffeomorphism.
+
+A pair of fields is fit to be given away when neither folds (Jacobian determinants
+above a margin at every voxel, central differences) and when going there and back
+through the two returns to the start.  `diffeomorphic` checks that, and smooths the
+field where it fails until it holds.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from dipy_dl_reg.engine.fields import derivative, identity, jacobian, sample, warp
+from dipy_dl_reg.engine.smoothing import box_sum, smooth
+
+#: What every result keeps, in voxels of its grid, and least determinant.
+ROUND_TRIP_MEAN, ROUND_TRIP_MAX, LEAST_JACOBIAN = 0.05, 0.4, 0.01
+#: Rounds of `reconcile` that a finished pair of fields gets.
+_ROUNDS = 3
+#: Rounds of local smoothing before the whole field is shrunk instead.
+_REPAIRS = 12
+
+
+class Quality(NamedTuple):
+    """What was measured on a pair of inverse fields.
+
+    Attributes
+    ----------
+    minimum_jacobian, minimum_jacobian_inverse : float
+        Least determinant over all voxels of the field and of its inverse.
+    round_trip_mean, round_trip_max : float
+        Distance in voxels from each voxel centre to where it ends after one field
+        and then the other; the worse of the two orders; over the points whose image
+        stays inside the grid.
+    repairs : int
+        Rounds of local smoothing that it took to get there.
+    """
+
+    minimum_jacobian: float
+    minimum_jacobian_inverse: float
+    round_trip_mean: float
+    round_trip_max: float
+    repairs: int = 0
+
+
+def invert(displacement, *, start=None, tolerance=1e-3, sweeps=6, newton=20):
+    """Inverse of a map: ``v(y) = -u(y + v(y))``, to `tolerance` at every voxel.
+
+    A few fixed-point sweeps over the whole grid bring most voxels there, also far
+    from small displacements; the rest, where the map stretches or squeezes by much,
+    is finished point by point with damped Newton steps on the Jacobian matrix.
+
+    Parameters
+    ----------
+    displacement : Tensor, shape (1, D, *shape)
+        Field in voxels.
+    start : Tensor, shape (1, D, *shape), optional
+        First guess; by default ``-u``.
+    tolerance : float, optional
+        Largest residual ``|v + u(y + v)|`` accepted, in voxels.
+    sweeps : int, optional
+        Fixed-point sweeps.
+    newton : int, optional
+        Most Newton steps for the points left.
+
+    Returns
+    -------
+    v : Tensor, shape (1, D, *shape)
+        Field of the inverse, in voxels.
+    """
+    u = displacement
+    v = -u if start is None else start
+    for _ in range(sweeps):
+        new = warp(u, v).neg_()
+        residual = (new - v).square_().sum(1).sqrt_().flatten()
+        v = new
+        if float(residual.max()) <= tolerance:
+            return v
+    # The residual of the last sweep is that of the guess before it: the points over
+    # the tolerance are the ones to go on with, and their true residual comes first.
+    left = (residual > tolerance).nonzero()[:, 0]
+    v = v.clone()
+    flat = v.flatten(2)[0]
+    grid = identity(u.shape[2:], dtype=u.dtype, device=u.device).flatten(2)[0]
+    flat[:, left] = _newton(u, grid[:, left], flat[:, left], tolerance, newton)
+    return v
+
+
+def _newton(u, y, v, tolerance, steps):
+    """Solve ``v + u(y + v) = 0`` at points, halving steps that make it worse."""
+    dim = len(y)
+    slopes = torch.cat([derivative(u, axis) for axis in range(dim)], 1)
+    eye = torch.eye(dim, dtype=u.dtype, device=u.device)
+
+    def residual(v):
+        r = v + sample(u, y + v)
+        return r, r.square().sum(0).sqrt()
+
+    r, size = residual(v)
+    damping = torch.ones_like(size)
+    for _ in range(steps):
+        if not bool((size > tolerance).any()):
+            break
+        # slopes are ordered (derivative axis, component); the matrix wants
+        # d component / d axis.
+        matrix = sample(slopes, y + v).reshape(dim, dim, -1).permute(2, 1, 0) + eye
+        move = torch.linalg.solve_ex(matrix, r.T[..., None])[0][..., 0].T
+        move = move.nan_to_num(0, 0, 0).clamp(-5, 5)
+        trial = v - damping * move
+        new_r, new_size = residual(trial)
+        better = new_size < size
+        v = torch.where(better, trial, v)
+        r, size = torch.where(better, new_r, r), torch.where(better, new_size, size)
+        damping = torch.where(better, (2 * damping).clamp(max=1), damping / 2)
+    return v
+
+
+def round_trip(first, second):
+    """How far each voxel ends from where it began, after one map and the other.
+
+    Parameters
+    ----------
+    first, second : Tensor, shape (1, D, *shape)
+        Fields in voxels of one grid.
+
+    Returns
+    -------
+    distance : Tensor, shape (1, 1, *shape)
+        ``|first(x) + second(x + first(x))|`` in voxels; 0 where ``x + first(x)``
+        lies outside the grid, for there the second field says nothing.
+    """
+    error = warp(second, first).add_(first).square_().sum(1, keepdim=True).sqrt_()
+    for axis, size in enumerate(first.shape[2:]):
+        move = first[:, axis : axis + 1]
+        line = torch.arange(size, dtype=first.dtype, device=first.device)
+        place = move + line.view(-1, *(1,) * (first.ndim - 3 - axis))
+        error.masked_fill_((place < 0) | (place > size - 1), 0)
+    return error
+
+
+def reconcile(u, v):
+    """Bring two fields closer to being each other's inverse.
+
+    Each gives up half of what the round trip that begins with it misses:
+    ``u <- u - (u + v(x + u)) / 2`` and so for ``v``.  A sampled inverse is exact at
+    its voxels only; between them interpolation cuts its bends, and errors of the
+    two directions go down together where recomputing one from the other would only
+    push them to and fro.
+
+    Parameters
+    ----------
+    u, v : Tensor, shape (1, D, *shape)
+        Fields in voxels of one grid, nearly inverse to each other.
+
+    Returns
+    -------
+    u, v : Tensor, shape (1, D, *shape)
+        New fields.
+    """
+    return u.sub(warp(v, u).add_(u), alpha=0.5), v.sub(warp(u, v).add_(v), alpha=0.5)
+
+
+class _Checked(NamedTuple):
+    """Figures of a pair of fields, voxel by voxel."""
+
+    jacobian: torch.Tensor
+    jacobian_inverse: torch.Tensor
+    there: torch.Tensor
+    back: torch.Tensor
+
+    @classmethod
+    def of(cls, u, v):
+        """Measure a field and its inverse."""
+        return cls(
+            jacobian(u)[:, None], jacobian(v)[:, None], round_trip(u, v), round_trip(v, u)
+        )
+
+    def quality(self, repairs=0):
+        """Summary of the four images."""
+        return Quality(
+            float(self.jacobian.min()),
+            float(self.jacobian_inverse.min()),
+            max(float(self.there.mean()), float(self.back.mean())),
+            max(float(self.there.max()), float(self.back.max())),
+            repairs,
+        )
+
+    def unsound(self, u):
+        """Voxels of the first field, 0 or 1, where one of the limits is passed."""
+
+        def passed(det, distance):
+            bad = (det < LEAST_JACOBIAN) | (distance > ROUND_TRIP_MAX)
+            return bad.to(u.dtype)
+
+        here = passed(self.jacobian, self.there)
+        # What is wrong in the inverse at y is to be mended in u where it lands on y.
+        return torch.maximum(here, warp(passed(self.jacobian_inverse, self.back), u))
+
+
+def measure(u, v, *, repairs=0):
+    """Quality of a pair of inverse fields.
+
+    Parameters
+    ----------
+    u, v : Tensor, shape (1, D, *shape)
+        A field and its inverse, in voxels of one grid.
+    repairs : int, optional
+        Passed on.
+
+    Returns
+    -------
+    quality : Quality
+        The figures.
+    """
+    return _Checked.of(u, v).quality(repairs)
+
+
+def diffeomorphic(u, v=None):
+    """Fields that keep the promise, as near to the given one as repairs allow.
+
+    Where a limit is passed the field is smoothed, locally and more strongly from
+    round to round; a field that still resists is shrunk, which ends at the identity
+    at the latest.
+
+    Parameters
+    ----------
+    u : Tensor, shape (1, D, *shape)
+        Field in voxels.
+    v : Tensor, shape (1, D, *shape), optional
+        Its inverse as far as known; by default computed.
+
+    Returns
+    -------
+    u, v : Tensor, shape (1, D, *shape)
+        Field and inverse: determinants of at least 0.01 at every voxel of both,
+        round trip of at most 0.05 voxel on average and 0.4 anywhere.
+    quality : Quality
+        Their figures.
+
+    Raises
+    ------
+    ValueError
+        If the field is not finite.
+    """
+    if not bool(torch.isfinite(u).all()):
+        raise ValueError("displacement must be finite, it holds NaN or infinity.")
+    v = invert(u) if v is None else v
+    repairs = 0
+    while True:
+        for _ in range(_ROUNDS):
+            u, v = reconcile(u, v)
+        checked = _Checked.of(u, v)
+        quality = checked.quality(repairs)
+        bad = checked.unsound(u)
+        if not bool(bad.any()) and quality.round_trip_mean <= ROUND_TRIP_MEAN:
+            return u, v, quality
+        repairs += 1
+        u = _repair(u, bad, repairs)
+        v = invert(u, start=v if repairs < _REPAIRS else None)
+
+
+def _repair(u, bad, attempt):
+    """Smooth the field around bad voxels, everywhere if the mean is what is bad."""
+    if attempt > _REPAIRS:
+        return u * 0.8
+    if not bool(bad.any()):
+        return smooth(u, 0.5)
+    around = box_sum(bad, 2 + attempt).clamp_(0, 1)
+    weight = smooth(around, 1.0)
+    return torch.lerp(u, smooth(u, 1.0 + 0.5 * attempt), weight)

@@ -1,0 +1,482 @@
+"""How alike two images are: local and global correlation, squares, information.
+
+Every metric is a small object of options with two faces:
+
+``metric(static, warped, mask=None)``
+    a scalar to differentiate by autograd (training);
+``metric.bind(static, mask=None, moving=None)``
+    a function ``warped -> (value, d value / d warped)`` that keeps what depends
+    on the static image alone (refinement calls it hundreds of times).
+
+The gradients are written out, not traced: that spares the graph's memory.  Values
+are to be minimised.  Images are ``(B, 1, *shape)`` and the mask, if any, is 0 or 1
+on the same grid; voxels outside of it count for nothing.
+"""
+
+import torch
+
+from dipy_dl_reg.engine.smoothing import box_sum
+
+#: A window must hold this part of a full one's voxels for a voxel to count.
+_LEAST_WINDOW = 1e-6
+
+
+class _Analytic(torch.autograd.Function):
+    """Hand a bound metric's own gradient to autograd."""
+
+    @staticmethod
+    def forward(ctx, warped, bound):
+        value, gradient = bound(warped)
+        ctx.save_for_backward(gradient)
+        return value
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, scale):
+        return scale * ctx.saved_tensors[0], None
+
+
+class Metric:
+    """Common part of all metrics.
+
+    Parameters
+    ----------
+    dim : {2, 3}, optional
+        Dimension of the images, as DIPY's metrics have it; by default that of the
+        images as they come.
+    sigma_diff : float, optional
+        Standard deviation, in voxels, of the Gaussian that smooths the update of
+        the field at each iteration.
+
+    Raises
+    ------
+    ValueError
+        If `dim` is neither None, 2 nor 3, or `sigma_diff` is negative.
+    """
+
+    name = None
+
+    def __init__(self, dim=None, *, sigma_diff=1.0):
+        if dim not in (None, 2, 3):
+            raise ValueError(f"dim must be 2, 3 or None, got {dim!r}.")
+        if not sigma_diff >= 0:
+            raise ValueError(f"sigma_diff must be 0 or more, got {sigma_diff!r}.")
+        self.dim = dim
+        self.sigma_diff = float(sigma_diff)
+
+    def bind(self, static, mask=None, *, moving=None):
+        """Prepare for many evaluations against one static image.
+
+        Parameters
+        ----------
+        static : Tensor, shape (B, 1, *shape)
+            Taken as constant.
+        mask : Tensor, shape (B, 1, *shape), optional
+            1 where a voxel counts, 0 elsewhere; by default all do.
+        moving : Tensor, shape (B, 1, *any), optional
+            The image that will come warped; only its range of intensities matters,
+            and only to `MIMetric`.
+
+        Returns
+        -------
+        evaluate : callable
+            ``evaluate(warped) -> (value, gradient)``, the gradient shaped as
+            `warped`.
+        """
+        raise NotImplementedError
+
+    def __call__(self, static, warped, mask=None):
+        """Value as a scalar that autograd differentiates by `warped`.
+
+        Parameters
+        ----------
+        static : Tensor, shape (B, 1, *shape)
+            Taken as constant.
+        warped : Tensor, shape (B, 1, *shape)
+            Moving image on the static grid.
+        mask : Tensor, shape (B, 1, *shape), optional
+            1 where a voxel counts, 0 elsewhere.
+
+        Returns
+        -------
+        value : Tensor, shape ()
+            Lower is better.
+        """
+        bound = self.bind(static.detach(), mask, moving=warped.detach())
+        return _Analytic.apply(warped, bound)
+
+    def __repr__(self):
+        options = ", ".join(f"{key}={value}" for key, value in vars(self).items())
+        return f"{type(self).__name__}({options})"
+
+
+class SSDMetric(Metric):
+    """Mean of squared differences.
+
+    Parameters
+    ----------
+    dim : {2, 3}, optional
+        Dimension of the images.
+    smooth : float, optional
+        Standard deviation, in voxels, of the Gaussian that smooths the update of
+        the field; DIPY's name for it in this metric.
+
+    Raises
+    ------
+    ValueError
+        If an option is out of range.
+
+    Notes
+    -----
+    ``value = mean((static - warped)**2)`` over the mask.
+    """
+
+    name = "SSD"
+
+    def __init__(self, dim=None, *, smooth=1.0):
+        super().__init__(dim, sigma_diff=smooth)
+
+    def bind(self, static, mask=None, *, moving=None):
+        """See `Metric.bind`.
+
+        Parameters
+        ----------
+        static : Tensor, shape (B, 1, *shape)
+            Taken as constant.
+        mask : Tensor, shape (B, 1, *shape), optional
+            1 where a voxel counts.
+        moving : Tensor, optional
+            Not used.
+
+        Returns
+        -------
+        evaluate : callable
+            ``evaluate(warped) -> (value, gradient)``.
+        """
+        weight = _weight(static, mask)
+
+        def evaluate(warped):
+            difference = (warped - static).mul_(weight)
+            value = (difference * (warped - static)).sum()
+            return value, difference.mul_(2)
+
+        return evaluate
+
+
+class NCCMetric(Metric):
+    """One minus the global correlation of the two images (Pearson's, signed).
+
+    Parameters
+    ----------
+    dim : {2, 3}, optional
+        Dimension of the images.
+    sigma_diff : float, optional
+        Standard deviation, in voxels, of the Gaussian that smooths the update of
+        the field.
+
+    Raises
+    ------
+    ValueError
+        If an option is out of range.
+
+    Notes
+    -----
+    With ``a`` and ``b`` the images less their means over the mask,
+    ``value = 1 - sum(a b) / sqrt(sum(a a) sum(b b))`` and
+    ``d value / d warped = -(a / |a| - r b / |b|) / |b|``, ``r`` the correlation.
+    """
+
+    name = "NCC"
+
+    def bind(self, static, mask=None, *, moving=None):
+        """See `Metric.bind`.
+
+        Parameters
+        ----------
+        static : Tensor, shape (B, 1, *shape)
+            Taken as constant.
+        mask : Tensor, shape (B, 1, *shape), optional
+            1 where a voxel counts.
+        moving : Tensor, optional
+            Not used.
+
+        Returns
+        -------
+        evaluate : callable
+            ``evaluate(warped) -> (value, gradient)``.
+        """
+        axes = tuple(range(1, static.ndim))
+        weight = torch.ones_like(static) if mask is None else mask
+        weight = weight / weight.sum(axes, keepdim=True).clamp_min(1)
+        tiny = torch.finfo(static.dtype).eps ** 2
+
+        def centred(image):
+            b = image - (weight * image).sum(axes, keepdim=True)
+            norm = (weight * b * b).sum(axes, keepdim=True).clamp_min(tiny).sqrt()
+            return b, norm
+
+        a, a_norm = centred(static)
+        a = a / a_norm
+
+        def evaluate(warped):
+            b, b_norm = centred(warped)
+            b = b / b_norm
+            r = (weight * a * b).sum(axes, keepdim=True)
+            gradient = (r * b - a) * weight / (b_norm * len(warped))
+            return (1 - r).mean(), gradient
+
+        return evaluate
+
+
+class CCMetric(Metric):
+    """One minus the squared local correlation, averaged over the image.
+
+    The metric of SyN :footcite:p:`Avants2008`: blind to the sign and the scale of
+    the intensities within each window.
+
+    Parameters
+    ----------
+    dim : {2, 3}, optional
+        Dimension of the images.
+    sigma_diff : float, optional
+        Standard deviation, in voxels, of the Gaussian that smooths the update of
+        the field.
+    radius : int, optional
+        The window is a cube ``2 radius + 1`` voxels wide.
+    variance_floor : float, optional
+        Added to both variances, for images scaled to about [0, 1]: windows flatter
+        than this are noise and have little say.
+
+    Raises
+    ------
+    ValueError
+        If an option is out of range.
+
+    Notes
+    -----
+    With means over the window's voxels inside image and mask, at each voxel
+    ``cross = mean(s w) - mean(s) mean(w)``, ``var = mean(w w) - mean(w)**2 + floor``
+    (and so for s), ``cc = cross**2 / (var_s var_w)``; ``value = 1 - mean(cc)``.  By
+    the chain rule, box sums being their own transpose,
+    ``d sum(cc) / d w = s box[2 a] - w box[2 b] + box[2 b mean(w) - 2 a mean(s)]``
+    with ``a = cross / (var_s var_w)`` and ``b = cc / var_w``, each over the
+    window's count.
+
+    References
+    ----------
+    .. footbibliography::
+    """
+
+    name = "CC"
+
+    def __init__(self, dim=None, *, sigma_diff=1.0, radius=2, variance_floor=1e-4):
+        super().__init__(dim, sigma_diff=sigma_diff)
+        if int(radius) != radius or radius < 1:
+            raise ValueError(f"radius must be a whole number from 1, got {radius!r}.")
+        if not variance_floor > 0:
+            raise ValueError(f"variance_floor must be above 0, got {variance_floor!r}.")
+        self.radius = int(radius)
+        self.variance_floor = float(variance_floor)
+
+    def bind(self, static, mask=None, *, moving=None):
+        """See `Metric.bind`.
+
+        Parameters
+        ----------
+        static : Tensor, shape (B, 1, *shape)
+            Taken as constant.
+        mask : Tensor, shape (B, 1, *shape), optional
+            1 where a voxel counts.
+        moving : Tensor, optional
+            Not used.
+
+        Returns
+        -------
+        evaluate : callable
+            ``evaluate(warped) -> (value, gradient)``.
+        """
+        return _LocalCorrelation(static, mask, self.radius, self.variance_floor)
+
+
+class _LocalCorrelation:
+    """Local correlation against one static image, on buffers kept between calls."""
+
+    def __init__(self, static, mask, radius, floor):
+        self.radius, self.floor = radius, floor
+        self.mask = mask
+        ones = torch.ones_like(static) if mask is None else mask
+        count = box_sum(ones, radius).clamp_min_(_LEAST_WINDOW)
+        self.inverse_count = count.reciprocal_()
+        self.total = ones.sum()
+        self.static = static if mask is None else static * mask
+        self.static_mean = box_sum(self.static, radius).mul_(self.inverse_count)
+        var = box_sum(self.static * static, radius).mul_(self.inverse_count)
+        # Rounding leaves a variance of nothing slightly negative: clamp, then floor.
+        var.addcmul_(self.static_mean, self.static_mean, value=-1)
+        self.static_precision = var.clamp_min_(0).add_(floor).reciprocal_()
+        stack = (static.shape[0], 3, *static.shape[2:])
+        self.sums, self.scratch = static.new_empty(stack), static.new_empty(stack)
+
+    def __call__(self, warped):
+        if self.mask is not None:
+            warped = warped * self.mask
+        self._box(warped, warped * warped, warped * self.static)
+        mean, square, product = self.sums.mul_(self.inverse_count).split(1, 1)
+        cross = product.addcmul_(mean, self.static_mean, value=-1)
+        var = square.addcmul_(mean, mean, value=-1).clamp_min_(0).add_(self.floor)
+        precision = var.reciprocal_()
+        a = cross * self.static_precision
+        a *= precision
+        cc = cross.mul_(a)
+        if self.mask is not None:
+            a *= self.mask
+            cc *= self.mask
+        value = 1 - cc.sum() / self.total
+        a *= self.inverse_count
+        b = cc.mul_(precision).mul_(self.inverse_count)
+        c = (b * mean).addcmul_(a, self.static_mean, value=-1)
+        self._box(a, b.clone(), c)
+        a, b, c = self.sums.split(1, 1)
+        gradient = a * self.static
+        gradient.addcmul_(b, warped, value=-1).add_(c).mul_(-2 / self.total)
+        return value, gradient if self.mask is None else gradient.mul_(self.mask)
+
+    def _box(self, *channels):
+        """Box sums of three images, left in ``self.sums``."""
+        for channel, image in enumerate(channels):
+            self.sums[:, channel : channel + 1].copy_(image)
+        box_sum(self.sums, self.radius, out=self.sums, scratch=self.scratch)
+
+
+class MIMetric(Metric):
+    """Minus the mutual information of the two images (Mattes; Parzen windows).
+
+    Fit for two contrasts, such as b0 and T1 :footcite:p:`Mattes2003`.
+
+    Parameters
+    ----------
+    dim : {2, 3}, optional
+        Dimension of the images.
+    sigma_diff : float, optional
+        Standard deviation, in voxels, of the Gaussian that smooths the update of
+        the field.
+    nbins : int, optional
+        Number of bins of the joint histogram along each axis.
+
+    Raises
+    ------
+    ValueError
+        If an option is out of range.
+
+    Notes
+    -----
+    The static image falls into bins, the warped one is spread over four by a cubic
+    B-spline ``h``; ``p`` is the joint histogram, ``value = -sum p log(p / (p_s p_w))``.
+    With ``t`` a voxel's place among the bins and ``i`` its static bin,
+    ``d value / d t = -sum_k h'(t - k) log(p[i, k] / p_w[k]) / N``.
+
+    References
+    ----------
+    .. footbibliography::
+    """
+
+    name = "MI"
+    _PADDING = 2
+
+    def __init__(self, dim=None, *, sigma_diff=1.0, nbins=32):
+        super().__init__(dim, sigma_diff=sigma_diff)
+        if int(nbins) != nbins or nbins < 8:
+            raise ValueError(f"nbins must be a whole number from 8, got {nbins!r}.")
+        self.nbins = int(nbins)
+
+    def bind(self, static, mask=None, *, moving=None):
+        """See `Metric.bind`.
+
+        Parameters
+        ----------
+        static : Tensor, shape (B, 1, *shape)
+            Taken as constant.
+        mask : Tensor, shape (B, 1, *shape), optional
+            1 where a voxel counts.
+        moving : Tensor, shape (B, 1, *any), optional
+            Sets the range of the bins; by default the static image does.
+
+        Returns
+        -------
+        evaluate : callable
+            ``evaluate(warped) -> (value, gradient)``.
+        """
+        inside = None if mask is None else mask.flatten() > 0
+        chosen = static.flatten() if inside is None else static.flatten()[inside]
+        place, _ = self._places(chosen, chosen.min(), chosen.max())
+        rows = (place + 0.5).long().clamp_(0, self.nbins - 1) * self.nbins
+        other = static if moving is None else moving
+        low, high = other.min(), other.max()
+
+        def evaluate(warped):
+            flat = warped.flatten() if inside is None else warped.flatten()[inside]
+            value, slope = self._information(rows, flat, low, high)
+            if inside is None:
+                return value, slope.view_as(warped)
+            gradient = torch.zeros_like(warped)
+            gradient.view(-1)[inside] = slope
+            return value, gradient
+
+        return evaluate
+
+    def _places(self, values, low, high):
+        """Position among the bins, room left for the spline, and bins per unit."""
+        room = self.nbins - 1 - 2 * self._PADDING
+        rate = room / (high - low).clamp_min(torch.finfo(values.dtype).tiny)
+        return ((values - low) * rate).clamp_(0, room) + self._PADDING, rate
+
+    def _information(self, rows, values, low, high):
+        place, rate = self._places(values, low, high)
+        first = place.floor().clamp_(max=self.nbins - 1 - self._PADDING)
+        t = place - first
+        index = rows + first.long()
+        size = self.nbins**2
+        joint = values.new_zeros(size)
+        for shift, weight in zip((-1, 0, 1, 2), _spline(t)):
+            joint += torch.bincount(index + shift, weight, minlength=size)[:size]
+        joint = (joint / len(values)).view(self.nbins, self.nbins)
+        tiny = torch.finfo(values.dtype).tiny
+        by_warped = joint.sum(0, keepdim=True)
+        ratio = (joint.clamp_min(tiny) / by_warped.clamp_min(tiny)).log_()
+        by_static = joint.sum(1, keepdim=True).clamp_min(tiny)
+        value = -(joint * (ratio - by_static.log())).sum()
+        table = torch.where(joint > 0, ratio, torch.zeros_like(ratio)).flatten()
+        slope = torch.zeros_like(values)
+        for shift, weight in zip((-1, 0, 1, 2), _spline_slope(t)):
+            slope.addcmul_(weight, table[index + shift], value=-1)
+        slope *= rate / len(values)
+        slope[(values < low) | (values > high)] = 0
+        return value, slope
+
+
+def _spline(t):
+    """Cubic B-spline weights of bins -1, 0, 1, 2 for a point at ``0 <= t <= 1``."""
+    s = 1 - t
+    return (
+        s**3 / 6,
+        2 / 3 - t * t * (2 - t) / 2,
+        2 / 3 - s * s * (2 - s) / 2,
+        t**3 / 6,
+    )
+
+
+def _spline_slope(t):
+    """Derivatives of `_spline` by `t`."""
+    s = 1 - t
+    return -s * s / 2, t * (1.5 * t - 2), s * (2 - 1.5 * s), t * t / 2
+
+
+def _weight(static, mask):
+    """What one voxel counts in a mean over batch and mask."""
+    if mask is None:
+        return torch.full_like(static, 1.0 / static.numel())
+    return mask / mask.sum().clamp_min(1)
+
+
+#: Metrics by the names that `DeepRegistration(metric=...)` takes.
+METRICS = {"CC": CCMetric, "SSD": SSDMetric, "NCC": NCCMetric, "MI": MIMetric}

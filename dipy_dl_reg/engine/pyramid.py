@@ -1,0 +1,144 @@
+"""Two images at a series of resolutions, their geometry kept exact."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from dipy_dl_reg.space import Grid
+from dipy_dl_reg.engine.fields import frame, identity
+from dipy_dl_reg.engine.smoothing import smooth
+
+
+class Pair(NamedTuple):
+    """Two images in world space, as tensors.
+
+    Attributes
+    ----------
+    static, moving : Tensor, shape (1, 1, *shape)
+        Intensities scaled to about [0, 1]; the two shapes are independent.
+    static_grid, moving_grid : Grid
+        Where their voxels lie.
+    prealign : ndarray, shape (D + 1, D + 1)
+        Static world to moving world.
+    static_mask, moving_mask : Tensor or None
+        1 where a voxel counts, 0 elsewhere.
+    """
+
+    static: torch.Tensor
+    moving: torch.Tensor
+    static_grid: Grid
+    moving_grid: Grid
+    prealign: np.ndarray
+    static_mask: torch.Tensor | None = None
+    moving_mask: torch.Tensor | None = None
+
+    def frame(self):
+        """How displacements on the static grid sample the moving image.
+
+        Returns
+        -------
+        frame : dipy_dl_reg.engine.fields.Frame
+            Through both affines and the prealign at once.
+        """
+        return frame(
+            self.static_grid.shape,
+            self.moving_grid.shape,
+            affine=self.static_grid.to(self.moving_grid, self.prealign),
+            dtype=self.static.dtype,
+            device=self.static.device,
+        )
+
+    def overlap(self):
+        """Static voxels that the prealign brings inside the moving image.
+
+        Returns
+        -------
+        inside : Tensor of bool, shape (1, 1, *static_shape)
+            Up to half a voxel beyond the outermost centres.
+        """
+        matrix = self.static_grid.to(self.moving_grid, self.prealign)
+        dim = self.static_grid.dim
+        device = self.static.device
+        inside = torch.ones_like(self.static, dtype=torch.bool)
+        axes = identity(self.static_grid.shape, device=device)
+        for row, size in zip(matrix[:dim], self.moving_grid.shape):
+            place = sum(float(row[d]) * axes[:, d : d + 1] for d in range(dim))
+            place += float(row[dim])
+            inside &= (place >= -0.501) & (place <= size - 0.499)
+        return inside
+
+
+def level_spacings(grid, levels):
+    """Voxel sizes of a pyramid's levels.
+
+    Parameters
+    ----------
+    grid : Grid
+        The static image's.
+    levels : int
+        How many.
+
+    Returns
+    -------
+    spacings : list of float
+        mm, coarsest first: the smallest voxel size times 2**(levels - 1), ..., 2, 1.
+    """
+    axes = [s for s, n in zip(grid.spacing, grid.shape) if n > 1]
+    return [float(min(axes)) * 2**level for level in range(levels - 1, -1, -1)]
+
+
+def coarsen(pair, spacing, *, sigma_factor):
+    """The pair at a coarser resolution.
+
+    Both images are smoothed and resampled to voxels of about `spacing`; axes that
+    are as coarse already stay as they are, so that anisotropic voxels become
+    isotropic on the way up.
+
+    Parameters
+    ----------
+    pair : Pair
+        At full resolution.
+    spacing : float
+        Wanted voxel size, mm.
+    sigma_factor : float
+        Standard deviation of the Gaussian along an axis is this times
+        ``ratio - 1`` voxels, ``ratio`` the new voxel size over the old.
+
+    Returns
+    -------
+    pair : Pair
+        At `spacing`.
+    """
+    static, static_mask, static_grid = _coarsen(
+        pair.static, pair.static_mask, pair.static_grid, spacing, sigma_factor
+    )
+    moving, moving_mask, moving_grid = _coarsen(
+        pair.moving, pair.moving_mask, pair.moving_grid, spacing, sigma_factor
+    )
+    return Pair(
+        static,
+        moving,
+        static_grid,
+        moving_grid,
+        pair.prealign,
+        static_mask,
+        moving_mask,
+    )
+
+
+def _coarsen(image, mask, grid, spacing, sigma_factor):
+    new = grid.coarsened(spacing)
+    if new.shape == grid.shape:
+        return image, mask, grid
+    sigma = sigma_factor * (new.spacing / grid.spacing - 1)
+    image = _resample(smooth(image, list(sigma)), new.shape)
+    if mask is not None:
+        mask = (_resample(smooth(mask, list(sigma)), new.shape) > 0.5).to(mask.dtype)
+    return image, mask, new
+
+
+def _resample(image, shape):
+    mode = {2: "bilinear", 3: "trilinear"}[len(shape)]
+    return F.interpolate(image, size=shape, mode=mode, align_corners=True)

@@ -1,0 +1,193 @@
+"""Multi-resolution refinement of a field on one pair of images.
+
+At each level, coarse to fine, each iteration warps the moving image, takes the
+objective's gradient, smooths it, turns it into a step and composes the step with
+the field: ``u <- step + u(x + step)``.  The gradient by the step is
+``dM/dwarped * grad(warped)``, the chain rule at a step of nothing, so that the
+moving image's own gradient is never needed.
+
+The inverse is carried along, ``v <- v - step(y + v)``, and at every iteration both
+fields give up half of what going there and back misses (`inversion.reconcile`):
+detail that the two sampled fields cannot both hold never builds up, and the
+similarity adapts while there is time.  Doing so only at the end cost more overlap
+for the same inversion error.
+"""
+
+import torch
+
+from dipy_dl_reg.engine.fields import derivative, resize, warp
+from dipy_dl_reg.engine.inversion import invert, reconcile
+from dipy_dl_reg.engine.pyramid import coarsen, level_spacings
+from dipy_dl_reg.engine.smoothing import smooth
+
+#: The energy is looked at for convergence every so many iterations.
+_WINDOW = 10
+
+
+class _Adam:
+    """Per-voxel Adam whose second moment is that of the vector, not of components.
+
+    One moment per voxel keeps the direction of the gradient.  ``epsilon`` is relative to
+    the largest root second moment, so that flat background, where the gradient is
+    round-off, hardly moves.
+    """
+
+    def __init__(self, like, *, betas=(0.9, 0.99), epsilon=1e-2):
+        self.first = torch.zeros_like(like)
+        self.second = torch.zeros_like(like[:, :1])
+        self.betas, self.epsilon, self.count = betas, epsilon, 0
+
+    def direction(self, gradient):
+        """Step of about unit length where the gradient is steady; overwrites it."""
+        b1, b2 = self.betas
+        self.count += 1
+        self.first.mul_(b1).add_(gradient, alpha=1 - b1)
+        square = gradient.square_().sum(1, keepdim=True)
+        self.second.mul_(b2).add_(square, alpha=1 - b2)
+        root = (self.second / (1 - b2**self.count)).sqrt_()
+        root += self.epsilon * root.amax() + torch.finfo(root.dtype).tiny
+        root *= -(1 - b1**self.count)
+        return torch.div(self.first, root, out=gradient)
+
+
+def refine(
+    pair,
+    objective,
+    *,
+    level_iters,
+    start=None,
+    step=0.25,
+    sigma_field=0.6,
+    sigma_factor=0.5,
+    tolerance=0.0,
+    observer=None,
+):
+    """Find the field that brings the moving image onto the static one.
+
+    Parameters
+    ----------
+    pair : Pair
+        The images.
+    objective : Objective
+        What to minimise.
+    level_iters : sequence of int
+        Most iterations at each level, coarsest first.
+    start : Tensor, shape (1, D, *shape), optional
+        Field to begin with, in voxels of its grid, whose shape is free; by default
+        no displacement.
+    step : float, optional
+        Length of a full step, in voxels of the level.
+    sigma_field : float, optional
+        Standard deviation of the Gaussian that smooths the whole field after each
+        iteration, in voxels of the level.
+    sigma_factor : float, optional
+        See `coarsen`.
+    tolerance : float, optional
+        A level ends when the objective's mean decrease per iteration, as a part of
+        its value at the level's start, falls below this; 0 means never.
+    observer : callable, optional
+        ``observer(stage, level, energy)``: `stage` one of ``"level_start"``,
+        ``"iteration_start"``, ``"iteration_end"``, ``"level_end"``; `level` counts
+        from 0, the finest; `energy` is a float at ``"iteration_end"``, else None.
+
+    Returns
+    -------
+    displacement, inverse : Tensor, shape (1, D, *static_shape)
+        In voxels of the static grid; all but inverse to each other (`diffeomorphic`
+        sees to the rest).
+    """
+    observer = observer or (lambda stage, level, energy: None)
+    dim = pair.static_grid.dim
+    spacings = level_spacings(pair.static_grid, len(level_iters))
+    u = pair.static.new_zeros(1, dim, *[1] * dim) if start is None else start
+    v = torch.zeros_like(u) if start is None else invert(start)
+    for index, (iterations, spacing) in enumerate(zip(level_iters, spacings)):
+        level = len(level_iters) - 1 - index
+        current = coarsen(pair, spacing, sigma_factor=sigma_factor)
+        u, v = (resize(f, current.static_grid.shape) for f in (u, v))
+        observer("level_start", level, None)
+        u, v = _refine_level(
+            current,
+            objective,
+            u,
+            v,
+            iterations=iterations,
+            step=step,
+            sigma_field=sigma_field,
+            tolerance=tolerance,
+            notify=lambda stage, energy, level=level: observer(stage, level, energy),
+        )
+        observer("level_end", level, None)
+    return tuple(resize(f, pair.static_grid.shape) for f in (u, v))
+
+
+def _refine_level(
+    pair, objective, u, v, *, iterations, step, sigma_field, tolerance, notify
+):
+    """Iterate at one resolution."""
+    frame = pair.frame()
+    mask = combined_mask(pair, u, frame)
+    evaluate = objective.bind(pair.static, mask, moving=pair.moving)
+    adam, energies = _Adam(u), []
+    scratch, gradient = torch.empty_like(u), torch.empty_like(u)
+    for _ in range(iterations):
+        notify("iteration_start", None)
+        warped = warp(pair.moving, u, frame_=frame)
+        terms, by_image, by_field = evaluate(warped, u)
+        for axis in range(u.shape[1]):
+            slope = gradient[:, axis : axis + 1]
+            torch.mul(derivative(warped, axis), by_image, out=slope)
+        if by_field is not None:
+            gradient += by_field
+        smooth(gradient, objective.metric.sigma_diff, out=gradient, scratch=scratch)
+        move = adam.direction(gradient).mul_(step)
+        v = warp(move, v).neg_().add_(v)
+        u = warp(u, move).add_(move)
+        for field in (u, v):
+            smooth(field, sigma_field, out=field, scratch=scratch)
+        u, v = reconcile(u, v)
+        energies.append(float(terms.total))
+        notify("iteration_end", energies[-1])
+        if _converged(energies, tolerance):
+            break
+    return u, v
+
+
+def _converged(energies, tolerance):
+    """Whether the mean decrease per iteration, relative to the start, is too small."""
+    if tolerance <= 0 or len(energies) < 2 * _WINDOW:
+        return False
+    before = sum(energies[-2 * _WINDOW : -_WINDOW]) / _WINDOW
+    decrease = (before - sum(energies[-_WINDOW:]) / _WINDOW) / _WINDOW
+    return decrease < tolerance * abs(energies[0])
+
+
+def combined_mask(pair, u, frame):
+    """Voxels that count: in both masks and, by the prealign, in both images.
+
+    The moving mask is brought over once a level, through the field as the level
+    finds it.
+
+    Parameters
+    ----------
+    pair : Pair
+        The images.
+    u : Tensor, shape (1, D, *static_shape)
+        Field in voxels of the static grid.
+    frame : dipy_dl_reg.engine.fields.Frame
+        The pair's.
+
+    Returns
+    -------
+    mask : Tensor, shape (1, 1, *static_shape), or None
+        1 or 0; None if every voxel counts.
+    """
+    inside = pair.overlap()
+    if pair.static_mask is None and pair.moving_mask is None and bool(inside.all()):
+        return None
+    mask = inside.to(u.dtype)
+    if pair.static_mask is not None:
+        mask = mask * pair.static_mask
+    if pair.moving_mask is not None:
+        mask = mask * warp(pair.moving_mask, u, frame_=frame, mode="nearest")
+    return mask

@@ -1,0 +1,121 @@
+"""Separable smoothing of images and fields: sums of shifted slices.
+
+Shifted slices rather than convolutions or cumulative sums: on a CPU a five-tap
+sum by slices took a fifth of the time of a banded matrix product and less than
+that of pooling or `conv3d`, and it is exact and the same on every device.
+"""
+
+import math
+
+import torch
+
+
+def gaussian_taps(sigma):
+    """Half of a normalised Gaussian kernel, centre first, cut at 3 sigma.
+
+    Parameters
+    ----------
+    sigma : float
+        Standard deviation, in voxels.
+
+    Returns
+    -------
+    taps : tuple of float
+        Weights at distances 0, 1, 2, ...; one tap of 1 if `sigma` is 0.
+    """
+    if sigma <= 0:
+        return (1.0,)
+    radius = max(1, math.ceil(3 * sigma - 0.5))
+    half = [math.exp(-0.5 * (k / sigma) ** 2) for k in range(radius + 1)]
+    total = half[0] + 2 * sum(half[1:])
+    return tuple(value / total for value in half)
+
+
+def _along(x, axis, taps, out):
+    """Correlate `x` with a symmetric kernel along one axis, zeros beyond the ends."""
+    dim, size = axis + 2, x.shape[axis + 2]
+    torch.mul(x, taps[0], out=out)
+    for k, weight in enumerate(taps[1:], start=1):
+        if k >= size:
+            break
+        out.narrow(dim, 0, size - k).add_(x.narrow(dim, k, size - k), alpha=weight)
+        out.narrow(dim, k, size - k).add_(x.narrow(dim, 0, size - k), alpha=weight)
+    return out
+
+
+def _renormalise(x, axis, taps):
+    """Divide the ends of one axis by the part of the kernel that lay inside."""
+    dim, size = axis + 2, x.shape[axis + 2]
+    for index in range(min(len(taps) - 1, size)):
+        for position in {index, size - 1 - index}:
+            inside = sum(
+                taps[abs(position - other)]
+                for other in range(size)
+                if abs(position - other) < len(taps)
+            )
+            x.narrow(dim, position, 1).div_(inside)
+    return x
+
+
+def smooth(x, sigma, *, out=None, scratch=None):
+    """Gaussian smoothing along every spatial axis, renormalised at the borders.
+
+    Parameters
+    ----------
+    x : Tensor, shape (B, C, *shape)
+        Images or fields; not changed unless it is `out`.
+    sigma : float or sequence of float
+        Standard deviation in voxels, one for all axes or one per axis.
+    out : Tensor, optional
+        Where the result goes; may be `x` itself.
+    scratch : Tensor, optional
+        A buffer of the same shape, to spare an allocation.
+
+    Returns
+    -------
+    smoothed : Tensor, same shape as `x`
+        `out` if it was given.
+    """
+    dim = x.ndim - 2
+    sigmas = [float(sigma)] * dim if not hasattr(sigma, "__len__") else list(sigma)
+    axes = [a for a in range(dim) if sigmas[a] > 0 and x.shape[a + 2] > 1]
+    out = torch.empty_like(x) if out is None else out
+    if not axes:
+        return out if out is x else out.copy_(x)
+    scratch = torch.empty_like(x) if scratch is None else scratch
+    source = x
+    for axis in axes:
+        taps = gaussian_taps(sigmas[axis])
+        target = scratch if source is out else out
+        _renormalise(_along(source, axis, taps, target), axis, taps)
+        source = target
+    return source if source is out else out.copy_(source)
+
+
+def box_sum(x, radius, *, out=None, scratch=None):
+    """Sum over the ``2 radius + 1`` wide cube around every voxel, zeros beyond.
+
+    Parameters
+    ----------
+    x : Tensor, shape (B, C, *shape)
+        Images.
+    radius : int
+        Half-width of the window, in voxels.
+    out : Tensor, optional
+        Where the result goes; may be `x` itself.
+    scratch : Tensor, optional
+        A buffer of the same shape, to spare an allocation.
+
+    Returns
+    -------
+    sums : Tensor, same shape as `x`
+        `out` if it was given.
+    """
+    taps = (1.0,) * (radius + 1)
+    out = torch.empty_like(x) if out is None else out
+    scratch = torch.empty_like(x) if scratch is None else scratch
+    source = x
+    for axis in range(x.ndim - 2):
+        target = scratch if source is out else out
+        source = _along(source, axis, taps, target)
+    return source if source is out else out.copy_(source)

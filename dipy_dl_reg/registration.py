@@ -1,0 +1,443 @@
+"""`DeepRegistration`, in place of DIPY's `SymmetricDiffeomorphicRegistration`.
+
+Start reading at `DeepRegistration.optimize`: arrays become a pair of tensors
+(`bridge`), the engine refines a field on that very pair (`engine.refine`), the field
+is made to keep its promise (`engine.inversion`), and becomes DIPY's map (`bridge`).
+"""
+
+from contextlib import closing
+
+from dipy.align import VerbosityLevels
+from dipy.align.imwarp import DiffeomorphicRegistration, RegistrationStages
+from dipy.testing.decorators import warning_for_keywords
+from dipy.utils.logging import logger
+import numpy as np
+from tqdm.auto import tqdm
+
+from dipy_dl_reg import bridge
+from dipy_dl_reg.engine.inversion import diffeomorphic
+from dipy_dl_reg.engine.objective import Objective
+from dipy_dl_reg.engine.refine import refine
+from dipy_dl_reg.files import read_image
+from dipy_dl_reg.mapping import apply_mapping
+
+#: Iterations per level, coarsest first, by the number of levels that an image allows.
+LEVEL_ITERS = {1: [50], 2: [50, 30], 3: [40, 30, 20], 4: [40, 30, 20, 10]}
+#: A level is added while the longest axis still has this many voxels on it.
+_LEAST_LEVEL_SIZE = 20
+#: What options of SyN left at None mean here.
+_DEFAULTS = {"step_length": 0.25, "ss_sigma_factor": 0.5, "opt_tol": 1e-5}
+
+_STAGES = {
+    "level_start": RegistrationStages.SCALE_START,
+    "level_end": RegistrationStages.SCALE_END,
+    "iteration_start": RegistrationStages.ITER_START,
+    "iteration_end": RegistrationStages.ITER_END,
+}
+
+
+class DeepRegistration(DiffeomorphicRegistration):
+    """Diffeomorphic registration by Torch, called as DIPY's SyN is.
+
+    Parameters
+    ----------
+    metric : str or metric, optional
+        What to compare the images by: a name (``"CC"`` local correlation, ``"SSD"``,
+        ``"NCC"`` global correlation, ``"MI"`` mutual information), a metric of this
+        package, or one of `dipy.align.metrics`, which is translated.  By default
+        local correlation.
+    model : {"auto", None}, optional
+        Network that starts the refinement.  None is never a network; ``"auto"`` is
+        the default weights once there are any, and no network in this version.
+    level_iters : sequence of int, optional
+        Most iterations at each level of the pyramid; `level_iters[0]` is the
+        coarsest.  0 skips a level.  By default as many levels as the static image
+        has room for, with 50 to 10 iterations.
+    step_length : float, optional
+        Length of an update's displacement, in voxels of the level.  By default 0.25.
+    ss_sigma_factor : float, optional
+        Smoothing of the images on the way to a coarser level: the standard
+        deviation along an axis is this times the level's voxel size over the
+        image's, less 1.  By default 0.5.
+    opt_tol : float, optional
+        A level ends when its energy's mean decrease per iteration falls below this
+        part of the energy it started with.  By default 1e-5; 0 runs all iterations.
+    inv_iter, inv_tol : float, optional
+        Options of SyN without a meaning here (the inverse is always taken to its
+        bound); accepted, with a message.
+    sigma_field : float, optional
+        Standard deviation, in voxels, of the Gaussian that smooths the whole field
+        after each iteration: larger is smoother.  By default 0.6.
+    regularizer : {"diffusion", "bending", "tv"} or callable, optional
+        Penalty on the displacement, besides the smoothing; by default none.
+    regularizer_weight : float, optional
+        Of that penalty.
+    device : str or torch.device, optional
+        ``"auto"`` is CUDA, else MPS where it works, else the CPU.
+    progress : bool, optional
+        Show a bar of the iterations; by default only at a terminal.
+    callback : callable, optional
+        ``callback(registration, stage)`` with DIPY's `RegistrationStages`.
+
+    Attributes
+    ----------
+    quality : Quality
+        After `optimize`: least Jacobian determinant of both fields, round trip
+        (voxels of the static grid; mean and maximum) and how many repairs it took.
+    energy_list, full_energy_profile : list of float
+        Energies of the current level and of all; lower is better.
+    levels, level_iters, current_level, niter : int or list
+        Where the optimisation stands; level 0 is the finest.
+    static_to_ref, moving_to_ref, static_to_moving : DiffeomorphicMap
+        After `optimize`: see `get_intermediate_maps` and `get_map`.
+
+    Raises
+    ------
+    ValueError
+        If an option is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dipy_dl_reg import DeepRegistration
+    >>> x, y = np.mgrid[-1:1:32j, -1:1:32j]
+    >>> static, moving = np.exp(-8 * (x**2 + y**2)), np.exp(-8 * (x**2 + 2 * y**2))
+    >>> mapping = DeepRegistration("SSD").optimize(static, moving)
+    >>> warped = mapping.transform(moving)
+    >>> bool(np.square(static - warped).sum() < 0.1 * np.square(static - moving).sum())
+    True
+    """
+
+    @warning_for_keywords()
+    def __init__(
+        self,
+        metric=None,
+        *,
+        model="auto",
+        level_iters=None,
+        step_length=None,
+        ss_sigma_factor=None,
+        opt_tol=None,
+        inv_iter=None,
+        inv_tol=None,
+        sigma_field=0.6,
+        regularizer=None,
+        regularizer_weight=0.0,
+        device="auto",
+        progress=None,
+        callback=None,
+    ):
+        super().__init__(metric=bridge.make_metric(metric))
+        if model not in ("auto", None):
+            raise ValueError(
+                f"model must be 'auto' or None: this version has no networks; got "
+                f"{model!r}."
+            )
+        given = {
+            "step_length": step_length,
+            "ss_sigma_factor": ss_sigma_factor,
+            "opt_tol": opt_tol,
+        }
+        for name, value in given.items():
+            value = _DEFAULTS[name] if value is None else value
+            setattr(self, name, _not_negative(name, value))
+        if self.step_length == 0:
+            raise ValueError("step_length must be above 0, got 0.")
+        for name, value in (("inv_iter", inv_iter), ("inv_tol", inv_tol)):
+            if value is not None:
+                logger.info(f"{name} has no effect: the inverse is always exact.")
+        self.model = model
+        self.inv_iter, self.inv_tol = inv_iter, inv_tol
+        self.sigma_field = _not_negative("sigma_field", sigma_field)
+        self.regularizer = bridge.make_regularizer(regularizer)
+        self.regularizer_weight = _not_negative(
+            "regularizer_weight", regularizer_weight
+        )
+        self.device = bridge.find_device(device)
+        self.progress = progress
+        self.callback = callback
+        self.mask0 = bool(getattr(metric, "mask0", False))
+        self.verbosity = VerbosityLevels.STATUS
+        self.energy_list, self.full_energy_profile = [], []
+        self.current_level, self.niter = None, 0
+        self._given_iters = _checked_iters(level_iters)
+        self.set_level_iters(self._given_iters)
+
+    @warning_for_keywords()
+    def optimize(
+        self,
+        static,
+        moving,
+        *,
+        static_grid2world=None,
+        moving_grid2world=None,
+        prealign=None,
+        static_mask=None,
+        moving_mask=None,
+        num_threads=None,
+    ):
+        """Register moving to static.
+
+        Parameters
+        ----------
+        static : array, shape (S, R, C) or (R, C)
+            Image that stays; the fields live on its grid.  NaN is missing data.
+        moving : array, shape (S', R', C') or (R', C')
+            Image that is brought onto it; on a grid of its own.
+        static_grid2world, moving_grid2world : array, shape (dim+1, dim+1), optional
+            Voxels to world (mm) of the two images; by default the identity.
+        prealign : array, shape (dim+1, dim+1), optional
+            Affine from static world to moving world, as DIPY's affine registration
+            returns it; by default the identity.
+        static_mask, moving_mask : array, optional
+            Shaped as their images: only voxels other than 0 are compared.
+        num_threads : int, optional
+            Threads on the CPU; None is Torch's own choice, -1 all processors.
+
+        Returns
+        -------
+        mapping : dipy.align.imwarp.DiffeomorphicMap
+            As SyN's: ``mapping.transform(moving)`` lies on the static grid,
+            ``mapping.transform_inverse(static)`` on the moving grid.
+
+        Raises
+        ------
+        ValueError
+            If an image, mask or matrix cannot be used; before any work.
+        """
+        if self.mask0:
+            static_mask = np.not_equal(static, 0) if static_mask is None else static_mask
+            moving_mask = np.not_equal(moving, 0) if moving_mask is None else moving_mask
+        affines = {
+            "static_grid2world": static_grid2world,
+            "moving_grid2world": moving_grid2world,
+            "prealign": prealign,
+        }
+        pair = bridge.make_pair(
+            static,
+            moving,
+            **affines,
+            static_mask=static_mask,
+            moving_mask=moving_mask,
+            device=self.device,
+        )
+        self._prepare(pair)
+        with bridge.threads(num_threads):
+            u, v, self.quality = diffeomorphic(*self._refine(pair))
+        self._report()
+        mapping = bridge.make_map(u, v, pair, **affines)
+        self.static_to_ref, self.moving_to_ref = bridge.make_halves(mapping, pair)
+        self.static_to_moving = mapping
+        self._emit(RegistrationStages.OPT_END)
+        return mapping
+
+    def get_map(self):
+        """The map that the last `optimize` returned.
+
+        Returns
+        -------
+        mapping : DiffeomorphicMap
+            ``mapping.transform(moving)`` lies on the static grid.
+
+        Raises
+        ------
+        ValueError
+            Before `optimize`.
+        """
+        self._check_done()
+        return self.static_to_moving
+
+    def get_intermediate_maps(self):
+        """The maps from static and from moving to the reference between them.
+
+        SyN's lie halfway.  Here the reference is the prealigned moving image: the
+        first map is the whole of the deformation, the second the prealign alone.
+
+        Returns
+        -------
+        static_to_ref : DiffeomorphicMap
+            The whole map.
+        moving_to_ref : DiffeomorphicMap
+            No displacement.
+
+        Raises
+        ------
+        ValueError
+            Before `optimize`.
+        """
+        self._check_done()
+        return self.static_to_ref, self.moving_to_ref
+
+    def _check_done(self):
+        if not hasattr(self, "static_to_moving"):
+            raise ValueError(
+                "There is no map yet: please call DeepRegistration.optimize() first."
+            )
+
+    def _prepare(self, pair):
+        """Fit metric and levels to the images at hand."""
+        dim = pair.static_grid.dim
+        if self.metric.dim not in (None, dim):
+            raise ValueError(
+                f"metric is for {self.metric.dim}D images, static and moving are {dim}D."
+            )
+        self.dim = dim
+        self.set_level_iters(self._given_iters or _automatic_iters(pair.static_grid))
+        self.energy_list, self.full_energy_profile = [], []
+        self._emit(RegistrationStages.OPT_START)
+
+    def _refine(self, pair):
+        """Run the engine with a progress bar, callbacks and messages around it."""
+        objective = Objective(
+            self.metric, regularizer=self.regularizer, weight=self.regularizer_weight
+        )
+        disable = None if self.progress is None else not self.progress
+        total = sum(self.level_iters)
+        with closing(tqdm(total=total, disable=disable, unit="it")) as bar:
+            return refine(
+                pair,
+                objective,
+                level_iters=self.level_iters,
+                step=self.step_length,
+                sigma_field=self.sigma_field,
+                sigma_factor=self.ss_sigma_factor,
+                tolerance=self.opt_tol,
+                observer=lambda *event: self._observe(bar, *event),
+            )
+
+    def _observe(self, bar, stage, level, energy):
+        """Keep DIPY's records and pass the engine's events on."""
+        if stage == "level_start":
+            self.current_level, self.energy_list, self.niter = level, [], 0
+            bar.set_description(f"level {level}")
+            if self.verbosity >= VerbosityLevels.STATUS:
+                logger.info(f"Optimizing level {level}")
+        elif stage == "iteration_end":
+            self.energy_list.append(energy)
+            self.niter += 1
+            bar.update()
+            bar.set_postfix(energy=f"{energy:.4f}", refresh=False)
+            if self.verbosity >= VerbosityLevels.DIAGNOSE:
+                logger.info(f"{self.niter}:\t{energy:.6f}")
+        elif stage == "level_end":
+            self.full_energy_profile.extend(self.energy_list)
+        self._emit(_STAGES[stage])
+
+    def _emit(self, stage):
+        if self.callback is not None:
+            self.callback(self, stage)
+
+    def _report(self):
+        """Say how good the fields are, and loudly if they had to be mended."""
+        q = self.quality
+        if self.verbosity >= VerbosityLevels.STATUS:
+            logger.info(
+                f"Least Jacobian determinant {q.minimum_jacobian:.3f}, of the inverse "
+                f"{q.minimum_jacobian_inverse:.3f}; round trip {q.round_trip_mean:.3f} "
+                f"voxel on average, {q.round_trip_max:.3f} at most"
+                + (f"; rounds of repair: {q.repairs}." if q.repairs else ".")
+            )
+
+
+def deep_registration(
+    moving,
+    static,
+    *,
+    moving_affine=None,
+    static_affine=None,
+    metric=None,
+    level_iters=None,
+    prealign=None,
+    static_mask=None,
+    moving_mask=None,
+    num_threads=None,
+    **options,
+):
+    """Register a moving image to a static one: files, NIfTI images or arrays.
+
+    Mirrors `dipy.align.syn_registration`.
+
+    Parameters
+    ----------
+    moving, static : str, Path, nibabel image or array
+        The images, 2D or 3D.
+    moving_affine, static_affine : array, shape (dim + 1, dim + 1), optional
+        Voxels to world of the two; by default the file's own, the identity for an
+        array.
+    metric : str or metric, optional
+        See `DeepRegistration`.
+    level_iters : sequence of int, optional
+        See `DeepRegistration`.
+    prealign : array or AffineMap, optional
+        Static world to moving world.
+    static_mask, moving_mask : str, Path, nibabel image or array, optional
+        Voxels that are compared.
+    num_threads : int, optional
+        See `DeepRegistration.optimize`.
+    **options : dict
+        Passed to `DeepRegistration`.
+
+    Returns
+    -------
+    warped : ndarray, shape of static
+        The moving image on the static grid.
+    mapping : dipy.align.imwarp.DiffeomorphicMap
+        From static to moving.
+
+    Raises
+    ------
+    ValueError
+        If an image or an option cannot be used.
+    FileNotFoundError
+        If a file is missing.
+    """
+    registration = DeepRegistration(metric, level_iters=level_iters, **options)
+    moving, moving_affine = _read(moving, moving_affine, "moving")
+    static, static_affine = _read(static, static_affine, "static")
+    mapping = registration.optimize(
+        static,
+        moving,
+        static_grid2world=static_affine,
+        moving_grid2world=moving_affine,
+        prealign=getattr(prealign, "affine", prealign),
+        static_mask=_read(static_mask, None, "static_mask")[0],
+        moving_mask=_read(moving_mask, None, "moving_mask")[0],
+        num_threads=num_threads,
+    )
+    return apply_mapping(mapping, moving), mapping
+
+
+def _read(image, affine, name):
+    """Array and matrix of whatever holds an image; a slice's matrix in its plane."""
+    if image is None:
+        return None, None
+    data, grid2world = read_image(image, affine, name=name)
+    if data.ndim == 2 and affine is None and grid2world is not None:
+        grid2world = grid2world[np.ix_([0, 1, 3], [0, 1, 3])]
+    return data, grid2world
+
+
+def _automatic_iters(grid):
+    """Levels by the size of the longest axis, in voxels of the finest."""
+    levels = 1
+    while max(grid.shape) / 2**levels > _LEAST_LEVEL_SIZE and levels < max(LEVEL_ITERS):
+        levels += 1
+    return list(LEVEL_ITERS[levels])
+
+
+def _checked_iters(level_iters):
+    """A list of whole numbers, or None."""
+    if level_iters is None:
+        return None
+    level_iters = list(level_iters)
+    if not level_iters:
+        raise ValueError("level_iters must not be empty.")
+    if any(int(n) != n or n < 0 for n in level_iters):
+        raise ValueError(f"level_iters must be whole numbers from 0, got {level_iters}.")
+    return [int(n) for n in level_iters]
+
+
+def _not_negative(name, value):
+    if not value >= 0:
+        raise ValueError(f"{name} must be 0 or more, got {value!r}.")
+    return float(value)
