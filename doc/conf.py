@@ -1,5 +1,6 @@
 """Sphinx configuration; tools/docs.sh builds the site."""
 
+import re
 import socket
 
 import dipy_dl_reg
@@ -57,3 +58,19 @@ def _no_network(self, address, *args):
 
 _connect = socket.socket.connect
 socket.socket.connect = _no_network
+
+# The star of a shape such as (B, 1, *shape).
+STAR = re.compile(r"\*(?=\w*shape\b(?!\*))")
+
+
+def escape_stars(app, what, name, obj, options, lines):
+    """Keep a shape's star from starting emphasis."""
+    for number, line in enumerate(lines):
+        parts = line.split("``")
+        parts[::2] = [STAR.sub(r"\\*", part) for part in parts[::2]]
+        lines[number] = "``".join(parts)
+
+
+def setup(app):
+    """Run the above after numpydoc has set the docstring's sections."""
+    app.connect("autodoc-process-docstring", escape_stars, priority=900)
