@@ -60,7 +60,7 @@ _connect = socket.socket.connect
 socket.socket.connect = _no_network
 
 # The star of a shape such as (B, 1, *shape).
-STAR = re.compile(r"\*(?=\w*shape\b(?!\*))")
+STAR = re.compile(r"(?<=[ (])\*(?=\w+[,)])")
 
 
 def escape_stars(app, what, name, obj, options, lines):
