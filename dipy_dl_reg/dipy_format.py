@@ -189,10 +189,14 @@ def mapping_from_fields(
     forward, backward : ndarray, shape (..., dim)
         Displacements in mm on static's grid: `moving` is sampled at
         `prealign @ (x + backward(x))`, and `forward` undoes `backward`.
-    static_shape, moving_shape : tuple of int
-        The two images' shapes.
-    static_grid2world, moving_grid2world : ndarray or None
-        Their grid-to-world matrices.
+    static_shape : tuple of int
+        Static's shape.
+    static_grid2world : ndarray or None
+        Static's grid-to-world matrix.
+    moving_shape : tuple of int
+        Moving's shape.
+    moving_grid2world : ndarray or None
+        Moving's grid-to-world matrix.
     prealign : ndarray, shape (dim + 1, dim + 1), optional
         Static world to moving world.
 

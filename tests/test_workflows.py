@@ -419,6 +419,24 @@ def test_interruption_leaves_nothing(swift, pair, command, monkeypatch):
     assert "interrupted" in said and not pair["out"].exists()
 
 
+def test_align_and_apply_with_the_registration_itself(pair, command):
+    """Nothing above depends on what stands in for DeepRegistration."""
+    command(
+        align_deep,
+        pair["static"],
+        pair["moving"],
+        *("--prealign", pair["prealign"], "--metric", "ssd", "--model", "None"),
+        *("--level_iters", 5, 5, "--device", "cpu", "--out_dir", pair["out"]),
+    )
+    assert names(pair["out"]) == OUTPUTS
+    again = ["--out_dir", pair["out"], "--out_file", "again.nii.gz"]
+    command(apply_deep, pair["out"] / "mapping.npz", pair["moving"], *again)
+    first = nib.load(pair["out"] / "warped_moved.nii.gz")
+    second = nib.load(pair["out"] / "again.nii.gz")
+    assert_allclose(second.affine, first.affine, atol=1e-5)
+    assert_array_equal(second.get_fdata(), first.get_fdata())
+
+
 # dipy_apply_deep --------------------------------------------------------------------
 
 
