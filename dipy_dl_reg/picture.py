@@ -236,7 +236,7 @@ def _sheet(layers, views, spacing, lines, title):
     windows = {name: _window(layers[name]) for name in ("static", "before", "after")}
     windows["log_jacobian"] = _log_limit(layers["log_jacobian"])
     levels = [level for level in _levels(layers["static"]) if np.isfinite(level)]
-    layers = {**layers, "smooth": _smoothed(layers["static"])}
+    layers = {**layers, "smooth": _smoothed(layers["static"], spacing)}
     for row, view in enumerate(views):
         planes = {name: _plane(layer, view) for name, layer in layers.items()}
         planes["places"] = [planes[f"place {a}"] for a in view.axes]
@@ -264,9 +264,9 @@ def _plane(layer, view):
     return layer[view.index].T if view.axes[0] > view.axes[1] else layer[view.index]
 
 
-def _smoothed(image):
+def _smoothed(image, spacing):
     """Static for its outlines: without speckle, and without what is missing."""
-    return gaussian_filter(np.nan_to_num(image), 0.7)
+    return gaussian_filter(np.nan_to_num(image), np.maximum(0.7, 1.2 / spacing))
 
 
 def _draw_image(name):
