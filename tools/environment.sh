@@ -5,6 +5,10 @@
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
+# Waiting threads sleep instead of spinning: beside other work on the same processors,
+# torch is many times faster so.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
+
 fail() {
     printf '%s\n' "$@" >&2
     exit 1
