@@ -13,12 +13,23 @@ from dipy.utils.logging import logger
 import numpy as np
 import torch
 
-from dipy_dl_reg.engine.metrics import METRICS, CCMetric, Metric, MIMetric, SSDMetric
+from dipy_dl_reg.engine.metrics import (
+    METRICS,
+    CCMetric,
+    CRMetric,
+    Metric,
+    MIMetric,
+    SSDMetric,
+)
 from dipy_dl_reg.engine.pyramid import Pair
 from dipy_dl_reg.engine.regularizers import REGULARIZERS
 from dipy_dl_reg.files import check_affine
 from dipy_dl_reg.space import Grid
 
+#: A DIPY metric's smoothing of the update becomes this part of it here, where steps
+#: are of equal length everywhere: in SyN only the largest is of full length, and the
+#: rest are as good as smoother.
+_SMOOTHING = 0.5
 #: Fewest voxels along the longest axis of an image.
 _LEAST_SIZE = 4
 #: Intensities are scaled so that these quantiles become 0 and 1.
@@ -144,38 +155,44 @@ def make_metric(metric, dim=None):
 
 
 def _metric_by_name(name, dim):
-    if name.upper() == "EM":
-        logger.info("metric 'EM': mutual information (MIMetric) is used in its place.")
-        return MIMetric(dim)
-    if name.upper() not in METRICS:
+    name = name.upper()
+    if name == "EM":
+        _say_what_stands_for_em()
+        return CRMetric(dim)
+    if name not in METRICS:
         raise ValueError(f"metric must be one of {sorted(METRICS)}, got {name!r}.")
-    return METRICS[name.upper()](dim)
+    return METRICS[name](dim)
 
 
 def _translate(metric):
-    """This package's counterpart of a DIPY metric, told apart by class name.
+    """The counterpart of a DIPY metric, told apart by the name of its class.
 
     By name, for MIMetric is in DIPY's newest version only.
     """
     kind = type(metric).__name__
     if kind == "CCMetric":
-        options = {"radius": metric.radius, "sigma_diff": metric.sigma_diff}
-        return CCMetric(metric.dim, **options)
+        smoothing = _SMOOTHING * metric.sigma_diff
+        return CCMetric(metric.dim, radius=metric.radius, sigma_diff=smoothing)
     if kind == "SSDMetric":
         # With Gauss-Newton steps DIPY's `smooth` weighs a penalty instead.
-        options = {"smooth": metric.smooth} if metric.step_type == "demons" else {}
+        demons = metric.step_type == "demons"
+        options = {"smooth": _SMOOTHING * metric.smooth} if demons else {}
         return SSDMetric(metric.dim, **options)
     if kind == "MIMetric":
         return MIMetric(metric.dim)
     if kind == "EMMetric":
-        logger.info(
-            "DIPY's EMMetric has no counterpart here: mutual information (MIMetric) "
-            "is used in its place, which is fit for two contrasts too."
-        )
-        return MIMetric(metric.dim)
+        _say_what_stands_for_em()
+        return CRMetric(metric.dim)
     raise ValueError(
         f"metric is a {kind}, which this package cannot translate; give a metric of "
         f"dipy_dl_reg or one of the names {sorted(METRICS)}."
+    )
+
+
+def _say_what_stands_for_em():
+    logger.info(
+        "EMMetric: the correlation ratio (CRMetric) is used in its place. For b0 to "
+        "T1, where one intensity can stand for two tissues, consider metric='MI'."
     )
 
 
@@ -257,7 +274,9 @@ def make_pair(
         )
     affines = {"static": static_grid2world, "moving": moving_grid2world}
     grids = {
-        role: Grid(image.shape, _checked_affine(affines[role], f"{role}_grid2world", dim))
+        role: Grid(
+            image.shape, _checked_affine(affines[role], f"{role}_grid2world", dim)
+        )
         for role, image in images.items()
     }
     prealign = _checked_affine(prealign, "prealign", dim)

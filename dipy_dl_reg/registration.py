@@ -54,20 +54,22 @@ class DeepRegistration(DiffeomorphicRegistration):
         coarsest.  0 skips a level.  By default as many levels as the static image
         has room for, with 50 to 10 iterations.
     step_length : float, optional
-        Length of an update's displacement, in voxels of the level.  By default 0.25.
+        How far an iteration moves each image, in voxels of the level.  SyN moves
+        both towards their middle, so that the whole of an update is twice this, and
+        here too.  By default 0.25, as in SyN.
     ss_sigma_factor : float, optional
         Smoothing of the images on the way to a coarser level: the standard
         deviation along an axis is this times the level's voxel size over the
         image's, less 1.  By default 0.5.
     opt_tol : float, optional
         A level ends when its energy's mean decrease per iteration falls below this
-        part of the energy it started with.  By default 1e-5; 0 runs all iterations.
+        part of the energy it started with.  By default 1e-5.
     inv_iter, inv_tol : float, optional
         Options of SyN without a meaning here (the inverse is always taken to its
         bound); accepted, with a message.
     sigma_field : float, optional
         Standard deviation, in voxels, of the Gaussian that smooths the whole field
-        after each iteration: larger is smoother.  By default 0.6.
+        after each iteration: larger is smoother.  By default 0.7.
     regularizer : {"diffusion", "bending", "tv"} or callable, optional
         Penalty on the displacement, besides the smoothing; by default none.
     regularizer_weight : float, optional
@@ -120,7 +122,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         opt_tol=None,
         inv_iter=None,
         inv_tol=None,
-        sigma_field=0.6,
+        sigma_field=0.7,
         regularizer=None,
         regularizer_weight=0.0,
         device="auto",
@@ -206,8 +208,12 @@ class DeepRegistration(DiffeomorphicRegistration):
             If an image, mask or matrix cannot be used; before any work.
         """
         if self.mask0:
-            static_mask = np.not_equal(static, 0) if static_mask is None else static_mask
-            moving_mask = np.not_equal(moving, 0) if moving_mask is None else moving_mask
+            static_mask = (
+                np.not_equal(static, 0) if static_mask is None else static_mask
+            )
+            moving_mask = (
+                np.not_equal(moving, 0) if moving_mask is None else moving_mask
+            )
         affines = {
             "static_grid2world": static_grid2world,
             "moving_grid2world": moving_grid2world,
@@ -298,7 +304,7 @@ class DeepRegistration(DiffeomorphicRegistration):
                 pair,
                 objective,
                 level_iters=self.level_iters,
-                step=self.step_length,
+                step=2 * self.step_length,
                 sigma_field=self.sigma_field,
                 sigma_factor=self.ss_sigma_factor,
                 tolerance=self.opt_tol,
@@ -433,7 +439,9 @@ def _checked_iters(level_iters):
     if not level_iters:
         raise ValueError("level_iters must not be empty.")
     if any(int(n) != n or n < 0 for n in level_iters):
-        raise ValueError(f"level_iters must be whole numbers from 0, got {level_iters}.")
+        raise ValueError(
+            f"level_iters must be whole numbers from 0, got {level_iters}."
+        )
     return [int(n) for n in level_iters]
 
 

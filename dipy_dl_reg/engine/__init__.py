@@ -1,0 +1,1 @@
+"""Fields, metrics and refinement in Torch alone: no DIPY, no files."""

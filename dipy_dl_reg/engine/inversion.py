@@ -13,12 +13,16 @@ import torch
 from dipy_dl_reg.engine.fields import derivative, identity, jacobian, sample, warp
 from dipy_dl_reg.engine.smoothing import box_sum, smooth
 
-#: What every result keeps, in voxels of its grid, and least determinant.
-ROUND_TRIP_MEAN, ROUND_TRIP_MAX, LEAST_JACOBIAN = 0.05, 0.4, 0.01
+#: What every result keeps: round trip in voxels of its grid, least determinant.
+ROUND_TRIP_MEAN, ROUND_TRIP_MAX, LEAST_JACOBIAN = 0.05, 0.5, 0.01
+#: Repairs aim a little further, lest they stop at the very edge.
+_MARGIN = 0.9
 #: Rounds of `reconcile` that a finished pair of fields gets.
 _ROUNDS = 3
+#: Longest correction of one round of `reconcile`, in voxels.
+_LONGEST = 0.5
 #: Rounds of local smoothing before the whole field is shrunk instead.
-_REPAIRS = 12
+_REPAIRS = 20
 
 
 class Quality(NamedTuple):
@@ -141,11 +145,14 @@ def round_trip(first, second):
 def reconcile(u, v):
     """Bring two fields closer to being each other's inverse.
 
-    Each gives up half of what the round trip that begins with it misses:
-    ``u <- u - (u + v(x + u)) / 2`` and so for ``v``.  A sampled inverse is exact at
-    its voxels only; between them interpolation cuts its bends, and errors of the
-    two directions go down together where recomputing one from the other would only
-    push them to and fro.
+    Each gives up half of a Newton step on what the round trip that begins with it
+    misses, ``e(x) = u(x) + v(x + u(x))``: the step is ``(1 + Du(x)) e(x)``, for
+    ``1 + Dv`` at ``x + u(x)`` is the inverse of ``1 + Du`` at ``x``, and so for
+    ``v``.  (Giving up ``e / 2`` alone diverges where a map stretches fourfold.)
+
+    A sampled inverse is exact at its voxels only; between them interpolation cuts
+    its bends, and errors of the two directions go down together where recomputing
+    one from the other would only push them to and fro.
 
     Parameters
     ----------
@@ -157,7 +164,17 @@ def reconcile(u, v):
     u, v : Tensor, shape (1, D, *shape)
         New fields.
     """
-    return u.sub(warp(v, u).add_(u), alpha=0.5), v.sub(warp(u, v).add_(v), alpha=0.5)
+    return tuple(_corrected(there, back) for there, back in ((u, v), (v, u)))
+
+
+def _corrected(u, v):
+    """`u` less half a Newton step towards the inverse of `v`, half a voxel at most."""
+    error = warp(v, u).add_(u)
+    step = error.clone()
+    for axis in range(u.shape[1]):
+        step.addcmul_(derivative(u, axis), error[:, axis : axis + 1])
+    length = step.square().sum(1, keepdim=True).sqrt_()
+    return u.addcmul(step, (_LONGEST / length.clamp_min_(2 * _LONGEST)), value=-1)
 
 
 class _Checked(NamedTuple):
@@ -172,7 +189,10 @@ class _Checked(NamedTuple):
     def of(cls, u, v):
         """Measure a field and its inverse."""
         return cls(
-            jacobian(u)[:, None], jacobian(v)[:, None], round_trip(u, v), round_trip(v, u)
+            jacobian(u)[:, None],
+            jacobian(v)[:, None],
+            round_trip(u, v),
+            round_trip(v, u),
         )
 
     def quality(self, repairs=0):
@@ -185,16 +205,23 @@ class _Checked(NamedTuple):
             repairs,
         )
 
-    def unsound(self, u):
-        """Voxels of the first field, 0 or 1, where one of the limits is passed."""
+    def unsound(self, u, v, margin=1.0):
+        """Voxels of both fields, 0 or 1, where one of the limits is passed."""
 
         def passed(det, distance):
-            bad = (det < LEAST_JACOBIAN) | (distance > ROUND_TRIP_MAX)
-            return bad.to(u.dtype)
+            # Written so that NaN counts as bad.
+            sound = (det >= LEAST_JACOBIAN / margin) & (
+                distance <= ROUND_TRIP_MAX * margin
+            )
+            return (~sound).to(u.dtype)
 
         here = passed(self.jacobian, self.there)
-        # What is wrong in the inverse at y is to be mended in u where it lands on y.
-        return torch.maximum(here, warp(passed(self.jacobian_inverse, self.back), u))
+        beyond = passed(self.jacobian_inverse, self.back)
+        # What is wrong at one end of a displacement is to be mended at both.
+        return (
+            torch.maximum(here, warp(beyond, u)),
+            torch.maximum(beyond, warp(here, v)),
+        )
 
 
 def measure(u, v, *, repairs=0):
@@ -245,26 +272,47 @@ def diffeomorphic(u, v=None):
     if not bool(torch.isfinite(u).all()):
         raise ValueError("displacement must be finite, it holds NaN or infinity.")
     v = invert(u) if v is None else v
-    repairs = 0
+    repairs, margin = 0, 1.0
     while True:
         for _ in range(_ROUNDS):
             u, v = reconcile(u, v)
         checked = _Checked.of(u, v)
         quality = checked.quality(repairs)
-        bad = checked.unsound(u)
-        if not bool(bad.any()) and quality.round_trip_mean <= ROUND_TRIP_MEAN:
+        bad_u, bad_v = checked.unsound(u, v, margin)
+        if not bool(bad_u.any()) and quality.round_trip_mean <= ROUND_TRIP_MEAN:
             return u, v, quality
-        repairs += 1
-        u = _repair(u, bad, repairs)
-        v = invert(u, start=v if repairs < _REPAIRS else None)
+        repairs, margin = repairs + 1, _MARGIN
+        if repairs > _REPAIRS:
+            u = u * 0.8
+            v = invert(u)
+        elif bool(bad_u.any()):
+            u, v = (_mended(f, bad, repairs) for f, bad in ((u, bad_u), (v, bad_v)))
+        else:
+            u, v = smooth(u, 0.5), smooth(v, 0.5)
 
 
-def _repair(u, bad, attempt):
-    """Smooth the field around bad voxels, everywhere if the mean is what is bad."""
-    if attempt > _REPAIRS:
-        return u * 0.8
-    if not bool(bad.any()):
-        return smooth(u, 0.5)
-    around = box_sum(bad, 2 + attempt).clamp_(0, 1)
-    weight = smooth(around, 1.0)
-    return torch.lerp(u, smooth(u, 1.0 + 0.5 * attempt), weight)
+def guarded(u, v):
+    """The fields, smoothed where they have begun to fold or to part.
+
+    For use between iterations: what is caught early needs little mending.
+
+    Parameters
+    ----------
+    u, v : Tensor, shape (1, D, *shape)
+        A field and its inverse, in voxels of one grid.
+
+    Returns
+    -------
+    u, v : Tensor, shape (1, D, *shape)
+        The same where nothing was wrong.
+    """
+    bad_u, bad_v = _Checked.of(u, v).unsound(u, v)
+    if not bool(bad_u.any() | bad_v.any()):
+        return u, v
+    return reconcile(_mended(u, bad_u, 1), _mended(v, bad_v, 1))
+
+
+def _mended(u, bad, attempt):
+    """Smooth a field around bad voxels, more widely from attempt to attempt."""
+    weight = smooth(box_sum(bad, 1 + attempt).clamp_(0, 1), 1.0)
+    return torch.lerp(u, smooth(u, min(0.5 + 0.5 * attempt, 3.0)), weight)

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from dipy_dl_reg.space import Grid
 from dipy_dl_reg.engine.fields import frame, identity
 from dipy_dl_reg.engine.smoothing import smooth
+from dipy_dl_reg.space import Grid
 
 
 class Pair(NamedTuple):

@@ -16,12 +16,14 @@ for the same inversion error.
 import torch
 
 from dipy_dl_reg.engine.fields import derivative, resize, warp
-from dipy_dl_reg.engine.inversion import invert, reconcile
+from dipy_dl_reg.engine.inversion import guarded, invert, reconcile
 from dipy_dl_reg.engine.pyramid import coarsen, level_spacings
 from dipy_dl_reg.engine.smoothing import smooth
 
 #: The energy is looked at for convergence every so many iterations.
 _WINDOW = 10
+#: The fields are looked at for folds every so many iterations.
+_GUARD = 5
 
 
 class _Adam:
@@ -56,8 +58,8 @@ def refine(
     *,
     level_iters,
     start=None,
-    step=0.25,
-    sigma_field=0.6,
+    step=0.5,
+    sigma_field=0.7,
     sigma_factor=0.5,
     tolerance=0.0,
     observer=None,
@@ -84,7 +86,7 @@ def refine(
         See `coarsen`.
     tolerance : float, optional
         A level ends when the objective's mean decrease per iteration, as a part of
-        its value at the level's start, falls below this; 0 means never.
+        its value at the level's start, falls below this; 0 waits until it rises.
     observer : callable, optional
         ``observer(stage, level, energy)``: `stage` one of ``"level_start"``,
         ``"iteration_start"``, ``"iteration_end"``, ``"level_end"``; `level` counts
@@ -146,6 +148,8 @@ def _refine_level(
         for field in (u, v):
             smooth(field, sigma_field, out=field, scratch=scratch)
         u, v = reconcile(u, v)
+        if len(energies) % _GUARD == _GUARD - 1:
+            u, v = guarded(u, v)
         energies.append(float(terms.total))
         notify("iteration_end", energies[-1])
         if _converged(energies, tolerance):
@@ -155,7 +159,7 @@ def _refine_level(
 
 def _converged(energies, tolerance):
     """Whether the mean decrease per iteration, relative to the start, is too small."""
-    if tolerance <= 0 or len(energies) < 2 * _WINDOW:
+    if len(energies) < 2 * _WINDOW:
         return False
     before = sum(energies[-2 * _WINDOW : -_WINDOW]) / _WINDOW
     decrease = (before - sum(energies[-_WINDOW:]) / _WINDOW) / _WINDOW
