@@ -1,0 +1,307 @@
+"""tools/benchmark.py: its measures against other ways to them, its table, its file."""
+
+import json
+import os
+from pathlib import Path
+import subprocess
+import sys
+
+from maps import affine, make_map, smooth_field
+import nibabel as nib
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter, map_coordinates
+
+TOOLS = Path(__file__).parents[1] / "tools"
+sys.path.insert(0, str(TOOLS))
+
+import benchmark  # noqa: E402
+import benchmark_cases as cases  # noqa: E402
+
+ROW = {
+    "spacing": 2.0,
+    "repeat": 0,
+    "pair": "1<-2",
+    "method": "deep",
+    "seconds": 3.0,
+    "dice": 0.7,
+    "peak_mib": None,
+}
+
+
+@pytest.fixture
+def brains(tmp_path, rng):
+    """A folder of two subjects with two labels; one of them moved by a known affine."""
+    folder = tmp_path / "brains"
+    folder.mkdir()
+    grid2world = affine([-1.0, 1.0, 1.0], origin=[20.0, -18.0, -19.0])
+    noise = gaussian_filter(rng.random((40, 38, 41)), 2)
+    image = (100 * (noise - noise.min()) / np.ptp(noise)).astype(np.float32)
+    labels = np.digitize(image, [40, 60]).astype(np.int16)
+    move = affine([1.0, 1.0, 1.0], origin=[3.0, -2.0, 1.0])
+    affines = {"subject_1": np.eye(4), "subject_2": move}
+    for name, matrix in affines.items():
+        for array, path in zip((image, labels), cases.files_of(folder, name[8:])):
+            nib.save(nib.Nifti1Image(array, matrix @ grid2world), path)
+    text = json.dumps({name: matrix.tolist() for name, matrix in affines.items()})
+    (folder / "affines_mni.json").write_text(text)
+    return folder
+
+
+def run_script(*words, **environment):
+    return subprocess.run(
+        [sys.executable, TOOLS / "benchmark.py", *map(str, words)],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+    )
+
+
+# --- measures
+
+
+def test_dice_is_that_of_sets(rng):
+    a, b = rng.integers(0, 6, size=(2, 8, 9, 7))
+    b[b == 3] = 0  # a label that vanishes counts 0
+    labels = [1, 2, 3, 5]
+    expected = []
+    for label in labels:
+        voxels = [set(map(tuple, np.argwhere(x == label))) for x in (a, b)]
+        expected.append(2 * len(voxels[0] & voxels[1]) / sum(map(len, voxels)))
+    values = cases.dice(a, b, labels)
+    np.testing.assert_allclose(values, expected, rtol=1e-12)
+    assert values[2] == 0 and values[0] > 0
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_jacobian_of_a_linear_map(dim, rng):
+    grid2world = affine([2.0, -1.5, 0.8][:dim], (0.3, -0.2, 0.5), [4.0, 5, 6][:dim])
+    matrix = np.eye(dim) + 0.3 * rng.normal(size=(dim, dim))
+    world = cases.to_world(np.moveaxis(np.indices((6, 7, 5)[:dim]), 0, -1), grid2world)
+    field = world @ (matrix - np.eye(dim)).T
+    np.testing.assert_allclose(
+        cases.jacobian(field, grid2world), np.linalg.det(matrix), atol=1e-10
+    )
+
+
+def test_a_fold_is_seen():
+    grid2world = np.diag([2.0, 2, 2, 1])
+    mapping = make_map((9, 9, 9), (9, 9, 9), static_grid2world=grid2world)
+    points = np.array([[8.0, 8, 8]])
+    whole = cases.regularity(mapping, grid2world, points)
+    assert whole["folds_percent"] == whole["folds_inverse_percent"] == 0
+    # One slice jumps 12 mm back: the determinant is 1 - 12 / 4 one slice before it,
+    # by central differences on voxels of 2 mm, and 1 elsewhere or above.
+    mapping.backward[:] = 0
+    mapping.backward[4, ..., 0] = -12
+    torn = cases.regularity(mapping, grid2world, points)
+    assert torn["minimum_jacobian"] == pytest.approx(-2)
+    assert torn["folds_percent"] == pytest.approx(100 / 9)
+    assert torn["folds_inverse_percent"] == 0
+
+
+def test_round_trip_of_fields_that_are_no_inverses(rng):
+    """The forward field undoes three quarters of a shift: a quarter is left."""
+    mapping = make_map((20, 20, 20), (20, 20, 20))
+    mapping.backward[:] = [2, -1, 2]
+    mapping.forward[:] = [-1.5, 0.75, -1.5]
+    trip = cases.round_trip(mapping, rng.uniform(6, 12, size=(30, 3)))
+    np.testing.assert_allclose(trip, 0.75, rtol=1e-5)
+
+
+def test_round_trip_is_looked_up_in_the_fields(rng):
+    grid2world = affine([2.0, -1.5, 2.5], (0.1, -0.2, 0.05), [5.0, -9, 3])
+    shape = (17, 20, 15)
+    mapping = make_map(
+        shape,
+        (19, 16, 22),
+        static_grid2world=grid2world,
+        moving_grid2world=affine([-1.8, 2.2, 1.6]),
+        prealign=affine([1.05, 0.95, 1.02], (0.05, 0.1, -0.05), [1.0, 2.0, 3.0]),
+        amplitude=4.0,
+    )
+    points = cases.to_world(rng.uniform(4, 10, size=(50, 3)), grid2world)
+
+    def at(field, world):
+        voxels = np.linalg.inv(grid2world) @ np.c_[world, np.ones(len(world))].T
+        parts = [map_coordinates(field[..., d], voxels[:3], order=1) for d in range(3)]
+        return np.stack(parts, axis=-1)
+
+    moved = points + at(mapping.backward, points)
+    expected = np.linalg.norm(moved + at(mapping.forward, moved) - points, axis=1)
+    trip = cases.round_trip(mapping, points)
+    np.testing.assert_allclose(trip, expected, atol=1e-4)
+
+
+def test_resampled_image_is_the_same_in_the_world():
+    """A linear image keeps its world values; grids of that spacing are left alone."""
+    grid2world = affine([-1.0, 1.0, 1.2], (0.2, 0.1, 0.3), [30.0, -20, 7])
+    world = cases.to_world(np.moveaxis(np.indices((31, 24, 27)), 0, -1), grid2world)
+    weights = np.array([1.0, -2.0, 0.5])
+    coarse, matrix = cases.resample(world @ weights, grid2world, 2.0)
+    assert coarse.shape == (16, 12, 17)
+    np.testing.assert_allclose(np.linalg.norm(matrix[:3, :3], axis=0), 2)
+    there = cases.to_world(np.moveaxis(np.indices(coarse.shape), 0, -1), matrix)
+    middle = (slice(4, -4),) * 3
+    np.testing.assert_allclose(coarse[middle], (there @ weights)[middle], atol=1e-3)
+    same, matrix = cases.resample(coarse, matrix, 2.0)
+    np.testing.assert_array_equal(same, coarse)
+
+
+def test_labelled_case_is_aligned_by_its_affines(brains):
+    """Both subjects are one image, moved in the world by what the affines say."""
+    case = cases.labelled_case(brains, 2.0, "1:2")
+    np.testing.assert_allclose(case.images["prealign"][:3, 3], [3, -2, 1])
+    still = make_map(
+        case.images["static"].shape,
+        case.images["moving"].shape,
+        static_grid2world=case.images["static_grid2world"],
+        moving_grid2world=case.images["moving_grid2world"],
+        prealign=case.images["prealign"],
+        amplitude=0.0,
+    )
+    assert case.judge(still)["dice"] == pytest.approx(1)
+
+
+def test_known_case_is_undone_by_its_field():
+    grid2world = affine([2.0, -2.0, 2.0], (0.1, 0.2, 0.3))
+    image = gaussian_filter(np.random.default_rng(0).random((32, 36, 34)), 3)
+    image = (image - image.min()) * smooth_field(image.shape, np.eye(4), 1.0)[0][..., 0]
+    field, _ = smooth_field(image.shape, grid2world, 3.0)
+    case = cases.known_case(abs(image), grid2world, field, coarser=2)
+    shape, matrix = case.images["static"].shape, case.images["static_grid2world"]
+    grids = {"static_grid2world": matrix, "moving_grid2world": matrix}
+    mapping = make_map(shape, shape, **grids, amplitude=0.0)
+    still = case.judge(mapping)
+    assert still["squared_difference"] == pytest.approx(100)
+    assert still["field_rms"] == pytest.approx(still["field_before"])
+    mapping.backward[:] = field[::2, ::2, ::2]
+    known = case.judge(mapping)
+    assert known["field_max"] < 1e-5
+    assert known["squared_difference"] < 10
+
+
+# --- table and file
+
+
+def test_ratio_and_medians():
+    rows = [
+        ROW | {"pair": pair, "method": method, "seconds": seconds, "dice": dice}
+        for pair, method, seconds, dice in [
+            ("1<-2", "syn", 10, 0.5),
+            ("1<-2", "deep", 1, 0.6),
+            ("2<-1", "syn", 20, 0.6),
+            ("2<-1", "deep", 4, 0.65),
+            ("3<-4", "deep", 9, 0.9),
+        ]
+    ]
+    assert benchmark.with_ratio(rows[3], rows, "syn")["ratio"] == 0.2
+    assert benchmark.with_ratio(rows[4], rows, "syn")["ratio"] is None
+    syn, deep = benchmark.medians(rows, "syn")
+    assert (syn["seconds"], syn["ratio"]) == (15, 1)
+    assert (deep["seconds"], deep["dice"]) == (4, 0.65)
+    assert deep["ratio"] == pytest.approx(0.15)
+    assert "peak_mib" not in deep
+    line = benchmark.gain(rows, "syn")
+    assert "+0.0750 on average" in line and "+0.0500 at least; pairs: 2" in line
+    assert benchmark.gain(rows, "syn-short") is None
+
+
+def test_table_lines_up():
+    columns = ["pair", "method", "dice", "seconds", "peak_mib"]
+    head, line = (benchmark.table_line(row, columns) for row in (None, ROW))
+    assert line.split() == ["1<-2", "deep", "0.7000", "3.0", "-"]
+    assert len(head) == len(line)
+    assert head.index("Dice") + 4 == line.index("0.7000") + 6
+
+
+def test_interrupted_run_is_continued(tmp_path, monkeypatch, capsys):
+    """Rows measured are kept, not measured again; the table has them all."""
+    path = tmp_path / "results.json"
+    results = {"machine": {"threads": 1}, "versions": {}, "settings": {}}
+    results |= {"code": {"checksum": "a", "commit": "b"}, "rows": []}
+    measured = []
+
+    def measure(method, case, threads):
+        if len(measured) == 3:
+            raise KeyboardInterrupt
+        measured.append((case, method))
+        return {"seconds": 2.0, "dice": 0.5}
+
+    monkeypatch.setattr(benchmark, "measure", measure)
+    list_of_cases = [(2.0, name, name.upper) for name in ("1<-2a", "2<-1a")]
+    arguments = list_of_cases, ["syn", "deep"], 1, results, path
+    with pytest.raises(KeyboardInterrupt):
+        benchmark.run(*arguments)
+    kept = json.loads(path.read_text())
+    assert len(kept["rows"]) == 3
+
+    now = results | {"code": {"checksum": "a", "commit": "another"}}
+    now["rows"] = benchmark.earlier_results(path, now)
+    capsys.readouterr()
+    measured.clear()
+    benchmark.run(*arguments[:3], now, path)
+    assert measured == [("2<-1A", "deep")]
+    assert len(json.loads(path.read_text())["rows"]) == 4
+    assert capsys.readouterr().out.count("0.5000") == 4 + 2  # and two medians
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_other_results_are_not_continued(tmp_path):
+    path = tmp_path / "results.json"
+    now = {"machine": {"cpu": "x"}, "versions": {}, "settings": {}, "rows": [ROW]}
+    now["code"] = {"checksum": "a"}
+    benchmark.write_json(path, now)
+    assert benchmark.earlier_results(path, now) == [ROW]
+    with pytest.raises(ValueError, match="measured with .*'x'.* and this is .*'y'"):
+        benchmark.earlier_results(path, now | {"machine": {"cpu": "y"}})
+    path.write_text("[]")
+    with pytest.raises(ValueError, match="no result of this script"):
+        benchmark.earlier_results(path, now)
+
+
+# --- command
+
+
+def test_help():
+    done = run_script("--help")
+    assert done.returncode == 0
+    assert "tools/benchmark.py --quick" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "--data and --output are needed"),
+        (["--data", "nowhere", "--output", "new.json"], "there is no nowhere"),
+        (["--quick", "--resume"], "--resume needs --output"),
+        (["--quick", "--threads", "0"], "must be 1 or more"),
+        (["--quick", "--output", "nowhere/x.json"], "there is no folder"),
+        (["--quick", "--output", __file__], "exists; --resume"),
+        (["--data", ".", "--output", "x.json", "--pairs", "1"], "STATIC:MOVING, got 1"),
+    ],
+)
+def test_bad_arguments_are_one_message(words, message, capsys, monkeypatch):
+    monkeypatch.delenv("DIPY_DL_REG_DATA", raising=False)
+    with pytest.raises(SystemExit) as end:
+        benchmark.parse(words)
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_whole_run(brains, tmp_path):
+    """Two subjects, both ways to register, in a process of its own."""
+    path = tmp_path / "results.json"
+    options = ["--pairs", "1:2", "--spacing", 1, "--methods", "syn-short", "deep"]
+    options += ["--output", path, "--threads", 1]
+    done = run_script(*options, DIPY_DL_REG_DATA=str(brains))
+    assert done.returncode == 0, done.stderr
+    results = json.loads(path.read_text())
+    assert results["machine"]["threads"] == 1
+    assert str(brains) not in path.read_text()
+    rows = {row["method"]: row for row in results["rows"]}
+    assert list(rows) == ["syn-short", "deep"]
+    # The affines alone align the two.
+    assert rows["syn-short"]["dice"] == pytest.approx(1)
+    assert 0 < rows["deep"]["dice"] <= 1 and rows["deep"]["minimum_jacobian"] > 0
+    assert "1<-2" in done.stdout and "median of 1" in done.stdout
