@@ -372,6 +372,17 @@ def test_moving_outside_its_mask_does_not_count(solid, rng, metric):
     assert inside.mean() < 0.1 and inside.max() < 0.5
 
 
+@pytest.mark.parametrize("metric", ["SSD", "CC", "NCC", "MI"])
+@pytest.mark.parametrize("role", ["static", "moving"])
+def test_a_mask_as_thin_as_cortex(solid, metric, role):
+    """What is left of it at a coarse level may be nothing: no reason to fail."""
+    image = getattr(solid, role)
+    mask = ball(image, 0.65) & ~ball(image, 0.56)
+    mapping = run(solid, metric, level_iters=[3, 3, 3], **{f"{role}_mask": mask})
+    assert all(np.isfinite(getattr(mapping, f)).all() for f in FIELDS)
+    assert np.abs(mapping.backward).max() > 0.1
+
+
 def test_a_mask_of_all_is_none(flat):
     full = np.ones(flat.static.shape, dtype=bool), np.ones(flat.moving.shape, np.uint8)
     masked = run(flat, static_mask=full[0], moving_mask=full[1])
