@@ -372,6 +372,18 @@ def test_moving_outside_its_mask_does_not_count(solid, rng, metric):
     assert inside.mean() < 0.1 and inside.max() < 0.5
 
 
+@pytest.mark.parametrize("metric", ["SSD", "CC", "NCC"])
+@pytest.mark.parametrize("masked", ["static", "moving", "static moving"])
+def test_a_mask_does_no_harm(solid, metric, masked):
+    """What lies inside is matched, whatever range of intensities that leaves."""
+    masks = {"static": ball(solid.static), "moving": ball(solid.moving, 0.8)}
+    given = {f"{role}_mask": masks[role] for role in masked.split()}
+    mapping = run(solid, metric, level_iters=[15, 15], **given)
+    before = (solid.moving - solid.static)[masks["static"]]
+    after = (mapping.transform(solid.moving) - solid.static)[masks["static"]]
+    assert np.square(after).sum() < 0.25 * np.square(before).sum()
+
+
 @pytest.mark.parametrize("metric", ["SSD", "CC", "NCC", "MI"])
 @pytest.mark.parametrize("role", ["static", "moving"])
 def test_a_mask_as_thin_as_cortex(solid, metric, role):
