@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "registration": ["DeepRegistration", "deep_registration"],
-    "engine.metrics": ["CCMetric", "MIMetric", "NCCMetric", "SSDMetric"],
+    "engine.metrics": ["CCMetric", "CRMetric", "MIMetric", "NCCMetric", "SSDMetric"],
     "mapping": [
         "apply_mapping",
         "load_mapping",

@@ -1,35 +1,24 @@
 """The one door between NumPy, DIPY and Torch.
 
-In goes what a DIPY user holds: arrays, affines, a prealign, a metric. `make_pair`
-checks it, once and before any work, and gives the engine its tensors; `make_map`
-turns the engine's fields into the `DiffeomorphicMap` that SyN would have returned.
+In goes what a DIPY user holds: arrays, affines, a prealign. `make_pair` checks it,
+once and before any work, and gives the engine its tensors; `make_map` turns the
+engine's fields into the `DiffeomorphicMap` that SyN would have returned.
 """
 
 from contextlib import contextmanager
 
 from dipy.align.imwarp import DiffeomorphicMap
-from dipy.align.metrics import SimilarityMetric
 from dipy.utils.logging import logger
 import numpy as np
+from scipy.ndimage import distance_transform_edt
 import torch
 
-from dipy_dl_reg.engine.metrics import (
-    METRICS,
-    CCMetric,
-    CRMetric,
-    Metric,
-    MIMetric,
-    SSDMetric,
-)
+from dipy_dl_reg.engine.fields import warp
 from dipy_dl_reg.engine.pyramid import Pair
-from dipy_dl_reg.engine.regularizers import REGULARIZERS
+from dipy_dl_reg.engine.refine import combined_mask
 from dipy_dl_reg.files import check_affine
 from dipy_dl_reg.space import Grid
 
-#: A DIPY metric's smoothing of the update becomes this part of it here, where steps
-#: are of equal length everywhere: in SyN only the largest is of full length, and the
-#: rest are as good as smoother.
-_SMOOTHING = 0.5
 #: Fewest voxels along the longest axis of an image.
 _LEAST_SIZE = 4
 #: Intensities are scaled so that these quantiles become 0 and 1.
@@ -118,113 +107,6 @@ def threads(count=None):
         torch.set_num_threads(before)
 
 
-def make_metric(metric, dim=None):
-    """One of this package's metrics from whatever names one.
-
-    Parameters
-    ----------
-    metric : None, str, Metric or dipy.align.metrics.SimilarityMetric
-        None is local correlation; a name is one of ``"CC"``, ``"SSD"``, ``"NCC"``,
-        ``"MI"`` in any case, or ``"EM"``; a metric of DIPY is translated, a message
-        saying how where the two are not the same thing.
-    dim : {2, 3}, optional
-        Dimension for metrics made here.
-
-    Returns
-    -------
-    metric : Metric
-        Ready for the engine.
-
-    Raises
-    ------
-    ValueError
-        If it names no metric.
-    """
-    if metric is None:
-        return CCMetric(dim)
-    if isinstance(metric, Metric):
-        return metric
-    if isinstance(metric, str):
-        return _metric_by_name(metric, dim)
-    if isinstance(metric, SimilarityMetric):
-        return _translate(metric)
-    raise ValueError(
-        f"metric must be one of {sorted(METRICS)}, a metric of this package or of "
-        f"dipy.align.metrics, or None, got {metric!r}."
-    )
-
-
-def _metric_by_name(name, dim):
-    name = name.upper()
-    if name == "EM":
-        _say_what_stands_for_em()
-        return CRMetric(dim)
-    if name not in METRICS:
-        raise ValueError(f"metric must be one of {sorted(METRICS)}, got {name!r}.")
-    return METRICS[name](dim)
-
-
-def _translate(metric):
-    """The counterpart of a DIPY metric, told apart by the name of its class.
-
-    By name, for MIMetric is in DIPY's newest version only.
-    """
-    kind = type(metric).__name__
-    if kind == "CCMetric":
-        smoothing = _SMOOTHING * metric.sigma_diff
-        return CCMetric(metric.dim, radius=metric.radius, sigma_diff=smoothing)
-    if kind == "SSDMetric":
-        # With Gauss-Newton steps DIPY's `smooth` weighs a penalty instead.
-        demons = metric.step_type == "demons"
-        options = {"smooth": _SMOOTHING * metric.smooth} if demons else {}
-        return SSDMetric(metric.dim, **options)
-    if kind == "MIMetric":
-        return MIMetric(metric.dim)
-    if kind == "EMMetric":
-        _say_what_stands_for_em()
-        return CRMetric(metric.dim)
-    raise ValueError(
-        f"metric is a {kind}, which this package cannot translate; give a metric of "
-        f"dipy_dl_reg or one of the names {sorted(METRICS)}."
-    )
-
-
-def _say_what_stands_for_em():
-    logger.info(
-        "EMMetric: the correlation ratio (CRMetric) is used in its place. For b0 to "
-        "T1, where one intensity can stand for two tissues, consider metric='MI'."
-    )
-
-
-def make_regularizer(regularizer):
-    """A smoothness penalty from its name.
-
-    Parameters
-    ----------
-    regularizer : None, str or callable
-        ``"diffusion"``, ``"bending"``, ``"tv"``, or a function of a displacement
-        tensor.
-
-    Returns
-    -------
-    regularizer : callable or None
-        As the engine wants it.
-
-    Raises
-    ------
-    ValueError
-        If it names none.
-    """
-    if regularizer is None or callable(regularizer):
-        return regularizer
-    if regularizer not in REGULARIZERS:
-        raise ValueError(
-            f"regularizer must be one of {sorted(REGULARIZERS)}, a function or None, "
-            f"got {regularizer!r}."
-        )
-    return REGULARIZERS[regularizer]
-
-
 def make_pair(
     static,
     moving,
@@ -299,11 +181,37 @@ def make_pair(
             "static and moving do not overlap: no static voxel falls inside the "
             "moving image through the affines and prealign given."
         )
-    return pair
+    return _scaled_alike(pair)
+
+
+def _scaled_alike(pair):
+    """The pair with both intensities scaled by the voxels that are compared.
+
+    By the same ones: quantiles of two different regions would make two equal images
+    differ.
+    """
+    none = pair.static.new_zeros(1, pair.static_grid.dim, *pair.static_grid.shape)
+    frame = pair.frame()
+    mask = combined_mask(pair, none, frame)
+    if mask is not None and not bool(mask.any()):
+        raise ValueError(
+            "static_mask and moving_mask do not overlap through the affines and "
+            "prealign given: no voxel would be compared."
+        )
+    warped = {"static": pair.static, "moving": warp(pair.moving, none, frame_=frame)}
+    scaled = {}
+    for role, image in warped.items():
+        values = (image if mask is None else image[mask > 0]).cpu().numpy()
+        low, high = np.quantile(values, _QUANTILES)
+        if not high > low:
+            low, high = values.min(), values.max()
+        if high > low:
+            scaled[role] = (getattr(pair, role) - float(low)) / float(high - low)
+    return pair._replace(**scaled)
 
 
 def _checked_image(image, role):
-    """The image as float32, or one clear error."""
+    """The image as an array of real numbers, or one clear error."""
     image = np.asarray(image)
     if image.ndim not in (2, 3):
         raise ValueError(
@@ -318,8 +226,8 @@ def _checked_image(image, role):
     if image.dtype.kind not in "buif":
         raise ValueError(f"{role} must hold real numbers, got dtype {image.dtype}.")
     with np.errstate(over="ignore"):
-        image = image.astype(np.float32)
-    if np.isinf(image).any():
+        single = image.astype(np.float32)
+    if np.isinf(single).any():
         raise ValueError(
             f"{role} holds infinity (or numbers beyond float32's range); replace them, "
             "or set them to NaN if they are missing data."
@@ -351,7 +259,11 @@ def _checked_mask(mask, image, role):
 
 
 def _to_tensors(image, mask, role, device):
-    """Scaled image and mask (None if all counts), with NaN as missing data."""
+    """Image scaled to [0, 1] and mask (None if all counts), with NaN as missing data.
+
+    What is masked out takes the nearest value that is not: smoothing and derivatives
+    reach over the mask's edge, and must not find there what is not to count.
+    """
     missing = np.isnan(image)
     if missing.any():
         logger.info(
@@ -360,12 +272,16 @@ def _to_tensors(image, mask, role, device):
         )
         mask = ~missing if mask is None else mask & ~missing
     values = image if mask is None else image[mask]
-    low, high = np.quantile(values, _QUANTILES)
-    if not high > low:
-        low, high = values.min(), values.max()
+    low, high = float(values.min()), float(values.max())
     if not high > low:
         raise ValueError(f"{role} is constant: there is nothing to register.")
-    scaled = np.where(missing, 0, (image - low) / (high - low))
+    if mask is not None:
+        nearest = distance_transform_edt(
+            ~mask, return_distances=False, return_indices=True
+        )
+        image = image[tuple(nearest)]
+    # In double precision: an offset must not cost the image its digits.
+    scaled = (image.astype(np.float64) - low) / (high - low)
     image = torch.from_numpy(np.ascontiguousarray(scaled, dtype=np.float32))
     if mask is not None:
         mask = torch.from_numpy(mask.astype(np.float32))[None, None].to(device)

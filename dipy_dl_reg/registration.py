@@ -14,7 +14,7 @@ from dipy.utils.logging import logger
 import numpy as np
 from tqdm.auto import tqdm
 
-from dipy_dl_reg import bridge
+from dipy_dl_reg import bridge, translate
 from dipy_dl_reg.engine.inversion import diffeomorphic
 from dipy_dl_reg.engine.objective import Objective
 from dipy_dl_reg.engine.refine import refine
@@ -43,9 +43,9 @@ class DeepRegistration(DiffeomorphicRegistration):
     ----------
     metric : str or metric, optional
         What to compare the images by: a name (``"CC"`` local correlation, ``"SSD"``,
-        ``"NCC"`` global correlation, ``"MI"`` mutual information), a metric of this
-        package, or one of `dipy.align.metrics`, which is translated.  By default
-        local correlation.
+        ``"NCC"`` global correlation, ``"MI"`` mutual information, ``"CR"`` correlation
+        ratio), a metric of this package, or one of `dipy.align.metrics`, which is
+        translated.  By default local correlation.
     model : {"auto", None}, optional
         Network that starts the refinement.  None is never a network; ``"auto"`` is
         the default weights once there are any, and no network in this version.
@@ -129,7 +129,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         progress=None,
         callback=None,
     ):
-        super().__init__(metric=bridge.make_metric(metric))
+        super().__init__(metric=translate.make_metric(metric))
         if model not in ("auto", None):
             raise ValueError(
                 f"model must be 'auto' or None: this version has no networks; got "
@@ -151,7 +151,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         self.model = model
         self.inv_iter, self.inv_tol = inv_iter, inv_tol
         self.sigma_field = _not_negative("sigma_field", sigma_field)
-        self.regularizer = bridge.make_regularizer(regularizer)
+        self.regularizer = translate.make_regularizer(regularizer)
         self.regularizer_weight = _not_negative(
             "regularizer_weight", regularizer_weight
         )
@@ -219,16 +219,16 @@ class DeepRegistration(DiffeomorphicRegistration):
             "moving_grid2world": moving_grid2world,
             "prealign": prealign,
         }
-        pair = bridge.make_pair(
-            static,
-            moving,
-            **affines,
-            static_mask=static_mask,
-            moving_mask=moving_mask,
-            device=self.device,
-        )
-        self._prepare(pair)
         with bridge.threads(num_threads):
+            pair = bridge.make_pair(
+                static,
+                moving,
+                **affines,
+                static_mask=static_mask,
+                moving_mask=moving_mask,
+                device=self.device,
+            )
+            self._prepare(pair)
             u, v, self.quality = diffeomorphic(*self._refine(pair))
         self._report()
         mapping = bridge.make_map(u, v, pair, **affines)
@@ -285,7 +285,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         dim = pair.static_grid.dim
         if self.metric.dim not in (None, dim):
             raise ValueError(
-                f"metric is for {self.metric.dim}D images, static and moving are {dim}D."
+                f"metric is for {self.metric.dim}D images, these are {dim}D."
             )
         self.dim = dim
         self.set_level_iters(self._given_iters or _automatic_iters(pair.static_grid))
@@ -320,14 +320,15 @@ class DeepRegistration(DiffeomorphicRegistration):
                 logger.info(f"Optimizing level {level}")
         elif stage == "iteration_end":
             self.energy_list.append(energy)
-            self.niter += 1
             bar.update()
             bar.set_postfix(energy=f"{energy:.4f}", refresh=False)
             if self.verbosity >= VerbosityLevels.DIAGNOSE:
-                logger.info(f"{self.niter}:\t{energy:.6f}")
+                logger.info(f"{self.niter + 1}:\t{energy:.6f}")
         elif stage == "level_end":
             self.full_energy_profile.extend(self.energy_list)
         self._emit(_STAGES[stage])
+        if stage == "iteration_end":
+            self.niter += 1  # after the callback, as SyN counts
 
     def _emit(self, stage):
         if self.callback is not None:

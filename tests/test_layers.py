@@ -22,7 +22,7 @@ LAYERS = [
     {"space", "engine"},
     {"networks"},
     {"training"},
-    {"bridge", "diffusion", "dipy_format", "files", "mapping"},
+    {"bridge", "diffusion", "dipy_format", "files", "mapping", "translate"},
     {"affine", "landmarks", "picture", "registration", "report"},
     {"jobs", "workflows"},
 ]

@@ -17,6 +17,7 @@ import dipy_dl_reg
 ROOT = Path(__file__).parents[1]
 PUBLIC = {
     "CCMetric",
+    "CRMetric",
     "DeepRegistration",
     "MIMetric",
     "NCCMetric",

@@ -82,10 +82,10 @@ def frame(shape, image_shape=None, *, affine=None, dtype=torch.float32, device="
     affine = torch.as_tensor(affine, dtype=torch.float64, device="cpu")
     # grid_sample wants [-1, 1] between the first and the last voxel centre; along
     # an axis of one voxel there is nothing to interpolate and 0 always means it.
-    scale = torch.tensor([2.0 / (n - 1) if n > 1 else 0.0 for n in image_shape])
-    shift = torch.tensor([-1.0 if n > 1 else 0.0 for n in image_shape])
-    matrix = (scale.double()[:, None] * affine[:dim, :dim]).T
-    offset = scale.double() * affine[:dim, dim] + shift.double()
+    scale = affine.new_tensor([2.0 / (n - 1) if n > 1 else 0.0 for n in image_shape])
+    shift = affine.new_tensor([-1.0 if n > 1 else 0.0 for n in image_shape])
+    matrix = (scale[:, None] * affine[:dim, :dim]).T
+    offset = scale * affine[:dim, dim] + shift
     points = identity(shape, dtype=torch.float64).flatten(2)[0].T
     base = torch.addmm(offset, points, matrix)
     return Frame(

@@ -1,113 +1,15 @@
-"""How alike two images are: local and global correlation, squares, information.
+"""How alike two images are: squares, correlation, information.
 
-Every metric is a small object of options with two faces:
-
-``metric(static, warped, mask=None)``
-    a scalar to differentiate by autograd (training);
-``metric.bind(static, mask=None, moving=None)``
-    a function ``warped -> (value, d value / d warped)`` that keeps what depends
-    on the static image alone (refinement calls it hundreds of times).
-
-The gradients are written out, not traced: that spares the graph's memory.  Values
-are to be minimised.  Images are ``(B, 1, *shape)`` and the mask, if any, is 0 or 1
-on the same grid; voxels outside of it count for nothing.
+How a metric is used stands in `dipy_dl_reg.engine.metric`.
 """
 
 import torch
 
+from dipy_dl_reg.engine.metric import Metric, whole_number
 from dipy_dl_reg.engine.smoothing import box_sum
 
 #: A window must hold this part of a full one's voxels for a voxel to count.
 _LEAST_WINDOW = 1e-6
-
-
-class _Analytic(torch.autograd.Function):
-    """Hand a bound metric's own gradient to autograd."""
-
-    @staticmethod
-    def forward(ctx, warped, bound):
-        value, gradient = bound(warped)
-        ctx.save_for_backward(gradient)
-        return value
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, scale):
-        return scale * ctx.saved_tensors[0], None
-
-
-class Metric:
-    """Common part of all metrics.
-
-    Parameters
-    ----------
-    dim : {2, 3}, optional
-        Dimension of the images, as DIPY's metrics have it; by default that of the
-        images as they come.
-    sigma_diff : float, optional
-        Standard deviation, in voxels, of the Gaussian that smooths the update of
-        the field at each iteration.
-
-    Raises
-    ------
-    ValueError
-        If `dim` is neither None, 2 nor 3, or `sigma_diff` is negative.
-    """
-
-    name = None
-
-    def __init__(self, dim=None, *, sigma_diff=1.0):
-        if dim not in (None, 2, 3):
-            raise ValueError(f"dim must be 2, 3 or None, got {dim!r}.")
-        if not sigma_diff >= 0:
-            raise ValueError(f"sigma_diff must be 0 or more, got {sigma_diff!r}.")
-        self.dim = dim
-        self.sigma_diff = float(sigma_diff)
-
-    def bind(self, static, mask=None, *, moving=None):
-        """Prepare for many evaluations against one static image.
-
-        Parameters
-        ----------
-        static : Tensor, shape (B, 1, *shape)
-            Taken as constant.
-        mask : Tensor, shape (B, 1, *shape), optional
-            1 where a voxel counts, 0 elsewhere; by default all do.
-        moving : Tensor, shape (B, 1, *any), optional
-            The image that will come warped; only its range of intensities matters,
-            and only to `MIMetric`.
-
-        Returns
-        -------
-        evaluate : callable
-            ``evaluate(warped) -> (value, gradient)``, the gradient shaped as
-            `warped`.
-        """
-        raise NotImplementedError
-
-    def __call__(self, static, warped, mask=None):
-        """Value as a scalar that autograd differentiates by `warped`.
-
-        Parameters
-        ----------
-        static : Tensor, shape (B, 1, *shape)
-            Taken as constant.
-        warped : Tensor, shape (B, 1, *shape)
-            Moving image on the static grid.
-        mask : Tensor, shape (B, 1, *shape), optional
-            1 where a voxel counts, 0 elsewhere.
-
-        Returns
-        -------
-        value : Tensor, shape ()
-            Lower is better.
-        """
-        bound = self.bind(static.detach(), mask, moving=warped.detach())
-        return _Analytic.apply(warped, bound)
-
-    def __repr__(self):
-        options = ", ".join(f"{key}={value}" for key, value in vars(self).items())
-        return f"{type(self).__name__}({options})"
 
 
 class SSDMetric(Metric):
@@ -136,23 +38,7 @@ class SSDMetric(Metric):
     def __init__(self, dim=None, *, smooth=1.0):
         super().__init__(dim, sigma_diff=smooth)
 
-    def bind(self, static, mask=None, *, moving=None):
-        """See `Metric.bind`.
-
-        Parameters
-        ----------
-        static : Tensor, shape (B, 1, *shape)
-            Taken as constant.
-        mask : Tensor, shape (B, 1, *shape), optional
-            1 where a voxel counts.
-        moving : Tensor, optional
-            Not used.
-
-        Returns
-        -------
-        evaluate : callable
-            ``evaluate(warped) -> (value, gradient)``.
-        """
+    def _bind(self, static, mask, moving):
         weight = _weight(static, mask)
 
         def evaluate(warped):
@@ -188,23 +74,7 @@ class NCCMetric(Metric):
 
     name = "NCC"
 
-    def bind(self, static, mask=None, *, moving=None):
-        """See `Metric.bind`.
-
-        Parameters
-        ----------
-        static : Tensor, shape (B, 1, *shape)
-            Taken as constant.
-        mask : Tensor, shape (B, 1, *shape), optional
-            1 where a voxel counts.
-        moving : Tensor, optional
-            Not used.
-
-        Returns
-        -------
-        evaluate : callable
-            ``evaluate(warped) -> (value, gradient)``.
-        """
+    def _bind(self, static, mask, moving):
         axes = tuple(range(1, static.ndim))
         weight = torch.ones_like(static) if mask is None else mask
         weight = weight / weight.sum(axes, keepdim=True).clamp_min(1)
@@ -244,8 +114,9 @@ class CCMetric(Metric):
     radius : int, optional
         The window is a cube ``2 radius + 1`` voxels wide.
     variance_floor : float, optional
-        Added to both variances, for images scaled to about [0, 1]: windows flatter
-        than this are noise and have little say.
+        A texture of this variance is taken to be in every window of both images,
+        the same in both: windows flatter than it are noise and have little say.  For
+        images scaled to about [0, 1].
 
     Raises
     ------
@@ -255,8 +126,11 @@ class CCMetric(Metric):
     Notes
     -----
     With means over the window's voxels inside image and mask, at each voxel
-    ``cross = mean(s w) - mean(s) mean(w)``, ``var = mean(w w) - mean(w)**2 + floor``
-    (and so for s), ``cc = cross**2 / (var_s var_w)``; ``value = 1 - mean(cc)``.  By
+    ``cross = mean(s w) - mean(s) mean(w) + floor``,
+    ``var = mean(w w) - mean(w)**2 + floor`` (and so for s),
+    ``cc = cross**2 / (var_s var_w)``; ``value = 1 - mean(cc)``.  The floor in `cross`
+    too keeps ``cc <= 1`` with equality for equal images; without it a warp would
+    gain by contrast alone, and move identical images.  By
     the chain rule, box sums being their own transpose,
     ``d sum(cc) / d w = s box[2 a] - w box[2 b] + box[2 b mean(w) - 2 a mean(s)]``
     with ``a = cross / (var_s var_w)`` and ``b = cc / var_w``, each over the
@@ -269,30 +143,14 @@ class CCMetric(Metric):
 
     name = "CC"
 
-    def __init__(self, dim=None, *, sigma_diff=1.0, radius=2, variance_floor=1e-4):
+    def __init__(self, dim=None, *, sigma_diff=1.0, radius=2, variance_floor=1e-3):
         super().__init__(dim, sigma_diff=sigma_diff)
         if not variance_floor > 0:
             raise ValueError(f"variance_floor must be above 0, got {variance_floor!r}.")
-        self.radius = _whole("radius", radius, 1)
+        self.radius = whole_number("radius", radius, 1)
         self.variance_floor = float(variance_floor)
 
-    def bind(self, static, mask=None, *, moving=None):
-        """See `Metric.bind`.
-
-        Parameters
-        ----------
-        static : Tensor, shape (B, 1, *shape)
-            Taken as constant.
-        mask : Tensor, shape (B, 1, *shape), optional
-            1 where a voxel counts.
-        moving : Tensor, optional
-            Not used.
-
-        Returns
-        -------
-        evaluate : callable
-            ``evaluate(warped) -> (value, gradient)``.
-        """
+    def _bind(self, static, mask, moving):
         return _LocalCorrelation(static, mask, self.radius, self.variance_floor)
 
 
@@ -320,7 +178,7 @@ class _LocalCorrelation:
             warped = warped * self.mask
         self._box(warped, warped * warped, warped * self.static)
         mean, square, product = self.sums.mul_(self.inverse_count).split(1, 1)
-        cross = product.addcmul_(mean, self.static_mean, value=-1)
+        cross = product.addcmul_(mean, self.static_mean, value=-1).add_(self.floor)
         var = square.addcmul_(mean, mean, value=-1).clamp_min_(0).add_(self.floor)
         precision = var.reciprocal_()
         a = cross * self.static_precision
@@ -379,29 +237,14 @@ class MIMetric(Metric):
     """
 
     name = "MI"
+    weak_gradient = 1.0
     _PADDING = 2
 
     def __init__(self, dim=None, *, sigma_diff=1.0, nbins=32):
         super().__init__(dim, sigma_diff=sigma_diff)
-        self.nbins = _whole("nbins", nbins, 8)
+        self.nbins = whole_number("nbins", nbins, 8)
 
-    def bind(self, static, mask=None, *, moving=None):
-        """See `Metric.bind`.
-
-        Parameters
-        ----------
-        static : Tensor, shape (B, 1, *shape)
-            Taken as constant.
-        mask : Tensor, shape (B, 1, *shape), optional
-            1 where a voxel counts.
-        moving : Tensor, shape (B, 1, *any), optional
-            Sets the range of the bins; by default the static image does.
-
-        Returns
-        -------
-        evaluate : callable
-            ``evaluate(warped) -> (value, gradient)``.
-        """
+    def _bind(self, static, mask, moving):
         inside = None if mask is None else mask.flatten() > 0
         chosen = static.flatten() if inside is None else static.flatten()[inside]
         place, _ = self._places(chosen, chosen.min(), chosen.max())
@@ -423,7 +266,7 @@ class MIMetric(Metric):
     def _places(self, values, low, high):
         """Position among the bins, room left for the spline, and bins per unit."""
         room = self.nbins - 1 - 2 * self._PADDING
-        rate = room / (high - low).clamp_min(torch.finfo(values.dtype).tiny)
+        rate = room / (high - low).clamp_min(torch.finfo(values.dtype).eps)
         return ((values - low) * rate).clamp_(0, room) + self._PADDING, rate
 
     def _information(self, rows, values, low, high):
@@ -503,31 +346,16 @@ class CRMetric(Metric):
     """
 
     name = "CR"
+    weak_gradient = 0.1
 
     def __init__(self, dim=None, *, sigma_diff=1.0, nbins=64):
         super().__init__(dim, sigma_diff=sigma_diff)
-        self.nbins = _whole("nbins", nbins, 8)
+        self.nbins = whole_number("nbins", nbins, 8)
 
-    def bind(self, static, mask=None, *, moving=None):
-        """See `Metric.bind`.
-
-        Parameters
-        ----------
-        static : Tensor, shape (B, 1, *shape)
-            Taken as constant.
-        mask : Tensor, shape (B, 1, *shape), optional
-            1 where a voxel counts.
-        moving : Tensor, optional
-            Not used.
-
-        Returns
-        -------
-        evaluate : callable
-            ``evaluate(warped) -> (value, gradient)``.
-        """
+    def _bind(self, static, mask, moving):
         inside = None if mask is None else mask.flatten() > 0
         chosen = static.flatten() if inside is None else static.flatten()[inside]
-        span = (chosen.max() - chosen.min()).clamp_min(torch.finfo(chosen.dtype).tiny)
+        span = (chosen.max() - chosen.min()).clamp_min(torch.finfo(chosen.dtype).eps)
         place = (chosen - chosen.min()) * ((self.nbins - 1) / span)
         bins = (place + 0.5).long().clamp_(0, self.nbins - 1)
         counts = torch.bincount(bins, minlength=self.nbins).clamp_min(1)
@@ -546,13 +374,6 @@ class CRMetric(Metric):
             return value, gradient
 
         return evaluate
-
-
-def _whole(name, value, least):
-    """An option that must be a whole number."""
-    if int(value) != value or value < least:
-        raise ValueError(f"{name} must be a whole number from {least}, got {value!r}.")
-    return int(value)
 
 
 def _weight(static, mask):

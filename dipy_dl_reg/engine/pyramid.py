@@ -135,7 +135,9 @@ def _coarsen(image, mask, grid, spacing, sigma_factor):
     sigma = sigma_factor * (new.spacing / grid.spacing - 1)
     image = _resample(smooth(image, list(sigma)), new.shape)
     if mask is not None:
-        mask = (_resample(smooth(mask, list(sigma)), new.shape) > 0.5).to(mask.dtype)
+        # Half covered; or, of a mask thinner than the voxels, its best covered part.
+        cover = _resample(smooth(mask, list(sigma)), new.shape)
+        mask = (cover > 0.5 * cover.amax()).to(mask.dtype)
     return image, mask, new
 
 

@@ -22,6 +22,9 @@ from dipy_dl_reg.engine.smoothing import smooth
 
 #: The energy is looked at for convergence every so many iterations.
 _WINDOW = 10
+#: Gradients are measured against no less than this, of a mean over voxels of images
+#: scaled to [0, 1]: the round-off of two equal images moves nothing.
+_LEAST_GRADIENT = 1e-2
 #: The fields are looked at for folds every so many iterations.
 _GUARD = 5
 
@@ -29,15 +32,16 @@ _GUARD = 5
 class _Adam:
     """Per-voxel Adam whose second moment is that of the vector, not of components.
 
-    One moment per voxel keeps the direction of the gradient.  ``epsilon`` is relative to
-    the largest root second moment, so that flat background, where the gradient is
-    round-off, hardly moves.
+    One moment per voxel keeps the direction of the gradient.  ``epsilon`` is relative
+    to the largest root second moment so far, so that flat background, where the
+    gradient is round-off, hardly moves, and nothing does once all is matched.
     """
 
-    def __init__(self, like, *, betas=(0.9, 0.99), epsilon=1e-2):
+    def __init__(self, like, *, epsilon, betas=(0.9, 0.99)):
         self.first = torch.zeros_like(like)
         self.second = torch.zeros_like(like[:, :1])
         self.betas, self.epsilon, self.count = betas, epsilon, 0
+        self.largest = like.new_tensor(_LEAST_GRADIENT / like[:, :1].numel())
 
     def direction(self, gradient):
         """Step of about unit length where the gradient is steady; overwrites it."""
@@ -47,8 +51,10 @@ class _Adam:
         square = gradient.square_().sum(1, keepdim=True)
         self.second.mul_(b2).add_(square, alpha=1 - b2)
         root = (self.second / (1 - b2**self.count)).sqrt_()
-        root += self.epsilon * root.amax() + torch.finfo(root.dtype).tiny
-        root *= -(1 - b1**self.count)
+        self.largest = torch.maximum(self.largest, root.amax())
+        root += self.epsilon * self.largest
+        # The strongest gradient moves its voxel at full length, whatever epsilon is.
+        root *= -(1 - b1**self.count) / (1 + self.epsilon)
         return torch.div(self.first, root, out=gradient)
 
 
@@ -126,11 +132,13 @@ def refine(
 def _refine_level(
     pair, objective, u, v, *, iterations, step, sigma_field, tolerance, notify
 ):
-    """Iterate at one resolution."""
+    """Iterate at one resolution; what ends worse than it began is undone."""
     frame = pair.frame()
     mask = combined_mask(pair, u, frame)
+    if mask is not None and not bool(mask.any()):
+        return u, v  # two thin masks that miss each other at this resolution
     evaluate = objective.bind(pair.static, mask, moving=pair.moving)
-    adam, energies = _Adam(u), []
+    adam, energies, start = _Adam(u, epsilon=objective.metric.weak_gradient), [], (u, v)
     scratch, gradient = torch.empty_like(u), torch.empty_like(u)
     for _ in range(iterations):
         notify("iteration_start", None)
@@ -154,7 +162,7 @@ def _refine_level(
         notify("iteration_end", energies[-1])
         if _converged(energies, tolerance):
             break
-    return u, v
+    return start if energies and energies[-1] > energies[0] else (u, v)
 
 
 def _converged(energies, tolerance):

@@ -1,0 +1,139 @@
+"""What all metrics share: their options, and two ways to be evaluated.
+
+``metric(static, warped, mask=None)``
+    a scalar to differentiate by autograd (training);
+``metric.bind(static, mask=None, moving=None)``
+    a function ``warped -> (value, d value / d warped)`` that keeps what depends
+    on the static image alone (refinement calls it hundreds of times).
+
+The gradients are written out, not traced: that spares the graph's memory.  Values
+are to be minimised.  Images are ``(B, 1, *shape)`` and the mask, if any, is 0 or 1
+on the same grid; voxels outside of it count for nothing.
+"""
+
+import torch
+
+
+class _Analytic(torch.autograd.Function):
+    """Hand a bound metric's own gradient to autograd."""
+
+    @staticmethod
+    def forward(ctx, warped, bound):
+        value, gradient = bound(warped)
+        ctx.save_for_backward(gradient)
+        return value
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, scale):
+        return scale * ctx.saved_tensors[0], None
+
+
+class Metric:
+    """Common part of all metrics.
+
+    Parameters
+    ----------
+    dim : {2, 3}, optional
+        Dimension of the images, as DIPY's metrics have it; by default that of the
+        images as they come.
+    sigma_diff : float, optional
+        Standard deviation, in voxels, of the Gaussian that smooths the update of
+        the field at each iteration.
+
+    Raises
+    ------
+    ValueError
+        If `dim` is neither None, 2 nor 3, or `sigma_diff` is negative.
+    """
+
+    name = None
+    #: Gradients below about this part of the largest count as weak, and move their
+    #: voxels in proportion; stronger ones all move at full length.  A local metric can
+    #: judge each voxel by itself.  One that rests on the statistics of whole images
+    #: cannot: with equal steps it follows their noise (b0 to T1 under a known field:
+    #: 3.3 mm off with 0.01 and 1.5 mm with 1, from 1.6 mm to begin with).
+    weak_gradient = 0.01
+
+    def __init__(self, dim=None, *, sigma_diff=1.0):
+        if dim not in (None, 2, 3):
+            raise ValueError(f"dim must be 2, 3 or None, got {dim!r}.")
+        if not sigma_diff >= 0:
+            raise ValueError(f"sigma_diff must be 0 or more, got {sigma_diff!r}.")
+        self.dim = dim
+        self.sigma_diff = float(sigma_diff)
+
+    def bind(self, static, mask=None, *, moving=None):
+        """Prepare for many evaluations against one static image.
+
+        Parameters
+        ----------
+        static : Tensor, shape (B, 1, *shape)
+            Taken as constant.
+        mask : Tensor, shape (B, 1, *shape), optional
+            1 where a voxel counts, 0 elsewhere; by default all do.
+        moving : Tensor, shape (B, 1, *any), optional
+            The image that will come warped; only its range of intensities matters,
+            and only to `MIMetric`.
+
+        Returns
+        -------
+        evaluate : callable
+            ``evaluate(warped) -> (value, gradient)``, the gradient shaped as
+            `warped`.
+        """
+        return self._bind(static, mask, moving)
+
+    def _bind(self, static, mask, moving):
+        raise NotImplementedError
+
+    def __call__(self, static, warped, mask=None):
+        """Value as a scalar that autograd differentiates by `warped`.
+
+        Parameters
+        ----------
+        static : Tensor, shape (B, 1, *shape)
+            Taken as constant.
+        warped : Tensor, shape (B, 1, *shape)
+            Moving image on the static grid.
+        mask : Tensor, shape (B, 1, *shape), optional
+            1 where a voxel counts, 0 elsewhere.
+
+        Returns
+        -------
+        value : Tensor, shape ()
+            Lower is better.
+        """
+        bound = self.bind(static.detach(), mask, moving=warped.detach())
+        return _Analytic.apply(warped, bound)
+
+    def __repr__(self):
+        options = ", ".join(f"{key}={value}" for key, value in vars(self).items())
+        return f"{type(self).__name__}({options})"
+
+
+def whole_number(name, value, least):
+    """An option that must be a whole number.
+
+    Parameters
+    ----------
+    name : str
+        The option's, for the message.
+    value : int
+        What was given.
+    least : int
+        The smallest that will do.
+
+    Returns
+    -------
+    value : int
+        As given.
+
+    Raises
+    ------
+    ValueError
+        If it is anything else.
+    """
+    if int(value) != value or value < least:
+        raise ValueError(f"{name} must be a whole number from {least}, got {value!r}.")
+    return int(value)

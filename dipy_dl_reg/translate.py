@@ -1,0 +1,126 @@
+"""From names and DIPY's metrics to this package's."""
+
+from dipy.align.metrics import SimilarityMetric
+from dipy.utils.logging import logger
+
+from dipy_dl_reg.engine.metric import Metric
+from dipy_dl_reg.engine.metrics import (
+    METRICS,
+    CCMetric,
+    CRMetric,
+    MIMetric,
+    SSDMetric,
+)
+from dipy_dl_reg.engine.regularizers import REGULARIZERS
+
+#: A DIPY metric's smoothing of the update becomes this part of it here, where steps
+#: are of equal length everywhere: in SyN only the largest is of full length, and the
+#: rest are as good as smoother.
+_SMOOTHING = 0.5
+
+
+def make_metric(metric, dim=None):
+    """One of this package's metrics from whatever names one.
+
+    Parameters
+    ----------
+    metric : None, str, Metric or dipy.align.metrics.SimilarityMetric
+        None is local correlation; a name is one of ``"CC"``, ``"SSD"``, ``"NCC"``,
+        ``"MI"``, ``"CR"`` in any case, or ``"EM"``; a metric of DIPY is translated, a
+        message saying how where the two are not the same thing.
+    dim : {2, 3}, optional
+        Dimension for metrics made here.
+
+    Returns
+    -------
+    metric : Metric
+        Ready for the engine.
+
+    Raises
+    ------
+    ValueError
+        If it names no metric.
+    """
+    if metric is None:
+        return CCMetric(dim)
+    if isinstance(metric, Metric):
+        return metric
+    if isinstance(metric, str):
+        return _metric_by_name(metric, dim)
+    if isinstance(metric, SimilarityMetric):
+        return _translate(metric)
+    raise ValueError(
+        f"metric must be one of {sorted(METRICS)}, a metric of this package or of "
+        f"dipy.align.metrics, or None, got {metric!r}."
+    )
+
+
+def _metric_by_name(name, dim):
+    name = name.upper()
+    if name == "EM":
+        _say_what_stands_for_em()
+        return CRMetric(dim)
+    if name not in METRICS:
+        raise ValueError(f"metric must be one of {sorted(METRICS)}, got {name!r}.")
+    return METRICS[name](dim)
+
+
+def _translate(metric):
+    """The counterpart of a DIPY metric, told apart by the name of its class.
+
+    By name, for MIMetric is in DIPY's newest version only.
+    """
+    kind = type(metric).__name__
+    if kind == "CCMetric":
+        smoothing = _SMOOTHING * metric.sigma_diff
+        return CCMetric(metric.dim, radius=metric.radius, sigma_diff=smoothing)
+    if kind == "SSDMetric":
+        # With Gauss-Newton steps DIPY's `smooth` weighs a penalty instead.
+        demons = metric.step_type == "demons"
+        options = {"smooth": _SMOOTHING * metric.smooth} if demons else {}
+        return SSDMetric(metric.dim, **options)
+    if kind == "MIMetric":
+        return MIMetric(metric.dim)
+    if kind == "EMMetric":
+        _say_what_stands_for_em()
+        return CRMetric(metric.dim)
+    raise ValueError(
+        f"metric is a {kind}, which this package cannot translate; give a metric of "
+        f"dipy_dl_reg or one of the names {sorted(METRICS)}."
+    )
+
+
+def _say_what_stands_for_em():
+    logger.info(
+        "EMMetric: the correlation ratio (CRMetric) is used in its place. For b0 to "
+        "T1, where one intensity can stand for two tissues, consider metric='MI'."
+    )
+
+
+def make_regularizer(regularizer):
+    """A smoothness penalty from its name.
+
+    Parameters
+    ----------
+    regularizer : None, str or callable
+        ``"diffusion"``, ``"bending"``, ``"tv"``, or a function of a displacement
+        tensor.
+
+    Returns
+    -------
+    regularizer : callable or None
+        As the engine wants it.
+
+    Raises
+    ------
+    ValueError
+        If it names none.
+    """
+    if regularizer is None or callable(regularizer):
+        return regularizer
+    if regularizer not in REGULARIZERS:
+        raise ValueError(
+            f"regularizer must be one of {sorted(REGULARIZERS)}, a function or None, "
+            f"got {regularizer!r}."
+        )
+    return REGULARIZERS[regularizer]

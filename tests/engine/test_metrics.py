@@ -1,0 +1,196 @@
+"""Every metric: a formula written another way, its gradient, its minimum, its mask."""
+
+import numpy as np
+import pytest
+import torch
+
+from dipy_dl_reg.engine import regularizers
+from dipy_dl_reg.engine.metrics import (
+    METRICS,
+    CCMetric,
+    CRMetric,
+    MIMetric,
+    NCCMetric,
+    SSDMetric,
+)
+from dipy_dl_reg.engine.objective import Objective
+
+SHAPES = [(8, 7), (5, 6, 7), (6, 1, 7)]
+every_metric = pytest.mark.parametrize("name", sorted(METRICS))
+every_shape = pytest.mark.parametrize("shape", SHAPES)
+
+
+def images(shape, batch=1, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    options = {"generator": generator, "dtype": torch.float64}
+    static = torch.rand(batch, 1, *shape, **options)
+    warped = 0.1 + 0.8 * torch.rand(batch, 1, *shape, **options)
+    mask = (torch.rand(batch, 1, *shape, **options) > 0.3).double()
+    return static, warped, mask
+
+
+def local_correlation(static, warped, mask, radius, floor):
+    """The definition, one window at a time."""
+    s, w, m = (x[0, 0].numpy() for x in (static, warped, mask))
+    values = []
+    for index in zip(*np.nonzero(m)):
+        window = tuple(slice(max(i - radius, 0), i + radius + 1) for i in index)
+        inside = m[window] > 0
+        a, b = s[window][inside], w[window][inside]
+        cross = np.mean(a * b) - a.mean() * b.mean() + floor
+        values.append(cross**2 / ((a.var() + floor) * (b.var() + floor)))
+    return 1 - np.mean(values)
+
+
+@every_shape
+@pytest.mark.parametrize("radius", [1, 2])
+def test_local_correlation_is_its_definition(shape, radius):
+    static, warped, mask = images(shape)
+    metric = CCMetric(radius=radius)
+    for weight in (mask, torch.ones_like(mask)):
+        expected = local_correlation(
+            static, warped, weight, radius, metric.variance_floor
+        )
+        value = metric(static, warped, weight).item()
+        assert value == pytest.approx(expected, rel=1e-9)
+
+
+@every_shape
+def test_global_metrics_are_their_definitions(shape):
+    static, warped, mask = images(shape)
+    inside = mask > 0
+    s, w = static[inside].numpy(), warped[inside].numpy()
+    ssd, ncc = (M()(static, warped, mask).item() for M in (SSDMetric, NCCMetric))
+    assert ssd == pytest.approx(np.mean((s - w) ** 2))
+    assert ncc == pytest.approx(1 - np.corrcoef(s, w)[0, 1])
+    place = (s - s.min()) / np.ptp(s) * 63
+    bins = np.floor(place + 0.5).astype(int)
+    rest = sum(((w[bins == b] - w[bins == b].mean()) ** 2).sum() for b in set(bins))
+    expected = rest / ((w - w.mean()) ** 2).sum()
+    assert CRMetric()(static, warped, mask).item() == pytest.approx(expected)
+
+
+def test_mutual_information_of_a_gaussian_pair():
+    """For a Gaussian pair of correlation r it is -log(1 - r^2) / 2."""
+    rng = np.random.default_rng(0)
+    for r in (0.3, 0.9):
+        pair = rng.multivariate_normal([0, 0], [[1, r], [r, 1]], 200_000).T
+        static, warped = torch.from_numpy(pair.reshape(2, 1, 1, 400, 500))
+        value = MIMetric(nbins=64)(static, warped).item()
+        assert -value == pytest.approx(-np.log(1 - r * r) / 2, abs=0.03)
+
+
+@every_metric
+@every_shape
+@pytest.mark.parametrize("masked", [False, True])
+def test_gradient(name, shape, masked):
+    static, warped, mask = images(shape, batch=2)
+    bound = METRICS[name]().bind(
+        static, mask if masked else None, moving=torch.tensor([0.0, 1.0]).double()
+    )
+    value, gradient = bound(warped)
+    direction = torch.randn_like(warped)
+    step = 1e-6
+    ahead, behind = (bound(warped + s * direction)[0] for s in (step, -step))
+    slope = ((ahead - behind) / (2 * step)).item()
+    assert slope == pytest.approx((gradient * direction).sum().item(), rel=1e-5)
+    if masked:
+        assert not gradient[mask == 0].any()
+
+
+@every_metric
+def test_autograd_gets_that_gradient(name):
+    static, warped, mask = images((6, 7))
+    warped.requires_grad_()
+    metric = METRICS[name]()
+    (3 * metric(static, warped, mask)).backward()
+    _, gradient = metric.bind(static, mask, moving=warped.detach())(warped.detach())
+    torch.testing.assert_close(warped.grad, 3 * gradient)
+
+
+@every_metric
+@every_shape
+def test_an_image_is_most_like_itself(name, shape):
+    static, warped, mask = images(shape)
+    metric = METRICS[name]()
+    for weight in (None, mask):
+        assert metric(static, static, weight) < metric(static, warped, weight)
+
+
+@every_metric
+def test_outside_the_mask_nothing_counts(name):
+    static, warped, mask = images((6, 7, 8))
+    bound = METRICS[name]().bind(static, mask, moving=static)
+    spoiled = torch.where(mask > 0, static, torch.full_like(static, 7.0))
+    other = METRICS[name]().bind(spoiled, mask, moving=static)
+    for a, b in zip(bound(warped), other(torch.where(mask > 0, warped, -3.0))):
+        torch.testing.assert_close(a, b)
+
+
+@every_metric
+def test_flat_images_give_no_nan(name):
+    static, flat = torch.rand(1, 1, 8, 8), torch.full((1, 1, 8, 8), 0.5)
+    for a, b in ((static, flat), (flat, static), (flat, flat)):
+        value, gradient = METRICS[name]().bind(a, moving=b)(b)
+        assert torch.isfinite(value) and torch.isfinite(gradient).all()
+
+
+@every_metric
+def test_options_are_checked_and_shown(name):
+    assert name in METRICS[name].__name__.upper()
+    assert "dim=3" in repr(METRICS[name](3))
+    with pytest.raises(ValueError, match="dim"):
+        METRICS[name](4)
+
+
+@pytest.mark.parametrize(
+    ("make", "word"),
+    [
+        (lambda: CCMetric(radius=0), "radius"),
+        (lambda: CCMetric(radius=1.5), "radius"),
+        (lambda: CCMetric(variance_floor=0), "variance_floor"),
+        (lambda: CCMetric(sigma_diff=-1), "sigma_diff"),
+        (lambda: MIMetric(nbins=2), "nbins"),
+        (lambda: CRMetric(nbins=2), "nbins"),
+        (lambda: Objective(SSDMetric(), weight=-1), "weight"),
+    ],
+)
+def test_bad_options(make, word):
+    with pytest.raises(ValueError, match=word):
+        make()
+
+
+@every_shape
+@pytest.mark.parametrize("name", sorted(regularizers.REGULARIZERS))
+def test_regularizers(name, shape):
+    penalty = regularizers.REGULARIZERS[name]
+    u = torch.randn(1, len(shape), *shape, dtype=torch.float64)
+    assert penalty(u) > 0
+    assert penalty(torch.ones_like(u)) == 0
+    value, slope = regularizers.gradient(penalty, u)
+    direction = torch.randn_like(u)
+    ahead, behind = (penalty(u + s * direction).item() for s in (1e-6, -1e-6))
+    expected = (slope * direction).sum().item()
+    assert (ahead - behind) / 2e-6 == pytest.approx(expected, rel=1e-4)
+    assert value == penalty(u)
+
+
+def test_bending_is_blind_to_affine_maps():
+    x, y = torch.meshgrid(*[torch.arange(6.0).double()] * 2, indexing="ij")
+    u = torch.stack([0.3 * x - y, 2 * y + x])[None]
+    assert regularizers.bending(u).item() == pytest.approx(0, abs=1e-20)
+    assert regularizers.diffusion(u).item() == pytest.approx(0.09 + 1 + 4 + 1)
+    assert regularizers.total_variation(u).item() == pytest.approx(0.3 + 1 + 2 + 1)
+
+
+def test_objective_adds_its_terms():
+    static, warped, mask = images((6, 7))
+    u = torch.randn(1, 2, 6, 7, dtype=torch.float64)
+    objective = Objective(SSDMetric(), regularizer=regularizers.diffusion, weight=0.5)
+    terms = objective(static, warped, u, mask)
+    assert terms.regularity == 0.5 * regularizers.diffusion(u)
+    assert terms.total == terms.similarity + terms.regularity
+    bound, by_image, by_field = objective.bind(static, mask)(warped, u)
+    torch.testing.assert_close(tuple(bound), tuple(terms))
+    assert by_image.shape == warped.shape and by_field.shape == u.shape
+    assert Objective(SSDMetric()).bind(static)(warped, u)[2] is None
