@@ -6,8 +6,8 @@ is made to keep its promise (`engine.inversion`), and becomes DIPY's map (`bridg
 """
 
 from contextlib import closing
+from inspect import signature
 
-from dipy.align import VerbosityLevels
 from dipy.align.imwarp import DiffeomorphicRegistration, RegistrationStages
 from dipy.testing.decorators import warning_for_keywords
 from dipy.utils.logging import logger
@@ -20,6 +20,11 @@ from dipy_dl_reg.engine.objective import Objective
 from dipy_dl_reg.engine.refine import refine
 from dipy_dl_reg.files import read_image
 from dipy_dl_reg.mapping import apply_mapping
+
+try:  # DIPY 1.13 moves it
+    from dipy.utils import VerbosityLevels
+except ImportError:
+    from dipy.align import VerbosityLevels
 
 #: Iterations per level, coarsest first, by the number of levels that an image allows.
 LEVEL_ITERS = {1: [50], 2: [50, 30], 3: [40, 30, 20], 4: [40, 30, 20, 10]}
@@ -46,9 +51,6 @@ class DeepRegistration(DiffeomorphicRegistration):
         ``"NCC"`` global correlation, ``"MI"`` mutual information, ``"CR"`` correlation
         ratio), a metric of this package, or one of `dipy.align.metrics`, which is
         translated.  By default local correlation.
-    model : {"auto", None}, optional
-        Network that starts the refinement.  None is never a network; ``"auto"`` is
-        the default weights once there are any, and no network in this version.
     level_iters : sequence of int, optional
         Most iterations at each level of the pyramid; `level_iters[0]` is the
         coarsest.  0 skips a level.  By default as many levels as the static image
@@ -67,19 +69,22 @@ class DeepRegistration(DiffeomorphicRegistration):
     inv_iter, inv_tol : float, optional
         Options of SyN without a meaning here (the inverse is always taken to its
         bound); accepted, with a message.
+    callback : callable, optional
+        ``callback(registration, stage)`` with DIPY's `RegistrationStages`.
+    model : {"auto", None}, optional
+        Network that starts the refinement.  None is never a network; ``"auto"`` is
+        the default weights once there are any, and no network in this version.
     sigma_field : float, optional
         Standard deviation, in voxels, of the Gaussian that smooths the whole field
         after each iteration: larger is smoother.  By default 0.7.
     regularizer : {"diffusion", "bending", "tv"} or callable, optional
         Penalty on the displacement, besides the smoothing; by default none.
     regularizer_weight : float, optional
-        Of that penalty.
+        Of that penalty; goes with it.
     device : str or torch.device, optional
         ``"auto"`` is CUDA, else MPS where it works, else the CPU.
     progress : bool, optional
         Show a bar of the iterations; by default only at a terminal.
-    callback : callable, optional
-        ``callback(registration, stage)`` with DIPY's `RegistrationStages`.
 
     Attributes
     ----------
@@ -115,20 +120,20 @@ class DeepRegistration(DiffeomorphicRegistration):
         self,
         metric=None,
         *,
-        model="auto",
         level_iters=None,
         step_length=None,
         ss_sigma_factor=None,
         opt_tol=None,
         inv_iter=None,
         inv_tol=None,
+        callback=None,
+        model="auto",
         sigma_field=0.7,
         regularizer=None,
-        regularizer_weight=0.0,
+        regularizer_weight=None,
         device="auto",
         progress=None,
-        callback=None,
-    ):
+    ):  # the first in SyN's order, for calls that pass them by position
         super().__init__(metric=translate.make_metric(metric))
         if model not in ("auto", None):
             raise ValueError(
@@ -147,13 +152,15 @@ class DeepRegistration(DiffeomorphicRegistration):
             raise ValueError("step_length must be above 0, got 0.")
         for name, value in (("inv_iter", inv_iter), ("inv_tol", inv_tol)):
             if value is not None:
-                logger.info(f"{name} has no effect: the inverse is always exact.")
+                logger.info(f"{name} has no effect: both fields are made inverses.")
         self.model = model
         self.inv_iter, self.inv_tol = inv_iter, inv_tol
         self.sigma_field = _not_negative("sigma_field", sigma_field)
         self.regularizer = translate.make_regularizer(regularizer)
+        if (regularizer is None) != (regularizer_weight is None):
+            raise ValueError("regularizer and regularizer_weight go together.")
         self.regularizer_weight = _not_negative(
-            "regularizer_weight", regularizer_weight
+            "regularizer_weight", regularizer_weight or 0.0
         )
         self.device = bridge.find_device(device)
         self.progress = progress
@@ -162,8 +169,23 @@ class DeepRegistration(DiffeomorphicRegistration):
         self.verbosity = VerbosityLevels.STATUS
         self.energy_list, self.full_energy_profile = [], []
         self.current_level, self.niter = None, 0
-        self._given_iters = _checked_iters(level_iters)
-        self.set_level_iters(self._given_iters)
+        self.set_level_iters(level_iters)
+
+    def set_level_iters(self, level_iters):
+        """Set the iterations of each level.
+
+        Parameters
+        ----------
+        level_iters : sequence of int, or None
+            Coarsest first; None chooses by the size of the static image.
+
+        Raises
+        ------
+        ValueError
+            If it is empty or holds anything but whole numbers from 0.
+        """
+        self._automatic = level_iters is None
+        super().set_level_iters(_checked_iters(level_iters))
 
     @warning_for_keywords()
     def optimize(
@@ -288,7 +310,8 @@ class DeepRegistration(DiffeomorphicRegistration):
                 f"metric is for {self.metric.dim}D images, these are {dim}D."
             )
         self.dim = dim
-        self.set_level_iters(self._given_iters or _automatic_iters(pair.static_grid))
+        if self._automatic:
+            super().set_level_iters(_automatic_iters(pair.static_grid))
         self.energy_list, self.full_energy_profile = [], []
         self._emit(RegistrationStages.OPT_START)
 
@@ -346,13 +369,16 @@ class DeepRegistration(DiffeomorphicRegistration):
             )
 
 
+@warning_for_keywords()
 def deep_registration(
     moving,
     static,
     *,
     moving_affine=None,
     static_affine=None,
+    step_length=None,
     metric=None,
+    dim=None,
     level_iters=None,
     prealign=None,
     static_mask=None,
@@ -371,8 +397,12 @@ def deep_registration(
     moving_affine, static_affine : array, shape (dim + 1, dim + 1), optional
         Voxels to world of the two; by default the file's own, the identity for an
         array.
+    step_length : float, optional
+        See `DeepRegistration`.
     metric : str or metric, optional
         See `DeepRegistration`.
+    dim : {2, 3}, optional
+        Dimension of the images; by default what they have.
     level_iters : sequence of int, optional
         See `DeepRegistration`.
     prealign : array or AffineMap, optional
@@ -382,7 +412,8 @@ def deep_registration(
     num_threads : int, optional
         See `DeepRegistration.optimize`.
     **options : dict
-        Passed to `DeepRegistration`.
+        Passed to `DeepRegistration`; those that it does not have, such as ``radius``,
+        to the metric, if `metric` is a name or None.
 
     Returns
     -------
@@ -398,7 +429,16 @@ def deep_registration(
     FileNotFoundError
         If a file is missing.
     """
-    registration = DeepRegistration(metric, level_iters=level_iters, **options)
+    own = signature(DeepRegistration).parameters
+    for_metric = {key: options.pop(key) for key in list(options) if key not in own}
+    if dim is not None and (metric is None or isinstance(metric, str)):
+        for_metric["dim"] = dim
+    registration = DeepRegistration(
+        translate.make_metric(metric, **for_metric),
+        level_iters=level_iters,
+        step_length=step_length,
+        **options,
+    )
     moving, moving_affine = _read(moving, moving_affine, "moving")
     static, static_affine = _read(static, static_affine, "static")
     mapping = registration.optimize(
@@ -436,14 +476,15 @@ def _checked_iters(level_iters):
     """A list of whole numbers, or None."""
     if level_iters is None:
         return None
-    level_iters = list(level_iters)
-    if not level_iters:
-        raise ValueError("level_iters must not be empty.")
-    if any(int(n) != n or n < 0 for n in level_iters):
-        raise ValueError(
-            f"level_iters must be whole numbers from 0, got {level_iters}."
-        )
-    return [int(n) for n in level_iters]
+    message = f"level_iters must be a list of whole numbers, got {level_iters!r}."
+    try:
+        whole = [int(n) for n in level_iters]
+        exact = all(n == m and m >= 0 for n, m in zip(level_iters, whole))
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(message) from None
+    if not whole or not exact:
+        raise ValueError(message)
+    return whole
 
 
 def _not_negative(name, value):

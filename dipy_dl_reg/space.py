@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+#: How much larger a voxel must become for an image to be resampled.
+_WORTH_IT = 1.3
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -62,7 +65,7 @@ class Grid:
         Parameters
         ----------
         spacing : float
-            Wanted voxel size, mm.  Axes already as coarse stay as they are.
+            Wanted voxel size, mm.  Axes already about as coarse stay as they are.
         least : int, optional
             No axis is brought below this many voxels.
 
@@ -73,6 +76,8 @@ class Grid:
         """
         extent = (np.array(self.shape) - 1) * self.spacing
         wanted = np.rint(extent / spacing).astype(int) + 1
+        # Resampling costs sharpness, which a slightly larger voxel is not worth.
+        wanted = np.where(spacing > _WORTH_IT * self.spacing, wanted, self.shape)
         shape = np.minimum(self.shape, np.maximum(wanted, least))
         return self.resized(tuple(shape))
 

@@ -1,6 +1,6 @@
 """From names and DIPY's metrics to this package's."""
 
-from dipy.align.metrics import SimilarityMetric
+from dipy.align import metrics as dipy_metrics
 from dipy.utils.logging import logger
 
 from dipy_dl_reg.engine.metric import Metric
@@ -19,17 +19,18 @@ from dipy_dl_reg.engine.regularizers import REGULARIZERS
 _SMOOTHING = 0.5
 
 
-def make_metric(metric, dim=None):
+def make_metric(metric, **options):
     """One of this package's metrics from whatever names one.
 
     Parameters
     ----------
     metric : None, str, Metric or dipy.align.metrics.SimilarityMetric
         None is local correlation; a name is one of ``"CC"``, ``"SSD"``, ``"NCC"``,
-        ``"MI"``, ``"CR"`` in any case, or ``"EM"``; a metric of DIPY is translated, a
-        message saying how where the two are not the same thing.
-    dim : {2, 3}, optional
-        Dimension for metrics made here.
+        ``"MI"``, ``"CR"`` in any case, or ``"EM"``; a metric of DIPY is translated: its
+        radius stays, its smoothing is halved (see the module), other options have no
+        counterpart; a message says what stands for EMMetric.
+    **options : dict
+        For the metric, where None or a name has it made here.
 
     Returns
     -------
@@ -39,15 +40,18 @@ def make_metric(metric, dim=None):
     Raises
     ------
     ValueError
-        If it names no metric.
+        If it names no metric, or options come with one that is made already.
     """
-    if metric is None:
-        return CCMetric(dim)
+    if metric is None or isinstance(metric, str):
+        return _metric_by_name("CC" if metric is None else metric, options)
+    if options:
+        raise ValueError(
+            f"{', '.join(sorted(options))}: options of a metric go with its name, not "
+            f"with {metric!r}."
+        )
     if isinstance(metric, Metric):
         return metric
-    if isinstance(metric, str):
-        return _metric_by_name(metric, dim)
-    if isinstance(metric, SimilarityMetric):
+    if isinstance(metric, dipy_metrics.SimilarityMetric):
         return _translate(metric)
     raise ValueError(
         f"metric must be one of {sorted(METRICS)}, a metric of this package or of "
@@ -55,33 +59,29 @@ def make_metric(metric, dim=None):
     )
 
 
-def _metric_by_name(name, dim):
-    name = name.upper()
-    if name == "EM":
-        _say_what_stands_for_em()
-        return CRMetric(dim)
-    if name not in METRICS:
+def _metric_by_name(name, options):
+    kind = "CR" if name.upper() == "EM" else name.upper()
+    if kind not in METRICS:
         raise ValueError(f"metric must be one of {sorted(METRICS)}, got {name!r}.")
-    return METRICS[name](dim)
+    if name.upper() == "EM":
+        _say_what_stands_for_em()
+    return METRICS[kind](**options)
 
 
 def _translate(metric):
-    """The counterpart of a DIPY metric, told apart by the name of its class.
-
-    By name, for MIMetric is in DIPY's newest version only.
-    """
-    kind = type(metric).__name__
-    if kind == "CCMetric":
+    """The counterpart of a DIPY metric."""
+    if isinstance(metric, dipy_metrics.CCMetric):
         smoothing = _SMOOTHING * metric.sigma_diff
         return CCMetric(metric.dim, radius=metric.radius, sigma_diff=smoothing)
-    if kind == "SSDMetric":
+    if isinstance(metric, dipy_metrics.SSDMetric):
         # With Gauss-Newton steps DIPY's `smooth` weighs a penalty instead.
         demons = metric.step_type == "demons"
         options = {"smooth": _SMOOTHING * metric.smooth} if demons else {}
         return SSDMetric(metric.dim, **options)
-    if kind == "MIMetric":
+    kind = type(metric).__name__
+    if kind == "MIMetric":  # by name, for it is in DIPY's newest version only
         return MIMetric(metric.dim)
-    if kind == "EMMetric":
+    if isinstance(metric, dipy_metrics.EMMetric):
         _say_what_stands_for_em()
         return CRMetric(metric.dim)
     raise ValueError(

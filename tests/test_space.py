@@ -47,6 +47,7 @@ def test_coarsened_never_gets_finer_or_tiny():
     assert grid.coarsened(2.0).shape == (21, 21, 10)
     assert grid.coarsened(100.0).shape == (8, 8, 8)
     assert grid.coarsened(0.1).shape == grid.shape
+    assert grid.coarsened(1.1).shape == grid.shape
 
 
 def test_to_goes_through_both_worlds():

@@ -114,16 +114,38 @@ def warp(image, displacement, *, frame_=None, mode="linear"):
     -------
     warped : Tensor, shape (B, C, *shape)
         The image on the field's grid.
+
+    Raises
+    ------
+    ValueError
+        If there is no frame and the two grids differ in shape.
     """
     batch, shape = displacement.shape[0], displacement.shape[2:]
-    if frame_ is None:
-        like = {"dtype": displacement.dtype, "device": displacement.device}
-        frame_ = frame(shape, image.shape[2:], **like)
-    moves = displacement.flatten(2).transpose(1, 2)
-    base, matrix = (x.expand(batch, *x.shape) for x in (frame_.base, frame_.matrix))
-    points = torch.baddbmm(base, moves, matrix)
+    if frame_ is not None:
+        moves = displacement.flatten(2).transpose(1, 2)
+        points = torch.matmul(moves, frame_.matrix).add_(frame_.base)
+    elif image.shape[2:] == shape:
+        points = _displaced(displacement)
+    else:
+        raise ValueError(
+            f"image and displacement must share a grid unless a frame is given, got "
+            f"shapes {tuple(image.shape)} and {tuple(displacement.shape)}."
+        )
     sampled = _grid_sample(image, points, mode)
     return sampled.reshape(batch, image.shape[1], *shape)
+
+
+def _displaced(displacement):
+    """Normalised coordinates ``(B, N, D)`` of ``x + u(x)`` on the field's own grid."""
+    u, shape = displacement, displacement.shape[2:]
+    points = u.new_empty(u.shape[0], *shape, len(shape))
+    for axis, size in enumerate(shape):
+        # An axis of one voxel: there is nothing to interpolate, and 0 means it.
+        scale, first = (2 / (size - 1), -1) if size > 1 else (0, 0)
+        line = torch.arange(size, dtype=torch.float64) * scale + first
+        line = line.to(u).view(-1, *[1] * (len(shape) - 1 - axis))
+        torch.add(line, u[:, axis], alpha=scale, out=points[..., axis])
+    return points.flatten(1, -2)
 
 
 def sample(image, points):
@@ -254,7 +276,7 @@ def resize(displacement, shape):
     return u * u.new_tensor(scale).view(1, -1, *(1,) * len(old))
 
 
-def derivative(x, axis):
+def derivative(x, axis, *, out=None):
     """Central differences along one spatial axis, one-sided at the two ends.
 
     Parameters
@@ -263,6 +285,8 @@ def derivative(x, axis):
         Images or fields.
     axis : int
         Spatial axis, 0 for the first after the channels.
+    out : Tensor, optional
+        Where the result goes; not `x`.
 
     Returns
     -------
@@ -270,7 +294,7 @@ def derivative(x, axis):
         Per voxel, as `numpy.gradient` computes it; zero along a singleton axis.
     """
     dim, size = axis + 2, x.shape[axis + 2]
-    out = torch.empty_like(x)
+    out = torch.empty_like(x) if out is None else out
     if size == 1:
         return out.zero_()
     torch.sub(x.narrow(dim, 1, 1), x.narrow(dim, 0, 1), out=out.narrow(dim, 0, 1))

@@ -8,7 +8,7 @@ import torch
 from dipy_dl_reg.engine.metric import Metric, whole_number
 from dipy_dl_reg.engine.smoothing import box_sum
 
-#: A window must hold this part of a full one's voxels for a voxel to count.
+#: Windows without a voxel are divided by this instead of 0.
 _LEAST_WINDOW = 1e-6
 
 
@@ -247,10 +247,10 @@ class MIMetric(Metric):
     def _bind(self, static, mask, moving):
         inside = None if mask is None else mask.flatten() > 0
         chosen = static.flatten() if inside is None else static.flatten()[inside]
-        place, _ = self._places(chosen, chosen.min(), chosen.max())
+        place, _ = self._places(chosen, *_limits(chosen))
         rows = (place + 0.5).long().clamp_(0, self.nbins - 1) * self.nbins
         other = static if moving is None else moving
-        low, high = other.min(), other.max()
+        low, high = _limits(other.flatten())
 
         def evaluate(warped):
             flat = warped.flatten() if inside is None else warped.flatten()[inside]
@@ -355,8 +355,9 @@ class CRMetric(Metric):
     def _bind(self, static, mask, moving):
         inside = None if mask is None else mask.flatten() > 0
         chosen = static.flatten() if inside is None else static.flatten()[inside]
-        span = (chosen.max() - chosen.min()).clamp_min(torch.finfo(chosen.dtype).eps)
-        place = (chosen - chosen.min()) * ((self.nbins - 1) / span)
+        low, high = _limits(chosen)
+        rate = (self.nbins - 1) / (high - low).clamp_min(torch.finfo(low.dtype).eps)
+        place = (chosen - low) * rate
         bins = (place + 0.5).long().clamp_(0, self.nbins - 1)
         counts = torch.bincount(bins, minlength=self.nbins).clamp_min(1)
 
@@ -374,6 +375,16 @@ class CRMetric(Metric):
             return value, gradient
 
         return evaluate
+
+
+def _limits(values):
+    """Range of the bins, without the outermost thousandths.
+
+    One hot voxel would squeeze the rest into a single bin.
+    """
+    few = values[:: max(1, len(values) // 1_000_000)]
+    low, high = few.quantile(few.new_tensor([0.001, 0.999])).unbind()
+    return (low, high) if high > low else (values.min(), values.max())
 
 
 def _weight(static, mask):

@@ -114,8 +114,11 @@ def coarsen(pair, spacing, *, sigma_factor):
     static, static_mask, static_grid = _coarsen(
         pair.static, pair.static_mask, pair.static_grid, spacing, sigma_factor
     )
+    dim = pair.static_grid.dim
+    # A prealign that scales: as coarse in moving's world as `spacing` is in static's.
+    scale = abs(np.linalg.det(pair.prealign[:dim, :dim])) ** (1 / dim)
     moving, moving_mask, moving_grid = _coarsen(
-        pair.moving, pair.moving_mask, pair.moving_grid, spacing, sigma_factor
+        pair.moving, pair.moving_mask, pair.moving_grid, spacing * scale, sigma_factor
     )
     return Pair(
         static,

@@ -6,11 +6,11 @@ the field: ``u <- step + u(x + step)``.  The gradient by the step is
 ``dM/dwarped * grad(warped)``, the chain rule at a step of nothing, so that the
 moving image's own gradient is never needed.
 
-The inverse is carried along, ``v <- v - step(y + v)``, and at every iteration both
-fields give up half of what going there and back misses (`inversion.reconcile`):
-detail that the two sampled fields cannot both hold never builds up, and the
-similarity adapts while there is time.  Doing so only at the end cost more overlap
-for the same inversion error.
+The inverse is carried along, ``v <- v - step(y + v)``, and as they go both fields
+give up half of what going there and back misses (`inversion.reconcile`): detail that
+the two sampled fields cannot both hold never builds up, and the similarity adapts
+while there is time.  Doing so only at the end cost more overlap for the same
+inversion error.
 """
 
 import torch
@@ -20,13 +20,16 @@ from dipy_dl_reg.engine.inversion import guarded, invert, reconcile
 from dipy_dl_reg.engine.pyramid import coarsen, level_spacings
 from dipy_dl_reg.engine.smoothing import smooth
 
-#: The energy is looked at for convergence every so many iterations.
+#: Convergence compares the means of the last so many iterations and of those before.
 _WINDOW = 10
 #: Gradients are measured against no less than this, of a mean over voxels of images
 #: scaled to [0, 1]: the round-off of two equal images moves nothing.
 _LEAST_GRADIENT = 1e-2
+#: At the finest level the two fields are brought together every so many iterations
+#: only: at every one cost a third more time for no better maps.
+_RECONCILE = 2
 #: The fields are looked at for folds every so many iterations.
-_GUARD = 5
+_GUARD = 10
 
 
 class _Adam:
@@ -123,6 +126,7 @@ def refine(
             step=step,
             sigma_field=sigma_field,
             tolerance=tolerance,
+            reconcile_every=1 if level else _RECONCILE,
             notify=lambda stage, energy, level=level: observer(stage, level, energy),
         )
         observer("level_end", level, None)
@@ -130,9 +134,19 @@ def refine(
 
 
 def _refine_level(
-    pair, objective, u, v, *, iterations, step, sigma_field, tolerance, notify
+    pair,
+    objective,
+    u,
+    v,
+    *,
+    iterations,
+    step,
+    sigma_field,
+    tolerance,
+    reconcile_every,
+    notify,
 ):
-    """Iterate at one resolution; what ends worse than it began is undone."""
+    """Iterate at one resolution; undone if the energy rises from first to last."""
     frame = pair.frame()
     mask = combined_mask(pair, u, frame)
     if mask is not None and not bool(mask.any()):
@@ -155,7 +169,8 @@ def _refine_level(
         u = warp(u, move).add_(move)
         for field in (u, v):
             smooth(field, sigma_field, out=field, scratch=scratch)
-        u, v = reconcile(u, v)
+        if len(energies) % reconcile_every == reconcile_every - 1:
+            u, v = reconcile(u, v)
         if len(energies) % _GUARD == _GUARD - 1:
             u, v = guarded(u, v)
         energies.append(float(terms.total))

@@ -65,7 +65,8 @@ def test_inverse_of_strong_compression_and_stretch(squeeze):
 def test_round_trip_is_scipys(shape):
     u, v = rough(shape, 1.5), rough(shape, 1.5, seed=1)
     expected = scipy_round_trip(u, v)
-    distance = round_trip(u, v)
+    distance, inside = round_trip(u, v)
+    assert inside.sum() == len(expected)
     assert distance.shape == (1, 1, *shape)
     assert distance.max().item() == pytest.approx(expected.max(), rel=1e-4)
     assert distance.sum().item() == pytest.approx(expected.sum(), rel=1e-4)
@@ -106,6 +107,22 @@ def test_a_sound_field_is_left_nearly_alone():
     u, _, quality = diffeomorphic(given)
     assert quality.repairs == 0
     assert (u - given).abs().max() < 0.05
+
+
+def test_a_fold_that_no_point_of_the_other_field_reaches():
+    u = torch.zeros(1, 2, 48, 48)
+    u[:, 0] = 20
+    v = -u
+    v[:, 0, 6:9, 20:23] += 12
+    u, v, _ = diffeomorphic(u, v)
+    assert jacobian(u).min() > 0 and jacobian(v).min() > 0
+
+
+def test_the_mean_is_over_points_that_stay_inside():
+    u = torch.zeros(1, 2, 40, 40)
+    u[:, 0] = 30
+    v = -u + 0.2
+    assert measure(u, v).round_trip_mean == pytest.approx(0.2 * 2**0.5, rel=1e-4)
 
 
 def test_no_displacement_stays_none():
