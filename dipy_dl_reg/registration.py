@@ -27,7 +27,7 @@ except ImportError:
     from dipy.align import VerbosityLevels
 
 #: Iterations per level, coarsest first, by the number of levels that an image allows.
-LEVEL_ITERS = {1: [50], 2: [50, 30], 3: [40, 30, 20], 4: [40, 30, 20, 10]}
+LEVEL_ITERS = {1: [50], 2: [50, 30], 3: [40, 30, 20], 4: [50, 50, 30, 12]}
 #: A level is added while the longest axis still has this many voxels on it.
 _LEAST_LEVEL_SIZE = 20
 #: What options of SyN left at None mean here.
