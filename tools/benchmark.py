@@ -9,9 +9,9 @@ known field itself leaves 0.25 % of it in the slice, 10 % in the template.)
 
 `--data` names a folder of labelled brains: subject_<id>_t1.nii.gz,
 subject_<id>_labels.nii.gz, and affines_mni.json, which holds for each subject_<id> a
-matrix from MNI world to its world (mm). SyN takes up to a minute a pair at 2 mm and many
-at 1 mm; every row is printed and kept as soon as it is measured, and --resume goes
-on after an interruption.
+matrix from MNI world to its world (mm). SyN takes up to a minute a pair at 2 mm and
+many at 1 mm; every row is printed and kept as soon as it is measured, and --resume
+goes on after an interruption.
 
 How it is measured: every method gets the same images, affine prealign and number of
 threads; the methods take turns; images are in memory and only the registration is
