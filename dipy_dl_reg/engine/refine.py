@@ -25,8 +25,8 @@ _WINDOW = 10
 #: Gradients are measured against no less than this, of a mean over voxels of images
 #: scaled to [0, 1]: the round-off of two equal images moves nothing.
 _LEAST_GRADIENT = 1e-2
-#: At the finest level the two fields are brought together every so many iterations
-#: only: at every one cost a third more time for no better maps.
+#: At the finest level, where it costs, the two fields are brought together every so
+#: many iterations only; at coarser ones at each.
 _RECONCILE = 2
 #: The fields are looked at for folds every so many iterations.
 _GUARD = 10
