@@ -1,5 +1,21 @@
-"""Shim for tools that still look for ``setup.py``; see ``pyproject.toml``."""
+"""The compiled fast paths, which an installation can do without; see pyproject.toml."""
 
-from setuptools import setup
+from setuptools import Extension, setup
 
-setup()
+FOLDER = "dipy_dl_reg/engine/csrc"
+
+setup(
+    ext_modules=[
+        Extension(
+            "dipy_dl_reg.engine._kernels",
+            [f"{FOLDER}/{name}.c" for name in ("module", "fields", "windows")],
+            depends=[f"{FOLDER}/kernels.h"],
+            extra_compile_args=[
+                *("-std=gnu11", "-O3", "-g0", "-fvisibility=hidden"),
+                # Never -ffast-math: kernels.h says why.
+                *("-fno-math-errno", "-fno-trapping-math"),
+            ],
+            optional=True,
+        )
+    ]
+)

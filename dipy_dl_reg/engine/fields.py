@@ -8,29 +8,49 @@ that 2D and 3D are one code path.  Beyond its grid a field goes on with the valu
 at the nearest edge voxel.
 """
 
-from functools import lru_cache
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import torch
 import torch.nn.functional as F
 
+from dipy_dl_reg.engine import compiled, kernels
 
-class Frame(NamedTuple):
-    """How displacements on one grid become `grid_sample` coordinates of an image.
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """How displacements on one grid become coordinates of an image on another.
 
     Attributes
     ----------
-    base : Tensor, shape (N, D)
-        Normalised image coordinates of every grid point at zero displacement.
-    matrix : Tensor, shape (D, D)
-        Turns a displacement (a row, in grid voxels) into normalised coordinates.
-    shape : tuple of int
-        Shape of the grid, ``prod(shape) == N``.
+    affine : Tensor, shape (D + 1, D + 1)
+        From grid voxels to image voxels, float64 on the CPU.
+    shape, image_shape : tuple of int
+        Of the grid, ``prod(shape) == N``, and of the image.
+    like : Tensor
+        An empty one of the coordinates' type, where they live.
     """
 
-    base: torch.Tensor
-    matrix: torch.Tensor
+    affine: torch.Tensor
     shape: tuple
+    image_shape: tuple
+    like: torch.Tensor
+
+    @cached_property
+    def normalised(self):
+        """From displacements (rows) to `grid_sample` coordinates: (D, D) and (N, D).
+
+        The second are the coordinates of every grid point that is not displaced.
+        """
+        # It wants [-1, 1] between the first and the last voxel centre; along an axis
+        # of one voxel there is nothing to interpolate and 0 always means it.
+        sizes, new = self.image_shape, self.affine.new_tensor
+        scale = new([2 / (n - 1) if n > 1 else 0 for n in sizes])
+        shift = new([-1 if n > 1 else 0 for n in sizes])
+        matrix = (scale[:, None] * self.affine[:-1, :-1]).T
+        points = identity(self.shape, dtype=torch.float64).flatten(2)[0].T
+        base = torch.addmm(scale * self.affine[:-1, -1] + shift, points, matrix)
+        return matrix.to(self.like), base.to(self.like)
 
 
 def identity(shape, *, dtype=torch.float32, device="cpu"):
@@ -80,17 +100,8 @@ def frame(shape, image_shape=None, *, affine=None, dtype=torch.float32, device="
     if affine is None:
         affine = torch.eye(dim + 1, dtype=torch.float64)
     affine = torch.as_tensor(affine, dtype=torch.float64, device="cpu")
-    # grid_sample wants [-1, 1] between the first and the last voxel centre; along
-    # an axis of one voxel there is nothing to interpolate and 0 always means it.
-    scale = affine.new_tensor([2.0 / (n - 1) if n > 1 else 0.0 for n in image_shape])
-    shift = affine.new_tensor([-1.0 if n > 1 else 0.0 for n in image_shape])
-    matrix = (scale[:, None] * affine[:dim, :dim]).T
-    offset = scale * affine[:dim, dim] + shift
-    points = identity(shape, dtype=torch.float64).flatten(2)[0].T
-    base = torch.addmm(offset, points, matrix)
-    return Frame(
-        base.to(device, dtype), matrix.to(device, dtype), tuple(int(n) for n in shape)
-    )
+    shapes = (tuple(int(n) for n in sizes) for sizes in (shape, image_shape))
+    return Frame(affine, *shapes, torch.empty(0, dtype=dtype, device=device))
 
 
 def warp(image, displacement, *, frame_=None, mode="linear"):
@@ -121,16 +132,20 @@ def warp(image, displacement, *, frame_=None, mode="linear"):
         If there is no frame and the two grids differ in shape.
     """
     batch, shape = displacement.shape[0], displacement.shape[2:]
-    if frame_ is not None:
-        moves = displacement.flatten(2).transpose(1, 2)
-        points = torch.matmul(moves, frame_.matrix).add_(frame_.base)
-    elif image.shape[2:] == shape:
-        points = _displaced(displacement)
-    else:
+    if frame_ is None and image.shape[2:] != shape:
         raise ValueError(
             f"image and displacement must share a grid unless a frame is given, got "
             f"shapes {tuple(image.shape)} and {tuple(displacement.shape)}."
         )
+    if mode == "linear" and compiled.suit(image, displacement):
+        affine = None if frame_ is None else frame_.affine
+        return kernels.warp(image, displacement, affine=affine)
+    if frame_ is None:
+        points = _displaced(displacement)
+    else:
+        matrix, base = frame_.normalised
+        moves = displacement.flatten(2).transpose(1, 2)
+        points = torch.matmul(moves, matrix).add_(base)
     sampled = _grid_sample(image, points, mode)
     return sampled.reshape(batch, image.shape[1], *shape)
 
@@ -138,13 +153,19 @@ def warp(image, displacement, *, frame_=None, mode="linear"):
 def _displaced(displacement):
     """Normalised coordinates ``(B, N, D)`` of ``x + u(x)`` on the field's own grid."""
     u, shape = displacement, displacement.shape[2:]
-    points = u.new_empty(u.shape[0], *shape, len(shape))
+    traced = u.requires_grad and torch.is_grad_enabled()
+    # In place where nothing is differentiated: that spares a copy.
+    points = [None] * len(shape) if traced else u.new_empty(*u[:, 0].shape, len(shape))
     for axis, size in enumerate(shape):
         # An axis of one voxel: there is nothing to interpolate, and 0 means it.
         scale, first = (2 / (size - 1), -1) if size > 1 else (0, 0)
         line = torch.arange(size, dtype=torch.float64) * scale + first
         line = line.to(u).view(-1, *[1] * (len(shape) - 1 - axis))
-        torch.add(line, u[:, axis], alpha=scale, out=points[..., axis])
+        if traced:
+            points[axis] = torch.add(line, u[:, axis], alpha=scale)
+        else:
+            torch.add(line, u[:, axis], alpha=scale, out=points[..., axis])
+    points = torch.stack(points, -1) if traced else points
     return points.flatten(1, -2)
 
 
@@ -199,7 +220,7 @@ def _pieces(count, threads):
     return next((k for k in range(threads, 8 * threads) if count % k == 0), 1)
 
 
-def compose(first, second):
+def compose(first, second, *, scale=1.0, out=None):
     """Displacement of one map after another.
 
     ``x + u(x) = second(first(x))``, that is ``u = first + second(x + first(x))``.
@@ -210,13 +231,19 @@ def compose(first, second):
         The map applied first, in voxels.
     second : Tensor, shape (B, D, *shape)
         The map applied to its result, in voxels of the same grid.
+    scale : float, optional
+        Multiplies the second displacement.
+    out : Tensor, optional
+        Where the result goes; neither of the two.
 
     Returns
     -------
     u : Tensor, shape (B, D, *shape)
-        Their composition.
+        Their composition; `out` if it was given.
     """
-    return first + warp(second, first)
+    if compiled.suit(first, second, out) and first.shape == second.shape:
+        return kernels.warp(second, first, plus=first, sign=scale, out=out)
+    return torch.add(first, warp(second, first), alpha=scale, out=out)
 
 
 def exp(velocity, *, steps=7):
@@ -304,6 +331,32 @@ def derivative(x, axis, *, out=None):
         inner = out.narrow(dim, 1, size - 2)
         torch.sub(x.narrow(dim, 2, size - 2), x.narrow(dim, 0, size - 2), out=inner)
         inner *= 0.5
+    return out
+
+
+def slopes(image, factor, *, out=None):
+    """Derivatives of an image along every axis, times another image.
+
+    Parameters
+    ----------
+    image : Tensor, shape (B, 1, *shape)
+        Differentiated as `derivative` does.
+    factor : Tensor, shape (B, 1, *shape)
+        What the derivatives are multiplied with.
+    out : Tensor, shape (B, D, *shape), optional
+        Where the result goes; neither of the two.
+
+    Returns
+    -------
+    slopes : Tensor, shape (B, D, *shape)
+        Component ``d`` along axis ``d``; `out` if it was given.
+    """
+    if compiled.suit(image, factor, out):
+        return kernels.slopes(image, factor, out=out)
+    dim = image.ndim - 2
+    out = image.new_empty(len(image), dim, *image.shape[2:]) if out is None else out
+    for axis in range(dim):
+        torch.mul(derivative(image, axis), factor, out=out[:, axis : axis + 1])
     return out
 
 

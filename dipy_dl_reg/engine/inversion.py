@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 
+from dipy_dl_reg.engine import compiled, kernels
 from dipy_dl_reg.engine.fields import derivative, identity, jacobian, sample, warp
 from dipy_dl_reg.engine.smoothing import box_sum, smooth
 
@@ -150,7 +151,7 @@ def _mean(distance, inside):
     return distance.sum(dtype=torch.float64) / inside.sum().clamp_min(1)
 
 
-def reconcile(u, v):
+def reconcile(u, v, *, out=(None, None)):
     """Bring two fields closer to being each other's inverse.
 
     Each gives up half of a Newton step on what the round trip that begins with it
@@ -166,24 +167,37 @@ def reconcile(u, v):
     ----------
     u, v : Tensor, shape (1, D, *shape)
         Fields in voxels of one grid, nearly inverse to each other.
+    out : tuple of Tensor, optional
+        Where the results go; neither of the two.
 
     Returns
     -------
     u, v : Tensor, shape (1, D, *shape)
         New fields.
     """
-    return tuple(_corrected(there, back) for there, back in ((u, v), (v, u)))
+    return _corrected(u, v, out[0]), _corrected(v, u, out[1])
 
 
-def _corrected(u, v):
+def _corrected(u, v, out=None):
     """`u` less half a Newton step towards the inverse of `v`, half a voxel at most."""
+    if compiled.suit(u, v, out):
+        return kernels.corrected(u, v, longest=_LONGEST, out=out)
     error = warp(v, u).add_(u)
     step, slope = error.clone(), torch.empty_like(u)
     for axis in range(u.shape[1]):
         derivative(u, axis, out=slope)
         step.addcmul_(slope, error[:, axis : axis + 1])
     length = step.square().sum(1, keepdim=True).sqrt_()
-    return u.addcmul(step, (_LONGEST / length.clamp_min_(2 * _LONGEST)), value=-1)
+    step *= _LONGEST / length.clamp_min_(2 * _LONGEST)
+    return torch.sub(u, step, out=out)
+
+
+def _measured(u, v):
+    """Determinants of a field, its round trips through another, and their mean."""
+    if compiled.suit(u, v):
+        return kernels.checked(u, v)
+    distance, inside = round_trip(u, v)
+    return jacobian(u)[:, None], distance, float(_mean(distance, inside))
 
 
 class _Checked(NamedTuple):
@@ -198,14 +212,9 @@ class _Checked(NamedTuple):
     @classmethod
     def of(cls, u, v):
         """Measure a field and its inverse."""
-        there, back = round_trip(u, v), round_trip(v, u)
-        return cls(
-            jacobian(u)[:, None],
-            jacobian(v)[:, None],
-            there[0],
-            back[0],
-            max(float(_mean(*there)), float(_mean(*back))),
-        )
+        jacobian, there, mean = _measured(u, v)
+        jacobian_inverse, back, other = _measured(v, u)
+        return cls(jacobian, jacobian_inverse, there, back, max(mean, other))
 
     def quality(self, repairs=0):
         """Summary of the four images."""
@@ -229,6 +238,8 @@ class _Checked(NamedTuple):
 
         here = passed(self.jacobian, self.there)
         beyond = passed(self.jacobian_inverse, self.back)
+        if not bool(here.any() | beyond.any()):
+            return here, beyond
         # What is wrong at one end of a displacement is to be mended at both.
         return (
             torch.maximum(here, warp(beyond, u)),

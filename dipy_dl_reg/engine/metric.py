@@ -1,7 +1,7 @@
 """What all metrics share: their options, and two ways to be evaluated.
 
 ``metric(static, warped, mask=None)``
-    a scalar to differentiate by autograd (training);
+    a scalar to differentiate by autograd (training), the mean over a batch;
 ``metric.bind(static, mask=None, moving=None)``
     a function ``warped -> (value, d value / d warped)`` that keeps what depends
     on the static image alone (refinement calls it hundreds of times).
@@ -53,6 +53,9 @@ class Metric:
     #: judge each voxel by itself.  One that rests on the statistics of whole images
     #: cannot: with equal steps it follows their noise, away from the true field.
     weak_gradient = 0.01
+    #: Whether `bind`, given a batch without a mask, takes the mean over its entries by
+    #: itself.  Refinement has one entry, and MI and CR know no more than that.
+    batched = False
 
     def __init__(self, dim=None, *, sigma_diff=1.0):
         if dim not in (None, 2, 3):
@@ -101,10 +104,15 @@ class Metric:
         Returns
         -------
         value : Tensor, shape ()
-            Lower is better.
+            Lower is better.  The mean over the batch, each entry with its own mask.
         """
-        bound = self.bind(static.detach(), mask, moving=warped.detach())
-        return _Analytic.apply(warped, bound)
+        static, count = static.detach(), len(warped)
+        if count == 1 or (self.batched and mask is None):
+            bound = self.bind(static, mask, moving=warped.detach())
+            return _Analytic.apply(warped, bound)
+        masks = [None] * count if mask is None else mask.split(1)
+        entries = zip(static.split(1), warped.split(1), masks)
+        return torch.stack([self(*entry) for entry in entries]).mean()
 
     def __repr__(self):
         options = ", ".join(f"{key}={value}" for key, value in vars(self).items())

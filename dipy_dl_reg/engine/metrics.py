@@ -5,11 +5,8 @@ How a metric is used stands in `dipy_dl_reg.engine.metric`.
 
 import torch
 
+from dipy_dl_reg.engine.correlation import LocalCorrelation
 from dipy_dl_reg.engine.metric import Metric, whole_number
-from dipy_dl_reg.engine.smoothing import box_sum
-
-#: Windows without a voxel are divided by this instead of 0.
-_LEAST_WINDOW = 1e-6
 
 
 class SSDMetric(Metric):
@@ -34,6 +31,7 @@ class SSDMetric(Metric):
     """
 
     name = "SSD"
+    batched = True
 
     def __init__(self, dim=None, *, smooth=1.0):
         super().__init__(dim, sigma_diff=smooth)
@@ -73,6 +71,7 @@ class NCCMetric(Metric):
     """
 
     name = "NCC"
+    batched = True
 
     def _bind(self, static, mask, moving):
         axes = tuple(range(1, static.ndim))
@@ -142,6 +141,7 @@ class CCMetric(Metric):
     """
 
     name = "CC"
+    batched = True
 
     def __init__(self, dim=None, *, sigma_diff=1.0, radius=2, variance_floor=1e-3):
         super().__init__(dim, sigma_diff=sigma_diff)
@@ -151,57 +151,7 @@ class CCMetric(Metric):
         self.variance_floor = float(variance_floor)
 
     def _bind(self, static, mask, moving):
-        return _LocalCorrelation(static, mask, self.radius, self.variance_floor)
-
-
-class _LocalCorrelation:
-    """Local correlation against one static image, on buffers kept between calls."""
-
-    def __init__(self, static, mask, radius, floor):
-        self.radius, self.floor = radius, floor
-        self.mask = mask
-        ones = torch.ones_like(static) if mask is None else mask
-        count = box_sum(ones, radius).clamp_min_(_LEAST_WINDOW)
-        self.inverse_count = count.reciprocal_()
-        self.total = ones.sum()
-        self.static = static if mask is None else static * mask
-        self.static_mean = box_sum(self.static, radius).mul_(self.inverse_count)
-        var = box_sum(self.static * static, radius).mul_(self.inverse_count)
-        # Rounding leaves a variance of nothing slightly negative: clamp, then floor.
-        var.addcmul_(self.static_mean, self.static_mean, value=-1)
-        self.static_precision = var.clamp_min_(0).add_(floor).reciprocal_()
-        stack = (static.shape[0], 3, *static.shape[2:])
-        self.sums, self.scratch = static.new_empty(stack), static.new_empty(stack)
-
-    def __call__(self, warped):
-        if self.mask is not None:
-            warped = warped * self.mask
-        self._box(warped, warped * warped, warped * self.static)
-        mean, square, product = self.sums.mul_(self.inverse_count).split(1, 1)
-        cross = product.addcmul_(mean, self.static_mean, value=-1).add_(self.floor)
-        var = square.addcmul_(mean, mean, value=-1).clamp_min_(0).add_(self.floor)
-        precision = var.reciprocal_()
-        a = cross * self.static_precision
-        a *= precision
-        cc = cross.mul_(a)
-        if self.mask is not None:
-            a *= self.mask
-            cc *= self.mask
-        value = 1 - cc.sum() / self.total
-        a *= self.inverse_count
-        b = cc.mul_(precision).mul_(self.inverse_count)
-        c = (b * mean).addcmul_(a, self.static_mean, value=-1)
-        self._box(a, b.clone(), c)
-        a, b, c = self.sums.split(1, 1)
-        gradient = a * self.static
-        gradient.addcmul_(b, warped, value=-1).add_(c).mul_(-2 / self.total)
-        return value, gradient if self.mask is None else gradient.mul_(self.mask)
-
-    def _box(self, *channels):
-        """Box sums of three images, left in ``self.sums``."""
-        for channel, image in enumerate(channels):
-            self.sums[:, channel : channel + 1].copy_(image)
-        box_sum(self.sums, self.radius, out=self.sums, scratch=self.scratch)
+        return LocalCorrelation(static, mask, self.radius, self.variance_floor)
 
 
 class MIMetric(Metric):

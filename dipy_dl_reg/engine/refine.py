@@ -13,11 +13,13 @@ while there is time.  Doing so only at the end cost more overlap for the same
 inversion error.
 """
 
+import numpy as np
 import torch
 
-from dipy_dl_reg.engine.fields import derivative, resize, warp
-from dipy_dl_reg.engine.inversion import guarded, invert, reconcile
-from dipy_dl_reg.engine.pyramid import coarsen, level_spacings
+from dipy_dl_reg.engine import compiled, kernels
+from dipy_dl_reg.engine.fields import compose, resize, slopes, warp
+from dipy_dl_reg.engine.inversion import guarded, reconcile
+from dipy_dl_reg.engine.pyramid import Pair, coarsen, level_spacings
 from dipy_dl_reg.engine.smoothing import smooth
 
 #: Convergence compares the means of the last so many iterations and of those before.
@@ -46,19 +48,27 @@ class _Adam:
         self.betas, self.epsilon, self.count = betas, epsilon, 0
         self.largest = like.new_tensor(_LEAST_GRADIENT / like[:, :1].numel())
 
-    def direction(self, gradient):
-        """Step of about unit length where the gradient is steady; overwrites it."""
+    def direction(self, gradient, step):
+        """Move of about `step` where the gradient is steady; takes its place."""
         b1, b2 = self.betas
         self.count += 1
+        # The strongest gradient moves its voxel at full length, whatever epsilon is.
+        rate = -step * (1 + self.epsilon) / (1 - b1**self.count)
+        unbias = 1 / (1 - b2**self.count)
+        if compiled.suit(gradient):
+            square = kernels.moments(gradient, self.first, self.second, betas=(b1, b2))
+            self.largest = torch.maximum(self.largest, (square * unbias).sqrt())
+            floor = float(self.epsilon * self.largest)
+            moments = self.first, self.second
+            factors = {"unbias": unbias, "floor": floor, "rate": rate}
+            return kernels.direction(*moments, **factors, out=gradient)
         self.first.mul_(b1).add_(gradient, alpha=1 - b1)
         square = gradient.square_().sum(1, keepdim=True)
         self.second.mul_(b2).add_(square, alpha=1 - b2)
-        root = (self.second / (1 - b2**self.count)).sqrt_()
+        root = (self.second * unbias).sqrt_()
         self.largest = torch.maximum(self.largest, root.amax())
         root += self.epsilon * self.largest
-        # The strongest gradient moves its voxel at full length, whatever epsilon is.
-        root *= -(1 - b1**self.count) / (1 + self.epsilon)
-        return torch.div(self.first, root, out=gradient)
+        return torch.div(self.first, root, out=gradient).mul_(rate)
 
 
 def refine(
@@ -82,10 +92,11 @@ def refine(
     objective : Objective
         What to minimise.
     level_iters : sequence of int
-        Most iterations at each level, coarsest first.
-    start : Tensor, shape (1, D, *shape), optional
-        Field to begin with, in voxels of its grid, whose shape is free; by default
-        no displacement.
+        Most iterations at each level, coarsest first; a level of 0 is passed over.
+    start : tuple of Tensor, shape (1, D, *static_shape), optional
+        Field to begin with and its inverse, in voxels; by default no displacement.
+        Coarser levels then look for what it leaves, so that its detail is not lost on
+        their grids, and what they find is dropped if the objective is none the better.
     step : float, optional
         Length of a full step, in voxels of the level.
     sigma_field : float, optional
@@ -110,27 +121,79 @@ def refine(
     observer = observer or (lambda stage, level, energy: None)
     dim = pair.static_grid.dim
     spacings = level_spacings(pair.static_grid, len(level_iters))
-    u = pair.static.new_zeros(1, dim, *[1] * dim) if start is None else start
-    v = torch.zeros_like(u) if start is None else invert(start)
+    u = v = pair.static.new_zeros(1, dim, *[1] * dim)
+    images = pair if start is None else _moved(pair, start[0])
     for index, (iterations, spacing) in enumerate(zip(level_iters, spacings)):
         level = len(level_iters) - 1 - index
-        current = coarsen(pair, spacing, sigma_factor=sigma_factor)
-        u, v = (resize(f, current.static_grid.shape) for f in (u, v))
+        if start is not None and not level:
+            u, v = _joined(pair, objective, start, (u, v))
+            images = pair
         observer("level_start", level, None)
-        u, v = _refine_level(
-            current,
-            objective,
-            u,
-            v,
-            iterations=iterations,
-            step=step,
-            sigma_field=sigma_field,
-            tolerance=tolerance,
-            reconcile_every=1 if level else _RECONCILE,
-            notify=lambda stage, energy, level=level: observer(stage, level, energy),
-        )
+        if iterations:
+            current = coarsen(images, spacing, sigma_factor=sigma_factor)
+            u, v = (resize(f, current.static_grid.shape) for f in (u, v))
+            u, v = _refine_level(
+                current,
+                objective,
+                u,
+                v,
+                iterations=iterations,
+                step=step,
+                sigma_field=sigma_field,
+                tolerance=tolerance,
+                reconcile_every=1 if level else _RECONCILE,
+                notify=lambda stage, value, level=level: observer(stage, level, value),
+            )
         observer("level_end", level, None)
     return tuple(resize(f, pair.static_grid.shape) for f in (u, v))
+
+
+def energies(pair, objective, fields):
+    """The objective of several fields on the same voxels.
+
+    Parameters
+    ----------
+    pair : Pair
+        The images.
+    objective : Objective
+        What would be minimised.
+    fields : sequence of Tensor, shape (1, D, *static_shape)
+        In voxels of the static grid; the first says which voxels count.
+
+    Returns
+    -------
+    values : list of float
+        One for each; lower is better.
+    """
+    frame = pair.frame()
+    mask = combined_mask(pair, fields[0], frame)
+    evaluate = objective.bind(pair.static, mask, moving=pair.moving)
+    return [
+        float(evaluate(warp(pair.moving, u, frame_=frame), u)[0].total) for u in fields
+    ]
+
+
+def _moved(pair, u):
+    """The pair with the moving image where a field brings it, and what counts there."""
+    frame = pair.frame()
+    return Pair(
+        pair.static,
+        warp(pair.moving, u, frame_=frame),
+        pair.static_grid,
+        pair.static_grid,
+        np.eye(pair.static_grid.dim + 1),
+        combined_mask(pair, u, frame),
+    )
+
+
+def _joined(pair, objective, start, rest):
+    """A start and what coarser levels found on top of it; or the start, if better."""
+    if max(rest[0].shape[2:]) == 1:
+        return start
+    u, v = (resize(f, pair.static_grid.shape) for f in rest)
+    u, v = compose(u, start[0]), compose(start[1], v)
+    before, after = energies(pair, objective, (start[0], u))
+    return (u, v) if after < before else start
 
 
 def _refine_level(
@@ -152,25 +215,26 @@ def _refine_level(
     if mask is not None and not bool(mask.any()):
         return u, v  # two thin masks that miss each other at this resolution
     evaluate = objective.bind(pair.static, mask, moving=pair.moving)
-    adam, energies, start = _Adam(u, epsilon=objective.metric.weak_gradient), [], (u, v)
-    scratch, gradient = torch.empty_like(u), torch.empty_like(u)
+    energies, start = [], (u, v)
+    u, v = (f.clone(memory_format=torch.contiguous_format) for f in start)
+    adam = _Adam(u, epsilon=objective.metric.weak_gradient)
+    # Written to in turn: a fresh field at every step would cost more than the step.
+    gradient, move = torch.empty_like(u), torch.empty_like(u)
     for _ in range(iterations):
         notify("iteration_start", None)
         warped = warp(pair.moving, u, frame_=frame)
         terms, by_image, by_field = evaluate(warped, u)
-        for axis in range(u.shape[1]):
-            slope = gradient[:, axis : axis + 1]
-            torch.mul(derivative(warped, axis), by_image, out=slope)
+        slopes(warped, by_image, out=gradient)
         if by_field is not None:
             gradient += by_field
-        smooth(gradient, objective.metric.sigma_diff, out=gradient, scratch=scratch)
-        move = adam.direction(gradient).mul_(step)
-        v = warp(move, v).neg_().add_(v)
-        u = warp(u, move).add_(move)
-        for field in (u, v):
-            smooth(field, sigma_field, out=field, scratch=scratch)
+        smooth(gradient, objective.metric.sigma_diff, out=move, scratch=gradient)
+        adam.direction(move, step)
+        new = compose(v, move, scale=-1, out=gradient)
+        smooth(new, sigma_field, out=v, scratch=new)
+        new = compose(move, u, out=gradient)
+        smooth(new, sigma_field, out=u, scratch=new)
         if len(energies) % reconcile_every == reconcile_every - 1:
-            u, v = reconcile(u, v)
+            (u, v), (gradient, move) = reconcile(u, v, out=(gradient, move)), (u, v)
         if len(energies) % _GUARD == _GUARD - 1:
             u, v = guarded(u, v)
         energies.append(float(terms.total))

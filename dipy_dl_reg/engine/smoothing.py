@@ -1,12 +1,15 @@
 """Separable smoothing of images and fields: sums of shifted slices.
 
 Shifted slices rather than matrix products, pooling or convolutions: of few taps they
-are the quickest on a CPU, and exact and the same on every device.
+are the quickest torch on a CPU, and exact and the same on every device.
 """
 
+from functools import lru_cache
 import math
 
 import torch
+
+from dipy_dl_reg.engine import compiled, kernels
 
 
 def gaussian_taps(sigma):
@@ -42,17 +45,28 @@ def _along(x, axis, taps, out):
     return out
 
 
+@lru_cache(maxsize=256)
+def _renormalising(taps, size):
+    """One over the part of the kernel that lies inside, for every position."""
+    reach = len(taps) - 1
+    return tuple(
+        1.0
+        if reach <= position < size - reach
+        else 1 / sum(taps[abs(position - k)] for k in _within(position, reach, size))
+        for position in range(size)
+    )
+
+
+def _within(position, reach, size):
+    """Positions that a kernel covers, of those that are there."""
+    return range(max(0, position - reach), min(size, position + reach + 1))
+
+
 def _renormalise(x, axis, taps):
     """Divide the ends of one axis by the part of the kernel that lay inside."""
-    dim, size = axis + 2, x.shape[axis + 2]
-    for index in range(min(len(taps) - 1, size)):
-        for position in {index, size - 1 - index}:
-            inside = sum(
-                taps[abs(position - other)]
-                for other in range(size)
-                if abs(position - other) < len(taps)
-            )
-            x.narrow(dim, position, 1).div_(inside)
+    for position, scale in enumerate(_renormalising(taps, x.shape[axis + 2])):
+        if scale != 1:
+            x.narrow(axis + 2, position, 1).mul_(scale)
     return x
 
 
@@ -68,7 +82,8 @@ def smooth(x, sigma, *, out=None, scratch=None):
     out : Tensor, optional
         Where the result goes; may be `x` itself.
     scratch : Tensor, optional
-        A buffer of the same shape, to spare an allocation.
+        A buffer of the same shape, to spare an allocation; may be `x` if that is not
+        `out` and may be lost.
 
     Returns
     -------
@@ -81,6 +96,10 @@ def smooth(x, sigma, *, out=None, scratch=None):
     out = torch.empty_like(x) if out is None else out
     if not axes:
         return out if out is x else out.copy_(x)
+    if compiled.suit(x, out):
+        taps = [gaussian_taps(s if a in axes else 0) for a, s in enumerate(sigmas)]
+        scales = [_renormalising(t, n) for t, n in zip(taps, x.shape[2:])]
+        return _separable(x, taps, scales, out, scratch)
     scratch = torch.empty_like(x) if scratch is None else scratch
     source = x
     for axis in axes:
@@ -89,6 +108,15 @@ def smooth(x, sigma, *, out=None, scratch=None):
         _renormalise(_along(source, axis, taps, target), axis, taps)
         source = target
     return source if source is out else out.copy_(source)
+
+
+def _separable(x, taps, scales, out, scratch):
+    """The compiled loop, which cannot work in place."""
+    target = scratch if out is x else out
+    if target is not None and not target.is_contiguous():
+        target = None
+    result = kernels.separable(x, taps, scales=scales, out=target)
+    return result if result is out else out.copy_(result)
 
 
 def box_sum(x, radius, *, out=None, scratch=None):
@@ -112,6 +140,8 @@ def box_sum(x, radius, *, out=None, scratch=None):
     """
     taps = (1.0,) * (radius + 1)
     out = torch.empty_like(x) if out is None else out
+    if compiled.suit(x, out):
+        return _separable(x, [taps] * (x.ndim - 2), None, out, scratch)
     scratch = torch.empty_like(x) if scratch is None else scratch
     source = x
     for axis in range(x.ndim - 2):

@@ -109,6 +109,25 @@ def test_autograd_gets_that_gradient(name):
 
 
 @every_metric
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_batch_counts_as_the_mean_of_its_entries(name, masked):
+    static, warped, mask = images((9, 8), batch=3)
+    # Entries of another scale: statistics of the whole batch would be others.
+    warped = (warped * torch.tensor([1.0, 3.0, 0.2]).view(3, 1, 1, 1)).requires_grad_()
+    metric = METRICS[name]()
+    value = metric(static, warped, mask if masked else None)
+    entries = [
+        metric(static[i], warped[i], mask[i] if masked else None)
+        for i in (slice(k, k + 1) for k in range(3))
+    ]
+    expected = torch.stack(entries).mean()
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(
+        *(torch.autograd.grad(v, warped)[0] for v in (value, expected))
+    )
+
+
+@every_metric
 @every_shape
 def test_an_image_is_most_like_itself(name, shape):
     static, warped, mask = images(shape)

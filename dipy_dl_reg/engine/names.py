@@ -1,0 +1,65 @@
+"""Metrics and penalties by the names that users give them, in use and in training."""
+
+from dipy_dl_reg.engine.metrics import METRICS
+from dipy_dl_reg.engine.regularizers import REGULARIZERS
+
+#: Other names, by which training literature knows the same.
+_SYNONYMS = {"MSE": "SSD"}
+
+
+def metric_by_name(name, **options):
+    """A metric from its name.
+
+    Parameters
+    ----------
+    name : str
+        One of `METRICS` in any case; "MSE" is "SSD".
+    **options : dict
+        Of its class.
+
+    Returns
+    -------
+    metric : Metric
+        A new one.
+
+    Raises
+    ------
+    ValueError
+        If there is no such metric.
+    """
+    kind = name.upper() if isinstance(name, str) else None
+    kind = _SYNONYMS.get(kind, kind)
+    if kind not in METRICS:
+        raise ValueError(
+            f"metric must be one of {sorted(METRICS)}, a metric itself or None, got "
+            f"{name!r}."
+        )
+    return METRICS[kind](**options)
+
+
+def regularizer_by_name(regularizer):
+    """A penalty from its name.
+
+    Parameters
+    ----------
+    regularizer : str, callable or None
+        One of `REGULARIZERS`; a function of a field stays itself, and None None.
+
+    Returns
+    -------
+    regularizer : callable or None
+        As the engine takes it.
+
+    Raises
+    ------
+    ValueError
+        If there is no such penalty.
+    """
+    if regularizer is None or callable(regularizer):
+        return regularizer
+    if regularizer not in REGULARIZERS:
+        raise ValueError(
+            f"regularizer must be one of {sorted(REGULARIZERS)}, a function or None, "
+            f"got {regularizer!r}."
+        )
+    return REGULARIZERS[regularizer]

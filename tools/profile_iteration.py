@@ -1,0 +1,123 @@
+"""Where the time of an iteration goes on a CPU, in torch alone and compiled.
+
+    .venv-py3.X/bin/python tools/profile_iteration.py
+    .venv-py3.X/bin/python tools/profile_iteration.py --shape 160 208 176 --repeats 3
+
+Milliseconds of one thread's CPU time: the least of some repeats, on smooth random
+images and fields.  The whole iteration is that of `refine` (local correlation, fields
+reconciled every second time and looked at for folds every tenth), setting up left out.
+"""
+
+import argparse
+import os
+import time
+
+# Must be set before torch loads: see tools/benchmark.py.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import numpy as np
+import torch
+
+from dipy_dl_reg.engine import compiled
+from dipy_dl_reg.engine.fields import compose, frame, slopes, warp
+from dipy_dl_reg.engine.inversion import guarded, reconcile
+from dipy_dl_reg.engine.metrics import CCMetric
+from dipy_dl_reg.engine.objective import Objective
+from dipy_dl_reg.engine.pyramid import Pair
+from dipy_dl_reg.engine.refine import _Adam, refine
+from dipy_dl_reg.engine.smoothing import smooth
+from dipy_dl_reg.space import Grid
+
+
+def options():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--shape", type=int, nargs="+", default=[80, 104, 88])
+    parser.add_argument("--repeats", type=int, default=7)
+    return parser.parse_args()
+
+
+def texture(shape, channels, sigma, seed):
+    """Smooth noise between -1 and 1."""
+    generator = torch.Generator().manual_seed(seed)
+    image = smooth(torch.randn(1, channels, *shape, generator=generator), sigma)
+    return image / image.abs().max()
+
+
+def images(shape):
+    """An image, and the same displaced by up to three voxels."""
+    image = (texture(shape, 1, 2.0, 0) + 1) / 2
+    return image, warp(image, 3 * texture(shape, len(shape), 6.0, 1))
+
+
+def steps(shape):
+    """The parts of an iteration, each a name and a function to time."""
+    (static, moving), dim = images(shape), len(shape)
+    u, move = texture(shape, dim, 4.0, 2), texture(shape, dim, 2.0, 3) / 2
+    out, scratch = torch.empty_like(u), torch.empty_like(u)
+    grid, metric, adam = frame(shape), CCMetric(), _Adam(u, epsilon=0.01)
+    evaluate = metric.bind(static)
+    gradient = evaluate(moving)[1]
+    # Fields that pass, as those of an iteration mostly do.
+    near = u / 10, -u / 10
+    return {
+        "warp, image": lambda: warp(moving, u, frame_=grid),
+        "local correlation": lambda: evaluate(moving),
+        "slopes": lambda: slopes(moving, gradient, out=out),
+        "smooth, sigma 1": lambda: smooth(u, 1.0, out=out, scratch=scratch),
+        "Adam": lambda: adam.direction(out.copy_(move), 0.5),
+        "compose": lambda: compose(u, move, out=out),
+        "smooth, sigma 0.7": lambda: smooth(u, 0.7, out=out, scratch=scratch),
+        "reconcile": lambda: reconcile(*near, out=(out, scratch)),
+        "guarded": lambda: guarded(*near),
+    }
+
+
+def milliseconds(function, repeats):
+    """Least CPU time of some calls, after one to warm up."""
+    function()
+    times = []
+    for _ in range(repeats):
+        start = time.process_time()
+        function()
+        times.append(time.process_time() - start)
+    return 1000 * min(times)
+
+
+def iteration(shape, repeats):
+    """Of `refine`: that of twelve iterations less that of two, over ten."""
+    grid = Grid(tuple(shape), np.eye(len(shape) + 1))
+    pair = Pair(*images(shape), grid, grid, np.eye(len(shape) + 1))
+
+    def run(count):
+        refine(pair, Objective(CCMetric()), level_iters=[count])
+
+    few, many = (
+        milliseconds(lambda n=n: run(n), max(1, repeats // 3)) for n in (2, 12)
+    )
+    return (many - few) / 10
+
+
+def column(shape, repeats):
+    times = {name: milliseconds(step, repeats) for name, step in steps(shape).items()}
+    return {**times, "whole iteration": iteration(shape, repeats)}
+
+
+def main():
+    chosen = options()
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    if not compiled.available():
+        raise SystemExit("no compiled loops: was there a C compiler on installation?")
+    with compiled.plain():
+        before = column(chosen.shape, chosen.repeats)
+    after = column(chosen.shape, chosen.repeats)
+    print(
+        f"{'x'.join(map(str, chosen.shape)):20}{'torch':>9}{'compiled':>10}{'gain':>8}"
+    )
+    for name in before:
+        gain = before[name] / after[name]
+        print(f"{name:20}{before[name]:9.1f}{after[name]:10.1f}{gain:7.1f}x")
+
+
+if __name__ == "__main__":
+    main()
