@@ -1,0 +1,101 @@
+"""VoxelMorph: a U-Net from two images to a field :footcite:p:`Balakrishnan2018`."""
+
+import torch
+from torch import nn
+
+from dipy_dl_reg.engine.fields import resize
+from dipy_dl_reg.networks.base import RegistrationNetwork
+from dipy_dl_reg.networks.layers import conv, flow_conv, upsample
+
+#: Channels of the layers: down, and then up and on.
+ENCODER = (16, 32, 32, 32)
+DECODERS = {
+    "vm1": (32, 32, 32, 32, 8, 8),
+    "vm2": (32, 32, 32, 32, 32, 16, 16),
+}
+
+
+class VoxelMorph(RegistrationNetwork):
+    """U-Net of four halvings, as in VoxelMorph :footcite:p:`Balakrishnan2018`.
+
+    Four convolutions of stride 2 with 16, 32, 32, 32 channels; a convolution at each
+    resolution on the way up, after the features of that resolution on the way down
+    have been joined; the last ones at full resolution, where the images themselves
+    are joined.  All are 3 voxels wide, followed by a leaky ReLU (0.2).  A last,
+    linear one, begun near zero, gives the field.
+
+    Parameters
+    ----------
+    dim : {2, 3}
+        Dimension of the images.
+    variant : {"vm1", "vm2"}, optional
+        Channels on the way up: 32, 32, 32, 32, 8, 8 or 32, 32, 32, 32, 32, 16, 16.
+    output : {"velocity", "displacement"}, optional
+        The diffeomorphic form :footcite:p:`Dalca2018`, or the plain one.
+    half_resolution : bool, optional
+        End at half the resolution, without the layers beyond, and interpolate the
+        field from there, as the diffeomorphic form does: a third of the time.
+    spacing : float, optional
+        See `RegistrationNetwork`.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    Notes
+    -----
+    Parameters: 3D vm1 259675, vm2 300547; 2D vm1 86658, vm2 100242.
+
+    References
+    ----------
+    .. footbibliography::
+    """
+
+    name = "voxelmorph"
+    multiple, remainder = 16, 1
+
+    def __init__(
+        self, dim, *, variant="vm1", output="velocity", half_resolution=False,
+        spacing=None,
+    ):  # fmt: skip
+        super().__init__(
+            dim,
+            spacing=spacing,
+            output=output,
+            variant=variant,
+            half_resolution=bool(half_resolution),
+        )
+        if variant not in DECODERS:
+            raise ValueError(
+                f"variant must be one of {sorted(DECODERS)}, got {variant!r}."
+            )
+        ways_down = [2, *ENCODER]
+        self.down = nn.ModuleList(
+            conv(dim, a, b, stride=2) for a, b in zip(ways_down, ENCODER)
+        )
+        # At 1/16, 1/8, 1/4, 1/2, and once more at 1/2; then at full resolution.
+        widths = DECODERS[variant]
+        joined = (0, *reversed(ENCODER[:-1]), 0, 2)
+        if half_resolution:
+            widths = widths[:5]
+        inputs = (ENCODER[-1], *widths)
+        extra = (*joined, *[0] * len(widths))
+        self.up = nn.ModuleList(
+            conv(dim, inputs[i] + extra[i], width) for i, width in enumerate(widths)
+        )
+        self.flow = flow_conv(dim, widths[-1])
+        self.activation = nn.LeakyReLU(0.2)
+
+    def _fields(self, images):
+        skips, x = [images], images
+        for layer in self.down:
+            x = self.activation(layer(x))
+            skips.append(x)
+        skips.pop()
+        for index, layer in enumerate(self.up):
+            if index in (1, 2, 3, 5):
+                x = torch.cat([upsample(x, skips[-1]), skips.pop()], 1)
+            x = self.activation(layer(x))
+        flow = self.flow(x)
+        return (resize(flow, images.shape[2:]),)
