@@ -1,0 +1,128 @@
+"""Training on several processes, as ``torchrun`` starts them.
+
+Each process takes its own examples of every step; gradients are averaged, so that W
+processes with batches of b do what one does with batches of W b.
+"""
+
+import atexit
+import os
+from typing import NamedTuple
+
+import torch
+from torch import distributed
+
+
+class Group(NamedTuple):
+    """The processes that train together.
+
+    Attributes
+    ----------
+    rank : int
+        Number of this one; 0 writes files and shows progress.
+    size : int
+        Number of all.
+    device : torch.device
+        Where this one computes.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def leads(self):
+        """Whether this process writes and shows.
+
+        Returns
+        -------
+        leads : bool
+            True in one process.
+        """
+        return self.rank == 0
+
+    def spread(self, tensors):
+        """Give all processes the tensors of the first.
+
+        Parameters
+        ----------
+        tensors : iterable of Tensor
+            Overwritten in place.
+        """
+        if self.size > 1:
+            for tensor in tensors:
+                distributed.broadcast(tensor, 0)
+
+    def average(self, tensors):
+        """Replace tensors by their means over all processes.
+
+        Parameters
+        ----------
+        tensors : sequence of Tensor
+            Of one type, overwritten in place; they travel together.
+        """
+        if self.size == 1:
+            return
+        together = torch.cat([x.reshape(-1) for x in tensors])
+        distributed.all_reduce(together)
+        together /= self.size
+        parts = together.split([x.numel() for x in tensors])
+        for tensor, part in zip(tensors, parts):
+            tensor.copy_(part.view_as(tensor))
+
+    def wait(self):
+        """Go on when all processes are here, such as after one has written a file."""
+        if self.size > 1:
+            distributed.barrier()
+
+    def total(self, array):
+        """The sum of an array over all processes, the same in each to the last bit.
+
+        Parameters
+        ----------
+        array : ndarray of float64
+            Of one shape everywhere.
+
+        Returns
+        -------
+        total : ndarray of float64
+            A new one.
+        """
+        tensor = torch.tensor(array, dtype=torch.float64)
+        if self.size > 1:
+            tensor = tensor.to(self.device)
+            distributed.all_reduce(tensor)
+        return tensor.cpu().numpy()
+
+
+def join(device):
+    """The group of this process, joined if ``torchrun`` started it.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where a single process would compute; of several on CUDA each takes its own.
+
+    Returns
+    -------
+    group : Group
+        Of one, if this process is alone.
+    """
+    device = torch.device(device)
+    if device.type == "cuda" and "LOCAL_RANK" in os.environ:
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    if not distributed.is_available():
+        return Group(0, 1, device)
+    started = "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1
+    if started and not distributed.is_initialized():
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        distributed.init_process_group(backend)
+        atexit.register(_leave)
+    if not distributed.is_initialized():
+        return Group(0, 1, device)
+    return Group(distributed.get_rank(), distributed.get_world_size(), device)
+
+
+def _leave():
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
