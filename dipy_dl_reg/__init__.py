@@ -19,6 +19,10 @@ _PUBLIC = {
         "write_dipy_mapping",
     ],
     "diffusion.streamlines": ["transform_streamlines"],
+    "learning": ["fit"],
+    "networks": ["make_network"],
+    "networks.checkpoint": ["load_network", "save_network"],
+    "networks.weights": ["list_models", "load_model"],
 }
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=_PUBLIC)

@@ -14,6 +14,7 @@ from scipy.ndimage import distance_transform_edt
 import torch
 
 from dipy_dl_reg.engine.fields import warp
+from dipy_dl_reg.engine.intensity import quantile_limits
 from dipy_dl_reg.engine.pyramid import Pair
 from dipy_dl_reg.engine.refine import combined_mask
 from dipy_dl_reg.files import check_affine
@@ -21,8 +22,6 @@ from dipy_dl_reg.space import Grid
 
 #: Fewest voxels along the longest axis of an image.
 _LEAST_SIZE = 4
-#: Intensities are scaled so that these quantiles become 0 and 1.
-_QUANTILES = (0.001, 0.999)
 
 
 def find_device(name="auto"):
@@ -202,11 +201,9 @@ def _scaled_alike(pair):
     scaled = {}
     for role, image in warped.items():
         values = (image if mask is None else image[mask > 0]).cpu().numpy()
-        low, high = np.quantile(values, _QUANTILES)
-        if not high > low:
-            low, high = values.min(), values.max()
+        low, high = quantile_limits(values)
         if high > low:
-            scaled[role] = (getattr(pair, role) - float(low)) / float(high - low)
+            scaled[role] = (getattr(pair, role) - low) / (high - low)
     return pair._replace(**scaled)
 
 

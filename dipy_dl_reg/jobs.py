@@ -7,12 +7,9 @@ from pathlib import Path
 import time
 import warnings
 
-from dipy.align import affine_registration
 from dipy.utils.logging import logger
 import nibabel as nib
-from nibabel.affines import voxel_sizes
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from dipy_dl_reg.dipy_format import dipy_field_image, read_dipy_mapping
 from dipy_dl_reg.files import (
@@ -23,9 +20,8 @@ from dipy_dl_reg.files import (
     read_image,
 )
 from dipy_dl_reg.mapping import apply_mapping, load_mapping, save_mapping
+from dipy_dl_reg.prealign import find_prealign
 from dipy_dl_reg.report import plot_registration
-
-AFFINE_PIPELINE = ["center_of_mass", "translation", "rigid", "affine"]
 
 
 class FilePair:
@@ -50,7 +46,7 @@ class FilePair:
         self.masks = {name: _read_mask(path, name) for name, path in masks.items()}
 
     def find_prealign(self):
-        """DIPY's affine registration, on images of about 3 mm: it needs no finer.
+        """The affine part, see `dipy_dl_reg.prealign`.
 
         Returns
         -------
@@ -58,23 +54,8 @@ class FilePair:
             Static world to moving world.
         """
         logger.info(f"Affine registration of {self.names}")
-        static, static_mask, static_affine = _coarse(
-            self.static, self.masks["static_mask"], self.images[0].affine
-        )
-        moving, moving_mask, moving_affine = _coarse(
-            self.moving, self.masks["moving_mask"], self.images[1].affine
-        )
-        _, prealign = affine_registration(
-            moving,
-            static,
-            static_affine=static_affine,
-            moving_affine=moving_affine,
-            pipeline=AFFINE_PIPELINE,
-            level_iters=[1000, 500, 100],
-            static_mask=static_mask,
-            moving_mask=moving_mask,
-        )
-        return check_affine(prealign, 3, "the affine found")
+        affines = [image.affine for image in self.images]
+        return find_prealign(self.static, self.moving, *affines, **self.masks)
 
     def register(self, registration, prealign, num_threads):
         """Find the map.
@@ -178,18 +159,6 @@ def _values(image, name):
     if known.min() == known.max():
         raise ValueError(f"{where} is constant: nothing to register")
     return data
-
-
-def _coarse(data, mask, affine):
-    """An image and its mask at about 3 mm, as DIPY's affine registration takes them."""
-    stride = np.rint(3 / voxel_sizes(affine)).astype(int)
-    # no axis below 16 voxels, which DIPY shrinks four times more
-    stride = np.clip(stride, 1, np.maximum(1, np.array(data.shape) // 16))
-    smooth = gaussian_filter(np.nan_to_num(data), 0.4 * stride * (stride > 1))
-    chosen = tuple(slice(None, None, s) for s in stride)
-    if mask is not None:
-        mask = mask[chosen].astype(np.int32)  # the only type it takes
-    return smooth[chosen], mask, affine @ np.diag([*stride, 1])
 
 
 def _read_mask(path, name):

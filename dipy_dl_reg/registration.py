@@ -20,6 +20,7 @@ from dipy_dl_reg.engine.objective import Objective
 from dipy_dl_reg.engine.refine import refine
 from dipy_dl_reg.files import read_image
 from dipy_dl_reg.mapping import apply_mapping
+from dipy_dl_reg.networks.predict import better_than_none, predict
 
 try:  # DIPY 1.13 moves it
     from dipy.utils import VerbosityLevels
@@ -51,10 +52,10 @@ class DeepRegistration(DiffeomorphicRegistration):
         ``"NCC"`` global correlation, ``"MI"`` mutual information, ``"CR"`` correlation
         ratio), a metric of this package, or one of `dipy.align.metrics`, which is
         translated.  By default local correlation.
-    level_iters : sequence of int, optional
+    level_iters : sequence of int, or 0, optional
         Most iterations at each level of the pyramid; `level_iters[0]` is the
-        coarsest.  0 skips a level.  By default as many levels as the static image
-        has room for, with 50 to 10 iterations.
+        coarsest.  0 skips a level; 0 for all of it is no refinement.  By default as
+        many levels as the static image has room for, with 50 to 10 iterations.
     step_length : float, optional
         How far an iteration moves each image, in voxels of the level.  SyN moves
         both towards their middle, so that the whole of an update is twice this, and
@@ -71,9 +72,13 @@ class DeepRegistration(DiffeomorphicRegistration):
         bound); accepted, with a message.
     callback : callable, optional
         ``callback(registration, stage)`` with DIPY's `RegistrationStages`.
-    model : {"auto", None}, optional
-        Network that starts the refinement.  None is never a network; ``"auto"`` is
-        the default weights once there are any, and no network in this version.
+    model : str, Path, RegistrationNetwork or None, optional
+        Network whose field refinement starts from: one that was trained, the name of
+        one that comes with the package (`list_models`), or the file of one
+        (`save_network`).  With ``level_iters=0`` its field is the result,
+        under the same promise.  A field worse than none, by the metric, is dropped
+        with a warning.  None is never a network; ``"auto"`` is the default weights
+        once there are any, and no network in this version.
     sigma_field : float, optional
         Standard deviation, in voxels, of the Gaussian that smooths the whole field
         after each iteration: larger is smoother.  By default 0.7.
@@ -91,6 +96,8 @@ class DeepRegistration(DiffeomorphicRegistration):
     quality : Quality
         After `optimize`: least Jacobian determinant of both fields, round trip
         (voxels of the static grid; mean and maximum) and how many repairs it took.
+    network_used : bool
+        After `optimize`: whether the network's field was better than none, and kept.
     energy_list, full_energy_profile : list of float
         Energies of the current level and of all; lower is better.
     levels, level_iters, current_level, niter : int or list
@@ -135,11 +142,6 @@ class DeepRegistration(DiffeomorphicRegistration):
         progress=None,
     ):  # the first in SyN's order, for calls that pass them by position
         super().__init__(metric=translate.make_metric(metric))
-        if model not in ("auto", None):
-            raise ValueError(
-                f"model must be 'auto' or None: this version has no networks; got "
-                f"{model!r}."
-            )
         given = {
             "step_length": step_length,
             "ss_sigma_factor": ss_sigma_factor,
@@ -153,7 +155,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         for name, value in (("inv_iter", inv_iter), ("inv_tol", inv_tol)):
             if value is not None:
                 logger.info(f"{name} has no effect: both fields are made inverses.")
-        self.model = model
+        self.model, self.network = model, translate.make_model(model)
         self.inv_iter, self.inv_tol = inv_iter, inv_tol
         self.sigma_field = _not_negative("sigma_field", sigma_field)
         self.regularizer = translate.make_regularizer(regularizer)
@@ -176,8 +178,9 @@ class DeepRegistration(DiffeomorphicRegistration):
 
         Parameters
         ----------
-        level_iters : sequence of int, or None
-            Coarsest first; None chooses by the size of the static image.
+        level_iters : sequence of int, 0 or None
+            Coarsest first; 0 is none at all; None chooses by the size of the static
+            image.
 
         Raises
         ------
@@ -251,7 +254,12 @@ class DeepRegistration(DiffeomorphicRegistration):
                 device=self.device,
             )
             self._prepare(pair)
-            u, v, self.quality = diffeomorphic(*self._refine(pair))
+            whole = pair
+            if static_mask is not None or moving_mask is not None:
+                # Masks say what is compared; a network was trained on whole images.
+                whole = bridge.make_pair(static, moving, **affines, device=self.device)
+            u, v = self._refine(pair, self._start(pair, whole))
+            u, v, self.quality = diffeomorphic(u, v)
         self._report()
         mapping = bridge.make_map(u, v, pair, **affines)
         self.static_to_ref, self.moving_to_ref = bridge.make_halves(mapping, pair)
@@ -310,23 +318,42 @@ class DeepRegistration(DiffeomorphicRegistration):
                 f"metric is for {self.metric.dim}D images, these are {dim}D."
             )
         self.dim = dim
+        self._objective = Objective(
+            self.metric, regularizer=self.regularizer, weight=self.regularizer_weight
+        )
         if self._automatic:
             super().set_level_iters(_automatic_iters(pair.static_grid))
         self.energy_list, self.full_energy_profile = [], []
         self._emit(RegistrationStages.OPT_START)
 
-    def _refine(self, pair):
-        """Run the engine with a progress bar, callbacks and messages around it."""
-        objective = Objective(
-            self.metric, regularizer=self.regularizer, weight=self.regularizer_weight
+    def _start(self, pair, whole):
+        """The network's field and its inverse, sound and of use; or None."""
+        self.network_used = False
+        if self.network is None:
+            return None
+        u, v, _ = diffeomorphic(*predict(self.network, whole, self._objective))
+        if not bool(u.any()):
+            return None  # it says that there is nothing to do
+        spacing = self.network.spacing
+        self.network_used = better_than_none(pair, u, self._objective, spacing=spacing)
+        if self.network_used:
+            return u, v
+        logger.warning(
+            f"The network's field is worse than none by {self.metric.name} and is "
+            "dropped: are these images of the kind that it was trained on?"
         )
+        return None
+
+    def _refine(self, pair, start):
+        """Run the engine with a progress bar, callbacks and messages around it."""
         disable = None if self.progress is None else not self.progress
         total = sum(self.level_iters)
         with closing(tqdm(total=total, disable=disable, unit="it")) as bar:
             return refine(
                 pair,
-                objective,
+                self._objective,
                 level_iters=self.level_iters,
+                start=start,
                 step=2 * self.step_length,
                 sigma_field=self.sigma_field,
                 sigma_factor=self.ss_sigma_factor,
@@ -476,6 +503,8 @@ def _checked_iters(level_iters):
     """A list of whole numbers, or None."""
     if level_iters is None:
         return None
+    if np.ndim(level_iters) == 0 and level_iters == 0:
+        return [0]
     message = f"level_iters must be a list of whole numbers, got {level_iters!r}."
     try:
         whole = [int(n) for n in level_iters]

@@ -1,6 +1,7 @@
 """Where voxels lie in the world."""
 
 from dataclasses import dataclass
+from itertools import permutations
 
 import numpy as np
 
@@ -80,6 +81,43 @@ class Grid:
         wanted = np.where(spacing > _WORTH_IT * self.spacing, wanted, self.shape)
         shape = np.minimum(self.shape, np.maximum(wanted, least))
         return self.resized(tuple(shape))
+
+    def standard(self, spacing=None):
+        """The grid over the same field of view in a network's standard form.
+
+        Axes are ordered and turned so that each points along its world axis as
+        nearly as it can (RAS for nibabel's images), and voxels are isotropic.
+
+        Parameters
+        ----------
+        spacing : float, optional
+            Voxel size, mm; by default the smallest of this grid's, and axes nearly as
+            fine keep theirs.
+
+        Returns
+        -------
+        grid : Grid
+            With the same centre; nothing is resampled that need not be.
+        """
+        rotation = self.affine[: self.dim, : self.dim] / self.spacing
+        order = max(
+            permutations(range(self.dim)),
+            key=lambda p: sum(abs(rotation[d, axis]) for d, axis in enumerate(p)),
+        )
+        signs = np.array([-1 if rotation[d, a] < 0 else 1 for d, a in enumerate(order)])
+        shape, own = np.array(self.shape)[list(order)], self.spacing[list(order)]
+        if spacing is None:
+            finest = own[shape > 1].min(initial=np.inf)
+            size = np.where(own <= _WORTH_IT * finest, own, finest)
+        else:
+            size = np.full(self.dim, float(spacing))
+        size = np.where(shape > 1, size, own)
+        new = np.rint((shape - 1) * own / size).astype(int) + 1
+        affine = np.eye(self.dim + 1)
+        affine[:-1, :-1] = rotation[:, list(order)] * (signs * size)
+        middle = self.affine @ [*(np.array(self.shape) - 1) / 2, 1]
+        affine[:-1, -1] = middle[:-1] - affine[:-1, :-1] @ ((new - 1) / 2)
+        return Grid(tuple(int(n) for n in new), affine)
 
     def to(self, other, prealign=None):
         """Matrix from this grid's voxels to another's.

@@ -1,4 +1,7 @@
-"""From names and DIPY's metrics to this package's."""
+"""From names, files and DIPY's metrics to this package's own objects."""
+
+from os import PathLike
+from pathlib import Path
 
 from dipy.align import metrics as dipy_metrics
 from dipy.utils.logging import logger
@@ -11,7 +14,11 @@ from dipy_dl_reg.engine.metrics import (
     MIMetric,
     SSDMetric,
 )
-from dipy_dl_reg.engine.regularizers import REGULARIZERS
+from dipy_dl_reg.engine.names import metric_by_name, regularizer_by_name
+from dipy_dl_reg.networks import NETWORKS
+from dipy_dl_reg.networks.base import RegistrationNetwork
+from dipy_dl_reg.networks.checkpoint import load_network
+from dipy_dl_reg.networks.weights import WEIGHTS, list_models, load_model
 
 #: A DIPY metric's smoothing of the update becomes this part of it here, where steps
 #: are of equal length everywhere: in SyN only the largest is of full length, and the
@@ -25,10 +32,10 @@ def make_metric(metric, **options):
     Parameters
     ----------
     metric : None, str, Metric or dipy.align.metrics.SimilarityMetric
-        None is local correlation; a name is one of ``"CC"``, ``"SSD"``, ``"NCC"``,
-        ``"MI"``, ``"CR"`` in any case, or ``"EM"``; a metric of DIPY is translated: its
-        radius stays, its smoothing is halved (see the module), other options have no
-        counterpart; a message says what stands for EMMetric.
+        None is local correlation; a name is one of ``"CC"``, ``"SSD"`` (or ``"MSE"``),
+        ``"NCC"``, ``"MI"``, ``"CR"`` in any case, or ``"EM"``; a metric of DIPY is
+        translated: its radius stays, its smoothing is halved (see the module), other
+        options have no counterpart; a message says what stands for EMMetric.
     **options : dict
         For the metric, where None or a name has it made here.
 
@@ -60,12 +67,10 @@ def make_metric(metric, **options):
 
 
 def _metric_by_name(name, options):
-    kind = "CR" if name.upper() == "EM" else name.upper()
-    if kind not in METRICS:
-        raise ValueError(f"metric must be one of {sorted(METRICS)}, got {name!r}.")
-    if name.upper() == "EM":
-        _say_what_stands_for_em()
-    return METRICS[kind](**options)
+    if name.upper() != "EM":
+        return metric_by_name(name, **options)
+    _say_what_stands_for_em()
+    return CRMetric(**options)
 
 
 def _translate(metric):
@@ -97,6 +102,52 @@ def _say_what_stands_for_em():
     )
 
 
+def make_model(model):
+    """A trained network from whatever names one.
+
+    Parameters
+    ----------
+    model : None, str, Path or RegistrationNetwork
+        A network; the name of one that comes with the package (`list_models`); or the
+        file of one, as `save_network` writes it.  ``"auto"`` is the default weights
+        once there are any, and no network in this version.
+
+    Returns
+    -------
+    network : RegistrationNetwork or None
+        None for no network.
+
+    Raises
+    ------
+    ValueError
+        If it names none, or the file holds none.
+    FileNotFoundError
+        If there is no such file.
+    """
+    if model is None or isinstance(model, RegistrationNetwork):
+        return model
+    if not isinstance(model, (str, PathLike)):
+        raise ValueError(
+            f"model must be a network, the path of one, 'auto' or None, got {model!r}."
+        )
+    if str(model) == "auto":
+        return None
+    if str(model) in WEIGHTS:
+        return load_model(str(model))
+    if str(model) in NETWORKS:
+        raise ValueError(
+            f"model={str(model)!r} names a kind of network, which has to be trained "
+            "first: give the file that dipy_dl_reg.fit or dipy_train_deep saved, or "
+            f"one of {list_models()}."
+        )
+    if not Path(model).exists():
+        raise FileNotFoundError(
+            f"model: there is no file {model}, and no trained network of that name; "
+            f"there are {list_models()}."
+        )
+    return load_network(model)
+
+
 def make_regularizer(regularizer):
     """A smoothness penalty from its name.
 
@@ -116,11 +167,4 @@ def make_regularizer(regularizer):
     ValueError
         If it names none.
     """
-    if regularizer is None or callable(regularizer):
-        return regularizer
-    if regularizer not in REGULARIZERS:
-        raise ValueError(
-            f"regularizer must be one of {sorted(REGULARIZERS)}, a function or None, "
-            f"got {regularizer!r}."
-        )
-    return REGULARIZERS[regularizer]
+    return regularizer_by_name(regularizer)

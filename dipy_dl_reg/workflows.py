@@ -1,4 +1,7 @@
-"""The command line, in DIPY's workflow way: `dipy_align_deep`, `dipy_apply_deep`.
+"""The command line, in DIPY's workflow way.
+
+`dipy_align_deep` registers, `dipy_apply_deep` carries images through the result
+(`dipy_train_deep` is in `train_workflow`).
 
 A command's options are the signature and the docstring of its class's `run`. What
 DIPY's workflows log and step over is an error here: an output that exists, two inputs
@@ -8,125 +11,15 @@ together or not at all.
 Whatever loads slowly is imported where it is used: `--help` answers at once.
 """
 
-from importlib.metadata import version
-from pathlib import Path
-import sys
-import warnings
-
 from dipy.utils.logging import logger
-from dipy.workflows.multi_io import IOIterator
-from dipy.workflows.workflow import Workflow
+
+from dipy_dl_reg.strict import StrictWorkflow, run_command, with_ending
 
 NIFTI = (".nii", ".nii.gz")
 PICTURES = (".png", ".pdf", ".svg", ".jpg")
 
 
-class _Planned(IOIterator):
-    """DIPY's rules for inputs and output names, without making folders yet."""
-
-    def create_directories(self):
-        """Make no folder: they come with the files."""
-
-
-class _StrictWorkflow(Workflow):
-    """A workflow that stops where DIPY's would go on."""
-
-    def plan(self, inputs, out_dir, outputs, *, others=()):
-        """Pair inputs with outputs by DIPY's rules, and check all before any work.
-
-        Parameters
-        ----------
-        inputs : sequence
-            For each input, a path, a pattern, or a list of them.
-        out_dir : str or Path
-            Folder of the outputs.
-        outputs : dict
-            File name of each output, by its parameter.
-        others : sequence of str, Path or None, optional
-            Further files that are read, and must not be written over.
-
-        Returns
-        -------
-        rows : list of tuple
-            For each run, the list of its inputs, and the dict of its outputs.
-
-        Raises
-        ------
-        OSError
-            If an input is missing, or an output exists or cannot be written.
-        ValueError
-            If inputs do not pair, or outputs collide.
-        """
-        if self._output_strategy not in ("absolute", "append", "prepend"):
-            raise ValueError(
-                "out_strat must be absolute, append or prepend, got "
-                f"{self._output_strategy!r}"
-            )
-        planned = _Planned(
-            output_strategy=self._output_strategy, mix_names=self._mix_names
-        )
-        planned.set_inputs(
-            *([i] if isinstance(i, (str, Path)) else list(i) for i in inputs)
-        )
-        counts = {len(i) for i in planned.inputs}
-        if len(counts - {1}) > 1:
-            raise ValueError(
-                "inputs must be as many on each side, or one on one side; got "
-                + " and ".join(str(len(i)) for i in planned.inputs)
-            )
-        planned.set_out_dir(out_dir or ".")
-        planned.set_out_fnames(*outputs.values())
-        planned.create_outputs()
-        self.flat_outputs = [path for row in planned.outputs for path in row]
-        self.last_generated_outputs = dict(zip(outputs, self.flat_outputs))
-        self._check_collisions([*planned.inputs, filter(None, others)])
-        self.manage_output_overwrite()
-        return [
-            ([Path(i) for i in given], dict(zip(outputs, map(Path, made))))
-            for *given, made in zip(*planned.inputs, planned.outputs)
-        ]
-
-    def _check_collisions(self, inputs):
-        """Raise if a file would be written twice, or over an input."""
-        made = [Path(path).resolve() for path in self.flat_outputs]
-        twice = {path for path in made if made.count(path) > 1}
-        if twice:
-            raise ValueError(
-                f"{len(made)} outputs share names ({sorted(twice)[0]}): add "
-                "--mix_names, or give each its own --out_* name"
-            )
-        given = {Path(path).resolve() for paths in inputs for path in paths}
-        for path in given.intersection(made):
-            raise ValueError(f"{path} is an input, and would be overwritten")
-
-    def manage_output_overwrite(self):
-        """Raise unless every output can be written.
-
-        Returns
-        -------
-        written : bool
-            True.
-
-        Raises
-        ------
-        FileExistsError
-            If outputs exist and `--force` was not given.
-        OSError
-            If an output cannot be written.
-        """
-        from dipy_dl_reg.files import check_writable
-
-        there = [str(path) for path in self.flat_outputs if Path(path).is_file()]
-        if there and not self._force_overwrite:
-            raise FileExistsError(
-                f"{', '.join(there)} already there: add --force to overwrite"
-            )
-        for path in self.flat_outputs:
-            check_writable(path, overwrite=self._force_overwrite)
-        return True
-
-
-class AlignDeepFlow(_StrictWorkflow):
+class AlignDeepFlow(StrictWorkflow):
     """`dipy_align_deep`: register files with `DeepRegistration`."""
 
     @classmethod
@@ -186,9 +79,11 @@ class AlignDeepFlow(_StrictWorkflow):
             What makes images alike: cc (local correlation), ssd (squared difference),
             ncc (global correlation) or mi (mutual information, for unlike contrasts).
         level_iters : variable int, optional
-            Steps at each level, the coarsest first.
+            Steps at each level, the coarsest first; 0 leaves it at the network's word.
         model : string, optional
-            Network to begin with: a name, auto, or None for no network.
+            Network to begin with: the file that dipy_train_deep wrote, the name of one
+            that comes with the package (voxelmorph-t1), or None. auto is the default
+            weights once there are any, and no network in this version.
         static_mask : string or Path, optional
             Where static counts: an image on static's grid, above 0 inside.
         moving_mask : string or Path, optional
@@ -221,17 +116,17 @@ class AlignDeepFlow(_StrictWorkflow):
         if prealign is not None and affine:
             raise ValueError("give either --prealign or --affine, not both")
         outputs = {
-            "out_warped": _with_ending(out_warped, NIFTI, "out_warped"),
-            "out_inv_static": _with_ending(out_inv_static, NIFTI, "out_inv_static"),
-            "out_field": _with_ending(out_field, NIFTI, "out_field"),
-            "out_mapping": _with_ending(out_mapping, (".npz",), "out_mapping"),
+            "out_warped": with_ending(out_warped, NIFTI, "out_warped"),
+            "out_inv_static": with_ending(out_inv_static, NIFTI, "out_inv_static"),
+            "out_field": with_ending(out_field, NIFTI, "out_field"),
+            "out_mapping": with_ending(out_mapping, (".npz",), "out_mapping"),
             "out_prealign": out_prealign,
         }
         if report:
             from dipy_dl_reg.picture import load_matplotlib
 
             load_matplotlib()
-            outputs["out_report"] = _with_ending(out_report, PICTURES, "out_report")
+            outputs["out_report"] = with_ending(out_report, PICTURES, "out_report")
         registration = DeepRegistration(
             metric, model=model, level_iters=level_iters, device=device
         )
@@ -256,7 +151,7 @@ class AlignDeepFlow(_StrictWorkflow):
                 logger.info(f"Saved {path}")
 
 
-class ApplyDeepFlow(_StrictWorkflow):
+class ApplyDeepFlow(StrictWorkflow):
     """`dipy_apply_deep`: carry images through a map that was saved."""
 
     @classmethod
@@ -316,7 +211,7 @@ class ApplyDeepFlow(_StrictWorkflow):
             raise ValueError(
                 f"interpolation must be linear or nearest, got {interpolation}"
             )
-        outputs = {"out_file": _with_ending(out_file, NIFTI, "out_file")}
+        outputs = {"out_file": with_ending(out_file, NIFTI, "out_file")}
         rows = self.plan(
             [mapping_file, image_files], out_dir, outputs, others=[reference, prealign]
         )
@@ -334,43 +229,14 @@ class ApplyDeepFlow(_StrictWorkflow):
             logger.info(f"Saved {files['out_file']}")
 
 
-def _with_ending(name, endings, parameter):
-    """`name`, if it ends as its format must."""
-    if not str(name).lower().endswith(endings):
-        raise ValueError(f"{parameter} must end in {' or '.join(endings)}, got {name}")
-    return name
-
-
 # Console ----------------------------------------------------------------------------
 
 
 def align_deep():
     """Run the command `dipy_align_deep`."""
-    _run(AlignDeepFlow())
+    run_command(AlignDeepFlow())
 
 
 def apply_deep():
     """Run the command `dipy_apply_deep`."""
-    _run(ApplyDeepFlow())
-
-
-def _run(flow):
-    """Run a workflow from the command line: one line for an error, and exit code 1."""
-    from dipy.workflows.flow_runner import run_flow
-
-    release = f"dipy_dl_reg {version('dipy_dl_reg')}"
-    warnings.formatwarning = _one_line
-    try:
-        run_flow(
-            flow, extra_args={"version": {"action": "version", "version": release}}
-        )
-    except KeyboardInterrupt:
-        sys.exit(f"{Path(sys.argv[0]).name}: interrupted")
-    except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        sys.exit(f"{Path(sys.argv[0]).name}: error: {text}")
-
-
-def _one_line(message, category, filename, lineno, line=None):
-    """A warning as a user of a command wants it."""
-    return f"WARNING: {' '.join(str(message).split())}\n"
+    run_command(ApplyDeepFlow())

@@ -24,14 +24,20 @@ PUBLIC = {
     "SSDMetric",
     "apply_mapping",
     "deep_registration",
+    "fit",
+    "list_models",
     "load_mapping",
+    "load_model",
+    "load_network",
+    "make_network",
     "read_dipy_mapping",
     "save_mapping",
+    "save_network",
     "transform_streamlines",
     "write_dipy_mapping",
 }
 HEAVY = ("torch", "dipy", "nibabel", "scipy", "numpy", "matplotlib")
-COMMANDS = ("dipy_align_deep", "dipy_apply_deep")
+COMMANDS = ("dipy_align_deep", "dipy_apply_deep", "dipy_train_deep")
 
 
 def loaded_after(code):
