@@ -10,13 +10,18 @@ from maps import affine, make_map, smooth_field
 import nibabel as nib
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.ndimage import gaussian_filter
 
 TOOLS = Path(__file__).parents[1] / "tools"
 sys.path.insert(0, str(TOOLS))
 
 import benchmark  # noqa: E402
 import benchmark_cases as cases  # noqa: E402
+import benchmark_measures as measures  # noqa: E402
+import benchmark_methods as methods  # noqa: E402
+import benchmark_plot  # noqa: E402
+import benchmark_record as record  # noqa: E402
+import benchmark_table as table  # noqa: E402
 
 ROW = {
     "spacing": 2.0,
@@ -57,91 +62,18 @@ def run_script(*words, **environment):
     )
 
 
-# --- measures
-
-
-def test_dice_is_that_of_sets(rng):
-    a, b = rng.integers(0, 6, size=(2, 8, 9, 7))
-    b[b == 3] = 0  # a label that vanishes counts 0
-    labels = [1, 2, 3, 5]
-    expected = []
-    for label in labels:
-        voxels = [set(map(tuple, np.argwhere(x == label))) for x in (a, b)]
-        expected.append(2 * len(voxels[0] & voxels[1]) / sum(map(len, voxels)))
-    values = cases.dice(a, b, labels)
-    np.testing.assert_allclose(values, expected, rtol=1e-12)
-    assert values[2] == 0 and values[0] > 0
-
-
-@pytest.mark.parametrize("dim", [2, 3])
-def test_jacobian_of_a_linear_map(dim, rng):
-    grid2world = affine([2.0, -1.5, 0.8][:dim], (0.3, -0.2, 0.5), [4.0, 5, 6][:dim])
-    matrix = np.eye(dim) + 0.3 * rng.normal(size=(dim, dim))
-    world = cases.to_world(np.moveaxis(np.indices((6, 7, 5)[:dim]), 0, -1), grid2world)
-    field = world @ (matrix - np.eye(dim)).T
-    np.testing.assert_allclose(
-        cases.jacobian(field, grid2world), np.linalg.det(matrix), atol=1e-10
-    )
-
-
-def test_a_fold_is_seen():
-    grid2world = np.diag([2.0, 2, 2, 1])
-    mapping = make_map((9, 9, 9), (9, 9, 9), static_grid2world=grid2world)
-    points = np.array([[8.0, 8, 8]])
-    whole = cases.regularity(mapping, grid2world, points)
-    assert whole["folds_percent"] == whole["folds_inverse_percent"] == 0
-    # One slice jumps 12 mm back: the determinant is 1 - 12 / 4 one slice before it,
-    # by central differences on voxels of 2 mm, and 1 elsewhere or above.
-    mapping.backward[:] = 0
-    mapping.backward[4, ..., 0] = -12
-    torn = cases.regularity(mapping, grid2world, points)
-    assert torn["minimum_jacobian"] == pytest.approx(-2)
-    assert torn["folds_percent"] == pytest.approx(100 / 9)
-    assert torn["folds_inverse_percent"] == 0
-
-
-def test_round_trip_of_fields_that_are_no_inverses(rng):
-    """The forward field undoes three quarters of a shift: a quarter is left."""
-    mapping = make_map((20, 20, 20), (20, 20, 20))
-    mapping.backward[:] = [2, -1, 2]
-    mapping.forward[:] = [-1.5, 0.75, -1.5]
-    trip = cases.round_trip(mapping, rng.uniform(6, 12, size=(30, 3)))
-    np.testing.assert_allclose(trip, 0.75, rtol=1e-5)
-
-
-def test_round_trip_is_looked_up_in_the_fields(rng):
-    grid2world = affine([2.0, -1.5, 2.5], (0.1, -0.2, 0.05), [5.0, -9, 3])
-    shape = (17, 20, 15)
-    mapping = make_map(
-        shape,
-        (19, 16, 22),
-        static_grid2world=grid2world,
-        moving_grid2world=affine([-1.8, 2.2, 1.6]),
-        prealign=affine([1.05, 0.95, 1.02], (0.05, 0.1, -0.05), [1.0, 2.0, 3.0]),
-        amplitude=4.0,
-    )
-    points = cases.to_world(rng.uniform(4, 10, size=(50, 3)), grid2world)
-
-    def at(field, world):
-        voxels = np.linalg.inv(grid2world) @ np.c_[world, np.ones(len(world))].T
-        parts = [map_coordinates(field[..., d], voxels[:3], order=1) for d in range(3)]
-        return np.stack(parts, axis=-1)
-
-    moved = points + at(mapping.backward, points)
-    expected = np.linalg.norm(moved + at(mapping.forward, moved) - points, axis=1)
-    trip = cases.round_trip(mapping, points)
-    np.testing.assert_allclose(trip, expected, atol=1e-4)
+# --- cases
 
 
 def test_resampled_image_is_the_same_in_the_world():
     """A linear image keeps its world values; grids of that spacing are left alone."""
     grid2world = affine([-1.0, 1.0, 1.2], (0.2, 0.1, 0.3), [30.0, -20, 7])
-    world = cases.to_world(np.moveaxis(np.indices((31, 24, 27)), 0, -1), grid2world)
+    world = measures.to_world(np.moveaxis(np.indices((31, 24, 27)), 0, -1), grid2world)
     weights = np.array([1.0, -2.0, 0.5])
     coarse, matrix = cases.resample(world @ weights, grid2world, 2.0)
     assert coarse.shape == (16, 12, 17)
     np.testing.assert_allclose(np.linalg.norm(matrix[:3, :3], axis=0), 2)
-    there = cases.to_world(np.moveaxis(np.indices(coarse.shape), 0, -1), matrix)
+    there = measures.to_world(np.moveaxis(np.indices(coarse.shape), 0, -1), matrix)
     middle = (slice(4, -4),) * 3
     np.testing.assert_allclose(coarse[middle], (there @ weights)[middle], atol=1e-3)
     same, matrix = cases.resample(coarse, matrix, 2.0)
@@ -181,6 +113,18 @@ def test_known_case_is_undone_by_its_field():
     assert known["squared_difference"] < 10
 
 
+def test_brightness_is_made_alike_for_the_squared_difference(rng):
+    """One image is brighter and has a voxel that is far brighter than the rest."""
+    image = rng.random((20, 20, 20)) * (rng.random((20, 20, 20)) > 0.3)
+    images = {"static": image, "moving": 7 * image, "prealign": np.eye(4)}
+    images["moving"][3, 4, 5] = 1000
+    same = methods.prepared("syn-ssd", images)
+    assert same["static"].min() == 0 and same["static"].max() == 1
+    same["moving"][3, 4, 5] = same["static"][3, 4, 5]
+    np.testing.assert_allclose(same["moving"], same["static"], atol=0.02)
+    assert methods.prepared("syn", images) is images
+
+
 # --- table and file
 
 
@@ -195,21 +139,21 @@ def test_ratio_and_medians():
             ("3<-4", "deep", 9, 0.9),
         ]
     ]
-    assert benchmark.with_ratio(rows[3], rows, "syn")["ratio"] == 0.2
-    assert benchmark.with_ratio(rows[4], rows, "syn")["ratio"] is None
-    syn, deep = benchmark.medians(rows, "syn")
+    assert table.with_ratio(rows[3], rows, "syn")["ratio"] == 0.2
+    assert table.with_ratio(rows[4], rows, "syn")["ratio"] is None
+    syn, deep = table.medians(rows, "syn")
     assert (syn["seconds"], syn["ratio"]) == (15, 1)
     assert (deep["seconds"], deep["dice"]) == (4, 0.65)
     assert deep["ratio"] == pytest.approx(0.15)
     assert "peak_mib" not in deep
-    line = benchmark.gain(rows, "syn")
+    line = table.gain(rows, "deep", "syn")
     assert "+0.0750 on average" in line and "+0.0500 at least; pairs: 2" in line
-    assert benchmark.gain(rows, "syn-short") is None
+    assert table.gain(rows, "deep", "syn-short") is None
 
 
 def test_table_lines_up():
     columns = ["pair", "method", "dice", "seconds", "peak_mib"]
-    head, line = (benchmark.table_line(row, columns) for row in (None, ROW))
+    head, line = (table.table_line(row, columns) for row in (None, ROW))
     assert line.split() == ["1<-2", "deep", "0.7000", "3.0", "-"]
     assert len(head) == len(line)
     assert head.index("Dice") + 4 == line.index("0.7000") + 6
@@ -222,7 +166,7 @@ def test_interrupted_run_is_continued(tmp_path, monkeypatch, capsys):
     results |= {"code": {"checksum": "a", "commit": "b"}, "rows": []}
     measured = []
 
-    def measure(method, case, threads):
+    def measure(method, case, setup):
         if len(measured) == 3:
             raise KeyboardInterrupt
         measured.append((case, method))
@@ -230,34 +174,70 @@ def test_interrupted_run_is_continued(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(benchmark, "measure", measure)
     list_of_cases = [(2.0, name, name.upper) for name in ("1<-2a", "2<-1a")]
-    arguments = list_of_cases, ["syn", "deep"], 1, results, path
+    arguments = list_of_cases, ["syn", "deep"], 1, results, path, methods.Setup(1)
     with pytest.raises(KeyboardInterrupt):
         benchmark.run(*arguments)
     kept = json.loads(path.read_text())
     assert len(kept["rows"]) == 3
 
     now = results | {"code": {"checksum": "a", "commit": "another"}}
-    now["rows"] = benchmark.earlier_results(path, now)
+    now["rows"] = record.earlier_results(path, now)
     capsys.readouterr()
     measured.clear()
-    benchmark.run(*arguments[:3], now, path)
+    benchmark.run(*arguments[:3], now, *arguments[4:])
     assert measured == [("2<-1A", "deep")]
     assert len(json.loads(path.read_text())["rows"]) == 4
     assert capsys.readouterr().out.count("0.5000") == 4 + 2  # and two medians
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
+def test_what_failed_is_tried_again(tmp_path):
+    path = tmp_path / "results.json"
+    now = {"machine": {}, "versions": {}, "settings": {}, "code": {"checksum": "a"}}
+    failed = {key: ROW[key] for key in table.KEY}
+    failed |= {"method": "ants", "failed": "no memory"}
+    then = now | {"rivals": {"ants": "1"}, "rows": [ROW, failed]}
+    record.write_json(path, then)
+    assert json.loads(path.read_text()) == then
+    assert record.earlier_results(path, now | {"rivals": {"greedy": "2"}}) == [ROW]
+    with pytest.raises(ValueError, match="measured with 1, and this is 3"):
+        record.earlier_results(path, now | {"rivals": {"ants": "3"}})
+
+
+def test_what_failed_is_in_no_table(monkeypatch, capsys, tmp_path):
+    answers = {"deep": {"seconds": 2.0, "dice": 0.5}, "ants": {"failed": "no memory"}}
+    monkeypatch.setattr(benchmark, "measure", lambda method, *_: answers[method])
+    results = {"rows": []}
+    path = tmp_path / "results.json"
+    case = (2.0, "1<-2", lambda: "case")
+    benchmark.run([case], list(answers), 1, results, path, methods.Setup(1))
+    words = capsys.readouterr().out
+    assert "ants failed: no memory" in words and "median of 1" in words
+    assert words.count("ants") == 1 and "Dice, deep less" not in words
+    assert [row["method"] for row in json.loads(path.read_text())["rows"]] == [*answers]
+
+
+def test_pictures(tmp_path):
+    rows = [
+        ROW | {"method": name, "seconds": 1.0 + n, "sd_log_jacobian": 0.1 * n}
+        for n, name in enumerate(["deep", "syn"])
+    ]
+    benchmark_plot.draw([*rows, {"method": "ants", "failed": "x"}], "2 mm", tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"2_mm_time.png", "2_mm_regularity.png"}
+
+
 def test_other_results_are_not_continued(tmp_path):
     path = tmp_path / "results.json"
     now = {"machine": {"cpu": "x"}, "versions": {}, "settings": {}, "rows": [ROW]}
     now["code"] = {"checksum": "a"}
-    benchmark.write_json(path, now)
-    assert benchmark.earlier_results(path, now) == [ROW]
+    record.write_json(path, now)
+    assert record.earlier_results(path, now) == [ROW]
     with pytest.raises(ValueError, match="measured with .*'x'.* and this is .*'y'"):
-        benchmark.earlier_results(path, now | {"machine": {"cpu": "y"}})
+        record.earlier_results(path, now | {"machine": {"cpu": "y"}})
     path.write_text("[]")
     with pytest.raises(ValueError, match="no result of this script"):
-        benchmark.earlier_results(path, now)
+        record.earlier_results(path, now)
 
 
 # --- command
@@ -278,6 +258,8 @@ def test_help():
         (["--quick", "--threads", "0"], "must be 1 or more"),
         (["--quick", "--output", "nowhere/x.json"], "there is no folder"),
         (["--quick", "--output", __file__], "exists; --resume"),
+        (["--quick", "--python", f"nothing={__file__}"], "wanted NAME=PATH"),
+        (["--quick", "--python", "greedy=nowhere"], "got greedy=nowhere"),
         (["--data", ".", "--output", "x.json", "--pairs", "1"], "STATIC:MOVING, got 1"),
     ],
 )
@@ -303,5 +285,7 @@ def test_whole_run(brains, tmp_path):
     assert list(rows) == ["syn-short", "deep"]
     # The affines alone align the two.
     assert rows["syn-short"]["dice"] == pytest.approx(1)
+    assert rows["syn-short"]["hd95"] == 0
+    assert rows["syn-short"]["dice_of"] == {"1": 1.0, "2": 1.0}
     assert 0 < rows["deep"]["dice"] <= 1 and rows["deep"]["minimum_jacobian"] > 0
     assert "1<-2" in done.stdout and "median of 1" in done.stdout

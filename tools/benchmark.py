@@ -1,7 +1,10 @@
-"""Measure DeepRegistration against DIPY's SyN: accuracy, regularity, time, memory.
+r"""Measure DeepRegistration against SyN and its rivals: accuracy, regularity, time.
 
     .venv-py3.X/bin/python tools/benchmark.py --quick
     .venv-py3.X/bin/python tools/benchmark.py --data FOLDER --output FILE.json
+    .venv-py3.X/bin/python tools/benchmark.py --data FOLDER --output FILE.json \
+        --methods deep syn ants greedy --python ants=PYTHON1 --python greedy=PYTHON2 \
+        --plot PICTURES
 
 `--quick` needs no data and takes under a minute: bundled images, deformed by known
 fields, and the error in mm. (Some of the squared difference, SSD, is interpolation: the
@@ -13,13 +16,24 @@ matrix from MNI world to its world (mm). SyN takes up to a minute a pair at 2 mm
 many at 1 mm; every row is printed and kept as soon as it is measured, and --resume
 goes on after an interruption.
 
+Rivals run where a Python has them, this one or one of their own: `--python NAME=PATH`.
+In it are, beside numpy and nibabel, for `ants` antspyx; for `greedy` picsl-greedy; for
+`elastix` itk-elastix; for `fireants` fireants; for `syntx` syntx (5.1.0: later ones
+need what PyPI lacks) and antspyx. One that cannot run is named and left out; one that
+fails on a pair has a row that says so. FireANTs and syntx run on the CPU. What each
+one's seconds hold is told in its adapter, tools/rivals/run_NAME.py. They register in
+3D only.
+
 How it is measured: every method gets the same images, affine prealign and number of
 threads; the methods take turns; images are in memory and only the registration is
 timed. Images are brought to the spacing wanted, labels stay as they are and are warped
-through the returned map, to the nearest neighbour. Dice is the mean over the labels
-present in both subjects; one that vanishes counts 0. J is the Jacobian determinant on
-the static grid by central differences, of the map from static to moving ("inverse": of
-its inverse); the round trip goes there and back from points in the static labels.
+through the returned map, or by the rival's own tool, to the nearest neighbour. Dice and
+the 95 % Hausdorff distance (HD95) are means over the labels present in both subjects;
+one that vanishes has a Dice of 0 and is as far as the image is long. J is the Jacobian
+determinant on the static grid by central differences, of the map from static to moving
+without its affine ("inverse": of its inverse); NDV is the volume that it folds, between
+voxels too; the round trip goes there and back from points in the static labels. The
+output keeps Dice and HD95 of every label.
 """
 
 import os
@@ -29,225 +43,35 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import argparse
-from datetime import datetime
 from functools import partial
-import hashlib
-from importlib.metadata import version
 from importlib.util import find_spec
 import json
 from pathlib import Path
-import platform
-import subprocess
 import sys
-import time
 
 from benchmark_cases import (
-    Memory,
     bundled_slice,
     bundled_template,
     files_of,
     labelled_case,
-    regularity,
 )
-import numpy as np
+from benchmark_methods import COMPARED, METHODS, NETWORK, SYN, Setup, measure, warm_up
+from benchmark_plot import draw
+from benchmark_record import describe, earlier_results, write_json
+from benchmark_rivals import MODULES, present
+from benchmark_table import (
+    COLUMNS,
+    KEY,
+    KNOWN_FIELD,
+    LABELLED,
+    gain,
+    key_of,
+    medians,
+    table_line,
+    with_ratio,
+)
 
-# DIPY's OpenMP reads the number of threads as it loads, so DIPY, torch and the package
-# are imported in functions, after --threads is known.
-
-ROOT = Path(__file__).resolve().parents[1]
-SYN_ITERS = {"syn": [100, 100, 25], "syn-short": [10, 10, 5]}
-SYN_CALL = "SymmetricDiffeomorphicRegistration(CCMetric(dim), level_iters={})"
-METHODS = {name: SYN_CALL.format(iters) for name, iters in SYN_ITERS.items()}
-METHODS["deep"] = "DeepRegistration()"
 PAIRS = ["1000:1001", "1006:1012", "1107:1122", "1001:1000", "1012:1006", "1122:1107"]
-
-# What a row holds: its heading and format in the table.
-COLUMNS = {
-    "pair": ("static<-moving", "s"),
-    "method": ("method", "s"),
-    "dice": ("Dice", ".4f"),
-    "field_before": ("before mm", ".3f"),
-    "field_rms": ("error mm", ".3f"),
-    "field_max": ("max mm", ".2f"),
-    "squared_difference": ("SSD left %", ".2f"),
-    "seconds": ("seconds", ".1f"),
-    "ratio": ("x SyN", ".3f"),
-    "minimum_jacobian": ("least J", ".3f"),
-    "minimum_jacobian_inverse": ("inverse", ".3f"),
-    "folds_percent": ("folds %", ".4f"),
-    "folds_inverse_percent": ("inverse", ".4f"),
-    "sd_log_jacobian": ("SD log J", ".3f"),
-    "round_trip_mean": ("trip mm", ".4f"),
-    "round_trip_max": ("max mm", ".3f"),
-    "peak_mib": ("peak MiB", ".0f"),
-}
-KNOWN_FIELD = {"field_before", "field_rms", "field_max", "squared_difference"}
-KEY = ("spacing", "repeat", "pair", "method")
-
-
-def register(method, images, threads):
-    """Map of one method, in the words that a user would write."""
-    if method == "deep":
-        from dipy_dl_reg import DeepRegistration
-
-        return DeepRegistration(progress=False).optimize(**images, num_threads=threads)
-    from dipy.align.imwarp import SymmetricDiffeomorphicRegistration
-    from dipy.align.metrics import CCMetric
-
-    metric = CCMetric(images["static"].ndim)
-    return SymmetricDiffeomorphicRegistration(
-        metric, level_iters=SYN_ITERS[method]
-    ).optimize(**images)
-
-
-def measure(method, case, threads):
-    """Everything about one registration but its name."""
-    memory = Memory()
-    start = time.perf_counter()
-    mapping = register(method, case.images, threads)
-    seconds = time.perf_counter() - start
-    row = {"seconds": seconds, "peak_mib": memory.peak_mib()}
-    row["measured"] = datetime.now().isoformat(timespec="seconds")
-    row |= case.judge(mapping)
-    return row | regularity(mapping, case.images["static_grid2world"], case.points)
-
-
-def warm_up(methods, threads):
-    """Seconds of each method's first call, on tiny images: libraries load and start."""
-    x = np.stack(np.meshgrid(*[np.linspace(-1, 1, 40)] * 3))
-    images = {"static": np.exp(-6 * (x**2).sum(0))}
-    images["moving"] = np.roll(images["static"], 1, axis=0)
-    seconds = {}
-    for method in methods:
-        start = time.perf_counter()
-        register(method, images, threads)
-        seconds[method] = time.perf_counter() - start
-    return seconds
-
-
-def key_of(row):
-    return tuple(row[name] for name in KEY)
-
-
-def with_ratio(row, rows, syn):
-    """The row, with its seconds over those of `syn` on the same pair in one turn."""
-    key = (*key_of(row)[:-1], syn)
-    peer = next((r["seconds"] for r in rows if key_of(r) == key), None)
-    return row | {"ratio": row["seconds"] / peer if peer else None}
-
-
-def medians(rows, syn):
-    """One row per method: the median of each number over pairs and repeats."""
-    result = []
-    for method in dict.fromkeys(row["method"] for row in rows):
-        of_method = [with_ratio(r, rows, syn) for r in rows if r["method"] == method]
-        middle = {"pair": f"median of {len(of_method)}", "method": method}
-        for name in set(COLUMNS) - set(middle):
-            values = [r[name] for r in of_method if r.get(name) is not None]
-            middle |= {name: float(np.median(values))} if values else {}
-        result.append(middle)
-    return result
-
-
-def table_line(row, columns):
-    """One line of the table: the headings for row None, a dash for what is missing."""
-    cells = []
-    for name in columns:
-        title, form = COLUMNS[name]
-        wide = 18 if name == "pair" else max(len(title), 9)
-        value = title if row is None else row.get(name)
-        text = "-" if value is None else value
-        if not isinstance(text, str):
-            text = format(text, form)
-        cells.append(text.ljust(wide) if form == "s" else text.rjust(wide))
-    return " ".join(cells).rstrip()
-
-
-def gain(rows, other):
-    """A line on the paired differences in Dice of deep from another method."""
-    pairs = {}
-    for row in (r for r in rows if "dice" in r):
-        pairs.setdefault(row["pair"], {})[row["method"]] = row["dice"]
-    pairs = [pair for pair in pairs.values() if {"deep", other} <= set(pair)]
-    if not pairs:
-        return None
-    change = np.array([pair["deep"] - pair[other] for pair in pairs])
-    draws = np.random.default_rng(0).choice(change, size=(10_000, len(change)))
-    low, high = np.percentile(draws.mean(axis=1), [2.5, 97.5])
-    return (
-        f"Dice, deep less {other}: {change.mean():+.4f} on average (95 % interval "
-        f"{low:+.4f} to {high:+.4f}), {change.min():+.4f} at least; pairs: {len(pairs)}"
-    )
-
-
-def write_json(path, results):
-    """All or nothing: an interruption leaves the file as it was."""
-    if path is None:
-        return
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(json.dumps(results, indent=1) + "\n")
-    os.replace(temporary, path)
-
-
-def git_commit():
-    words = ["git", "describe", "--always", "--dirty"]
-    try:
-        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-    except OSError:
-        return None
-    return done.stdout.strip() or None
-
-
-def checksum(folder):
-    """Of the code that is measured: a commit elsewhere does not change it."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def describe(threads):
-    """The machine, the versions, and how the methods were called."""
-    import torch
-
-    cpu = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((x.split(": ")[1] for x in lines if x.startswith("model name")), cpu)
-    names = ("dipy_dl_reg", "dipy", "torch", "numpy", "scipy")
-    return {
-        "machine": {
-            "cpu": cpu,
-            "cores": os.cpu_count(),
-            "threads": threads,
-            "cuda": torch.cuda.is_available() and torch.cuda.get_device_name(),
-            "system": platform.system(),
-        },
-        "versions": {name: version(name) for name in names}
-        | {"python": platform.python_version()},
-        "code": {"commit": git_commit(), "checksum": checksum(ROOT / "dipy_dl_reg")},
-        "settings": {
-            "methods": METHODS,
-            "OMP_WAIT_POLICY": os.environ["OMP_WAIT_POLICY"],
-        },
-    }
-
-
-def earlier_results(path, now):
-    """Rows of an interrupted run, measured as this one is; else a ValueError."""
-    try:
-        then = json.loads(path.read_text())
-        pairs = [(then[k], now[k]) for k in ("machine", "versions", "settings")]
-        pairs.append((then["code"]["checksum"], now["code"]["checksum"]))
-        rows = {key_of(row): row for row in then["rows"]}
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"--resume: {path} is no result of this script.") from error
-    for before, after in pairs:
-        if before != after:
-            raise ValueError(
-                f"--resume: {path} was measured with {before}, and this is {after}."
-            )
-    return list(rows.values())
 
 
 def cases_of(arguments):
@@ -265,30 +89,38 @@ def cases_of(arguments):
             yield spacing, pair.replace(":", "<-"), load
 
 
-def run(cases, methods, repeats, results, output):
+def run(cases, methods, repeats, results, output, setup, pictures=None):
     """Measure what is not there yet; print and keep every row at once."""
     for spacing in dict.fromkeys(spacing for spacing, _, _ in cases):
         here = [case[1:] for case in cases if case[0] == spacing]
-        hidden = {"dice"} if spacing is None else KNOWN_FIELD
+        hidden = LABELLED if spacing is None else KNOWN_FIELD
         columns = [name for name in COLUMNS if name not in hidden]
-        syn = next((name for name in SYN_ITERS if name in methods), "syn")
+        syn = next((name for name in SYN if name in methods), "syn")
         title = "Known fields" if spacing is None else f"{spacing:g} mm"
         print(f"\n{title} (x SyN: seconds over those of {syn})")
         print(table_line(None, columns))
         rows = []
         for repeat in range(repeats):
             for name, load in here:
-                for row in rows_of(spacing, repeat, name, load, methods, results):
+                for row in rows_of(
+                    spacing, repeat, name, load, methods, results, setup
+                ):
                     write_json(output, results)
+                    if "failed" in row:
+                        print(f"{name:18} {row['method']} failed: {row['failed']}")
+                        continue
                     rows.append(row)
                     print(table_line(with_ratio(row, rows, syn), columns), flush=True)
         for row in medians(rows, syn):
             print(table_line(row, columns))
-        for line in filter(None, (gain(rows, name) for name in SYN_ITERS)):
+        first = next((name for name in COMPARED if name in methods), None)
+        for line in filter(None, (gain(rows, first, name) for name in methods)):
             print(line)
+        if pictures:
+            draw(rows, title, pictures)
 
 
-def rows_of(spacing, repeat, name, load, methods, results):
+def rows_of(spacing, repeat, name, load, methods, results, setup):
     """Each method's row on one case: the one there is, or a new one, also kept."""
     done = {key_of(row): row for row in results["rows"]}
     case = None
@@ -296,9 +128,9 @@ def rows_of(spacing, repeat, name, load, methods, results):
         key = (spacing, repeat, name, method)
         if key not in done:
             case = case or load()
-            measured = measure(method, case, results["machine"]["threads"])
-            results["rows"].append(dict(zip(KEY, key)) | measured)
-            yield results["rows"][-1]
+            row = dict(zip(KEY, key)) | measure(method, case, setup)
+            results["rows"].append(row)
+            yield row
         else:
             yield done[key]
 
@@ -317,9 +149,15 @@ def parse(words=None):
     add("--pairs", nargs="+", default=PAIRS, metavar="STATIC:MOVING", help=text)
     add("--spacing", nargs="+", type=float, default=[2], help="mm; default: 2")
     text = "; ".join(f"{name} is {call}" for name, call in METHODS.items())
-    add("--methods", nargs="+", choices=METHODS, default=list(METHODS), help=text)
+    usual = ["syn", "syn-short", "deep"]
+    add("--methods", nargs="+", choices=METHODS, default=usual, help=text)
+    add("--model", type=Path, help="a trained network's file, for the network methods")
     add("--repeats", type=int, default=1, help="times all is measured; default: 1")
-    text = "of torch and of DIPY; default: all processors (%(default)s)"
+    text = "of every method; default: all processors (%(default)s)"
+    text = f"the Python that has a rival: NAME is one of {', '.join(MODULES)}"
+    add("--python", action="append", default=[], metavar="NAME=PATH", help=text)
+    text = "draw accuracy against time and against regularity into this folder"
+    add("--plot", type=Path, metavar="FOLDER", help=text)
     add("--threads", type=int, default=os.cpu_count(), help=text)
     add("--output", type=Path, help="JSON file for results, machine and versions")
     add("--resume", action="store_true", help="go on with the run that OUTPUT holds")
@@ -341,6 +179,13 @@ def problem_of(arguments):
         return f"--output: there is no folder {output.absolute().parent}."
     if output and output.exists() and not arguments.resume:
         return f"--output: {output} exists; --resume goes on with it."
+    for word in arguments.python:
+        program, _, path = word.partition("=")
+        if program not in MODULES or not Path(path).is_file():
+            return f"--python: wanted NAME=PATH, NAME of {list(MODULES)}, got {word}."
+    if not (arguments.model and arguments.model.is_file()):
+        if arguments.model or set(arguments.methods) & set(NETWORK):
+            return f"--model: a network's file is needed, got {arguments.model}."
     if arguments.quick:
         return None
     if not (arguments.data and output):
@@ -364,19 +209,24 @@ def main(words=None):
     from dipy.utils.logging import logger
 
     logger.setLevel("WARNING")  # SyN tells of every level
-    results = describe(arguments.threads) | {"rows": []}
+    pythons = dict(word.split("=", 1) for word in arguments.python)
+    setup = Setup(arguments.threads, arguments.model, pythons)
+    methods, rivals = present(arguments.methods, pythons)
+    results = describe(arguments.threads, arguments.model, rivals) | {"rows": []}
     if arguments.resume:
         try:
             results["rows"] = earlier_results(arguments.output, results)
         except ValueError as error:
             sys.exit(str(error))
-    results["warm_up_seconds"] = warm_up(arguments.methods, arguments.threads)
-    print(json.dumps({k: results[k] for k in ("machine", "versions", "code")}))
+    results["warm_up_seconds"] = warm_up(methods, setup)
+    told = ("machine", "versions", "rivals", "code")
+    print(json.dumps({k: results[k] for k in told}))
     print("First calls, on tiny images: ", end="")
     print(*(f"{k} {v:.1f} s" for k, v in results["warm_up_seconds"].items()), sep=", ")
     try:
         cases = list(cases_of(arguments))
-        run(cases, arguments.methods, arguments.repeats, results, arguments.output)
+        wanted = (methods, arguments.repeats, results, arguments.output)
+        run(cases, *wanted, setup, arguments.plot)
     except KeyboardInterrupt:
         kept = f"; {arguments.output} keeps the rows above" if arguments.output else ""
         sys.exit(f"\nInterrupted{kept}.")

@@ -1,17 +1,15 @@
-"""What tools/benchmark.py registers, and what it measures in the map.
+"""What tools/benchmark.py registers.
 
 A case is two images, the arguments of `optimize`, with points and a judge of its own:
 labelled brains from a folder, or a bundled image deformed by a known field.
 """
 
 from collections.abc import Callable
-import ctypes
 from functools import partial
-import gc
 import json
-from pathlib import Path
 from typing import NamedTuple
 
+from benchmark_measures import dice, hausdorff95, to_world
 import nibabel as nib
 import numpy as np
 from scipy.ndimage import affine_transform, gaussian_filter, map_coordinates
@@ -20,11 +18,16 @@ from scipy.ndimage import affine_transform, gaussian_filter, map_coordinates
 
 
 class Case(NamedTuple):
-    """Two images to register and how to judge the map: world points, a function."""
+    """Two images to register and how to judge the map: world points, a function.
+
+    `judge` takes the map and, from programs with maps of their own, the moving labels
+    as they warped them. `labels` are "static", "moving", and their "..._grid2world".
+    """
 
     images: dict  # the arguments of optimize
     points: np.ndarray
     judge: Callable
+    labels: dict | None = None
 
 
 def resample(image, grid2world, spacing):
@@ -39,11 +42,6 @@ def resample(image, grid2world, spacing):
     return coarse, grid2world @ np.diag([*scale, 1])
 
 
-def to_world(voxels, grid2world):
-    dim = voxels.shape[-1]
-    return voxels @ grid2world[:dim, :dim].T + grid2world[:dim, dim]
-
-
 def files_of(folder, subject):
     return [folder / f"subject_{subject}_{kind}.nii.gz" for kind in ("t1", "labels")]
 
@@ -53,17 +51,18 @@ def labelled_case(folder, spacing, pair):
     affines = json.loads((folder / "affines_mni.json").read_text())
     to_subject = [np.array(affines[f"subject_{name}"]) for name in pair.split(":")]
     images = {"prealign": to_subject[1] @ np.linalg.inv(to_subject[0])}
-    labels, matrices = [], []
+    labels = {}
     for role, name in zip(("static", "moving"), pair.split(":")):
         t1, label_map = map(nib.load, files_of(folder, name))
         images[role], images[f"{role}_grid2world"] = resample(
             t1.get_fdata(dtype=np.float32), t1.affine, spacing
         )
-        labels.append(np.asarray(label_map.dataobj).astype(np.int32))
-        matrices.append(label_map.affine)
+        labels[role] = np.asarray(label_map.dataobj).astype(np.int32)
+        labels[f"{role}_grid2world"] = label_map.affine
     # Every 997th voxel, a prime, meets all rows and slices.
-    points = to_world(np.argwhere(labels[0] > 0)[::997], matrices[0])
-    return Case(images, points, partial(judge_by_labels, *labels, *matrices))
+    voxels = np.argwhere(labels["static"] > 0)[::997]
+    points = to_world(voxels, labels["static_grid2world"])
+    return Case(images, points, partial(judge_by_labels, labels), labels)
 
 
 def known_case(image, grid2world, field, coarser=1):
@@ -111,29 +110,35 @@ def bundled_template():
     return known_case(nifti.get_fdata(), nifti.affine, field, coarser=2)
 
 
-def dice(a, b, labels):
-    """Dice of each label, 0 where one of the two has none of it."""
-    labels = np.asarray(labels)
-    bins = labels.max() + 1
-    counts = [np.bincount(x.ravel(), minlength=bins)[labels] for x in (a, b)]
-    both = np.bincount(a[a == b].ravel(), minlength=bins)[labels]
-    return 2 * both / np.maximum(sum(counts), 1)
+def judge_by_labels(labels, mapping, warped=None):
+    """Dice and surface distance over the labels of both, moving's through the map."""
+    static, matrix = labels["static"], labels["static_grid2world"]
+    if warped is None:
+        warped = warped_labels(labels, mapping)
+    common = np.intersect1d(static, labels["moving"])
+    common = common[common > 0]
+    row = {}
+    for name, values in (
+        ("dice", dice(static, warped, common)),
+        ("hd95", hausdorff95(static, warped, common, matrix)),
+    ):
+        row[name] = float(values.mean())
+        row[f"{name}_of"] = {int(k): round(float(v), 4) for k, v in zip(common, values)}
+    return row
 
 
-def judge_by_labels(static, moving, static_grid2world, moving_grid2world, mapping):
-    """Mean Dice over the labels of both subjects, moving's through the map."""
-    warped = mapping.transform(
-        moving,
+def warped_labels(labels, mapping):
+    """Moving labels on the static labels' grid, nearest neighbour, through the map."""
+    return mapping.transform(
+        labels["moving"],
         interpolation="nearest",
-        image_world2grid=np.linalg.inv(moving_grid2world),
-        out_shape=static.shape,
-        out_grid2world=static_grid2world,
+        image_world2grid=np.linalg.inv(labels["moving_grid2world"]),
+        out_shape=labels["static"].shape,
+        out_grid2world=labels["static_grid2world"],
     )
-    common = np.intersect1d(static, moving)
-    return {"dice": float(dice(static, warped, common[common > 0]).mean())}
 
 
-def judge_by_field(static, moving, field, inside, mapping):
+def judge_by_field(static, moving, field, inside, mapping, warped=None):
     """Distance to the known field in mm inside the object; squares left in percent."""
     error = np.linalg.norm(np.asarray(mapping.backward) - field, axis=-1)[inside]
     left = np.square(static - mapping.transform(moving)).sum()
@@ -144,57 +149,3 @@ def judge_by_field(static, moving, field, inside, mapping):
         "field_max": float(error.max()),
         "squared_difference": float(100 * left / np.square(static - moving).sum()),
     }
-
-
-def jacobian(field, grid2world):
-    """Jacobian determinant of x + field(x), field in mm, by central differences."""
-    dim = field.shape[-1]
-    field = np.asarray(field, dtype=float)
-    per_voxel = np.stack(np.gradient(field, axis=tuple(range(dim))), axis=-1)
-    return np.linalg.det(
-        per_voxel @ np.linalg.inv(grid2world[:dim, :dim]) + np.eye(dim)
-    )
-
-
-def round_trip(mapping, points):
-    """How far points (world, mm) end from where they began, there and back."""
-    back = mapping.transform_points_inverse(mapping.transform_points(points))
-    return np.linalg.norm(back - points, axis=1)
-
-
-def regularity(mapping, grid2world, points):
-    """Jacobian determinants of both fields, and the round trip in mm."""
-    to_moving = jacobian(mapping.backward, grid2world)
-    to_static = jacobian(mapping.forward, grid2world)
-    trip = round_trip(mapping, points)
-    return {
-        "minimum_jacobian": float(to_moving.min()),
-        "minimum_jacobian_inverse": float(to_static.min()),
-        "folds_percent": float(100 * (to_moving <= 0).mean()),
-        "folds_inverse_percent": float(100 * (to_static <= 0).mean()),
-        "sd_log_jacobian": float(np.log(to_moving.clip(1e-3)).std()),
-        "round_trip_mean": float(trip.mean()),
-        "round_trip_max": float(trip.max()),
-    }
-
-
-class Memory:
-    """Peak resident memory over what was resident before; Linux only, else None."""
-
-    def __init__(self):
-        gc.collect()
-        try:
-            # What was freed before must not hide what is used now.
-            ctypes.CDLL(None).malloc_trim(0)
-            Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-            self.before = self._kib("VmRSS")
-        except (AttributeError, OSError):
-            self.before = None
-
-    def _kib(self, name):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith(name)).split()[1])
-
-    def peak_mib(self):
-        """MiB since this object was made; ask before anything else is allocated."""
-        return self.before and (self._kib("VmHWM") - self.before) / 1024

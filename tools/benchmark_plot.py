@@ -1,0 +1,45 @@
+"""Pictures of tools/benchmark.py's rows: accuracy against time and regularity."""
+
+import numpy as np
+
+#: What is on the horizontal axis: its words, its scale, the end of the file's name.
+AGAINST = {
+    "seconds": ("seconds", "log", "time"),
+    "sd_log_jacobian": ("standard deviation of log J", "linear", "regularity"),
+}
+#: What is on the vertical one: Dice, or where fields are known the error.
+ACCURACY = {"dice": "Dice", "field_rms": "error of the known field, mm"}
+
+
+def draw(rows, title, folder):
+    """Two PNG files in the folder: each method's median and, faint, its rows."""
+    from matplotlib.figure import Figure
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for y, y_words in ACCURACY.items():
+        here = [row for row in rows if y in row]
+        for x, (x_words, scale, name) in AGAINST.items() if here else ():
+            figure = Figure(figsize=(7, 5), layout="constrained")
+            axes = figure.subplots()
+            axes.set(xscale=scale, xlabel=x_words, ylabel=y_words, title=title)
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter("{x:g}")
+            points(axes, here, x, y)
+            words = title.lower().replace(" ", "_")
+            figure.savefig(folder / f"{words}_{name}.png", dpi=150)
+
+
+def points(axes, rows, x, y):
+    """A colour per method, the same in every picture of one run."""
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    for number, method in enumerate(methods):
+        at = np.array([[row[x], row[y]] for row in rows if row["method"] == method])
+        style = {"color": f"C{number % 10}", "marker": "os^Dv"[number // 10 % 5]}
+        axes.scatter(*at.T, s=14, alpha=0.25, linewidths=0, **style)
+        middle = np.median(at, axis=0)
+        axes.scatter(*middle, s=60, edgecolors="black", label=method, zorder=3, **style)
+        axes.annotate(
+            method, middle, xytext=(6, 4), textcoords="offset points", fontsize="small"
+        )
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
