@@ -80,6 +80,24 @@ def upsample(x, like):
     return F.interpolate(x, size=like.shape[2:], mode="nearest")
 
 
+class _Total(torch.autograd.Function):
+    """Sum over all processes; so is its gradient, every process having a loss.
+
+    Torch's own differentiable sum holds on to the processes' group: its threads then
+    outlive the group, and one that still lets go of a tensor as Python ends aborts.
+    """
+
+    @staticmethod
+    def forward(ctx, x):
+        total = x.contiguous().clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return _Total.forward(ctx, gradient)
+
+
 class BatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch normalisation over all processes of a distributed training.
 
@@ -110,16 +128,14 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
         return self._together(x)
 
     def _together(self, x):
-        from torch.distributed.nn.functional import all_reduce
-
         # Under autocast x comes in half precision, which cannot count.
         x = x.to(self.weight.dtype)
         axes = [0, *range(2, x.ndim)]
         count = x.new_tensor(x.numel() / x.shape[1])
-        total = all_reduce(torch.cat([x.sum(axes), count[None]]))
+        total = _Total.apply(torch.cat([x.sum(axes), count[None]]))
         count = total[-1]
         mean = (total[:-1] / count).view(1, -1, *[1] * (x.ndim - 2))
-        variance = all_reduce((x - mean).square().sum(axes)) / count
+        variance = _Total.apply((x - mean).square().sum(axes)) / count
         with torch.no_grad():
             self.num_batches_tracked += 1
             unbiased = variance * count / (count - 1).clamp_min(1)

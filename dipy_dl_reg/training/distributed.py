@@ -5,6 +5,7 @@ processes with batches of b do what one does with batches of W b.
 """
 
 import atexit
+from importlib import import_module
 import os
 from typing import NamedTuple
 
@@ -115,14 +116,20 @@ def join(device):
         return Group(0, 1, device)
     started = "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1
     if started and not distributed.is_initialized():
+        # Torch imports it sooner or later; imported after the group begins, it holds on
+        # to the group, whose threads then outlive it (see leave).
+        import_module("torch.distributed.nn.functional")
         backend = "nccl" if device.type == "cuda" else "gloo"
         distributed.init_process_group(backend)
-        atexit.register(_leave)
+        atexit.register(leave)
     if not distributed.is_initialized():
         return Group(0, 1, device)
     return Group(distributed.get_rank(), distributed.get_world_size(), device)
 
 
-def _leave():
+def leave():
+    """End the group, if there is one; done at exit for one that `join` began."""
+    # Its threads end with it: one still at work as Python ends, letting go of a tensor,
+    # would abort the process.
     if distributed.is_initialized():
         distributed.destroy_process_group()

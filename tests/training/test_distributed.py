@@ -11,7 +11,7 @@ import torch
 
 from dipy_dl_reg.networks.checkpoint import load_network, read_arrays
 from dipy_dl_reg.training.augment import Augment
-from dipy_dl_reg.training.distributed import join
+from dipy_dl_reg.training.distributed import join, leave
 from dipy_dl_reg.training.fit import fit
 
 SCRIPT = """
@@ -30,6 +30,9 @@ for name in sys.argv[2:]:
     mixed = fit(small(name), ellipses(4), mixed_precision=True, **MIXED, batch_size=2)
     result = [list(history), network.state_dict(), mixed.rows]
     torch.save(result, f"{folder}/{name}.{rank}.pt")
+leave()
+tasks = Path("/proc/self/task").glob("*/comm")  # none, but on Linux
+assert not [x for x in tasks if "gloo" in x.read_text()], "threads outlive the group"
 """
 OPTIONS = {
     "augment": Augment(), "validate_every": 3, "learning_rate": 1e-3,
