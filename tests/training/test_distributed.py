@@ -11,7 +11,7 @@ import torch
 
 from dipy_dl_reg.networks.checkpoint import load_network, read_arrays
 from dipy_dl_reg.training.augment import Augment
-from dipy_dl_reg.training.distributed import join, leave
+from dipy_dl_reg.training.distributed import join
 from dipy_dl_reg.training.fit import fit
 
 SCRIPT = """
@@ -19,6 +19,7 @@ import os, sys
 import torch
 torch.set_num_threads(1)
 from test_distributed import *
+from dipy_dl_reg.training.distributed import leave
 rank, folder = int(os.environ["RANK"]), sys.argv[1]
 total = join("cpu").total(np.array([0.1, rank]))
 assert total.tolist() == [0.2, 1.0] and total.dtype == np.float64, total
