@@ -146,7 +146,7 @@ def warp(image, displacement, *, frame_=None, mode="linear"):
         matrix, base = frame_.normalised
         moves = displacement.flatten(2).transpose(1, 2)
         points = torch.matmul(moves, matrix).add_(base)
-    sampled = _grid_sample(image, points, mode)
+    sampled = sample_at(image, points, mode)
     return sampled.reshape(batch, image.shape[1], *shape)
 
 
@@ -186,16 +186,29 @@ def sample(image, points):
     """
     ends = points.new_tensor([n - 1 for n in image.shape[2:]])
     normal = (points.T * (2 / ends.clamp_min(1)) - 1)[None]
-    return _grid_sample(image, normal, "linear")[0]
+    return sample_at(image, normal)[0]
 
 
-def _grid_sample(image, points, mode):
-    """`grid_sample` at normalised points (B, N, D), natural axis order: (B, C, N).
+def sample_at(image, points, mode="linear"):
+    """Interpolate at points in `grid_sample`'s own coordinates.
 
-    It counts axes from the last: showing it the image with its axes reversed (a
-    view) spares a flip of every coordinate.  And it works one batch entry a thread:
-    one entry's points are dealt out as several.
+    Parameters
+    ----------
+    image : Tensor, shape (B or 1, C, *shape)
+        What is sampled; goes on beyond its edge with the value there.
+    points : Tensor, shape (B, N, D)
+        -1 and 1 are the first and last voxel centres; axes in their natural order.
+    mode : {"linear", "nearest"}, optional
+        Interpolation.
+
+    Returns
+    -------
+    values : Tensor, shape (B, C, N)
+        Differentiable by image and points.
     """
+    # `grid_sample` counts axes from the last: an image with its axes reversed (a view)
+    # spares a flip of every coordinate. It works one batch entry a thread: one
+    # entry's points are dealt out as several.
     batch, count, dim = points.shape
     channels = image.shape[1]
     pieces = _pieces(count, torch.get_num_threads()) if batch == 1 else 1

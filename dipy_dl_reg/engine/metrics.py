@@ -7,6 +7,7 @@ import torch
 
 from dipy_dl_reg.engine.correlation import LocalCorrelation
 from dipy_dl_reg.engine.metric import Metric, whole_number
+from dipy_dl_reg.engine.mind import MINDMetric
 
 
 class SSDMetric(Metric):
@@ -226,7 +227,7 @@ class MIMetric(Metric):
         index = rows + first.long()
         size = self.nbins**2
         joint = values.new_zeros(size)
-        for shift, weight in zip((-1, 0, 1, 2), _spline(t)):
+        for shift, weight in zip((-1, 0, 1, 2), spline(t)):
             joint += torch.bincount(index + shift, weight, minlength=size)[:size]
         joint = (joint / len(values)).view(self.nbins, self.nbins)
         tiny = torch.finfo(values.dtype).tiny
@@ -236,15 +237,26 @@ class MIMetric(Metric):
         value = -(joint * (ratio - by_static.log())).sum()
         table = torch.where(joint > 0, ratio, torch.zeros_like(ratio)).flatten()
         slope = torch.zeros_like(values)
-        for shift, weight in zip((-1, 0, 1, 2), _spline_slope(t)):
+        for shift, weight in zip((-1, 0, 1, 2), spline_slope(t)):
             slope.addcmul_(weight, table[index + shift], value=-1)
         slope *= rate / len(values)
         slope[(values < low) | (values > high)] = 0
         return value, slope
 
 
-def _spline(t):
-    """Cubic B-spline weights of bins -1, 0, 1, 2 for a point at ``0 <= t <= 1``."""
+def spline(t):
+    """Cubic B-spline weights of four bins.
+
+    Parameters
+    ----------
+    t : Tensor
+        Places between bins 0 and 1.
+
+    Returns
+    -------
+    weights : tuple of Tensor
+        Of bins -1, 0, 1 and 2, shaped as `t`.
+    """
     s = 1 - t
     return (
         s**3 / 6,
@@ -254,8 +266,19 @@ def _spline(t):
     )
 
 
-def _spline_slope(t):
-    """Derivatives of `_spline` by `t`."""
+def spline_slope(t):
+    """Slopes of the four weights.
+
+    Parameters
+    ----------
+    t : Tensor
+        Places between bins 0 and 1.
+
+    Returns
+    -------
+    slopes : tuple of Tensor
+        Derivatives of `spline` by `t`.
+    """
     s = 1 - t
     return -s * s / 2, t * (1.5 * t - 2), s * (2 - 1.5 * s), t * t / 2
 
@@ -351,4 +374,5 @@ METRICS = {
     "NCC": NCCMetric,
     "MI": MIMetric,
     "CR": CRMetric,
+    "MIND": MINDMetric,
 }
