@@ -10,7 +10,15 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "registration": ["DeepRegistration", "deep_registration"],
-    "engine.metrics": ["CCMetric", "CRMetric", "MIMetric", "NCCMetric", "SSDMetric"],
+    "landmarks": ["ThinPlateSplineRegistration", "read_landmarks"],
+    "engine.metrics": [
+        "CCMetric",
+        "CRMetric",
+        "MINDMetric",
+        "MIMetric",
+        "NCCMetric",
+        "SSDMetric",
+    ],
     "mapping": [
         "apply_mapping",
         "load_mapping",

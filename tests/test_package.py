@@ -20,6 +20,7 @@ PUBLIC = {
     "CRMetric",
     "DeepRegistration",
     "MIMetric",
+    "MINDMetric",
     "NCCMetric",
     "SSDMetric",
     "apply_mapping",
