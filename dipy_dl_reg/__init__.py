@@ -10,7 +10,9 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "registration": ["DeepRegistration", "deep_registration"],
-    "landmarks": ["ThinPlateSplineRegistration", "read_landmarks"],
+    "affine": ["DeepAffineRegistration", "deep_affine_registration"],
+    "landmarks": ["ThinPlateSplineRegistration"],
+    "points": ["read_landmarks"],
     "engine.metrics": [
         "CCMetric",
         "CRMetric",

@@ -106,6 +106,26 @@ def threads(count=None):
         torch.set_num_threads(before)
 
 
+def exact_tensor(array, device):
+    """An array as a tensor in double precision.
+
+    Parameters
+    ----------
+    array : array
+        Numbers.
+    device : torch.device or str
+        Where it goes; the CPU for devices that have no double precision.
+
+    Returns
+    -------
+    tensor : Tensor
+        float64.
+    """
+    device = torch.device(device)
+    device = torch.device("cpu") if device.type == "mps" else device
+    return torch.from_numpy(np.array(array, dtype=np.float64)).to(device)
+
+
 def make_pair(
     static,
     moving,
@@ -116,6 +136,7 @@ def make_pair(
     static_mask=None,
     moving_mask=None,
     device="cpu",
+    apart=False,
 ):
     """Check two images and their geometry, and give them to Torch.
 
@@ -131,6 +152,8 @@ def make_pair(
         Shaped as their images; voxels other than 0 count.
     device : torch.device or str, optional
         Where the tensors go.
+    apart : bool, optional
+        They need not overlap yet, and each is scaled by its own intensities.
 
     Returns
     -------
@@ -175,6 +198,9 @@ def make_pair(
         counted["static"],
         counted["moving"],
     )
+    if apart:
+        images = {"static": pair.static, "moving": pair.moving}
+        return pair._replace(**_scaled(images, images, counted))
     if not bool(pair.overlap().any()):
         raise ValueError(
             "static and moving do not overlap: no static voxel falls inside the "
@@ -198,13 +224,20 @@ def _scaled_alike(pair):
             "prealign given: no voxel would be compared."
         )
     warped = {"static": pair.static, "moving": warp(pair.moving, none, frame_=frame)}
+    images = {"static": pair.static, "moving": pair.moving}
+    masks = {"static": mask, "moving": mask}
+    return pair._replace(**_scaled(images, warped, masks))
+
+
+def _scaled(images, shown, masks):
+    """Images with the quantiles of what is shown of them brought to 0 and 1."""
     scaled = {}
-    for role, image in warped.items():
-        values = (image if mask is None else image[mask > 0]).cpu().numpy()
-        low, high = quantile_limits(values)
-        if high > low:
-            scaled[role] = (getattr(pair, role) - low) / (high - low)
-    return pair._replace(**scaled)
+    for role, image in images.items():
+        mask = masks[role]
+        values = shown[role] if mask is None else shown[role][mask > 0]
+        low, high = quantile_limits(values.cpu().numpy())
+        scaled[role] = (image - low) / (high - low) if high > low else image
+    return scaled
 
 
 def _checked_image(image, role):

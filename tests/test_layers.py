@@ -23,8 +23,9 @@ LAYERS = [
     {"networks"},
     {"training"},
     {
-        *("bridge", "cohort", "diffusion", "dipy_format", "files", "mapping"),
-        *("prealign", "scan", "subjects", "translate"),
+        *("affine_options", "bridge", "cohort", "diffusion", "dipy_format", "files"),
+        "mapping",
+        *("points", "prealign", "scan", "subjects", "translate"),
     },
     {"affine", "landmarks", "learning", "picture", "registration", "report"},
     {"jobs", "strict", "train_workflow", "workflows"},

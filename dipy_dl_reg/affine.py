@@ -1,0 +1,477 @@
+"""`DeepAffineRegistration`, in place of DIPY's `AffineRegistration`, from any pose.
+
+Start reading at `DeepAffineRegistration.optimize`: arrays become a pair of tensors
+(`bridge`), the engine prepares them at a few resolutions (`engine.affine_levels`),
+looks for a start if it is to (`engine.affine_search`), and fits the parameters of
+DIPY's transform (`engine.affine_fit`).
+"""
+
+from warnings import warn
+
+from dipy.align.imaffine import AffineMap
+from dipy.testing.decorators import warning_for_keywords
+from dipy.utils.logging import logger
+import numpy as np
+
+from dipy_dl_reg import bridge, translate
+from dipy_dl_reg.affine_options import (
+    ITERATIONS,
+    automatic_factors,
+    check_one_of,
+    checked_levels,
+    checked_metric,
+    checked_params,
+    checked_pipeline,
+    default_sigmas,
+    family_of,
+    mask_or_none,
+    starting_matrix,
+)
+from dipy_dl_reg.engine.affine_families import Family
+from dipy_dl_reg.engine.affine_fit import fit_levels
+from dipy_dl_reg.engine.affine_levels import levels
+from dipy_dl_reg.engine.affine_search import search
+from dipy_dl_reg.files import read_image
+
+try:  # DIPY 1.13 moves it
+    from dipy.utils import VerbosityLevels
+except ImportError:
+    from dipy.align import VerbosityLevels
+
+#: Points that a level compares, unless the user says, and windows of local correlation.
+_POINTS = 50_000
+#: A start from another pose must beat the usual one by this part of its value.
+_CLEARLY = 0.04
+#: A usual start that turned farther than this (degrees) is better taken as it ended.
+_FAR_TURN = 15.0
+
+
+class DeepAffineRegistration:
+    """Affine registration by Torch, called as DIPY's is.
+
+    Parameters
+    ----------
+    metric : str or metric, optional
+        ``"MI"`` mutual information, ``"NCC"`` global correlation, ``"CC"`` local
+        correlation, ``"SSD"`` squared difference; a metric of this package of one of
+        these kinds, or DIPY's `MutualInformationMetric`, whose bins and sampling are
+        taken over.  By default MI with 32 bins.
+    level_iters : sequence of int, optional
+        Most evaluations of the metric at each level, `level_iters[0]` the coarsest.
+        By default 100, and as many levels as static has room for.
+    sigmas : sequence of float, optional
+        Smoothing at each level, in static's smallest voxel size; by default 0.6 times
+        the level's factor less 1.
+    factors : sequence of float, optional
+        Voxel size of each level, in static's smallest; by default powers of 2.
+    method : str, optional
+        Optimiser of DIPY; accepted, without a meaning here.
+    ss_sigma_factor : float, optional
+        In place of `factors` and `sigmas`: powers of 2, smoothed by this times the
+        factor less 1.
+    options : dict, optional
+        Of DIPY's optimiser; accepted, without a meaning here.
+    verbosity : int, optional
+        As DIPY's; from 1 on levels are logged.
+    starts : {"one", "auto", "all"}, optional
+        ``"one"`` starts from `starting_affine` alone, as DIPY does.  ``"all"`` also
+        tries rotations by any angle about the centres of mass, rigidly and coarsely,
+        by mutual information, and starts from the best.  ``"auto"`` does so too, but
+        stays with `starting_affine` unless the best is clearly better.
+    sampling_proportion : float, optional
+        Part of a level's voxels to compare, at random places; by default all of them,
+        or 50 thousand of more.
+    device : str or torch.device, optional
+        ``"auto"`` is CUDA, else MPS where it works, else the CPU.
+
+    Attributes
+    ----------
+    starting_affine : ndarray
+        After `optimize`: what the parameters found are relative to.
+    dim, levels, level_iters, factors, sigmas : int or list
+        As DIPY's; set for the images at hand where they were left open.
+
+    Raises
+    ------
+    ValueError
+        If an option is out of range.
+
+    Notes
+    -----
+    Only what both images show is compared.  Where a face of moving shows nothing but
+    background, background is what lies beyond; where it cuts through the object, as in
+    a slab, nothing is known beyond, and too little overlap counts as unlike.  A map
+    never turns into its mirror image.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dipy.align.transforms import RigidTransform2D
+    >>> from dipy_dl_reg import DeepAffineRegistration
+    >>> x, y = np.mgrid[-1:1:48j, -1:1:48j]
+    >>> static, moving = (np.exp(-9 * (x + s) ** 2 - 4 * y**2) for s in (0, 0.2))
+    >>> affine_map = DeepAffineRegistration(metric="SSD").optimize(
+    ...     static, moving, RigidTransform2D(), None
+    ... )
+    >>> bool(abs(affine_map.transform(moving) - static).max() < 0.05)
+    True
+    """
+
+    @warning_for_keywords()
+    def __init__(
+        self,
+        *,
+        metric=None,
+        level_iters=None,
+        sigmas=None,
+        factors=None,
+        method="L-BFGS-B",
+        ss_sigma_factor=None,
+        options=None,
+        verbosity=VerbosityLevels.STATUS,
+        starts="one",
+        sampling_proportion=None,
+        device="auto",
+    ):
+        self.metric, own_sampling = checked_metric(metric)
+        self.sampling_proportion = sampling_proportion or own_sampling
+        if not 0 < (self.sampling_proportion or 1) <= 1:
+            raise ValueError(
+                "sampling_proportion must be above 0 and at most 1, got "
+                f"{self.sampling_proportion!r}."
+            )
+        check_one_of("starts", starts, ("one", "auto", "all"))
+        self.starts = starts
+        self.device = bridge.find_device(device)
+        self.method, self.options, self.verbosity = method, options, verbosity
+        if options or method != "L-BFGS-B":
+            logger.info("method and options of DIPY's optimiser have no effect here.")
+        self.ss_sigma_factor = ss_sigma_factor
+        self._given = checked_levels(level_iters, factors, sigmas, ss_sigma_factor)
+        if self._given is not None:
+            self.level_iters, self.factors, self.sigmas = self._given
+            self.levels = len(self.level_iters)
+
+    @warning_for_keywords()
+    def optimize(
+        self,
+        static,
+        moving,
+        transform,
+        params0,
+        *,
+        static_grid2world=None,
+        moving_grid2world=None,
+        starting_affine=None,
+        ret_metric=False,
+        static_mask=None,
+        moving_mask=None,
+        num_threads=None,
+    ):
+        """Register moving to static.
+
+        Parameters
+        ----------
+        static : array, 2D or 3D
+            Image that stays.  NaN is missing data.
+        moving : array, 2D or 3D
+            Image that is brought onto it; on a grid of its own.
+        transform : dipy.align.transforms.Transform
+            The kind of map, such as ``RigidTransform3D()``.
+        params0 : array, shape (n,), or None
+            Parameters of the transform to start from; None is the identity.
+        static_grid2world, moving_grid2world : array, shape (dim+1, dim+1), optional
+            Voxels to world (mm); by default the identity.
+        starting_affine : str or array, shape (dim+1, dim+1), optional
+            From static's world to moving's, before the transform: a matrix; or
+            ``"mass"`` to align centres of mass, ``"centers"`` central voxels,
+            ``"voxel-origin"`` the first voxels.  By default the identity.
+        ret_metric : bool, optional
+            Return parameters and metric too.
+        static_mask, moving_mask : array, optional
+            Shaped as their images: only voxels other than 0 are compared.
+        num_threads : int, optional
+            Threads on the CPU; None is Torch's own choice, -1 all processors.
+
+        Returns
+        -------
+        affine_map : dipy.align.imaffine.AffineMap
+            ``affine_map.transform(moving)`` lies on the static grid.
+        xopt : ndarray, shape (n,)
+            Parameters, if `ret_metric`:
+            ``affine_map.affine == transform.param_to_matrix(xopt) @
+            self.starting_affine``.  (DIPY's are those of its last level alone.)
+        fopt : float
+            Metric at the last level, if `ret_metric`; lower is better.
+
+        Raises
+        ------
+        ValueError
+            If an image, mask, matrix, transform or parameter cannot be used; before
+            any work.
+        """
+        family = family_of(transform)
+        params0 = checked_params(params0, family)
+        with bridge.threads(num_threads):
+            pair = self._prepare(
+                *(static, moving, static_grid2world, moving_grid2world),
+                *(starting_affine, static_mask, moving_mask),
+            )
+            if family.dim != self.dim:
+                raise ValueError(
+                    f"transform is for {family.dim}D images, these are {self.dim}D."
+                )
+            if self.starts != "one":
+                self._choose_start(pair)
+            theta, value = self._fit(family, params0, self._prepared(pair))
+        found = AffineMap(
+            transform.param_to_matrix(theta) @ self.starting_affine,
+            domain_grid_shape=pair.static_grid.shape,
+            domain_grid2world=pair.static_grid.affine,
+            codomain_grid_shape=pair.moving_grid.shape,
+            codomain_grid2world=pair.moving_grid.affine,
+        )
+        return (found, theta, value) if ret_metric else found
+
+    def _prepare(
+        self,
+        static,
+        moving,
+        static_grid2world,
+        moving_grid2world,
+        starting_affine,
+        static_mask,
+        moving_mask,
+    ):
+        """Tensors of the images, and where to start."""
+        static_mask = mask_or_none(static_mask, "static_mask")
+        moving_mask = mask_or_none(moving_mask, "moving_mask")
+        masked = static_mask is not None or moving_mask is not None
+        if masked and self.sampling_proportion not in (None, 1):
+            warn(
+                "DIPY ignores masks where sampling_proportion is below 1; here they "
+                "are used.",
+                UserWarning,
+                stacklevel=3,
+            )
+        pair = bridge.make_pair(
+            static,
+            moving,
+            static_grid2world=static_grid2world,
+            moving_grid2world=moving_grid2world,
+            static_mask=static_mask,
+            moving_mask=moving_mask,
+            device=self.device,
+            apart=True,
+        )
+        self.dim = pair.static_grid.dim
+        masks = (static_mask, moving_mask)
+        start = starting_matrix(starting_affine, static, moving, pair, masks)
+        self.starting_affine = start
+        return pair._replace(prealign=start)
+
+    def _prepared(self, pair):
+        """The images at every level."""
+        if self._given is None:
+            self.factors = automatic_factors(pair.static_grid)
+            self.levels = len(self.factors)
+            self.level_iters = [ITERATIONS] * self.levels
+            self.sigmas = default_sigmas(self.factors)
+        return levels(
+            pair,
+            self.factors,
+            self.sigmas,
+            most_points=_POINTS,
+            proportion=self.sampling_proportion,
+            grids=self.metric.name == "CC",
+        )
+
+    def _choose_start(self, pair):
+        """Replace `starting_affine` by a start in another pose, if that is better."""
+        best, usual = search(pair, self.starting_affine)
+        turn = _angle(usual.matrix, self.starting_affine)
+        clearly = best.value < usual.value - _CLEARLY * abs(usual.value)
+        if self.starts == "all" or clearly or turn > _FAR_TURN:
+            angle = _angle(best.matrix, self.starting_affine)
+            logger.info(f"Start turned by {angle:.0f} degrees from the one given.")
+            self.starting_affine = best.matrix
+
+    def _fit(self, family, params0, prepared):
+        """Parameters relative to `starting_affine`, and the metric."""
+        options = {"nbins": getattr(self.metric, "nbins", 32)}
+        options["radius"] = getattr(self.metric, "radius", 2)
+        if self.verbosity >= VerbosityLevels.STATUS:
+            logger.info(f"Optimizing {family.kind}, {len(prepared)} levels.")
+        return fit_levels(
+            prepared,
+            family,
+            self.starting_affine,
+            params0,
+            level_iters=self.level_iters,
+            metric=self.metric.name,
+            **options,
+        )
+
+
+def deep_affine_registration(
+    moving,
+    static,
+    *,
+    moving_affine=None,
+    static_affine=None,
+    pipeline=None,
+    starting_affine=None,
+    metric="MI",
+    level_iters=None,
+    sigmas=None,
+    factors=None,
+    ret_metric=False,
+    moving_mask=None,
+    static_mask=None,
+    optimizer_options=None,
+    starts="auto",
+    device="auto",
+    num_threads=None,
+    **metric_kwargs,
+):
+    """Affine registration in steps, from whatever pose: files, images or arrays.
+
+    Mirrors `dipy.align.affine_registration`.
+
+    Parameters
+    ----------
+    moving, static : array, nibabel image, str or Path
+        The images, 2D or 3D.
+    moving_affine, static_affine : array, shape (dim + 1, dim + 1), optional
+        Voxels to world (mm); needed for arrays, by default the file's own.
+    pipeline : sequence of str or callable, optional
+        Steps: ``"center_of_mass"``, ``"translation"``, ``"rigid"``,
+        ``"rigid_isoscaling"``, ``"rigid_scaling"``, ``"affine"``, or DIPY's functions
+        of these names.  By default centre of mass, translation, rigid, affine.
+    starting_affine : array, shape (dim + 1, dim + 1), optional
+        From static's world to moving's; by default the identity.
+    metric : str or metric, optional
+        See `DeepAffineRegistration`.
+    level_iters, sigmas, factors : sequence, optional
+        See `DeepAffineRegistration`.  Unless `level_iters` is given, steps before the
+        last do without the finest levels, which the next would repeat.
+    ret_metric : bool, optional
+        Return parameters and metric of the last step too.
+    moving_mask, static_mask : array, nibabel image, str or Path, optional
+        Only voxels other than 0 are compared.
+    optimizer_options : dict, optional
+        Accepted; without a meaning here.
+    starts : {"auto", "one", "all"}, optional
+        Whether the centre of mass comes with a search over rotations by any angle (see
+        `DeepAffineRegistration`).  It does if a later step may rotate; ``"one"`` is
+        DIPY's plain shift.
+    device : str or torch.device, optional
+        See `DeepAffineRegistration`.
+    num_threads : int, optional
+        See `DeepAffineRegistration.optimize`.
+    **metric_kwargs : dict
+        Of the metric: `nbins`, `radius`; and `sampling_proportion`.
+
+    Returns
+    -------
+    resampled : ndarray, shape of static
+        The moving image on the static grid.
+    final_affine : ndarray, shape (dim + 1, dim + 1)
+        From static's world to moving's.
+    xopt : ndarray
+        Parameters of the last step, if `ret_metric`.
+    fopt : float
+        Its metric, if `ret_metric`.
+
+    Raises
+    ------
+    ValueError
+        If an image or an option cannot be used.
+    FileNotFoundError
+        If a file is missing.
+    """
+    steps = checked_pipeline(pipeline, ret_metric)
+    sampling = metric_kwargs.pop("sampling_proportion", None)
+    if metric_kwargs:
+        metric = translate.make_metric(metric, **metric_kwargs)
+    registration = DeepAffineRegistration(
+        metric=metric,
+        level_iters=level_iters,
+        sigmas=sigmas,
+        factors=factors,
+        options=optimizer_options,
+        verbosity=VerbosityLevels.NONE,
+        starts=starts,
+        sampling_proportion=sampling,
+        device=device,
+    )
+    moving, moving_affine = _read(moving, moving_affine, "moving")
+    static, static_affine = _read(static, static_affine, "static")
+    masks = [
+        None if mask is None else read_image(mask, name=name)[0]
+        for mask, name in ((static_mask, "static_mask"), (moving_mask, "moving_mask"))
+    ]
+    if "center_of_mass" in steps and starting_affine is not None:
+        warn(
+            "starting_affine overwritten by center_of_mass transform",
+            UserWarning,
+            stacklevel=2,
+        )
+    with bridge.threads(num_threads):
+        pair = registration._prepare(
+            *(static, moving, static_affine, moving_affine, starting_affine, *masks)
+        )
+        found = _run(registration, steps, pair, (static, moving), masks)
+    final = found[0]
+    resampled = AffineMap(
+        final,
+        domain_grid_shape=pair.static_grid.shape,
+        domain_grid2world=pair.static_grid.affine,
+        codomain_grid_shape=pair.moving_grid.shape,
+        codomain_grid2world=pair.moving_grid.affine,
+    ).transform(np.asarray(moving))
+    return (resampled, *found) if ret_metric else (resampled, final)
+
+
+def _run(registration, steps, pair, images, masks):
+    """Take the steps; the matrix, and parameters and metric of the last."""
+    kinds = [step for step in steps if step != "center_of_mass"]
+    prepared = registration._prepared(pair) if kinds else []
+    turning = any(kind != "translation" for kind in kinds)
+    matrix, theta, value = registration.starting_affine, None, None
+    for place, step in enumerate(steps):
+        registration.starting_affine = matrix
+        if step == "center_of_mass":
+            matrix = starting_matrix("mass", *images, pair, masks)
+            registration.starting_affine = matrix
+            if turning and registration.starts != "one":
+                registration._choose_start(pair._replace(prealign=matrix))
+                matrix = registration.starting_affine
+            continue
+        family = Family(step, registration.dim)
+        few = prepared
+        if registration._given is None and place < len(steps) - 1:
+            few = prepared[: 1 if step == "translation" else 2]
+        theta, value = registration._fit(family, None, few)
+        matrix = family.array(theta) @ matrix
+    return matrix, theta, value
+
+
+def _read(image, grid2world, name):
+    """Array and matrix of an image; an array must come with its matrix."""
+    data, grid2world = read_image(image, grid2world, name=name)
+    if grid2world is None:
+        raise ValueError(f"{name}_affine is needed where {name} is an array.")
+    if data.ndim == 2 and np.shape(grid2world) == (4, 4):
+        grid2world = np.asarray(grid2world)[np.ix_([0, 1, 3], [0, 1, 3])]
+    return data, grid2world
+
+
+def _angle(matrix, other):
+    """By how many degrees the rotations of two matrices differ."""
+    dim = len(matrix) - 1
+    linear = matrix[:dim, :dim] @ np.linalg.inv(other[:dim, :dim])
+    u, _, v = np.linalg.svd(linear)
+    trace = np.trace(u @ v)
+    cosine = (trace - 1) / 2 if dim == 3 else trace / 2
+    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))

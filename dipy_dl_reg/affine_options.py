@@ -1,0 +1,345 @@
+"""What a user says of an affine registration, checked and translated."""
+
+from warnings import warn
+
+from dipy.align import (
+    affine,
+    center_of_mass,
+    rigid,
+    rigid_isoscaling,
+    rigid_scaling,
+    translation,
+)
+from dipy.align.imaffine import (
+    MutualInformationMetric,
+    transform_centers_of_mass,
+    transform_geometric_centers,
+    transform_origins,
+)
+from dipy.align.transforms import regtransforms
+import numpy as np
+
+from dipy_dl_reg import translate
+from dipy_dl_reg.engine.affine_families import KINDS, Family
+from dipy_dl_reg.files import check_affine
+
+#: Evaluations of the metric at a level, unless the user says.
+ITERATIONS = 100
+#: A level is added while the longest axis still has this many voxels on it.
+_LEAST_LEVEL_SIZE = 20
+#: Most levels.
+_LEVELS = 4
+_METRICS = ("MI", "NCC", "SSD", "CC")
+
+_KINDS = {name.replace("_", "").upper(): name for name in KINDS}
+_FAMILIES = {
+    type(transform): Family(_KINDS[kind], dim)
+    for (kind, dim), transform in regtransforms.items()
+}
+_STEPS = {
+    "center_of_mass": center_of_mass,
+    "translation": translation,
+    "rigid": rigid,
+    "rigid_isoscaling": rigid_isoscaling,
+    "rigid_scaling": rigid_scaling,
+    "affine": affine,
+}
+
+
+def checked_pipeline(pipeline, ret_metric):
+    """Names of a pipeline's steps.
+
+    Parameters
+    ----------
+    pipeline : sequence of str or callable, or None
+        As the user gave it.
+    ret_metric : bool
+        Whether the last step is to return a metric.
+
+    Returns
+    -------
+    steps : list of str
+        Names.
+
+    Raises
+    ------
+    ValueError
+        If there is no such step, or the last has no metric.
+    """
+    if isinstance(pipeline, str):
+        raise ValueError(f"pipeline must be a list of steps, got {pipeline!r}.")
+    steps = []
+    default = ["center_of_mass", "translation", "rigid", "affine"]
+    for place, step in enumerate(pipeline or default):
+        names = [name for name, own in _STEPS.items() if step is own or step == name]
+        if not names:
+            raise ValueError(
+                f"pipeline[{place}] must be one of {list(_STEPS)}, got {step!r}"
+            )
+        steps += names
+    if ret_metric and steps[-1] == "center_of_mass":
+        raise ValueError(
+            "center of mass registration cannot return any quality metric."
+        )
+    return steps
+
+
+def checked_metric(metric):
+    """A metric of this package, and the sampling that DIPY's brings.
+
+    Parameters
+    ----------
+    metric : None, str, Metric or MutualInformationMetric
+        As the user gave it; None is MI.
+
+    Returns
+    -------
+    metric : Metric
+        MI, NCC, SSD or CC.
+    sampling_proportion : float or None
+        Of DIPY's metric.
+
+    Raises
+    ------
+    ValueError
+        If it is none of them.
+    """
+    if isinstance(metric, MutualInformationMetric):
+        made = translate.make_metric("MI", nbins=metric.histogram.nbins)
+        return made, metric.sampling_proportion
+    made = translate.make_metric("MI" if metric is None else metric)
+    if made.name not in _METRICS:
+        raise ValueError(
+            f"metric must be one of {list(_METRICS)} for an affine registration, got "
+            f"{metric!r}."
+        )
+    return made, None
+
+
+def checked_levels(level_iters, factors, sigmas, ss_sigma_factor):
+    """Iterations, factors and sigmas of all levels.
+
+    Parameters
+    ----------
+    level_iters, factors, sigmas : sequence or None
+        As the user gave them.
+    ss_sigma_factor : float or None
+        In place of factors and sigmas.
+
+    Returns
+    -------
+    levels : tuple of list, or None
+        The three, of one length; None to go by the images.
+
+    Raises
+    ------
+    ValueError
+        If their lengths differ, or a number is out of range.
+    """
+    given = (level_iters, factors, sigmas)
+    iters, factors, sigmas = (None if x is None else list(x) for x in given)
+    counts = {len(x) for x in (iters, factors, sigmas) if x is not None}
+    if not counts and ss_sigma_factor is None:
+        return None
+    if len(counts) > 1 or counts == {0}:
+        raise ValueError(
+            "level_iters, factors and sigmas must have one entry for each level, got "
+            f"{given[0]!r}, {given[1]!r} and {given[2]!r}."
+        )
+    count = counts.pop() if counts else 3
+    if factors is None or ss_sigma_factor is not None:
+        factors = [2**k for k in range(count - 1, -1, -1)]
+    if ss_sigma_factor is not None:
+        sigmas = [ss_sigma_factor * (factor - 1) for factor in factors]
+    elif sigmas is None:
+        sigmas = default_sigmas(factors)
+    iters = [ITERATIONS] * count if iters is None else iters
+    if min(factors) <= 0 or min(sigmas) < 0 or min(iters) < 0:
+        raise ValueError(
+            "factors must be above 0, sigmas and level_iters 0 or more, got "
+            f"{factors!r}, {sigmas!r} and {iters!r}."
+        )
+    return iters, factors, sigmas
+
+
+def default_sigmas(factors):
+    """Smoothing of levels.
+
+    Parameters
+    ----------
+    factors : sequence of float
+        Their voxel sizes, in static's smallest.
+
+    Returns
+    -------
+    sigmas : list of float
+        Standard deviations, in static's smallest voxel size.
+    """
+    return [0.6 * max(factor - 1, 0) for factor in factors]
+
+
+def automatic_factors(grid):
+    """Powers of 2 as long as the coarsest level has voxels enough.
+
+    Parameters
+    ----------
+    grid : Grid
+        Static's.
+
+    Returns
+    -------
+    factors : list of int
+        Coarsest first.
+    """
+    finest = min(s for s, n in zip(grid.spacing, grid.shape) if n > 1)
+    longest = max(np.array(grid.shape) * grid.spacing) / finest
+    count = 1
+    while longest / 2**count > _LEAST_LEVEL_SIZE and count < _LEVELS:
+        count += 1
+    return [2**k for k in range(count - 1, -1, -1)]
+
+
+def family_of(transform):
+    """The family of maps that a transform of DIPY stands for.
+
+    Parameters
+    ----------
+    transform : dipy.align.transforms.Transform
+        An instance.
+
+    Returns
+    -------
+    family : Family
+        With the same parameters.
+
+    Raises
+    ------
+    ValueError
+        If it is something else.
+    """
+    if type(transform) not in _FAMILIES:
+        raise ValueError(
+            "transform must be one of dipy.align.transforms, such as "
+            f"RigidTransform3D(), got {transform!r}."
+        )
+    return _FAMILIES[type(transform)]
+
+
+def checked_params(params0, family):
+    """Parameters to start from.
+
+    Parameters
+    ----------
+    params0 : array or None
+        As the user gave them.
+    family : Family
+        Whose they are.
+
+    Returns
+    -------
+    params0 : ndarray or None
+        As float64.
+
+    Raises
+    ------
+    ValueError
+        If they are not as many finite numbers as the family has parameters, or stand
+        for a matrix that does not keep handedness.
+    """
+    if params0 is None:
+        return None
+    params0 = np.asarray(params0, dtype=np.float64)
+    if params0.shape != (family.count,) or not np.isfinite(params0).all():
+        raise ValueError(
+            f"params0 must be {family.count} finite numbers, got {params0!r}."
+        )
+    if not np.linalg.det(family.array(params0)) > 0:
+        raise ValueError(f"params0 must not mirror or flatten, got {params0!r}.")
+    return params0
+
+
+def mask_or_none(mask, name):
+    """The mask, or None for one of zeros, as DIPY takes it.
+
+    Parameters
+    ----------
+    mask : array or None
+        As the user gave it.
+    name : str
+        What the warning calls it.
+
+    Returns
+    -------
+    mask : array or None
+        The same, or None with a warning.
+    """
+    if mask is None or np.any(mask):
+        return mask
+    warn(f"{name} is all zeros: all of the image is used.", UserWarning, stacklevel=4)
+    return None
+
+
+def starting_matrix(start, static, moving, pair, masks):
+    """The matrix that a start stands for.
+
+    Parameters
+    ----------
+    start : None, str or array
+        Identity, a way of DIPY's, or the matrix.
+    static, moving : array
+        The images.
+    pair : Pair
+        For their grids.
+    masks : pair of array or None
+        Of static and of moving.
+
+    Returns
+    -------
+    matrix : ndarray, shape (D + 1, D + 1)
+        Static's world to moving's.
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+    """
+    dim = pair.static_grid.dim
+    if start is None:
+        return np.eye(dim + 1)
+    if not isinstance(start, str):
+        start = np.asarray(start)
+        if start.shape == (dim, dim + 1):
+            start = np.vstack([start, np.eye(dim + 1)[-1]])
+        return check_affine(start, dim, "starting_affine")
+    ways = {
+        "mass": transform_centers_of_mass,
+        "voxel-origin": transform_origins,
+        "centers": transform_geometric_centers,
+    }
+    check_one_of("starting_affine", start, ways)
+    arrays = [np.nan_to_num(image) for image in (static, moving)]
+    if start == "mass":
+        arrays = [x if m is None else x * (m != 0) for x, m in zip(arrays, masks)]
+    grids = (pair.static_grid.affine, pair.moving_grid.affine)
+    return ways[start](arrays[0], grids[0], arrays[1], grids[1]).affine
+
+
+def check_one_of(name, value, choices):
+    """Raise unless a value is one of a few.
+
+    Parameters
+    ----------
+    name : str
+        The option's.
+    value : object
+        What was given.
+    choices : iterable of str
+        What is there.
+
+    Raises
+    ------
+    ValueError
+        If it is none of them.
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {list(choices)}, got {value!r}.")
