@@ -1,0 +1,303 @@
+r"""Thin-plate splines: the smooth map through pairs of points.
+
+.. math:: f(x) = A x + b + \sum_i w_i \phi(|x - p_i|), \quad
+          \sum_i w_i = 0, \quad \sum_i w_i p_i^T = 0
+
+with the points centred and divided by their root mean square distance from the
+centre, L, so that nothing depends on the unit of length.  All is float64.
+`thin_plate_grid` takes it to voxels.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+#: A point set whose thickness is this part of its length is flat.
+_FLAT = 1e-5
+#: Most numbers in one temporary: it is to stay in a processor's cache.
+_CHUNK = 2**18
+
+KERNELS = ("thin_plate_spline", "biharmonic")
+
+
+class ThinPlateSpline(NamedTuple):
+    """A map of the plane or of space, from `fit`.
+
+    Attributes
+    ----------
+    points : Tensor, shape (N, D)
+        Where the kernels stand: ``(p - centre) / scale``.
+    weights : Tensor, shape (N, D)
+        Of the kernels.
+    affine : Tensor, shape (D + 1, D + 1)
+        The polynomial part, in the unscaled coordinates.
+    nearest_affine : Tensor, shape (D + 1, D + 1)
+        The affine map that comes nearest to the targets, by least squares.
+    centre : Tensor, shape (D,)
+        Mean of the points.
+    scale : float
+        Their root mean square distance from it, L.
+    logarithmic : bool
+        Whether the kernel is ``r**2 log(r)``, not ``-r``.
+    """
+
+    points: torch.Tensor
+    weights: torch.Tensor
+    affine: torch.Tensor
+    nearest_affine: torch.Tensor
+    centre: torch.Tensor
+    scale: float
+    logarithmic: bool
+
+
+def fit(points, targets, *, regularization=0.0, kernel="thin_plate_spline"):
+    r"""The thin-plate spline that takes points to targets :footcite:p:`Bookstein1989`.
+
+    It minimises, with :math:`\lambda` the regularization,
+
+    .. math:: \frac{1}{N} \sum_i |f(p_i) - q_i|^2 + \lambda\, w^T K w,
+              \quad K_{ij} = \phi(|p_i - p_j| / L)
+
+    and for :math:`\lambda = 0` meets every target.
+
+    Parameters
+    ----------
+    points, targets : Tensor, shape (N, D)
+        What goes where; any real type.
+    regularization : float, optional
+        :math:`\lambda`, without a unit.  SciPy's `RBFInterpolator` has a `smoothing`
+        that is N :math:`\lambda` L**2 for ``r**2 log(r)``, N :math:`\lambda` L for
+        ``-r``.
+    kernel : {"thin_plate_spline", "biharmonic"}, optional
+        The first is ``r**2 log(r)`` in every dimension, as SciPy has it; the second
+        is ``r**2 log(r)`` in 2D and ``-r`` in 3D (SciPy's ``"linear"`` with
+        ``degree=1``), which has the least integral of squared second derivatives.
+
+    Returns
+    -------
+    spline : ThinPlateSpline
+        For `evaluate`.
+
+    Raises
+    ------
+    ValueError
+        If the points lie on one line or plane, or are too few not to.
+
+    References
+    ----------
+    .. footbibliography::
+    """
+    points, targets = points.double(), targets.double()
+    count, dim = points.shape
+    if is_flat(points):
+        raise ValueError(
+            f"points must be at least {dim + 1} that do not lie on one "
+            f"{'line' if dim == 2 else 'plane'}, got {count}."
+        )
+    centre = points.mean(0)
+    scale = float((points - centre).square().sum(1).mean().sqrt())
+    x = (points - centre) / scale
+    logarithmic = kernel == "thin_plate_spline" or dim == 2
+    ones = torch.cat([x, torch.ones_like(x[:, :1])], 1)
+    # What remains after the best affine map, lest its size cost the rest its digits.
+    nearest = torch.linalg.lstsq(ones, targets).solution
+    system = x.new_zeros(count + dim + 1, count + dim + 1)
+    system[:count, :count] = kernel_of(_squares(x, x), logarithmic)
+    system.diagonal()[:count] += count * regularization
+    system[:count, count:], system[count:, :count] = ones, ones.T
+    right = x.new_zeros(count + dim + 1, dim)
+    right[:count] = targets - ones @ nearest
+    solved = _solve(system, right)
+    # Unless exactly balanced, a residue of weights would grow with the distance.
+    weights = solved[:count] - ones @ torch.linalg.lstsq(ones, solved[:count]).solution
+    linear = nearest + solved[count:]
+    return ThinPlateSpline(
+        x,
+        weights,
+        _unscaled(linear, centre, scale),
+        _unscaled(nearest, centre, scale),
+        centre,
+        scale,
+        logarithmic,
+    )
+
+
+def is_flat(points):
+    """Whether points lie on one line (2D) or plane (3D), or are too few not to.
+
+    Parameters
+    ----------
+    points : Tensor, shape (N, D)
+        The points.
+
+    Returns
+    -------
+    flat : bool
+        True if their thinnest extent is below 1e-5 of their longest.
+    """
+    if len(points) <= points.shape[1]:
+        return True
+    points = points.double()
+    extents = torch.linalg.svdvals(points - points.mean(0))
+    return bool(extents[-1] <= _FLAT * extents[0])
+
+
+def _solve(system, right):
+    """Solve linear equations, and once more for what rounding left."""
+    factors = torch.linalg.lu_factor(system)
+    solved = torch.linalg.lu_solve(*factors, right)
+    return solved + torch.linalg.lu_solve(*factors, right - system @ solved)
+
+
+def _unscaled(linear, centre, scale):
+    """The matrix of ``[(x - centre) / scale, 1] @ linear``."""
+    dim = len(centre)
+    matrix = torch.eye(dim + 1, dtype=linear.dtype, device=linear.device)
+    matrix[:dim, :dim] = linear[:dim].T / scale
+    matrix[:dim, dim] = linear[dim] - matrix[:dim, :dim] @ centre
+    return matrix
+
+
+def _squares(x, points):
+    """Squared distances of two sets of points, (C, D) and (N, D): (C, N)."""
+    squares = x.new_zeros(len(x), len(points))
+    for one, other in zip(x.unbind(1), points.unbind(1)):
+        squares.add_((one[:, None] - other).square_())
+    return squares
+
+
+def kernel_of(squares, logarithmic):
+    """The kernel, of squared distances.
+
+    Parameters
+    ----------
+    squares : Tensor
+        Squared distances; the result takes their place.
+    logarithmic : bool
+        ``r**2 log(r)``, not ``-r``.
+
+    Returns
+    -------
+    values : Tensor
+        Of the same shape.
+    """
+    if not logarithmic:
+        return squares.sqrt_().neg_()
+    return squares.mul_(squares.clamp(min=1e-37).log_()).mul_(0.5)
+
+
+def chunks(x, count):
+    """Pieces of points that with all kernels make temporaries of one size.
+
+    Parameters
+    ----------
+    x : Tensor, shape (M, D)
+        The points.
+    count : int
+        Number of kernels.
+
+    Returns
+    -------
+    slices : iterator of slice
+        Of `x`, in order.
+    """
+    step = max(1, _CHUNK // count)
+    return (slice(first, first + step) for first in range(0, len(x), step))
+
+
+def evaluate(spline, x):
+    """The spline at points.
+
+    Parameters
+    ----------
+    spline : ThinPlateSpline
+        From `fit`.
+    x : Tensor, shape (M, D)
+        Any real type.
+
+    Returns
+    -------
+    y : Tensor, shape (M, D)
+        ``f(x)``, float64.
+    """
+    x = x.to(spline.points)
+    dim = x.shape[1]
+    y = x @ spline.affine[:dim, :dim].T + spline.affine[:dim, dim]
+    scaled = (x - spline.centre) / spline.scale
+    for chunk in chunks(x, len(spline.points)):
+        squares = _squares(scaled[chunk], spline.points)
+        y[chunk].addmm_(kernel_of(squares, spline.logarithmic), spline.weights)
+    return y
+
+
+def jacobian_matrix(spline, x):
+    """First derivatives of the spline at points.
+
+    Parameters
+    ----------
+    spline : ThinPlateSpline
+        From `fit`.
+    x : Tensor, shape (M, D)
+        Any real type.
+
+    Returns
+    -------
+    matrices : Tensor, shape (M, D, D)
+        ``[m, i, j]`` is the derivative of component i along axis j, float64.  At a
+        point of the spline itself, where ``-r`` has none, its own kernel is left out.
+    """
+    x = x.to(spline.points)
+    dim = x.shape[1]
+    matrices = spline.affine[:dim, :dim].repeat(len(x), 1, 1)
+    scaled = (x - spline.centre) / spline.scale
+    products = spline.weights[:, :, None] * spline.points[:, None] / spline.scale
+    for chunk in chunks(x, len(spline.points)):
+        squares = _squares(scaled[chunk], spline.points)
+        # phi'(r) / r, which the difference vector is multiplied with
+        none = squares <= 1e-24
+        squares.clamp_(min=1e-24)
+        slopes = squares.log_().add_(1) if spline.logarithmic else -squares.rsqrt_()
+        slopes.masked_fill_(none, 0)
+        here = (slopes @ spline.weights / spline.scale)[:, :, None]
+        matrices[chunk] += here * scaled[chunk][:, None]
+        matrices[chunk] -= (slopes @ products.flatten(1)).view(-1, dim, dim)
+    return matrices
+
+
+def invert_points(spline, y, *, start, tolerance=1e-9, steps=50):
+    """Points that the spline takes to given ones, by damped Newton steps.
+
+    Parameters
+    ----------
+    spline : ThinPlateSpline
+        From `fit`.
+    y : Tensor, shape (M, D)
+        Where to arrive; any real type.
+    start : Tensor, shape (M, D)
+        First guess.
+    tolerance : float, optional
+        Distance from `y`, as a part of the spline's scale, at which a point is found.
+    steps : int, optional
+        Most steps.
+
+    Returns
+    -------
+    x : Tensor, shape (M, D)
+        With ``f(x) = y``, float64; NaN where the steps found none.
+    """
+    y, x = y.to(spline.points), start.to(spline.points)
+    tolerance = tolerance * spline.scale
+    rest = evaluate(spline, x) - y
+    damping = torch.ones_like(rest[:, :1])
+    for _ in range(steps):
+        size = rest.norm(dim=1, keepdim=True)
+        if not bool((size > tolerance).any()):
+            break
+        move = torch.linalg.solve_ex(jacobian_matrix(spline, x), rest[..., None])[0]
+        trial = x - damping * move[..., 0].nan_to_num(0, 0, 0)
+        new = evaluate(spline, trial) - y
+        better = new.norm(dim=1, keepdim=True) < size
+        x, rest = torch.where(better, trial, x), torch.where(better, new, rest)
+        damping = torch.where(better, (2 * damping).clamp(max=1), damping / 2)
+    found = rest.norm(dim=1, keepdim=True) <= tolerance
+    return torch.where(found, x, torch.nan)

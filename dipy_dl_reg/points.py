@@ -1,0 +1,180 @@
+"""Landmarks: checked, and read from files."""
+
+import os
+from pathlib import Path
+
+from dipy.utils.logging import logger
+import numpy as np
+from scipy.spatial import cKDTree
+
+from dipy_dl_reg import bridge
+from dipy_dl_reg.engine import thin_plate
+
+#: Points nearer to each other than this part of the whole extent are one point.
+_SAME = 1e-7
+
+
+def check_landmarks(static_points, moving_points, *, exact=True):
+    """Landmarks as arrays, each pair once, if a spline can be made of them.
+
+    Parameters
+    ----------
+    static_points, moving_points : array, shape (N, dim)
+        World coordinates, mm.
+    exact : bool, optional
+        Whether each is to be met, and one static landmark with two moving ones is an
+        error; otherwise both are kept.
+
+    Returns
+    -------
+    static_points, moving_points : ndarray, shape (M, dim)
+        float64; pairs that were there twice are there once, which a warning says.
+
+    Raises
+    ------
+    ValueError
+        If the two differ in shape, hold anything but finite numbers in 2 or 3
+        columns, are too few or lie on one line or plane, or contradict each other.
+    """
+    static_points = check_points(static_points, "static_points")
+    moving_points = check_points(moving_points, "moving_points")
+    if static_points.shape != moving_points.shape:
+        raise ValueError(
+            "static_points and moving_points must be pairs, of one shape, got "
+            f"{static_points.shape} and {moving_points.shape}."
+        )
+    static_points, moving_points = _without_copies(static_points, moving_points, exact)
+    dim = static_points.shape[1]
+    for points, name in (
+        (static_points, "static_points"),
+        (moving_points, "moving_points"),
+    ):
+        if thin_plate.is_flat(bridge.exact_tensor(points, "cpu")):
+            raise ValueError(
+                f"{name} must be at least {dim + 1} different points that do not lie "
+                f"on one {'line' if dim == 2 else 'plane'}, got {len(points)}"
+                + (" that do." if len(points) > dim else ".")
+            )
+    return static_points, moving_points
+
+
+def check_points(points, name):
+    """Points as an array of float64, or one clear error.
+
+    Parameters
+    ----------
+    points : array, shape (N, 2) or (N, 3)
+        What the user gave.
+    name : str
+        What errors call it.
+
+    Returns
+    -------
+    points : ndarray
+        Of the same shape.
+
+    Raises
+    ------
+    ValueError
+        If they are anything but finite real numbers in 2 or 3 columns.
+    """
+    wanted = f"{name} must be an array of points of shape (N, 2) or (N, 3)"
+    try:
+        points = np.asarray(points)
+    except ValueError as error:
+        raise ValueError(f"{wanted}: {error}") from None
+    if points.ndim != 2 or points.shape[1] not in (2, 3):
+        raise ValueError(f"{wanted}, got shape {points.shape}.")
+    if points.dtype.kind not in "iuf":
+        raise ValueError(f"{wanted} of real numbers, got dtype {points.dtype}.")
+    points = points.astype(np.float64)
+    if not np.isfinite(points).all():
+        row = int(np.flatnonzero(~np.isfinite(points).all(1))[0])
+        raise ValueError(f"{name} must be finite, and row {row} is {points[row]}.")
+    return points
+
+
+def _without_copies(static_points, moving_points, exact):
+    """Pairs of landmarks without those that say the same again."""
+    if not len(static_points):
+        return static_points, moving_points
+    extents = [np.ptp(p, axis=0).max() for p in (static_points, moving_points)]
+    close = cKDTree(static_points).query_pairs(
+        _SAME * extents[0], output_type="ndarray"
+    )
+    away = np.linalg.norm(
+        moving_points[close[:, 0]] - moving_points[close[:, 1]], axis=1
+    )
+    apart = away > _SAME * extents[1]
+    if exact and apart.any():
+        i, j = close[apart][0]
+        raise ValueError(
+            f"static_points: rows {i} and {j} are one point, {static_points[i]}, which "
+            f"cannot be at both {moving_points[i]} and {moving_points[j]} of "
+            "moving_points; drop one, or give a regularization above 0."
+        )
+    copies = np.unique(close[~apart, 1])
+    if not len(copies):
+        return static_points, moving_points
+    logger.warning(f"{len(copies)} landmarks are there twice, and are counted once.")
+    keep = np.setdiff1d(np.arange(len(static_points)), copies)
+    return static_points[keep], moving_points[keep]
+
+
+def read_landmarks(path, *, name="landmarks"):
+    """Read points from a text file.
+
+    Parameters
+    ----------
+    path : str or Path
+        One point a line, its world coordinates (mm) separated by commas, semicolons,
+        tabs or spaces.  Lines that begin with ``#`` and empty ones are passed over, as
+        is a first line of titles.
+    name : str, optional
+        What errors call it.
+
+    Returns
+    -------
+    points : ndarray, shape (N, 2) or (N, 3)
+        float64.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it holds anything else.
+    """
+    path = Path(os.fspath(path))
+    if not path.is_file():
+        raise FileNotFoundError(f"{name}: no such file: {path}")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{name}: {path} is not a text file") from None
+    rows, titles = [], True
+    for number, line in enumerate(lines, start=1):
+        words = line.split("#")[0].replace(",", " ").replace(";", " ").split()
+        numbers = _numbers(words)
+        if words and (numbers is not None or not titles):
+            rows.append((number, numbers))
+        titles = titles and not words
+    if not rows:
+        raise ValueError(f"{name}: {path} holds no points")
+    dim = len(rows[0][1] or ())
+    for number, numbers in rows:
+        if numbers is None or len(numbers) not in (2, 3) or len(numbers) != dim:
+            raise ValueError(
+                f"{name}: {path}, line {number} must hold 2 or 3 numbers, as many as "
+                f"the other lines, got {lines[number - 1].strip()!r}"
+            )
+    numbers = np.array([numbers for _, numbers in rows])
+    return check_points(numbers.reshape(len(rows), dim), f"{name}: {path}")
+
+
+def _numbers(words):
+    """Words as numbers, or None."""
+    try:
+        return [float(word) for word in words]
+    except ValueError:
+        return None
