@@ -14,6 +14,7 @@ from scipy.ndimage import distance_transform_edt
 import torch
 
 from dipy_dl_reg.engine.fields import warp
+from dipy_dl_reg.engine.guide import Landmarks
 from dipy_dl_reg.engine.intensity import quantile_limits
 from dipy_dl_reg.engine.pyramid import Pair
 from dipy_dl_reg.engine.refine import combined_mask
@@ -207,6 +208,41 @@ def make_pair(
             "moving image through the affines and prealign given."
         )
     return _scaled_alike(pair)
+
+
+def with_landmarks(pair, landmarks):
+    """The pair with points that belong together.
+
+    Parameters
+    ----------
+    pair : Pair
+        The images.
+    landmarks : tuple of array, shape (N, dim), or None
+        Points in static's world and in moving's, mm.
+
+    Returns
+    -------
+    pair : Pair
+        The same without landmarks.
+
+    Raises
+    ------
+    ValueError
+        If the landmarks are of another dimension than the images.
+    """
+    if landmarks is None:
+        return pair
+    dim = pair.static_grid.dim
+    static_points, moving_points = landmarks
+    if static_points.shape[1] != dim:
+        raise ValueError(
+            f"landmarks are {static_points.shape[1]}D, and the images {dim}D."
+        )
+    back = np.linalg.inv(pair.prealign)
+    targets = moving_points @ back[:dim, :dim].T + back[:dim, dim]
+    device = pair.static.device
+    points = (exact_tensor(p, device) for p in (static_points, targets))
+    return pair._replace(landmarks=Landmarks(*points))
 
 
 def _scaled_alike(pair):

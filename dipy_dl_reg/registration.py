@@ -15,12 +15,15 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from dipy_dl_reg import bridge, translate
+from dipy_dl_reg.engine.fields import compose
 from dipy_dl_reg.engine.inversion import diffeomorphic
 from dipy_dl_reg.engine.objective import Objective
-from dipy_dl_reg.engine.refine import refine
+from dipy_dl_reg.engine.refine import moved, refine
+from dipy_dl_reg.engine.thin_plate_grid import start_field
 from dipy_dl_reg.files import read_image
 from dipy_dl_reg.mapping import apply_mapping
 from dipy_dl_reg.networks.predict import better_than_none, predict
+from dipy_dl_reg.points import check_landmarks
 
 try:  # DIPY 1.13 moves it
     from dipy.utils import VerbosityLevels
@@ -86,6 +89,14 @@ class DeepRegistration(DiffeomorphicRegistration):
         Penalty on the displacement, besides the smoothing; by default none.
     regularizer_weight : float, optional
         Of that penalty; goes with it.
+    landmarks : tuple of array, shape (N, dim), optional
+        Points in static's world and the same places in moving's, mm, row by row; at
+        least dim + 1, not on one line or plane.  Refinement starts from the thin-plate
+        spline through them (and the network looks at what that leaves).
+    landmark_weight : float, optional
+        Refinement minimises the dissimilarity plus this times the mean squared
+        distance of the landmarks, mm**2.  0 lets the images go where they will from
+        the start; the default, 1, holds the landmarks.
     device : str or torch.device, optional
         ``"auto"`` is CUDA, else MPS where it works, else the CPU.
     progress : bool, optional
@@ -98,6 +109,9 @@ class DeepRegistration(DiffeomorphicRegistration):
         (voxels of the static grid; mean and maximum) and how many repairs it took.
     network_used : bool
         After `optimize`: whether the network's field was better than none, and kept.
+    landmark_distances : ndarray, shape (N,), or None
+        After `optimize`: mm from where the map takes each static landmark to its
+        moving one.
     energy_list, full_energy_profile : list of float
         Energies of the current level and of all; lower is better.
     levels, level_iters, current_level, niter : int or list
@@ -138,6 +152,8 @@ class DeepRegistration(DiffeomorphicRegistration):
         sigma_field=0.7,
         regularizer=None,
         regularizer_weight=None,
+        landmarks=None,
+        landmark_weight=1.0,
         device="auto",
         progress=None,
     ):  # the first in SyN's order, for calls that pass them by position
@@ -164,6 +180,8 @@ class DeepRegistration(DiffeomorphicRegistration):
         self.regularizer_weight = _not_negative(
             "regularizer_weight", regularizer_weight or 0.0
         )
+        self.landmarks = _checked_landmarks(landmarks)
+        self.landmark_weight = _not_negative("landmark_weight", landmark_weight)
         self.device = bridge.find_device(device)
         self.progress = progress
         self.callback = callback
@@ -253,15 +271,18 @@ class DeepRegistration(DiffeomorphicRegistration):
                 moving_mask=moving_mask,
                 device=self.device,
             )
+            pair = bridge.with_landmarks(pair, self.landmarks)
             self._prepare(pair)
             whole = pair
             if static_mask is not None or moving_mask is not None:
                 # Masks say what is compared; a network was trained on whole images.
                 whole = bridge.make_pair(static, moving, **affines, device=self.device)
+                whole = whole._replace(landmarks=pair.landmarks)
             u, v = self._refine(pair, self._start(pair, whole))
             u, v, self.quality = diffeomorphic(u, v)
-        self._report()
         mapping = bridge.make_map(u, v, pair, **affines)
+        self.landmark_distances = _distances(mapping, self.landmarks)
+        self._report()
         self.static_to_ref, self.moving_to_ref = bridge.make_halves(mapping, pair)
         self.static_to_moving = mapping
         self._emit(RegistrationStages.OPT_END)
@@ -319,7 +340,10 @@ class DeepRegistration(DiffeomorphicRegistration):
             )
         self.dim = dim
         self._objective = Objective(
-            self.metric, regularizer=self.regularizer, weight=self.regularizer_weight
+            self.metric,
+            regularizer=self.regularizer,
+            weight=self.regularizer_weight,
+            landmark_weight=self.landmark_weight,
         )
         if self._automatic:
             super().set_level_iters(_automatic_iters(pair.static_grid))
@@ -327,22 +351,30 @@ class DeepRegistration(DiffeomorphicRegistration):
         self._emit(RegistrationStages.OPT_START)
 
     def _start(self, pair, whole):
-        """The network's field and its inverse, sound and of use; or None."""
-        self.network_used = False
+        """The field to begin with and its inverse, sound and of use; or None.
+
+        The spline through the landmarks, and the network's after it.
+        """
+        self.network_used, spline = False, None
+        if pair.landmarks is not None:
+            spline = diffeomorphic(start_field(pair))[:2]
+            pair, whole = moved(pair, *spline), moved(whole, *spline)
         if self.network is None:
-            return None
+            return spline
         u, v, _ = diffeomorphic(*predict(self.network, whole, self._objective))
         if not bool(u.any()):
-            return None  # it says that there is nothing to do
+            return spline  # it says that there is nothing to do
         spacing = self.network.spacing
         self.network_used = better_than_none(pair, u, self._objective, spacing=spacing)
         if self.network_used:
-            return u, v
+            if spline is None:
+                return u, v
+            return compose(u, spline[0]), compose(spline[1], v)
         logger.warning(
             f"The network's field is worse than none by {self.metric.name} and is "
             "dropped: are these images of the kind that it was trained on?"
         )
-        return None
+        return spline
 
     def _refine(self, pair, start):
         """Run the engine with a progress bar, callbacks and messages around it."""
@@ -394,6 +426,12 @@ class DeepRegistration(DiffeomorphicRegistration):
                 f"voxel on average, {q.round_trip_max:.3f} at most"
                 + (f"; rounds of repair: {q.repairs}." if q.repairs else ".")
             )
+            if self.landmarks is not None:
+                d = self.landmark_distances
+                logger.info(
+                    f"Landmarks missed by {d.mean():.3f} mm on average, {d.max():.3f} "
+                    "at most."
+                )
 
 
 @warning_for_keywords()
@@ -479,6 +517,26 @@ def deep_registration(
         num_threads=num_threads,
     )
     return apply_mapping(mapping, moving), mapping
+
+
+def _checked_landmarks(landmarks):
+    """Static and moving points, or None."""
+    if landmarks is None:
+        return None
+    if not isinstance(landmarks, (tuple, list)) or len(landmarks) != 2:
+        raise ValueError(
+            "landmarks must be a pair (static_points, moving_points), got "
+            f"{type(landmarks).__name__}."
+        )
+    return check_landmarks(*landmarks)
+
+
+def _distances(mapping, landmarks):
+    """How far a map misses landmarks, mm."""
+    if landmarks is None:
+        return None
+    landed = np.asarray(mapping.transform_points(landmarks[0]))
+    return np.linalg.norm(landed - landmarks[1], axis=1)
 
 
 def _read(image, affine, name):

@@ -36,16 +36,21 @@ class Objective:
         One of `dipy_dl_reg.engine.regularizers`; by default none.
     weight : float, optional
         Of the penalty.
+    landmark_weight : float, optional
+        Of the mean squared distance, mm**2, of a pair's landmarks: a term that depends
+        on the field alone and is added where a pair is at hand (`refine`).
 
     Raises
     ------
     ValueError
-        If `weight` is negative.
+        If a weight is negative.
     """
 
-    def __init__(self, metric, *, regularizer=None, weight=0.0):
-        if not weight >= 0:
-            raise ValueError(f"weight must be 0 or more, got {weight!r}.")
+    def __init__(self, metric, *, regularizer=None, weight=0.0, landmark_weight=0.0):
+        for name, value in (("weight", weight), ("landmark_weight", landmark_weight)):
+            if not value >= 0:
+                raise ValueError(f"{name} must be 0 or more, got {value!r}.")
+        self.landmark_weight = float(landmark_weight)
         self.metric = metric
         self.regularizer = regularizer
         self.weight = float(weight) if regularizer is not None else 0.0

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from dipy_dl_reg.engine.fields import frame, identity
+from dipy_dl_reg.engine.guide import Landmarks
 from dipy_dl_reg.engine.smoothing import smooth
 from dipy_dl_reg.space import Grid
 
@@ -24,6 +25,8 @@ class Pair(NamedTuple):
         Static world to moving world.
     static_mask, moving_mask : Tensor or None
         1 where a voxel counts, 0 elsewhere.
+    landmarks : Landmarks or None
+        Points that belong together.
     """
 
     static: torch.Tensor
@@ -33,6 +36,7 @@ class Pair(NamedTuple):
     prealign: np.ndarray
     static_mask: torch.Tensor | None = None
     moving_mask: torch.Tensor | None = None
+    landmarks: Landmarks | None = None
 
     def frame(self):
         """How displacements on the static grid sample the moving image.
@@ -128,6 +132,7 @@ def coarsen(pair, spacing, *, sigma_factor):
         pair.prealign,
         static_mask,
         moving_mask,
+        pair.landmarks,
     )
 
 

@@ -18,6 +18,7 @@ import torch
 
 from dipy_dl_reg.engine import compiled, kernels
 from dipy_dl_reg.engine.fields import compose, resize, slopes, warp
+from dipy_dl_reg.engine.guide import Guide
 from dipy_dl_reg.engine.inversion import guarded, reconcile
 from dipy_dl_reg.engine.pyramid import Pair, coarsen, level_spacings
 from dipy_dl_reg.engine.smoothing import smooth
@@ -122,7 +123,7 @@ def refine(
     dim = pair.static_grid.dim
     spacings = level_spacings(pair.static_grid, len(level_iters))
     u = v = pair.static.new_zeros(1, dim, *[1] * dim)
-    images = pair if start is None else _moved(pair, start[0])
+    images = pair if start is None else moved(pair, *start)
     for index, (iterations, spacing) in enumerate(zip(level_iters, spacings)):
         level = len(level_iters) - 1 - index
         if start is not None and not level:
@@ -168,14 +169,40 @@ def energies(pair, objective, fields):
     frame = pair.frame()
     mask = combined_mask(pair, fields[0], frame)
     evaluate = objective.bind(pair.static, mask, moving=pair.moving)
-    return [
-        float(evaluate(warp(pair.moving, u, frame_=frame), u)[0].total) for u in fields
-    ]
+    guide = _guide(pair, objective)
+    values = []
+    for u in fields:
+        energy = evaluate(warp(pair.moving, u, frame_=frame), u)[0].total
+        values.append(float(energy if guide is None else energy + guide.energy(u)))
+    return values
 
 
-def _moved(pair, u):
-    """The pair with the moving image where a field brings it, and what counts there."""
+def _guide(pair, objective):
+    """The penalty on the pair's landmarks, or None."""
+    if pair.landmarks is None or not objective.landmark_weight:
+        return None
+    return Guide(pair, objective.landmark_weight, objective.metric.sigma_diff)
+
+
+def moved(pair, u, v):
+    """The pair with the moving image where a field brings it, and what counts there.
+
+    Parameters
+    ----------
+    pair : Pair
+        The images.
+    u, v : Tensor, shape (1, D, *static_shape)
+        A field and its inverse, in voxels of the static grid.
+
+    Returns
+    -------
+    pair : Pair
+        Both images on the static grid; landmarks have left what the field leaves.
+    """
     frame = pair.frame()
+    landmarks = pair.landmarks
+    if landmarks is not None:
+        landmarks = landmarks.after(pair.static_grid, v)
     return Pair(
         pair.static,
         warp(pair.moving, u, frame_=frame),
@@ -183,6 +210,7 @@ def _moved(pair, u):
         pair.static_grid,
         np.eye(pair.static_grid.dim + 1),
         combined_mask(pair, u, frame),
+        landmarks=landmarks,
     )
 
 
@@ -215,6 +243,7 @@ def _refine_level(
     if mask is not None and not bool(mask.any()):
         return u, v  # two thin masks that miss each other at this resolution
     evaluate = objective.bind(pair.static, mask, moving=pair.moving)
+    guide = _guide(pair, objective)
     energies, start = [], (u, v)
     u, v = (f.clone(memory_format=torch.contiguous_format) for f in start)
     adam = _Adam(u, epsilon=objective.metric.weak_gradient)
@@ -227,6 +256,9 @@ def _refine_level(
         slopes(warped, by_image, out=gradient)
         if by_field is not None:
             gradient += by_field
+        energy = terms.total
+        if guide is not None:
+            energy = energy + guide.pull(u, gradient)
         smooth(gradient, objective.metric.sigma_diff, out=move, scratch=gradient)
         adam.direction(move, step)
         new = compose(v, move, scale=-1, out=gradient)
@@ -237,7 +269,7 @@ def _refine_level(
             (u, v), (gradient, move) = reconcile(u, v, out=(gradient, move)), (u, v)
         if len(energies) % _GUARD == _GUARD - 1:
             u, v = guarded(u, v)
-        energies.append(float(terms.total))
+        energies.append(float(energy))
         notify("iteration_end", energies[-1])
         if _converged(energies, tolerance):
             break

@@ -11,7 +11,7 @@ import math
 
 import torch
 
-from dipy_dl_reg.engine.thin_plate import chunks, kernel_of
+from dipy_dl_reg.engine.thin_plate import chunks, fit, kernel_of
 
 #: Up to so many voxels times points every voxel is computed exactly.
 _EXACT = 2**24
@@ -63,6 +63,26 @@ def sampled(spline, shape, to_world, from_world, *, stride=None):
             stride = stride / 2 if stride > 1 else 0
             rest = task.split(stride) if stride else task.exact()
     return u.add_(rest)
+
+
+def start_field(pair):
+    """The spline through a pair's landmarks, for refinement to start from.
+
+    The biharmonic one, which swings less where landmarks are a little off.
+
+    Parameters
+    ----------
+    pair : Pair
+        With landmarks.
+
+    Returns
+    -------
+    u : Tensor, shape (1, D, *static_shape)
+        In voxels of the static grid; may fold where landmarks cross.
+    """
+    spline = fit(*pair.landmarks, kernel="biharmonic")
+    grid = pair.static_grid
+    return sampled(spline, grid.shape, grid.affine, grid.inverse).to(pair.static)
 
 
 def _linear_part(matrix, shape):

@@ -1,0 +1,171 @@
+r"""Landmarks that guide a refinement: a penalty on how far the field misses them.
+
+.. math:: E = \frac{w}{N} \sum_i |\varphi(p_i) - q_i|^2
+
+with the distances in mm of moving's world.  Its gradient is spread to the voxels
+around each landmark as linear interpolation takes the field from them.
+"""
+
+import itertools
+import math
+from typing import NamedTuple
+
+import torch
+
+from dipy_dl_reg.engine.fields import sample
+
+#: Least of what a landmark's pull is measured against, see `Guide.pull`.
+_LEAST = 1e-2
+
+
+class Landmarks(NamedTuple):
+    """Pairs of points in world space.
+
+    Attributes
+    ----------
+    points : Tensor, shape (N, D)
+        In static's world, float64.
+    targets : Tensor, shape (N, D)
+        Where they belong, brought to static's world by the inverse of the prealign.
+    """
+
+    points: torch.Tensor
+    targets: torch.Tensor
+
+    def after(self, grid, inverse):
+        """The landmarks of what a field leaves to be done.
+
+        Parameters
+        ----------
+        grid : Grid
+            Static's.
+        inverse : Tensor, shape (1, D, *shape)
+            Inverse of the field, in voxels of that grid.
+
+        Returns
+        -------
+        landmarks : Landmarks
+            The same points, the targets carried back by the field.
+        """
+        dim = grid.dim
+        matrix = torch.as_tensor(grid.affine[:dim, :dim]).to(self.points)
+        places = in_voxels(grid, self.targets)
+        move = sample(inverse, places.T.to(inverse)).T.to(self.targets)
+        return self._replace(targets=self.targets + move @ matrix.T)
+
+
+def in_voxels(grid, points):
+    """Points of a grid's world in its voxels.
+
+    Parameters
+    ----------
+    grid : Grid
+        The grid.
+    points : Tensor, shape (N, D)
+        World coordinates.
+
+    Returns
+    -------
+    places : Tensor, shape (N, D)
+        Voxel coordinates.
+    """
+    matrix = torch.as_tensor(grid.inverse).to(points)
+    return points @ matrix[:-1, :-1].T + matrix[:-1, -1]
+
+
+class Guide:
+    """The penalty on one grid.
+
+    Parameters
+    ----------
+    pair : Pair
+        Has the landmarks and the grid; those outside the grid do not count.
+    weight : float
+        w, per mm**2.
+    sigma : float
+        Standard deviation, in voxels, by which the gradient will be smoothed.
+    """
+
+    def __init__(self, pair, weight, sigma):
+        grid, like = pair.static_grid, pair.static
+        dim = grid.dim
+        self.shape = grid.shape
+        places = in_voxels(grid, pair.landmarks.points)
+        aims = in_voxels(grid, pair.landmarks.targets) - places
+        last = places.new_tensor([n - 1 for n in grid.shape])
+        inside = ((places >= -0.5) & (places <= last + 0.5)).all(1)
+        places = places[inside].clamp(min=0).minimum(last)
+        # The distance is counted after the prealign, in mm.
+        linear = torch.as_tensor((pair.prealign @ grid.affine)[:dim, :dim])
+        self.metric = (linear.T @ linear).to(like)
+        self.points, self.aims = places.T.to(like), aims[inside].T.to(like)
+        self.factor = weight / max(1, len(places))
+        self.indices, self.parts = _corners(places, grid.shape, like)
+        # What smoothing leaves of the peak of a single voxel.
+        self.spread = max(1.0, math.sqrt(2 * math.pi) * sigma) ** dim
+
+    def energy(self, u):
+        """The penalty.
+
+        Parameters
+        ----------
+        u : Tensor, shape (1, D, *shape)
+            Field in voxels.
+
+        Returns
+        -------
+        energy : Tensor, shape ()
+            w times the mean squared distance.
+        """
+        missed = sample(u, self.points) - self.aims
+        return self.factor * (missed * (self.metric @ missed)).sum()
+
+    def pull(self, u, gradient):
+        """Add the penalty's gradient to that of the images.
+
+        A landmark a voxel or more off its target pulls at most as hard as the steepest
+        gradient of the images, and within the voxel by so much less: however large the
+        weight, the field comes to rest there, and an optimiser that measures gradients
+        by the largest still sees the others.
+
+        Parameters
+        ----------
+        u : Tensor, shape (1, D, *shape)
+            Field in voxels.
+        gradient : Tensor, shape (1, D, *shape)
+            By the displacement, before it is smoothed; contiguous, and added to.
+
+        Returns
+        -------
+        energy : Tensor, shape ()
+            As `energy` gives it.
+        """
+        missed = sample(u, self.points) - self.aims
+        force = self.metric @ missed
+        energy = self.factor * (missed * force).sum()
+        force *= 2 * self.factor
+        steepest = torch.linalg.vector_norm(gradient, dim=1).amax()
+        steepest = steepest.clamp(min=_LEAST / gradient[0, 0].numel())
+        near = torch.linalg.vector_norm(missed, dim=0).clamp(max=1)
+        strength = torch.linalg.vector_norm(force, dim=0)
+        most = self.spread * steepest * near
+        force *= (most / strength.clamp(min=1e-30)).clamp(max=1)
+        spread = force[:, None] * self.parts
+        gradient[0].view(len(force), -1).index_add_(1, self.indices, spread.flatten(1))
+        return energy
+
+
+def _corners(places, shape, like):
+    """Voxels around each place, all in one list, and what part each has in it."""
+    first = places.floor()
+    fraction = places - first
+    indices, parts = [], []
+    for corner in itertools.product((0, 1), repeat=len(shape)):
+        index, part = 0, 1.0
+        for axis, (size, side) in enumerate(zip(shape, corner)):
+            along = (first[:, axis].long() + side).clamp(max=size - 1)
+            index = index * size + along
+            part = part * (fraction[:, axis] if side else 1 - fraction[:, axis])
+        indices.append(index)
+        parts.append(part)
+    return torch.cat(indices).to(like.device), torch.stack(parts).to(like)
