@@ -104,22 +104,6 @@ class Guide:
         # What smoothing leaves of the peak of a single voxel.
         self.spread = max(1.0, math.sqrt(2 * math.pi) * sigma) ** dim
 
-    def energy(self, u):
-        """The penalty.
-
-        Parameters
-        ----------
-        u : Tensor, shape (1, D, *shape)
-            Field in voxels.
-
-        Returns
-        -------
-        energy : Tensor, shape ()
-            w times the mean squared distance.
-        """
-        missed = sample(u, self.points) - self.aims
-        return self.factor * (missed * (self.metric @ missed)).sum()
-
     def pull(self, u, gradient):
         """Add the penalty's gradient to that of the images.
 
@@ -138,13 +122,14 @@ class Guide:
         Returns
         -------
         energy : Tensor, shape ()
-            As `energy` gives it.
+            The penalty: w times the mean squared distance.
         """
         missed = sample(u, self.points) - self.aims
         force = self.metric @ missed
         energy = self.factor * (missed * force).sum()
         force *= 2 * self.factor
-        steepest = torch.linalg.vector_norm(gradient, dim=1).amax()
+        low, high = gradient.aminmax()  # by component: a norm would cost a pass more
+        steepest = torch.maximum(-low, high)
         steepest = steepest.clamp(min=_LEAST / gradient[0, 0].numel())
         near = torch.linalg.vector_norm(missed, dim=0).clamp(max=1)
         strength = torch.linalg.vector_norm(force, dim=0)

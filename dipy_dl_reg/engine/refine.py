@@ -164,24 +164,14 @@ def energies(pair, objective, fields):
     Returns
     -------
     values : list of float
-        One for each; lower is better.
+        One for each; lower is better.  Landmarks do not count.
     """
     frame = pair.frame()
     mask = combined_mask(pair, fields[0], frame)
     evaluate = objective.bind(pair.static, mask, moving=pair.moving)
-    guide = _guide(pair, objective)
-    values = []
-    for u in fields:
-        energy = evaluate(warp(pair.moving, u, frame_=frame), u)[0].total
-        values.append(float(energy if guide is None else energy + guide.energy(u)))
-    return values
-
-
-def _guide(pair, objective):
-    """The penalty on the pair's landmarks, or None."""
-    if pair.landmarks is None or not objective.landmark_weight:
-        return None
-    return Guide(pair, objective.landmark_weight, objective.metric.sigma_diff)
+    return [
+        float(evaluate(warp(pair.moving, u, frame_=frame), u)[0].total) for u in fields
+    ]
 
 
 def moved(pair, u, v):
@@ -237,14 +227,20 @@ def _refine_level(
     reconcile_every,
     notify,
 ):
-    """Iterate at one resolution; undone if the energy rises from first to last."""
+    """Iterate at one resolution; undone if the energy rises from first to last.
+
+    With landmarks, if it rises with and without them: their pull is bounded, and may
+    let them go a little where a large weight makes much of it.
+    """
     frame = pair.frame()
     mask = combined_mask(pair, u, frame)
     if mask is not None and not bool(mask.any()):
         return u, v  # two thin masks that miss each other at this resolution
     evaluate = objective.bind(pair.static, mask, moving=pair.moving)
-    guide = _guide(pair, objective)
-    energies, start = [], (u, v)
+    guide = None
+    if pair.landmarks is not None and objective.landmark_weight:
+        guide = Guide(pair, objective.landmark_weight, objective.metric.sigma_diff)
+    energies, of_images, start = [], [], (u, v)
     u, v = (f.clone(memory_format=torch.contiguous_format) for f in start)
     adam = _Adam(u, epsilon=objective.metric.weak_gradient)
     # Written to in turn: a fresh field at every step would cost more than the step.
@@ -258,6 +254,7 @@ def _refine_level(
             gradient += by_field
         energy = terms.total
         if guide is not None:
+            of_images.append(float(energy))
             energy = energy + guide.pull(u, gradient)
         smooth(gradient, objective.metric.sigma_diff, out=move, scratch=gradient)
         adam.direction(move, step)
@@ -271,9 +268,10 @@ def _refine_level(
             u, v = guarded(u, v)
         energies.append(float(energy))
         notify("iteration_end", energies[-1])
-        if _converged(energies, tolerance):
+        records = [energies, of_images] if of_images else [energies]
+        if all(_converged(record, tolerance) for record in records):
             break
-    return start if energies and energies[-1] > energies[0] else (u, v)
+    return start if all(record[-1] > record[0] for record in records) else (u, v)
 
 
 def _converged(energies, tolerance):
