@@ -33,6 +33,8 @@ _LEAST_GRADIENT = 1e-2
 _RECONCILE = 2
 #: The fields are looked at for folds every so many iterations.
 _GUARD = 10
+#: Memory of Adam's first and second moments.
+_BETAS = (0.9, 0.99)
 
 
 class _Adam:
@@ -43,10 +45,10 @@ class _Adam:
     gradient is round-off, hardly moves, and nothing does once all is matched.
     """
 
-    def __init__(self, like, *, epsilon, betas=(0.9, 0.99)):
+    def __init__(self, like, *, epsilon):
         self.first = torch.zeros_like(like)
         self.second = torch.zeros_like(like[:, :1])
-        self.betas, self.epsilon, self.count = betas, epsilon, 0
+        self.betas, self.epsilon, self.count = _BETAS, epsilon, 0
         self.largest = like.new_tensor(_LEAST_GRADIENT / like[:, :1].numel())
 
     def direction(self, gradient, step):

@@ -1,0 +1,166 @@
+r"""Try variants of the refinement on labelled brains: what doc/experiments.rst tells.
+
+    .venv-py3.X/bin/python tools/experiments.py --data FOLDER --output FILE.json
+    .venv-py3.X/bin/python tools/experiments.py --data FOLDER --output FILE.json \
+        --only default "radius 3" --spacing 2
+
+Each variant is the default but for what its line in `VARIANTS` says: options of
+`DeepRegistration`, of the metric, or constants of the engine, set for that run alone.
+Pairs are those that choices may be made on (tools/benchmark.py reports all six).
+Every row is kept as it is measured and not measured again; seconds are those of one
+thread, and worth comparing within one run on a quiet machine only.
+"""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import argparse
+from contextlib import ExitStack
+from functools import cache
+import json
+from pathlib import Path
+import statistics
+import time
+from unittest import mock
+
+from benchmark_cases import labelled_case
+from benchmark_measures import regularity
+from benchmark_record import describe, write_json
+
+PAIRS = ["1000:1001", "1006:1012", "1001:1000", "1012:1006"]
+
+ENGINE = "dipy_dl_reg.engine."
+#: Name: options of the class; "metric" those of CCMetric; "engine" its constants.
+WEAK = "metrics.CCMetric.weak_gradient"
+VARIANTS = {
+    "default": {},
+    "as in version 0.1": {
+        "step_length": 0.25,
+        "metric": {"radius": 2},
+        "engine": {WEAK: 0.01},
+    },
+    "radius 2": {"metric": {"radius": 2}},
+    "radius 3": {"metric": {"radius": 3}},
+    "weak gradient 0.01": {"engine": {WEAK: 0.01}},
+    "weak gradient 0.1": {"engine": {WEAK: 0.1}},
+    "weak gradient 1": {"engine": {WEAK: 1.0}},
+    "step 0.25": {"step_length": 0.25},
+    "step 0.5": {"step_length": 0.5},
+    "step 1": {"step_length": 1.0},
+    "weak gradient 0.01, step 0.25": {"engine": {WEAK: 0.01}, "step_length": 0.25},
+    "weak gradient 1, step 1": {"engine": {WEAK: 1.0}, "step_length": 1.0},
+    "weak gradient 3, step 2": {"engine": {WEAK: 3.0}, "step_length": 2.0},
+    "variance floor 3e-4": {"metric": {"variance_floor": 3e-4}},
+    "variance floor 3e-3": {"metric": {"variance_floor": 3e-3}},
+    "variance floor 1e-2": {"metric": {"variance_floor": 1e-2}},
+    "gradient sigma 0": {"metric": {"sigma_diff": 0.0}},
+    "gradient sigma 0.7": {"metric": {"sigma_diff": 0.7}},
+    "gradient sigma 1.4": {"metric": {"sigma_diff": 1.4}},
+    "gradient sigma 2": {"metric": {"sigma_diff": 2.0}},
+    "field sigma 0.5": {"sigma_field": 0.5},
+    "field sigma 0.6": {"sigma_field": 0.6},
+    "field sigma 0.8": {"sigma_field": 0.8},
+    "field sigma 0.9": {"sigma_field": 0.9},
+    "field sigma 1.0": {"sigma_field": 1.0},
+    "field sigma 1.2": {"sigma_field": 1.2},
+    "field sigma 1.5": {"sigma_field": 1.5},
+    "field sigma 2.0": {"sigma_field": 2.0},
+    "bending penalty 0.01": {"regularizer": "bending", "regularizer_weight": 0.01},
+    "diffusion penalty 0.01": {"regularizer": "diffusion", "regularizer_weight": 0.01},
+    "betas 0.8, 0.99": {"engine": {"refine._BETAS": (0.8, 0.99)}},
+    "betas 0.9, 0.9": {"engine": {"refine._BETAS": (0.9, 0.9)}},
+    "betas 0.9, 0.999": {"engine": {"refine._BETAS": (0.9, 0.999)}},
+    "fields joined at each iteration": {"engine": {"refine._RECONCILE": 1}},
+    "fields joined at the end 6 times": {"engine": {"inversion._ROUNDS": 6}},
+    "half resolution": {"level_iters": [40, 30, 0]},
+    "5 at half, 2 at full resolution": {"level_iters": [10, 10, 2]},
+    "[10, 10, 5]": {"level_iters": [10, 10, 5]},
+    "[20, 15, 10]": {"level_iters": [20, 15, 10]},
+    "[100, 100, 50]": {"level_iters": [100, 100, 50]},
+    "[5, 5]": {"level_iters": [5, 5]},
+    "[10, 10]": {"level_iters": [10, 10]},
+    "[30, 20]": {"level_iters": [30, 20]},
+    "[20]": {"level_iters": [20]},
+    "[100, 100, 100], tolerance 3e-4": {"level_iters": [100] * 3, "opt_tol": 3e-4},
+    "[100, 100, 100], tolerance 1e-3": {"level_iters": [100] * 3, "opt_tol": 1e-3},
+    "[100, 100, 100], tolerance 3e-3": {"level_iters": [100] * 3, "opt_tol": 3e-3},
+    "less smoothed pyramid": {"ss_sigma_factor": 0.3},
+    "more smoothed pyramid": {"ss_sigma_factor": 0.8},
+}
+
+
+@cache
+def case_of(data, spacing, pair):
+    return labelled_case(data, spacing, pair)
+
+
+def trial(case, variant, threads=1):
+    """One registration: what the benchmark measures of it, and seconds."""
+    from dipy_dl_reg import DeepRegistration
+    from dipy_dl_reg.engine.metrics import CCMetric
+
+    options = dict(variant)
+    metric = CCMetric(3, **options.pop("metric", {}))
+    with ExitStack() as stack:
+        for name, value in options.pop("engine", {}).items():
+            stack.enter_context(mock.patch(ENGINE + name, value))
+        registration = DeepRegistration(metric, model=None, progress=False, **options)
+        start = time.perf_counter()
+        mapping = registration.optimize(**case.images, num_threads=threads)
+        seconds = time.perf_counter() - start
+    row = {"seconds": seconds, "energy": registration.energy_list[-1:]}
+    row |= case.judge(mapping)
+    row.pop("dice_of"), row.pop("hd95_of")
+    return row | regularity(mapping, case.images["static_grid2world"], case.points)
+
+
+def summary(rows, name):
+    """Medians of a variant over its pairs, and its mean gain over the default."""
+    mine = {row["pair"]: row for row in rows if row["variant"] == name}
+    base = {row["pair"]: row for row in rows if row["variant"] == "default"}
+    keys = "dice", "hd95", "sd_log_jacobian", "round_trip_mean", "seconds"
+    line = {key: statistics.median(row[key] for row in mine.values()) for key in keys}
+    both = [mine[pair]["dice"] - base[pair]["dice"] for pair in mine if pair in base]
+    if both:
+        line["gain"] = statistics.mean(both)
+    return line
+
+
+def main(words=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    folder = os.environ.get("DIPY_DL_REG_DATA")
+    add("--data", type=Path, default=folder and Path(folder))
+    add("--output", type=Path, required=True)
+    add("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    add("--pairs", nargs="+", default=PAIRS)
+    add("--spacing", type=float, default=2.0)
+    arguments = parser.parse_args(words)
+    if arguments.data is None:
+        parser.error("--data is needed, or DIPY_DL_REG_DATA.")
+    from dipy.utils.logging import logger
+
+    logger.setLevel("WARNING")
+    results = describe(1, None, {}) | {"rows": []}
+    if arguments.output.exists():
+        results["rows"] = json.loads(arguments.output.read_text())["rows"]
+    done = {(r["variant"], r["pair"], r["spacing"]) for r in results["rows"]}
+    for name in arguments.only:
+        for pair in arguments.pairs:
+            if (name, pair, arguments.spacing) in done:
+                continue
+            case = case_of(arguments.data, arguments.spacing, pair)
+            row = {"variant": name, "pair": pair, "spacing": arguments.spacing}
+            results["rows"].append(row | trial(case, VARIANTS[name]))
+            write_json(arguments.output, results)
+        rows = [r for r in results["rows"] if r["spacing"] == arguments.spacing]
+        line = summary(rows, name)
+        print(f"{name:34}", *(f"{k} {v:.4f}" for k, v in line.items()), flush=True)
+
+
+if __name__ == "__main__":
+    main()
