@@ -172,6 +172,41 @@ def read_landmarks(path, *, name="landmarks"):
     return check_points(numbers.reshape(len(rows), dim), f"{name}: {path}")
 
 
+def read_landmark_pair(static, moving):
+    """Read landmarks in both images from two text files.
+
+    Parameters
+    ----------
+    static, moving : str, Path or None
+        The files, see `read_landmarks`: the same places, line by line.
+
+    Returns
+    -------
+    static_points, moving_points : ndarray, shape (N, 3)
+        World coordinates, mm.
+
+    Raises
+    ------
+    FileNotFoundError
+        If one is not there.
+    ValueError
+        If one was not given, or they are not pairs of points in space.
+    """
+    paths = {"static_landmarks": static, "moving_landmarks": moving}
+    for name, path in paths.items():
+        if path is None:
+            raise ValueError(
+                f"static_landmarks and moving_landmarks: {name} is missing"
+            )
+    pair = [read_landmarks(path, name=name) for name, path in paths.items()]
+    if pair[0].shape != pair[1].shape or pair[0].shape[1] != 3:
+        raise ValueError(
+            "static_landmarks and moving_landmarks must hold as many points of 3 "
+            f"coordinates, got {pair[0].shape} and {pair[1].shape}"
+        )
+    return tuple(pair)
+
+
 def _numbers(words):
     """Words as numbers, or None."""
     try:

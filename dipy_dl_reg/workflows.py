@@ -44,6 +44,9 @@ class AlignDeepFlow(StrictWorkflow):
         model="auto",
         static_mask=None,
         moving_mask=None,
+        static_landmarks=None,
+        moving_landmarks=None,
+        landmark_weight=1.0,
         device="auto",
         num_threads=None,
         report=False,
@@ -88,6 +91,15 @@ class AlignDeepFlow(StrictWorkflow):
             Where static counts: an image on static's grid, above 0 inside.
         moving_mask : string or Path, optional
             Where moving counts: an image on moving's grid, above 0 inside.
+        static_landmarks : string or Path, optional
+            Text file (such as CSV) of points in static that are known in moving too,
+            one a line: x, y, z in mm in the image's world (RAS for NIfTI). At least 4,
+            not in one plane. Registration starts from them.
+        moving_landmarks : string or Path, optional
+            The same places in moving's world, line by line.
+        landmark_weight : float, optional
+            How firmly landmarks are held: 1 does, less lets the images decide, at 0
+            they are a start alone.
         device : string, optional
             Where to compute: auto, cpu, cuda or mps.
         num_threads : int, optional
@@ -111,6 +123,7 @@ class AlignDeepFlow(StrictWorkflow):
         """
         from dipy_dl_reg.files import write_together
         from dipy_dl_reg.jobs import FilePair, check_pair, read_prealign
+        from dipy_dl_reg.points import read_landmark_pair
         from dipy_dl_reg.registration import DeepRegistration
 
         if prealign is not None and affine:
@@ -127,16 +140,25 @@ class AlignDeepFlow(StrictWorkflow):
 
             load_matplotlib()
             outputs["out_report"] = with_ending(out_report, PICTURES, "out_report")
+        guides = {}
+        if static_landmarks is not None or moving_landmarks is not None:
+            guides["landmarks"] = read_landmark_pair(static_landmarks, moving_landmarks)
+            guides["landmark_weight"] = landmark_weight
         registration = DeepRegistration(
-            metric, model=model, level_iters=level_iters, device=device
+            metric, model=model, level_iters=level_iters, device=device, **guides
         )
         masks = {"static_mask": static_mask, "moving_mask": moving_mask}
         rows = self.plan(
             [static_image_files, moving_image_files],
             out_dir,
             outputs,
-            others=[prealign, *masks.values()],
+            others=[prealign, *masks.values(), static_landmarks, moving_landmarks],
         )
+        if guides and len(rows) > 1:
+            raise ValueError(
+                f"static_landmarks and moving_landmarks are of one pair of images, got "
+                f"{len(rows)} pairs"
+            )
         matrix = None if prealign is None else read_prealign(prealign)
         for (static, moving), _ in rows:
             check_pair(static, moving, masks)

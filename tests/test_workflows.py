@@ -48,11 +48,21 @@ class Swift:
 
     calls = []
 
-    def __init__(self, metric=None, *, model="auto", level_iters=None, device="auto"):
+    def __init__(
+        self,
+        metric=None,
+        *,
+        model="auto",
+        level_iters=None,
+        device="auto",
+        landmarks=None,
+        landmark_weight=None,
+    ):
         if metric.lower() not in ("cc", "ssd", "ncc", "mi"):
             raise ValueError(f"metric must be CC, SSD, NCC or MI, got {metric!r}")
         self.options = {"metric": metric, "model": model, "device": device}
         self.options["level_iters"] = level_iters
+        self.options |= {"landmarks": landmarks, "landmark_weight": landmark_weight}
 
     def optimize(
         self, static, moving, *, static_mask, moving_mask, num_threads, **grids
@@ -174,6 +184,36 @@ def test_align_writes_what_it_says(swift, pair, command):
     )
     image = np.nan_to_num(moving.get_fdata(dtype=np.float32))
     assert_allclose(theirs.transform(image), mapping.transform(image), atol=1e-4)
+
+
+def test_align_reads_landmarks(swift, pair, command, tmp_path):
+    points = np.array([[1.0, 2, 3], [9, 2, 3], [4, 8, 3], [4, 5, 9]])
+    np.savetxt(tmp_path / "static.csv", points, delimiter=",", header="x, y, z")
+    np.savetxt(tmp_path / "moving.txt", points + 1)
+    images = pair["static"], pair["moving"]
+    static = "--static_landmarks", tmp_path / "static.csv"
+    moving = "--moving_landmarks", tmp_path / "moving.txt"
+    out = "--out_dir", pair["out"]
+    command(align_deep, *images, *static, *moving, *out, "--landmark_weight", 0.5)
+    (call,) = swift
+    assert_allclose(call["landmarks"], [points, points + 1])
+    assert call["landmark_weight"] == 0.5
+
+    out = "--out_dir", tmp_path / "other"
+    said = fails(command, align_deep, *images, *static, *out)
+    assert "moving_landmarks is missing" in said
+    np.savetxt(tmp_path / "moving.txt", points[:3])
+    said = fails(command, align_deep, *images, *static, *moving, *out)
+    assert "as many points" in said
+    said = fails(
+        command, align_deep, *images, *static, "--moving_landmarks", "no.csv", *out
+    )
+    assert "moving_landmarks: no such file: no.csv" in said
+    np.savetxt(tmp_path / "moving.txt", points)
+    several = pair["static"], pair["moving"], pair["static"]
+    said = fails(command, align_deep, *several, *static, *moving, *out, "--mix_names")
+    assert "of one pair" in said
+    assert not (tmp_path / "other").exists()
 
 
 def test_align_hands_on_its_options(swift, pair, command, tmp_path):
