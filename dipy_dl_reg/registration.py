@@ -35,7 +35,7 @@ LEVEL_ITERS = {1: [50], 2: [50, 30], 3: [40, 30, 20], 4: [50, 50, 30, 12]}
 #: A level is added while the longest axis still has this many voxels on it.
 _LEAST_LEVEL_SIZE = 20
 #: What options of SyN left at None mean here.
-_DEFAULTS = {"ss_sigma_factor": 0.5, "opt_tol": 1e-5}
+_DEFAULTS = {"step_length": 0.25, "ss_sigma_factor": 0.5, "opt_tol": 1e-5}
 
 _STAGES = {
     "level_start": RegistrationStages.SCALE_START,
@@ -60,10 +60,10 @@ class DeepRegistration(DiffeomorphicRegistration):
         coarsest.  0 skips a level; 0 for all of it is no refinement.  By default as
         many levels as the static image has room for, with 50 to 10 iterations.
     step_length : float, optional
-        How far an iteration moves each image at most, in voxels of the level.  SyN
-        moves both towards their middle, so that the whole of an update is twice this,
-        and here too.  By default the metric's: 0.7 for local correlation, which moves
-        most voxels by far less, and 0.25, as in SyN, for the others.
+        How far an iteration moves each image, in voxels of the level.  SyN moves
+        both towards their middle, so that the whole of an update is twice this, and
+        here too; local correlation moves voxels by up to 2.8 times as much where the
+        images differ most, and most voxels by less.  By default 0.25, as in SyN.
     ss_sigma_factor : float, optional
         Smoothing of the images on the way to a coarser level: the standard
         deviation along an axis is this times the level's voxel size over the
@@ -160,14 +160,13 @@ class DeepRegistration(DiffeomorphicRegistration):
         progress=None,
     ):  # the first in SyN's order, for calls that pass them by position
         super().__init__(metric=translate.make_metric(metric))
-        defaults = {"step_length": self.metric.step_length, **_DEFAULTS}
         given = {
             "step_length": step_length,
             "ss_sigma_factor": ss_sigma_factor,
             "opt_tol": opt_tol,
         }
         for name, value in given.items():
-            value = defaults[name] if value is None else value
+            value = _DEFAULTS[name] if value is None else value
             setattr(self, name, _not_negative(name, value))
         if self.step_length == 0:
             raise ValueError("step_length must be above 0, got 0.")

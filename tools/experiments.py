@@ -34,24 +34,24 @@ PAIRS = ["1000:1001", "1006:1012", "1001:1000", "1012:1006"]
 ENGINE = "dipy_dl_reg.engine."
 #: Name: options of the class; "metric" those of CCMetric; "engine" its constants.
 WEAK = "metrics.CCMetric.weak_gradient"
+STRIDE = "metrics.CCMetric.stride"
 VARIANTS = {
     "default": {},
     "as in version 0.1": {
-        "step_length": 0.25,
         "metric": {"radius": 2},
-        "engine": {WEAK: 0.01},
+        "engine": {WEAK: 0.01, STRIDE: 1.0},
     },
     "radius 2": {"metric": {"radius": 2}},
     "radius 3": {"metric": {"radius": 3}},
     "weak gradient 0.01": {"engine": {WEAK: 0.01}},
     "weak gradient 0.1": {"engine": {WEAK: 0.1}},
     "weak gradient 1": {"engine": {WEAK: 1.0}},
-    "step 0.25": {"step_length": 0.25},
-    "step 0.5": {"step_length": 0.5},
-    "step 1": {"step_length": 1.0},
-    "weak gradient 0.01, step 0.25": {"engine": {WEAK: 0.01}, "step_length": 0.25},
-    "weak gradient 1, step 1": {"engine": {WEAK: 1.0}, "step_length": 1.0},
-    "weak gradient 3, step 2": {"engine": {WEAK: 3.0}, "step_length": 2.0},
+    "stride 1": {"engine": {STRIDE: 1.0}},
+    "stride 2": {"engine": {STRIDE: 2.0}},
+    "stride 4": {"engine": {STRIDE: 4.0}},
+    "weak gradient 0.01, stride 1": {"engine": {WEAK: 0.01, STRIDE: 1.0}},
+    "weak gradient 1, stride 4": {"engine": {WEAK: 1.0, STRIDE: 4.0}},
+    "weak gradient 3, stride 8": {"engine": {WEAK: 3.0, STRIDE: 8.0}},
     "variance floor 3e-4": {"metric": {"variance_floor": 3e-4}},
     "variance floor 3e-3": {"metric": {"variance_floor": 3e-3}},
     "variance floor 1e-2": {"metric": {"variance_floor": 1e-2}},

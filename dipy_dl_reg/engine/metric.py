@@ -53,9 +53,9 @@ class Metric:
     #: judge each voxel by itself.  One that rests on the statistics of whole images
     #: cannot: with equal steps it follows their noise, away from the true field.
     weak_gradient = 0.01
-    #: What `DeepRegistration` takes for its `step_length` if not told otherwise: how
-    #: far an iteration moves each image at most, in voxels.
-    step_length = 0.25
+    #: Voxels whose gradient is strongest move by this many steps at a time.  Where most
+    #: gradients count as weak, this makes up for it.
+    stride = 1.0
     #: Whether `bind`, given a batch without a mask, takes the mean over its entries by
     #: itself.  Refinement has one entry, and MI and CR know no more than that.
     batched = False

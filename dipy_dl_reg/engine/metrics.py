@@ -146,7 +146,7 @@ class CCMetric(Metric):
     # Long steps where the images differ most, short ones where little is to be seen:
     # with equal steps the field is rougher, and no better.
     weak_gradient = 0.3
-    step_length = 0.7
+    stride = 2.8
 
     def __init__(self, dim=None, *, sigma_diff=1.0, radius=1, variance_floor=1e-3):
         super().__init__(dim, sigma_diff=sigma_diff)

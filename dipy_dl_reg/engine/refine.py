@@ -101,7 +101,8 @@ def refine(
         Coarser levels then look for what it leaves, so that its detail is not lost on
         their grids, and what they find is dropped if the objective is none the better.
     step : float, optional
-        Length of a full step, in voxels of the level.
+        Length of a step, in voxels of the level; the metric's `stride` of them is the
+        longest.
     sigma_field : float, optional
         Standard deviation of the Gaussian that smooths the whole field after each
         iteration, in voxels of the level.
@@ -259,7 +260,7 @@ def _refine_level(
             of_images.append(float(energy))
             energy = energy + guide.pull(u, gradient)
         smooth(gradient, objective.metric.sigma_diff, out=move, scratch=gradient)
-        adam.direction(move, step)
+        adam.direction(move, step * objective.metric.stride)
         new = compose(v, move, scale=-1, out=gradient)
         smooth(new, sigma_field, out=v, scratch=new)
         new = compose(move, u, out=gradient)
