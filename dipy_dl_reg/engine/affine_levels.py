@@ -47,6 +47,8 @@ class Level(NamedTuple):
         Of the level, mm.
     shape : tuple of int or None
         Of the points, where they are a whole grid.
+    counts : Tensor, shape (N,), or None
+        1 where a point of a whole grid is to be compared, 0 elsewhere.
     moments : Tensor, shape (D + 1, D + 1)
         Mean of ``[x, 1] [x, 1]'`` over the points, float64.
     """
@@ -59,6 +61,7 @@ class Level(NamedTuple):
     most: float
     spacing: float
     shape: tuple | None
+    counts: torch.Tensor | None
     moments: torch.Tensor
 
     @property
@@ -199,6 +202,9 @@ def _level(static, moving, faces, spacing, scale, draw):
     ends = torch.tensor([max(n - 1, 1) for n in static.grid.shape], **like)
     normal = (voxels * (2 / ends) - 1).float().to(device)
     values = sample_at(static.image, normal[None])[0, 0]
+    counts = None
+    if shape is not None and static.mask is not None:
+        counts = sample_at(static.mask, normal[None], "nearest")[0, 0]
     volume, world2volume = _volume(moving, faces["moving"])
     points = world - centre
     ones = torch.cat([points, torch.ones(len(points), 1, **like)], 1)
@@ -217,6 +223,7 @@ def _level(static, moving, faces, spacing, scale, draw):
         float(max(most, 1.0)),
         float(spacing),
         shape,
+        counts,
         ones.T @ ones / len(ones),
     )
 

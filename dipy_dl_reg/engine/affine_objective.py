@@ -153,10 +153,14 @@ class AffineObjective:
 
     def _local(self, static, moving, weight):
         """Local correlation on a grid of points, one pose after the other."""
-        shape = (1, 1, *self.level.shape)
+        shape, counts = (1, 1, *self.level.shape), self.level.counts
         found = []
         for k in range(len(moving)):
-            mask = None if weight is None else (weight[k] > 0.5).float().view(shape)
+            mask = counts
+            if weight is not None:
+                known = (weight[k] > 0.5).to(moving)
+                mask = known if counts is None else known * counts
+            mask = None if mask is None else mask.view(shape)
             evaluate = self.local.bind(static.view(shape), mask)
             value, slope = evaluate(moving[k].view(shape))
             found.append((value, slope.flatten()))

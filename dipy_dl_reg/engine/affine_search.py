@@ -40,6 +40,9 @@ _MOST_STARTS = 180
 _SAME = 1.0
 #: Tolerance of the fits, in voxels: they only have to be told apart.
 _TOLERANCE = 0.1
+#: Where the least spread of either object is below this part of the largest, one is
+#: laid upon the other by their axes too: a thin plate must be nearly level to be seen.
+_THIN = 0.6
 #: Where the middle of an object may be that a face cuts through: parts of the other
 #: image's length.
 _OFFSETS = (0.15, -0.15, 0.3, -0.3)
@@ -148,31 +151,53 @@ def _starts(pair, start):
     start = np.asarray(start, dtype=np.float64)
     static = Picture(pair.static, pair.static_mask, pair.static_grid)
     moving = Picture(pair.moving, pair.moving_mask, pair.moving_grid)
-    source, target = _centre(static), _centre(moving)
+    (source, spread), (target, other) = _moments(static), _moments(moving)
     nowhere = np.zeros(dim)
     offsets = [(nowhere, nowhere)]
     offsets += [(away, nowhere) for away in _offsets(static, moving)]
     offsets += [(nowhere, away) for away in _offsets(moving, static)]
     found = [start, np.eye(dim + 1)]
-    for turn in rotations(dim):
+    turns = [turn @ start[:dim, :dim] for turn in rotations(dim)]
+    if dim == 3:
+        turns += _level(start[:dim, :dim], spread, other)
+    for turn in turns:
         for by_static, by_moving in offsets:
             matrix = np.eye(dim + 1)
-            matrix[:dim, :dim] = turn @ start[:dim, :dim]
+            matrix[:dim, :dim] = turn
             pivot = matrix[:dim, :dim] @ (source + by_static)
             matrix[:dim, dim] = target + by_moving - pivot
             found.append(matrix)
     return torch.from_numpy(np.stack(found))
 
 
-def _centre(picture):
-    """Centre of mass in the world, of what is not background."""
+def _moments(picture):
+    """Centre of mass and covariance in the world, of what is not background."""
     image = picture.image if picture.mask is None else picture.image * picture.mask
-    mass = (image - BACKGROUND).clamp_min(0).double().cpu()
+    mass = (image - BACKGROUND).clamp_min(0).cpu().double().flatten()
     mass = mass if float(mass.sum()) > 0 else torch.ones_like(mass)
-    places = identity(picture.grid.shape, dtype=torch.float64)
-    axes = tuple(range(2, mass.ndim))
-    middle = (places * mass).sum(axes)[0] / mass.sum()
-    return picture.grid.affine[:-1] @ [*middle.numpy(), 1]
+    mass = mass / mass.sum()
+    places = identity(picture.grid.shape, dtype=torch.float64).flatten(2)[0]
+    middle = places @ mass
+    apart = places - middle[:, None]
+    linear = picture.grid.affine[:-1, :-1]
+    covariance = linear @ ((apart * mass) @ apart.T).numpy() @ linear.T
+    return picture.grid.affine[:-1] @ [*middle.numpy(), 1], covariance
+
+
+def _level(linear, spread, other):
+    """Turns that bring static's axes upon moving's, and any way about the thinnest."""
+    spread = linear @ spread @ linear.T
+    (size, own), (other_size, axes) = np.linalg.eigh(spread), np.linalg.eigh(other)
+    if min(s[0] / s[-1] for s in (size, other_size)) > _THIN**2:
+        return []
+    axes = axes * [1, 1, np.sign(np.linalg.det(own) * np.linalg.det(axes))]
+    turns = []
+    for angle in np.arange(12) * np.pi / 6:
+        cos, sin = np.cos(angle), np.sin(angle)
+        about = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
+        for over in (np.diag([1, 1, 1]), np.diag([-1, 1, -1])):
+            turns.append(axes @ about @ over @ own.T @ linear)
+    return turns
 
 
 def _offsets(picture, other):
