@@ -15,6 +15,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from dipy_dl_reg import bridge, translate
+from dipy_dl_reg.engine import memory
 from dipy_dl_reg.engine.fields import compose
 from dipy_dl_reg.engine.inversion import diffeomorphic
 from dipy_dl_reg.engine.objective import Objective
@@ -101,6 +102,11 @@ class DeepRegistration(DiffeomorphicRegistration):
         the start; the default, 1, holds the landmarks.
     device : str or torch.device, optional
         ``"auto"`` is CUDA, else MPS where it works, else the CPU.
+    max_memory : float or str, optional
+        What refinement may take besides the images as given: bytes, or such as
+        ``"1.5 GB"``; by default what is free on the device.  Where that is too
+        little the finest level is left out, with a warning; so, too, where memory
+        runs out all the same.
     progress : bool, optional
         Show a bar of the iterations; by default only at a terminal.
 
@@ -157,6 +163,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         landmarks=None,
         landmark_weight=1.0,
         device="auto",
+        max_memory=None,
         progress=None,
     ):  # the first in SyN's order, for calls that pass them by position
         super().__init__(metric=translate.make_metric(metric))
@@ -185,6 +192,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         self.landmarks = _checked_landmarks(landmarks)
         self.landmark_weight = _not_negative("landmark_weight", landmark_weight)
         self.device = bridge.find_device(device)
+        self.max_memory = None if max_memory is None else memory.to_bytes(max_memory)
         self.progress = progress
         self.callback = callback
         self.mask0 = bool(getattr(metric, "mask0", False))
@@ -378,15 +386,44 @@ class DeepRegistration(DiffeomorphicRegistration):
         )
         return spline
 
+    def _plan(self, pair):
+        """Iterations per level, as far as memory goes."""
+        budget = self.max_memory or memory.free_memory(self.device)
+        if budget is None:
+            return self.level_iters
+        size = int(np.prod(pair.static_grid.shape)), self.dim
+        plan = memory.within(budget, self.level_iters, *size, self.metric)
+        if plan != self.level_iters:
+            wanted = memory.needed(self.level_iters, *size, self.metric)
+            logger.warning(
+                f"Refinement is cut down from {self.level_iters} iterations to {plan}: "
+                f"it would take {wanted:.2g} bytes of memory where {budget:.2g} may be "
+                "used."
+            )
+        return plan
+
     def _refine(self, pair, start):
-        """Run the engine with a progress bar, callbacks and messages around it."""
+        """Run the engine, on a smaller plan where memory runs out."""
+        plan = self._plan(pair)
+        while True:
+            try:
+                return self._run(pair, start, plan)
+            except (RuntimeError, MemoryError) as error:
+                smaller = memory.coarser(plan) if memory.ran_out(error) else None
+                if smaller is None:
+                    raise
+            logger.warning(f"Memory has run out: from {plan} iterations to {smaller}.")
+            self.energy_list, self.full_energy_profile = [], []
+            plan = smaller
+
+    def _run(self, pair, start, level_iters):
+        """The engine with a progress bar, callbacks and messages around it."""
         disable = None if self.progress is None else not self.progress
-        total = sum(self.level_iters)
-        with closing(tqdm(total=total, disable=disable, unit="it")) as bar:
+        with closing(tqdm(total=sum(level_iters), disable=disable, unit="it")) as bar:
             return refine(
                 pair,
                 self._objective,
-                level_iters=self.level_iters,
+                level_iters=level_iters,
                 start=start,
                 step=2 * self.step_length,
                 sigma_field=self.sigma_field,

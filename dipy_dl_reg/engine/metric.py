@@ -56,6 +56,8 @@ class Metric:
     #: Voxels whose gradient is strongest move by this many steps at a time.  Where most
     #: gradients count as weak, this makes up for it.
     stride = 1.0
+    #: What a level of refinement takes in all, for each voxel of it; measured, with room.
+    bytes_per_voxel = 240
     #: Whether `bind`, given a batch without a mask, takes the mean over its entries by
     #: itself.  Refinement has one entry, and MI and CR know no more than that.
     batched = False

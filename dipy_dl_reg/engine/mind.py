@@ -357,6 +357,7 @@ class MINDMetric(Metric):
 
     name = "MIND"
     batched = True
+    bytes_per_voxel = 450
 
     def __init__(self, dim=None, *, sigma_diff=1.0, radius=1, dilation=1, floor=1e-3):
         super().__init__(dim, sigma_diff=sigma_diff)

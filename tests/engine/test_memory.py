@@ -1,0 +1,53 @@
+"""Plans for little memory: sizes in words, what fits, and what is left out."""
+
+import pytest
+import torch
+
+from dipy_dl_reg.engine import memory
+from dipy_dl_reg.engine.metrics import CCMetric
+
+
+@pytest.mark.parametrize(
+    "word, size",
+    [(2e9, 2e9), ("1.5 GB", 1.5e9), ("800MB", 8e8), ("64 k", 64e3), ("12", 12)],
+)
+def test_sizes_in_words(word, size):
+    assert memory.to_bytes(word) == pytest.approx(size)
+
+
+@pytest.mark.parametrize("word", ["much", "", 0, -1, "-2 GB", float("nan"), None, [1]])
+def test_sizes_that_are_none(word):
+    with pytest.raises(ValueError, match="max_memory"):
+        memory.to_bytes(word)
+
+
+def test_the_finest_levels_go_first():
+    metric, voxels = CCMetric(), 10**6
+    wanted = [4, 3, 2]
+    full = memory.needed(wanted, voxels, 3, metric)
+    assert memory.within(full, wanted, voxels, 3, metric) == wanted
+    assert memory.within(0.9 * full, wanted, voxels, 3, metric) == [4, 3, 0]
+    # Below what every registration takes there is nothing more to be had.
+    assert memory.within(1, wanted, voxels, 3, metric) == [4, 3, 0]
+    assert memory.within(1, [5], voxels, 3, metric) == [5]
+    assert memory.within(1, [0], voxels, 3, metric) == [0]
+
+
+def test_coarser():
+    assert memory.coarser([4, 3, 2]) == [4, 3, 0]
+    assert memory.coarser([4, 3, 0]) == [4, 0, 0]
+    assert memory.coarser([4, 0, 0]) is None
+
+
+def test_errors_that_say_so():
+    assert memory.ran_out(MemoryError())
+    assert memory.ran_out(torch.OutOfMemoryError("CUDA out of memory"))
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(2**60)
+    assert memory.ran_out(raised.value)
+    assert not memory.ran_out(RuntimeError("shapes do not match"))
+
+
+def test_free_memory_is_some_or_unknown():
+    free = memory.free_memory(torch.device("cpu"))
+    assert free is None or free > 2**20
