@@ -152,8 +152,8 @@ for ax, drawn, title, points in (
 ###############################################################################
 # How many, how well, how long
 # ----------------------------
-# The whole brain, with landmarks spread over it. The error is that at 5000 other points.
-# Landmarks placed by hand are off by some mm, here by 1.5 in each direction: then
+# The whole brain, with landmarks spread over it. The error is that at 5000 other
+# points. Landmarks placed by hand are off by some mm, here by 1.5 in each direction: then
 # ``regularization`` is better than meeting each of them. The kernel ``"biharmonic"``
 # (``-r``, in 3D the one of least bending) forgives more than ``r**2 log(r)``.
 
@@ -241,5 +241,3 @@ for ax, (name, mapping) in zip(axes[1:], maps.items(), strict=True):
 # References
 # ----------
 # .. footbibliography::
-
-plt.show()
