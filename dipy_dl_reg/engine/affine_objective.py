@@ -160,6 +160,9 @@ class AffineObjective:
             if weight is not None:
                 known = (weight[k] > 0.5).to(moving)
                 mask = known if counts is None else known * counts
+            if mask is not None and not bool(mask.any()):
+                found.append((moving.new_tensor(self.unlike), 0 * moving[k]))
+                continue
             mask = None if mask is None else mask.view(shape)
             evaluate = self.local.bind(static.view(shape), mask)
             value, slope = evaluate(moving[k].view(shape))
