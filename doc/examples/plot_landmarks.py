@@ -153,8 +153,8 @@ for ax, drawn, title, points in (
 # How many, how well, how long
 # ----------------------------
 # The whole brain, with landmarks spread over it. The error is that at 5000 other
-# points. Landmarks placed by hand are off by some mm, here by 1.5 in each direction: then
-# ``regularization`` is better than meeting each of them. The kernel ``"biharmonic"``
+# points. Landmarks placed by hand are off by some mm, here by 1.5 in each direction:
+# then ``regularization`` is better than meeting each. The kernel ``"biharmonic"``
 # (``-r``, in 3D the one of least bending) forgives more than ``r**2 log(r)``.
 
 everywhere = world_of(brain.shape, grid2world)
