@@ -31,12 +31,12 @@ try:  # DIPY 1.13 moves it
 except ImportError:
     from dipy.align import VerbosityLevels
 
-#: Iterations per level, coarsest first, by the number of levels that an image allows.
-LEVEL_ITERS = {1: [50], 2: [50, 30], 3: [40, 30, 20], 4: [50, 50, 30, 12]}
+#: Most iterations per level, coarsest first, by the number of levels that an image allows.
+LEVEL_ITERS = {1: [100], 2: [100, 100], 3: [100, 100, 60], 4: [100, 100, 60, 40]}
 #: A level is added while the longest axis still has this many voxels on it.
 _LEAST_LEVEL_SIZE = 20
 #: What options of SyN left at None mean here.
-_DEFAULTS = {"step_length": 0.25, "ss_sigma_factor": 0.5, "opt_tol": 1e-5}
+_DEFAULTS = {"step_length": 0.25, "ss_sigma_factor": 0.8, "opt_tol": 0.005}
 
 _STAGES = {
     "level_start": RegistrationStages.SCALE_START,
@@ -59,7 +59,8 @@ class DeepRegistration(DiffeomorphicRegistration):
     level_iters : sequence of int, or 0, optional
         Most iterations at each level of the pyramid; `level_iters[0]` is the
         coarsest.  0 skips a level; 0 for all of it is no refinement.  By default as
-        many levels as the static image has room for, with 50 to 10 iterations.
+        many levels as the static image has room for, with up to 100 iterations each
+        (40 at the finest of four); most end before, see `opt_tol`.
     step_length : float, optional
         How far an iteration moves each image, in voxels of the level.  SyN moves
         both towards their middle, so that the whole of an update is twice this, and
@@ -68,10 +69,10 @@ class DeepRegistration(DiffeomorphicRegistration):
     ss_sigma_factor : float, optional
         Smoothing of the images on the way to a coarser level: the standard
         deviation along an axis is this times the level's voxel size over the
-        image's, less 1.  By default 0.5.
+        image's, less 1.  By default 0.8.
     opt_tol : float, optional
-        A level ends when its energy's mean decrease per iteration falls below this
-        part of the energy it started with.  By default 1e-5.
+        A level ends when an iteration's decrease of its energy, averaged over ten,
+        falls below this part of the decrease so far.  By default 0.005.
     inv_iter, inv_tol : float, optional
         Options of SyN without a meaning here (the inverse is always taken to its
         bound); accepted, with a message.
@@ -87,7 +88,8 @@ class DeepRegistration(DiffeomorphicRegistration):
     sigma_field : float, optional
         Standard deviation, in voxels, of the Gaussian that smooths the whole field
         after each iteration: larger is smoother, and `doc/benchmark` shows what
-        overlap it costs.  By default 0.7.
+        overlap it costs.  By default 0.8 for local
+        correlation and 0.7 for other metrics.
     regularizer : {"diffusion", "bending", "tv"} or callable, optional
         Penalty on the displacement, besides the smoothing; by default none.
     regularizer_weight : float, optional
@@ -157,7 +159,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         inv_tol=None,
         callback=None,
         model="auto",
-        sigma_field=0.7,
+        sigma_field=None,
         regularizer=None,
         regularizer_weight=None,
         landmarks=None,
@@ -182,6 +184,8 @@ class DeepRegistration(DiffeomorphicRegistration):
                 logger.info(f"{name} has no effect: both fields are made inverses.")
         self.model, self.network = model, translate.make_model(model)
         self.inv_iter, self.inv_tol = inv_iter, inv_tol
+        if sigma_field is None:
+            sigma_field = self.metric.sigma_field
         self.sigma_field = _not_negative("sigma_field", sigma_field)
         self.regularizer = translate.make_regularizer(regularizer)
         if (regularizer is None) != (regularizer_weight is None):

@@ -37,7 +37,7 @@ RIVALS = {
         "fireants",
         {
             "scales": [4, 2, 1],
-            "iterations": [200, 100, 25],
+            "iterations": [200, 100, 50],
             "cc_kernel_size": 5,
             "smooth_grad_sigma": 1.0,
         },

@@ -35,12 +35,29 @@ ENGINE = "dipy_dl_reg.engine."
 #: Name: options of the class; "metric" those of CCMetric; "engine" its constants.
 WEAK = "metrics.CCMetric.weak_gradient"
 STRIDE = "metrics.CCMetric.stride"
+VERSION_1 = {"level_iters": [40, 30, 20], "opt_tol": 0, "ss_sigma_factor": 0.5}
 VARIANTS = {
     "default": {},
-    "as in version 0.1": {
+    "as it was before": VERSION_1
+    | {
+        "sigma_field": 0.7,
         "metric": {"radius": 2},
         "engine": {WEAK: 0.01, STRIDE: 1.0},
     },
+    "fixed iterations [40, 30, 20]": {"level_iters": [40, 30, 20], "opt_tol": 0},
+    "fixed iterations [100, 100, 50]": {"level_iters": [100, 100, 50], "opt_tol": 0},
+    "tolerance 0.003": {"opt_tol": 0.003},
+    "tolerance 0.02": {"opt_tol": 0.02},
+    "tolerance 0.05": {"opt_tol": 0.05},
+    "tolerance 0.02 over 5": {"opt_tol": 0.02, "engine": {"refine._WINDOW": 5}},
+    "at most [10, 10, 5]": {"level_iters": [10, 10, 5]},
+    "at most [10, 10, 2]": {"level_iters": [10, 10, 2]},
+    "at most [10, 10, 1]": {"level_iters": [10, 10, 1]},
+    "at most [20, 15, 10]": {"level_iters": [20, 15, 10]},
+    "four levels": {"level_iters": [100, 100, 100, 60]},
+    "two levels": {"level_iters": [100, 60]},
+    "one level": {"level_iters": [100]},
+    "half resolution only": {"level_iters": [100, 100, 0]},
     "radius 2": {"metric": {"radius": 2}},
     "radius 3": {"metric": {"radius": 3}},
     "weak gradient 0.01": {"engine": {WEAK: 0.01}},
@@ -61,7 +78,7 @@ VARIANTS = {
     "gradient sigma 2": {"metric": {"sigma_diff": 2.0}},
     "field sigma 0.5": {"sigma_field": 0.5},
     "field sigma 0.6": {"sigma_field": 0.6},
-    "field sigma 0.8": {"sigma_field": 0.8},
+    "field sigma 0.7": {"sigma_field": 0.7},
     "field sigma 0.9": {"sigma_field": 0.9},
     "field sigma 1.0": {"sigma_field": 1.0},
     "field sigma 1.2": {"sigma_field": 1.2},
@@ -69,25 +86,13 @@ VARIANTS = {
     "field sigma 2.0": {"sigma_field": 2.0},
     "bending penalty 0.01": {"regularizer": "bending", "regularizer_weight": 0.01},
     "diffusion penalty 0.01": {"regularizer": "diffusion", "regularizer_weight": 0.01},
+    "diffusion penalty 0.03": {"regularizer": "diffusion", "regularizer_weight": 0.03},
     "betas 0.8, 0.99": {"engine": {"refine._BETAS": (0.8, 0.99)}},
     "betas 0.9, 0.9": {"engine": {"refine._BETAS": (0.9, 0.9)}},
     "betas 0.9, 0.999": {"engine": {"refine._BETAS": (0.9, 0.999)}},
-    "fields joined at each iteration": {"engine": {"refine._RECONCILE": 1}},
     "fields joined at the end 6 times": {"engine": {"inversion._ROUNDS": 6}},
-    "half resolution": {"level_iters": [40, 30, 0]},
-    "5 at half, 2 at full resolution": {"level_iters": [10, 10, 2]},
-    "[10, 10, 5]": {"level_iters": [10, 10, 5]},
-    "[20, 15, 10]": {"level_iters": [20, 15, 10]},
-    "[100, 100, 50]": {"level_iters": [100, 100, 50]},
-    "[5, 5]": {"level_iters": [5, 5]},
-    "[10, 10]": {"level_iters": [10, 10]},
-    "[30, 20]": {"level_iters": [30, 20]},
-    "[20]": {"level_iters": [20]},
-    "[100, 100, 100], tolerance 3e-4": {"level_iters": [100] * 3, "opt_tol": 3e-4},
-    "[100, 100, 100], tolerance 1e-3": {"level_iters": [100] * 3, "opt_tol": 1e-3},
-    "[100, 100, 100], tolerance 3e-3": {"level_iters": [100] * 3, "opt_tol": 3e-3},
-    "less smoothed pyramid": {"ss_sigma_factor": 0.3},
-    "more smoothed pyramid": {"ss_sigma_factor": 0.8},
+    "pyramid sigma 0.5": {"ss_sigma_factor": 0.5},
+    "pyramid sigma 1.1": {"ss_sigma_factor": 1.1},
 }
 
 
@@ -110,7 +115,7 @@ def trial(case, variant, threads=1):
         start = time.perf_counter()
         mapping = registration.optimize(**case.images, num_threads=threads)
         seconds = time.perf_counter() - start
-    row = {"seconds": seconds, "energy": registration.energy_list[-1:]}
+    row = {"seconds": seconds, "iterations": len(registration.full_energy_profile)}
     row |= case.judge(mapping)
     row.pop("dice_of"), row.pop("hd95_of")
     return row | regularity(mapping, case.images["static_grid2world"], case.points)
@@ -120,7 +125,7 @@ def summary(rows, name):
     """Medians of a variant over its pairs, and its mean gain over the default."""
     mine = {row["pair"]: row for row in rows if row["variant"] == name}
     base = {row["pair"]: row for row in rows if row["variant"] == "default"}
-    keys = "dice", "hd95", "sd_log_jacobian", "round_trip_mean", "seconds"
+    keys = "dice", "hd95", "sd_log_jacobian", "round_trip_mean", "iterations", "seconds"
     line = {key: statistics.median(row[key] for row in mine.values()) for key in keys}
     both = [mine[pair]["dice"] - base[pair]["dice"] for pair in mine if pair in base]
     if both:

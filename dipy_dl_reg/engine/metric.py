@@ -56,6 +56,9 @@ class Metric:
     #: Voxels whose gradient is strongest move by this many steps at a time.  Where most
     #: gradients count as weak, this makes up for it.
     stride = 1.0
+    #: Standard deviation, in voxels, of the Gaussian that smooths the whole field after
+    #: each iteration, if not told otherwise.
+    sigma_field = 0.7
     #: What a level of refinement takes in all, for each voxel of it; measured, with room.
     bytes_per_voxel = 240
     #: Whether `bind`, given a batch without a mask, takes the mean over its entries by

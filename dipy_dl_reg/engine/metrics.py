@@ -147,6 +147,7 @@ class CCMetric(Metric):
     # with equal steps the field is rougher, and no better.
     weak_gradient = 0.3
     stride = 2.8
+    sigma_field = 0.8
 
     def __init__(self, dim=None, *, sigma_diff=1.0, radius=1, variance_floor=1e-3):
         super().__init__(dim, sigma_diff=sigma_diff)

@@ -28,9 +28,6 @@ _WINDOW = 10
 #: Gradients are measured against no less than this, of a mean over voxels of images
 #: scaled to [0, 1]: the round-off of two equal images moves nothing.
 _LEAST_GRADIENT = 1e-2
-#: At the finest level, where it costs, the two fields are brought together every so
-#: many iterations only; at coarser ones at each.
-_RECONCILE = 2
 #: The fields are looked at for folds every so many iterations.
 _GUARD = 10
 #: Memory of Adam's first and second moments.
@@ -81,8 +78,8 @@ def refine(
     level_iters,
     start=None,
     step=0.5,
-    sigma_field=0.7,
-    sigma_factor=0.5,
+    sigma_field=0.8,
+    sigma_factor=0.8,
     tolerance=0.0,
     observer=None,
 ):
@@ -110,7 +107,7 @@ def refine(
         See `coarsen`.
     tolerance : float, optional
         A level ends when the objective's mean decrease per iteration, as a part of
-        its value at the level's start, falls below this; 0 waits until it rises.
+        all that the level has gained, falls below this; 0 waits until it rises.
     observer : callable, optional
         ``observer(stage, level, energy)``: `stage` one of ``"level_start"``,
         ``"iteration_start"``, ``"iteration_end"``, ``"level_end"``; `level` counts
@@ -145,7 +142,6 @@ def refine(
                 step=step,
                 sigma_field=sigma_field,
                 tolerance=tolerance,
-                reconcile_every=1 if level else _RECONCILE,
                 notify=lambda stage, value, level=level: observer(stage, level, value),
             )
         observer("level_end", level, None)
@@ -227,7 +223,6 @@ def _refine_level(
     step,
     sigma_field,
     tolerance,
-    reconcile_every,
     notify,
 ):
     """Iterate at one resolution; undone if the energy rises from first to last.
@@ -258,15 +253,14 @@ def _refine_level(
         energy = terms.total
         if guide is not None:
             of_images.append(float(energy))
-            energy = energy + guide.pull(u, gradient)
+            energy = energy + guide.pull(u, gradient, strongest=adam.largest)
         smooth(gradient, objective.metric.sigma_diff, out=move, scratch=gradient)
         adam.direction(move, step * objective.metric.stride)
         new = compose(v, move, scale=-1, out=gradient)
         smooth(new, sigma_field, out=v, scratch=new)
         new = compose(move, u, out=gradient)
         smooth(new, sigma_field, out=u, scratch=new)
-        if len(energies) % reconcile_every == reconcile_every - 1:
-            (u, v), (gradient, move) = reconcile(u, v, out=(gradient, move)), (u, v)
+        (u, v), (gradient, move) = reconcile(u, v, out=(gradient, move)), (u, v)
         if len(energies) % _GUARD == _GUARD - 1:
             u, v = guarded(u, v)
         energies.append(float(energy))
@@ -278,12 +272,13 @@ def _refine_level(
 
 
 def _converged(energies, tolerance):
-    """Whether the mean decrease per iteration, relative to the start, is too small."""
+    """Whether an iteration now gains too small a part of what the level has gained."""
     if len(energies) < 2 * _WINDOW:
         return False
+    recent = sum(energies[-_WINDOW:]) / _WINDOW
     before = sum(energies[-2 * _WINDOW : -_WINDOW]) / _WINDOW
-    decrease = (before - sum(energies[-_WINDOW:]) / _WINDOW) / _WINDOW
-    return decrease < tolerance * abs(energies[0])
+    gained = max(energies[0] - recent, 0)
+    return (before - recent) / _WINDOW < tolerance * gained
 
 
 def combined_mask(pair, u, frame):
