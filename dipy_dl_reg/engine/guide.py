@@ -2,11 +2,11 @@ r"""Landmarks that guide a refinement: a penalty on how far the field misses the
 
 .. math:: E = \frac{w}{N} \sum_i |\varphi(p_i) - q_i|^2
 
-with the distances in mm of moving's world.  Its gradient is spread to the voxels
-around each landmark as linear interpolation takes the field from them.
+with the distances in mm of moving's world.  Its gradient by the field at a landmark is
+spread to the voxels around it by a Gaussian: what a single voxel was moved, the field's
+own smoothing would undo at once.
 """
 
-import itertools
 import math
 from typing import NamedTuple
 
@@ -14,8 +14,8 @@ import torch
 
 from dipy_dl_reg.engine.fields import sample
 
-#: Least of what a landmark's pull is measured against, see `Guide.pull`.
-_LEAST = 1e-2
+#: Standard deviation of that Gaussian, in voxels, and how many to either side it has.
+_SPREAD, _REACH = 2.0, 4
 
 
 class Landmarks(NamedTuple):
@@ -100,17 +100,17 @@ class Guide:
         self.metric = (linear.T @ linear).to(like)
         self.points, self.aims = places.T.to(like), aims[inside].T.to(like)
         self.factor = weight / max(1, len(places))
-        self.indices, self.parts = _corners(places, grid.shape, like)
-        # What smoothing leaves of the peak of a single voxel.
-        self.spread = max(1.0, math.sqrt(2 * math.pi) * sigma) ** dim
+        self.indices, self.parts = _patches(places, grid.shape, like)
+        # One over the peak of a pull of 1, once it is smoothed too.
+        self.spread = math.sqrt(2 * math.pi * (_SPREAD**2 + sigma**2)) ** dim
 
-    def pull(self, u, gradient):
+    def pull(self, u, gradient, *, strongest):
         """Add the penalty's gradient to that of the images.
 
-        A landmark a voxel or more off its target pulls at most as hard as the steepest
-        gradient of the images, and within the voxel by so much less: however large the
-        weight, the field comes to rest there, and an optimiser that measures gradients
-        by the largest still sees the others.
+        A landmark a voxel or more off its target pulls, once that is smoothed, at most
+        as hard as the images do anywhere, and within the voxel by so much less: however
+        large the weight, the field comes to rest there, and an optimiser that measures
+        gradients by the largest still sees the others.
 
         Parameters
         ----------
@@ -118,6 +118,8 @@ class Guide:
             Field in voxels.
         gradient : Tensor, shape (1, D, *shape)
             By the displacement, before it is smoothed; contiguous, and added to.
+        strongest : Tensor, shape ()
+            Length of the longest smoothed gradient.
 
         Returns
         -------
@@ -128,29 +130,27 @@ class Guide:
         force = self.metric @ missed
         energy = self.factor * (missed * force).sum()
         force *= 2 * self.factor
-        low, high = gradient.aminmax()  # by component: a norm would cost a pass more
-        steepest = torch.maximum(-low, high)
-        steepest = steepest.clamp(min=_LEAST / gradient[0, 0].numel())
         near = torch.linalg.vector_norm(missed, dim=0).clamp(max=1)
         strength = torch.linalg.vector_norm(force, dim=0)
-        most = self.spread * steepest * near
+        most = self.spread * strongest * near
         force *= (most / strength.clamp(min=1e-30)).clamp(max=1)
-        spread = force[:, None] * self.parts
-        gradient[0].view(len(force), -1).index_add_(1, self.indices, spread.flatten(1))
+        pulls = (force[..., None] * self.parts).flatten(1)
+        flat = gradient[0].view(len(force), -1)
+        flat.index_add_(1, self.indices.flatten(), pulls)
         return energy
 
 
-def _corners(places, shape, like):
-    """Voxels around each place, all in one list, and what part each has in it."""
-    first = places.floor()
-    fraction = places - first
-    indices, parts = [], []
-    for corner in itertools.product((0, 1), repeat=len(shape)):
-        index, part = 0, 1.0
-        for axis, (size, side) in enumerate(zip(shape, corner)):
-            along = (first[:, axis].long() + side).clamp(max=size - 1)
-            index = index * size + along
-            part = part * (fraction[:, axis] if side else 1 - fraction[:, axis])
-        indices.append(index)
-        parts.append(part)
-    return torch.cat(indices).to(like.device), torch.stack(parts).to(like)
+def _patches(places, shape, like):
+    """Voxels around each place, and what part of its pull each gets: two (N, M)."""
+    steps = torch.arange(-_REACH, _REACH + 1, device=places.device)
+    offsets = torch.cartesian_prod(*[steps] * len(shape))
+    voxels = places.round().long()[:, None] + offsets
+    away = (voxels - places[:, None]).square().sum(2)
+    last = voxels.new_tensor([n - 1 for n in shape])
+    inside = ((voxels >= 0) & (voxels <= last)).all(2)
+    parts = torch.exp(away / (-2 * _SPREAD**2)) * inside
+    parts /= parts.sum(1, keepdim=True)
+    index = 0
+    for axis, size in enumerate(shape):
+        index = index * size + voxels[..., axis].clamp(0, size - 1)
+    return index.to(like.device), parts.to(like)
