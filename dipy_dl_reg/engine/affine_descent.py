@@ -82,6 +82,9 @@ def minimise(function, start, *, iterations, reach, tolerance):
         slope[taken] = new_slope[good]
         moved = step[taken].norm(dim=1)
         step[taken] = _next_step(inverse[taken], slope[taken], 4 * reach)
+        # Without a curvature yet, slopes tell the way but not how far.
+        unknown = taken[fresh[taken]]
+        step[unknown] = _first_step(slope[unknown], reach)
         small = step[now].norm(dim=1) < tolerance
         # A long way with the next step short is no end: the model may be poor yet.
         small[good] &= moved < 10 * tolerance
