@@ -159,6 +159,21 @@ def test_table_lines_up():
     assert head.index("Dice") + 4 == line.index("0.7000") + 6
 
 
+def test_gain_at_equal_regularity():
+    """On the line between two smoothnesses; a rival beyond its ends says nothing."""
+
+    def row(method, sd, dice, pair="a"):
+        numbers = {"sd_log_jacobian": sd, "dice": dice}
+        return {"spacing": 2, "repeat": 0, "pair": pair, "method": method} | numbers
+
+    rows = [row("deep", 0.2, 0.6), row("deep-s1", 0.1, 0.5), row("syn", 0.15, 0.5)]
+    rows += [row("ants", 0.3, 0.9), row("deep", 0.3, 0.9, "b")]
+    line = table.matched(rows, {"deep", "deep-s1"}, "syn")
+    assert "deep less syn: +0.0500" in line and "pairs: 1" in line
+    assert table.matched(rows, {"deep", "deep-s1"}, "ants") is None
+    assert table.matched(rows, {"deep", "deep-s1"}, "deep") is None
+
+
 def test_interrupted_run_is_continued(tmp_path, monkeypatch, capsys):
     """Rows measured are kept, not measured again; the table has them all."""
     path = tmp_path / "results.json"

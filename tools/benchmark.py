@@ -55,7 +55,16 @@ from benchmark_cases import (
     files_of,
     labelled_case,
 )
-from benchmark_methods import COMPARED, METHODS, NETWORK, SYN, Setup, measure, warm_up
+from benchmark_methods import (
+    COMPARED,
+    CURVE,
+    METHODS,
+    NETWORK,
+    SYN,
+    Setup,
+    measure,
+    warm_up,
+)
 from benchmark_plot import draw
 from benchmark_record import describe, earlier_results, write_json
 from benchmark_rivals import MODULES, present
@@ -66,6 +75,7 @@ from benchmark_table import (
     LABELLED,
     gain,
     key_of,
+    matched,
     medians,
     table_line,
     with_ratio,
@@ -116,8 +126,11 @@ def run(cases, methods, repeats, results, output, setup, pictures=None):
         first = next((name for name in COMPARED if name in methods), None)
         for line in filter(None, (gain(rows, first, name) for name in methods)):
             print(line)
+        curve = {"deep", *CURVE}
+        for line in filter(None, (matched(rows, curve, name) for name in methods)):
+            print(line)
         if pictures:
-            draw(rows, title, pictures)
+            draw(rows, title, pictures, curve)
 
 
 def rows_of(spacing, repeat, name, load, methods, results, setup):

@@ -11,8 +11,12 @@ AGAINST = {
 ACCURACY = {"dice": "Dice", "field_rms": "error of the known field, mm"}
 
 
-def draw(rows, title, folder):
-    """Two PNG files in the folder: each method's median and, faint, its rows."""
+def draw(rows, title, folder, curve=()):
+    """Two PNG files in the folder: each method's median and, faint, its rows.
+
+    Methods of the `curve` differ in smoothness alone: one line against regularity,
+    and against time only the default of them.
+    """
     from matplotlib.figure import Figure
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -24,9 +28,26 @@ def draw(rows, title, folder):
             axes.set(xscale=scale, xlabel=x_words, ylabel=y_words, title=title)
             axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_formatter("{x:g}")
-            points(axes, here, x, y)
+            line = sorted(curve) if x == "sd_log_jacobian" else []
+            apart = set(curve) - {"deep"}
+            points(axes, [r for r in here if r["method"] not in apart], x, y)
+            if line:
+                draw_line(axes, [r for r in here if r["method"] in line], x, y)
             words = title.lower().replace(" ", "_")
             figure.savefig(folder / f"{words}_{name}.png", dpi=150)
+
+
+def draw_line(axes, rows, x, y):
+    """Through the medians of methods, from the smoothest to the roughest."""
+    methods = {row["method"] for row in rows}
+    middles = [
+        np.median([[r[x], r[y]] for r in rows if r["method"] == method], axis=0)
+        for method in methods
+    ]
+    if len(middles) > 1:
+        middles = np.array(sorted(map(tuple, middles)))
+        axes.plot(*middles.T, "k.--", lw=1, zorder=2, label="deep, smoother to rougher")
+        axes.legend(fontsize="small")
 
 
 def points(axes, rows, x, y):

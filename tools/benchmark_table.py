@@ -76,12 +76,37 @@ def gain(rows, first, other):
     for row in (r for r in rows if "dice" in r):
         pairs.setdefault(row["pair"], {})[row["method"]] = row["dice"]
     pairs = [pair for pair in pairs.values() if {first, other} <= set(pair)]
-    if not pairs:
+    change = [pair[first] - pair[other] for pair in pairs]
+    return told(f"Dice, {first} less {other}", change) if change else None
+
+
+def matched(rows, curve, other):
+    """The same at the other's regularity: `curve`, methods of many, passes through it.
+
+    Each pair's Dice on the curve at the other's SD of log J, linearly between its
+    methods' points; pairs where the other lies beyond the curve's ends are left out.
+    """
+    if other in curve:
         return None
-    change = np.array([pair[first] - pair[other] for pair in pairs])
+    change = []
+    rows = [r for r in rows if "dice" in r and "sd_log_jacobian" in r]
+    for row in (r for r in rows if r["method"] == other):
+        key = key_of(row)[:-1]
+        here = [r for r in rows if key_of(r)[:-1] == key and r["method"] in curve]
+        points = sorted((r["sd_log_jacobian"], r["dice"]) for r in here)
+        x = row["sd_log_jacobian"]
+        if len(points) > 1 and points[0][0] <= x <= points[-1][0]:
+            change.append(np.interp(x, *zip(*points)) - row["dice"])
+    words = f"Dice at equal SD log J, deep less {other}"
+    return told(words, change) if change else None
+
+
+def told(words, change):
+    """Mean, bootstrap interval and least of paired differences, in a line."""
+    change = np.array(change)
     draws = np.random.default_rng(0).choice(change, size=(10_000, len(change)))
     low, high = np.percentile(draws.mean(axis=1), [2.5, 97.5])
     return (
-        f"Dice, {first} less {other}: {change.mean():+.4f} on average (95 % interval "
-        f"{low:+.4f} to {high:+.4f}), {change.min():+.4f} at least; pairs: {len(pairs)}"
+        f"{words}: {change.mean():+.4f} on average (95 % interval {low:+.4f} to "
+        f"{high:+.4f}), {change.min():+.4f} at least; pairs: {len(change)}"
     )
