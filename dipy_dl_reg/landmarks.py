@@ -75,6 +75,16 @@ class ThinPlateSplineRegistration:
     ValueError
         If an option is out of range.
 
+    Notes
+    -----
+    N landmarks take N**2 numbers in double precision: 72 MB for 3000, 0.8 GB for 10000.
+
+    The map holds the spline on static's grid and interpolates linearly between voxels;
+    `transform_points` and `transform_points_inverse` here evaluate the spline itself.
+    On large grids the field is a sum of a part on coarser nodes and one around each
+    landmark, next to which the mean error is below 0.03 voxel unless landmarks a voxel
+    or two apart go different ways.
+
     References
     ----------
     .. footbibliography::
