@@ -127,7 +127,7 @@ class Family:
         ----------
         theta : Tensor, shape (B, P)
             With the origin as the centre.
-        centre : Tensor, shape (D,)
+        centre : Tensor, shape (D,) or (B, D)
             ``T(-centre) M(theta) T(centre)`` is what comes out; a family without a
             translation knows the origin only, and stays.
 
@@ -140,7 +140,8 @@ class Family:
         if not self.shifts:
             return theta
         linear = self.matrix(theta)[:, :-1, :-1]
-        self._translation(theta).add_(linear @ centre - centre)
+        turned = (linear @ centre[..., None]).squeeze(-1)
+        self._translation(theta).add_(turned - centre)
         return theta
 
     def _translation(self, theta):

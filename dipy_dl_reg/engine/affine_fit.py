@@ -49,7 +49,7 @@ def fit(objective, family, start, theta, *, iterations, tolerance=_TOLERANCE):
     if family.shifts:
         back[:, :dim, dim] = centre
     moved = torch.linalg.inv(back) @ start
-    local = torch.cat([_about(family, t, b) for t, b in zip(theta, back)])
+    local = family.recentred(theta, back[:, :dim, dim])
     base, spread = _whitening(family, local, moved, level)
     volume = torch.linalg.det(start[:, :dim, :dim])
 
@@ -75,15 +75,8 @@ def fit(objective, family, start, theta, *, iterations, tolerance=_TOLERANCE):
         tolerance=tolerance * level.spacing,
     )
     chart, _ = matrices(found.place, torch.arange(len(start)))
-    theta = torch.cat(
-        [_about(family, t, torch.linalg.inv(b)) for t, b in zip(chart, back)]
-    )
+    theta = family.recentred(chart, -back[:, :dim, dim])
     return Found(theta, found.value, found.evaluations)
-
-
-def _about(family, theta, shift):
-    """Parameters of ``inv(shift) M(theta) shift``, for a translation `shift`."""
-    return family.recentred(theta[None], shift[:-1, -1])
 
 
 def _whitening(family, theta, moved, level):
