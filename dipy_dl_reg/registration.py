@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from dipy_dl_reg import bridge, translate
 from dipy_dl_reg.engine import memory
+from dipy_dl_reg.engine.discrete import discrete, helps
 from dipy_dl_reg.engine.fields import compose
 from dipy_dl_reg.engine.inversion import diffeomorphic
 from dipy_dl_reg.engine.objective import Objective
@@ -54,8 +55,8 @@ class DeepRegistration(DiffeomorphicRegistration):
     metric : str or metric, optional
         What to compare the images by: a name (``"CC"`` local correlation, ``"SSD"``,
         ``"NCC"`` global correlation, ``"MI"`` mutual information, ``"CR"`` correlation
-        ratio), a metric of this package, or one of `dipy.align.metrics`, which is
-        translated.  By default local correlation.
+        ratio, ``"MIND"`` self-similarity), a metric of this package, or one of
+        `dipy.align.metrics`, which is translated.  By default local correlation.
     level_iters : sequence of int, or 0, optional
         Most iterations at each level of the pyramid; `level_iters[0]` is the
         coarsest.  0 skips a level; 0 for all of it is no refinement.  By default as
@@ -85,6 +86,12 @@ class DeepRegistration(DiffeomorphicRegistration):
         under the same promise.  A field worse than none, by the metric, is dropped
         with a warning.  None is never a network; ``"auto"`` is the default weights
         once there are any, and no network in this version.
+    initialization : {"discrete", "auto"} or None, optional
+        "discrete" searches for displacements of up to a quarter of the static image's
+        longest side first, by self-similarity and so in any contrast, and refinement
+        starts from what it finds; "auto" keeps that only if a coarse refinement from
+        it ends at a lower energy than one without.  It takes seconds in 3D.  There is
+        no search where a network's field is kept.  By default None.
     sigma_field : float, optional
         Standard deviation, in voxels, of the Gaussian that smooths the whole field
         after each iteration: larger is smoother, and `doc/benchmark` shows what
@@ -119,6 +126,8 @@ class DeepRegistration(DiffeomorphicRegistration):
         (voxels of the static grid; mean and maximum) and how many repairs it took.
     network_used : bool
         After `optimize`: whether the network's field was better than none, and kept.
+    initialization_used : bool
+        After `optimize`: whether there was a search, and what it found was kept.
     landmark_distances : ndarray, shape (N,), or None
         After `optimize`: mm from where the map takes each static landmark to its
         moving one.
@@ -159,6 +168,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         inv_tol=None,
         callback=None,
         model="auto",
+        initialization=None,
         sigma_field=None,
         regularizer=None,
         regularizer_weight=None,
@@ -183,6 +193,12 @@ class DeepRegistration(DiffeomorphicRegistration):
             if value is not None:
                 logger.info(f"{name} has no effect: both fields are made inverses.")
         self.model, self.network = model, translate.make_model(model)
+        if initialization not in (None, "discrete", "auto"):
+            raise ValueError(
+                "initialization must be 'discrete', 'auto' or None, got "
+                f"{initialization!r}."
+            )
+        self.initialization = initialization
         self.inv_iter, self.inv_tol = inv_iter, inv_tol
         if sigma_field is None:
             sigma_field = self.metric.sigma_field
@@ -367,28 +383,46 @@ class DeepRegistration(DiffeomorphicRegistration):
     def _start(self, pair, whole):
         """The field to begin with and its inverse, sound and of use; or None.
 
-        The spline through the landmarks, and the network's after it.
+        The spline through the landmarks, and the network's or the search's after it.
         """
-        self.network_used, spline = False, None
+        self.network_used = self.initialization_used = False
+        spline = None
         if pair.landmarks is not None:
             spline = diffeomorphic(start_field(pair))[:2]
             pair, whole = moved(pair, *spline), moved(whole, *spline)
+        found = self._predicted(pair, whole) or self._searched(pair)
+        if spline is None or found is None:
+            return found or spline
+        (u, v), (first, last) = found, spline
+        return compose(u, first), compose(last, v)
+
+    def _predicted(self, pair, whole):
+        """The network's field and its inverse; None where it is of no use."""
         if self.network is None:
-            return spline
+            return None
         u, v, _ = diffeomorphic(*predict(self.network, whole, self._objective))
         if not bool(u.any()):
-            return spline  # it says that there is nothing to do
+            return None  # it says that there is nothing to do
         spacing = self.network.spacing
         self.network_used = better_than_none(pair, u, self._objective, spacing=spacing)
         if self.network_used:
-            if spline is None:
-                return u, v
-            return compose(u, spline[0]), compose(spline[1], v)
+            return u, v
         logger.warning(
             f"The network's field is worse than none by {self.metric.name} and is "
             "dropped: are these images of the kind that it was trained on?"
         )
-        return spline
+        return None
+
+    def _searched(self, pair):
+        """The field of the discrete search and its inverse, if wanted and of use."""
+        if self.initialization is None:
+            return None
+        u, v, _ = diffeomorphic(*discrete(pair))
+        automatic = self.initialization == "auto"
+        if automatic and not helps(pair, self._objective, u, v):
+            return None
+        self.initialization_used = True
+        return u, v
 
     def _plan(self, pair):
         """Iterations per level, as far as memory goes."""

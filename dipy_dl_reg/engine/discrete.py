@@ -22,10 +22,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from dipy_dl_reg.engine.fields import compose, frame, warp
+from dipy_dl_reg.engine.fields import compose, frame, resize, warp
 from dipy_dl_reg.engine.inversion import diffeomorphic
 from dipy_dl_reg.engine.mind import mind_ssc
 from dipy_dl_reg.engine.pyramid import coarsen
+from dipy_dl_reg.engine.refine import energies, refine
 from dipy_dl_reg.engine.smoothing import box_sum, smooth
 from dipy_dl_reg.space import Grid
 
@@ -41,6 +42,10 @@ _THETAS = (0.003, 0.01, 0.03, 0.1)
 _RADIUS, _DILATION, _FLOOR = 1, 1, 1e-3
 #: Rounds of bringing both directions together.
 _CONSISTENT = 10
+#: Smoothing of the images on the way to coarser voxels, see `coarsen`.
+_SIGMA_FACTOR = 0.5
+#: Where `helps` looks: voxels of this part of the longest side, and how long.
+_COARSE, _COARSE_ITERS = 48, (20, 20)
 #: Smoothing of the field between choices, in cells; the least say that a cell has.
 _SMOOTH, _LEAST_TRUST = 0.7, 1e-3
 
@@ -88,6 +93,32 @@ def discrete(pair):
     return tuple(_brought_back(f, work.grid, pair.static_grid) for f in (u, v))
 
 
+def helps(pair, objective, u, v):
+    """Whether a coarse refinement ends better from a field than without.
+
+    Parameters
+    ----------
+    pair : Pair
+        The images.
+    objective : Objective
+        What refinement minimises.
+    u, v : Tensor, shape (1, D, *static_shape)
+        The field and its inverse, in voxels of the static grid.
+
+    Returns
+    -------
+    helps : bool
+        If its energy is the lower one, on voxels of 1 / 48 of the longest side.
+    """
+    spacing = _longest(pair.static_grid) / _COARSE
+    coarse = coarsen(pair, spacing, sigma_factor=_SIGMA_FACTOR)
+    start = tuple(resize(f, coarse.static_grid.shape) for f in (u, v))
+    options = {"level_iters": _COARSE_ITERS, "sigma_factor": _SIGMA_FACTOR}
+    ends = [refine(coarse, objective, start=s, **options)[0] for s in (None, start)]
+    without, with_it = energies(coarse, objective, ends)
+    return with_it < without
+
+
 def _longest(grid):
     """Longest side, mm."""
     return float(max((n - 1) * s for n, s in zip(grid.shape, grid.spacing)))
@@ -102,7 +133,7 @@ def _cell(grid, work, part):
 def _prepare(pair):
     """Both images on one coarse grid, and where there is something to compare."""
     spacing = _longest(pair.static_grid) / _LONGEST
-    coarse = coarsen(pair, spacing, sigma_factor=0.5)
+    coarse = coarsen(pair, spacing, sigma_factor=_SIGMA_FACTOR)
     grid = coarse.static_grid
     cell = np.array(_cell(pair.static_grid, grid, _ROUNDS[0][0]))
     margin = np.where(np.array(grid.shape) > 1, _MARGIN * cell, 0)
