@@ -47,7 +47,7 @@ def channels(dim):
     return 2 * dim * (dim - 1)
 
 
-def mind_ssc(image, mask=None, *, radius=1, dilation=1, floor=1e-3):
+def mind_ssc(image, mask=None, *, radius=1, dilation=1, floor=3e-4):
     """Describe an image by its self-similarity.
 
     Parameters
@@ -356,10 +356,11 @@ class MINDMetric(Metric):
     """
 
     name = "MIND"
+    weak_gradient = 0.03
     batched = True
     bytes_per_voxel = 450
 
-    def __init__(self, dim=None, *, sigma_diff=1.0, radius=1, dilation=1, floor=1e-3):
+    def __init__(self, dim=None, *, sigma_diff=1.0, radius=1, dilation=1, floor=3e-4):
         super().__init__(dim, sigma_diff=sigma_diff)
         self.radius = whole_number("radius", radius, 0)
         if hasattr(dilation, "__len__"):
