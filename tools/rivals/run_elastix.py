@@ -82,6 +82,7 @@ def register(job):
     static, moving = (
         itk.imread(job.path(role), itk.F) for role in ("static", "moving")
     )
+    # Given to the call as well, elastix has been seen to crash while it starts.
     itk.set_nthreads(job.threads)
     chosen = itk.ParameterObject.New().GetDefaultParameterMap("bspline")
     for name, value in job.options.items():
@@ -92,7 +93,6 @@ def register(job):
         moving,
         parameter_object=parameters(chosen),
         initial_transform_parameter_object=parameters(affine_map(job.prealign, static)),
-        number_of_threads=job.threads,
         log_to_console=False,
     )
     total = itk.transformix_deformation_field(moving, found)
