@@ -186,10 +186,11 @@ def capture(data, pair, spacing, count, few, methods, slab):
                     "seconds": seconds.tolist(),
                 }
             )
+            near = 100 * (errors < NEAR).mean()
             print(
-                f"{kind:9} {name:6} {len(found):7}"
-                f" {100 * (errors < NEAR).mean():5.0f} % {np.median(errors):12.2f} {errors.max():11.1f}"
-                f" {np.median(seconds):8.2f}",
+                f"{kind:9} {name:6} {len(found):7} {near:5.0f} % "
+                f"{np.median(errors):12.2f} {errors.max():11.1f} "
+                f"{np.median(seconds):8.2f}",
                 flush=True,
             )
     return rows
@@ -225,7 +226,8 @@ def main():
     else:
         rows = compare(given.data, given.pairs, given.spacing, methods)
     if given.output:
-        settings = {key: str(value) for key, value in vars(given).items()}
+        kept_back = ("data", "output")  # paths say nothing of the measurement
+        settings = {k: str(v) for k, v in vars(given).items() if k not in kept_back}
         kept = describe(given.threads) | {"settings": settings, "rows": rows}
         write_json(given.output, kept)
 
