@@ -80,7 +80,8 @@ class AlignDeepFlow(StrictWorkflow):
             information: centre of mass, translation, rigid, affine).
         metric : string, optional
             What makes images alike: cc (local correlation), ssd (squared difference),
-            ncc (global correlation) or mi (mutual information, for unlike contrasts).
+            ncc (global correlation), mi (mutual information, for unlike contrasts) or
+            mind (self-similarity, for unlike contrasts).
         level_iters : variable int, optional
             Steps at each level, the coarsest first; 0 leaves it at the network's word.
         model : string, optional

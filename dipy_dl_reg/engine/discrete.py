@@ -37,9 +37,10 @@ _ROUNDS = ((1 / 16, 4), (1 / 32, 2), (1 / 48, 2))
 #: Cells beyond each side of the static image that the search looks into.
 _MARGIN = 1
 #: The weights theta, per cell squared and in units of the costs' own spread.
-_THETAS = (0.003, 0.01, 0.03, 0.1)
-#: Descriptor: patch radius and distance of neighbours, in voxels of the working grid.
-_RADIUS, _DILATION, _FLOOR = 1, 1, 1e-3
+_THETAS = (0.03, 0.1, 0.3, 1.0)
+#: Descriptor: patch radius and distance of neighbours, in the shortest edges of the
+#: working grid's voxels.
+_RADIUS, _DILATION, _FLOOR = 1, 2, 1e-3
 #: Rounds of bringing both directions together.
 _CONSISTENT = 10
 #: Smoothing of the images on the way to coarser voxels, see `coarsen`.
@@ -47,7 +48,7 @@ _SIGMA_FACTOR = 0.5
 #: Where `helps` looks: voxels of this part of the longest side, and how long.
 _COARSE, _COARSE_ITERS = 48, (20, 20)
 #: Smoothing of the field between choices, in cells; the least say that a cell has.
-_SMOOTH, _LEAST_TRUST = 0.7, 1e-3
+_SMOOTH, _LEAST_TRUST = 1.0, 1e-3
 
 
 class _Work(NamedTuple):
@@ -79,14 +80,15 @@ def discrete(pair):
     is for refinement to find.
     """
     work = _prepare(pair)
-    static = _described(work.static, work.static_weight)
+    steps = _steps(work.grid)
+    static = _described(work.static, work.static_weight, steps)
     u = v = None
     for part, half_width in _ROUNDS:
         moving = work.moving, work.moving_weight
         if u is not None:
             moving = [warp(image, u) for image in moving]
         cell = _cell(pair.static_grid, work.grid, part)
-        first, second = _search(static, _described(*moving), cell, half_width)
+        first, second = _search(static, _described(*moving, steps), cell, half_width)
         first, second = (_spread(f, cell, work.grid.shape) for f in (first, second))
         u = first if u is None else compose(first, u)
         v = second if v is None else compose(v, second)
@@ -163,10 +165,18 @@ def _seen(image, mask, matrix, shape):
     return warp(image, still, frame_=into), warp(weight, still, frame_=around)
 
 
-def _described(image, weight):
+def _steps(grid):
+    """How far neighbours are along each axis, in voxels: about the same mm."""
+    edges = grid.spacing
+    finest = edges[np.array(grid.shape) > 1].min(initial=np.inf)
+    steps = np.rint(_DILATION * finest / edges)
+    return [int(n) for n in np.clip(np.nan_to_num(steps, posinf=1), 1, _DILATION)]
+
+
+def _described(image, weight, steps):
     """An image's descriptor and mask."""
     mask = (weight > 0.5).to(image.dtype)
-    options = {"radius": _RADIUS, "dilation": _DILATION, "floor": _FLOOR}
+    options = {"radius": _RADIUS, "dilation": steps, "floor": _FLOOR}
     if bool(mask.all()):
         return mind_ssc(image, **options), mask
     return mind_ssc(image, mask, **options).mul_(mask), mask

@@ -82,15 +82,13 @@ def test_millimetres_do_not_matter():
 
 def test_fine_voxels_cost_no_more(monkeypatch):
     """Of a larger image a coarser copy is searched."""
-    shapes = []
-    described = searching._described
-    monkeypatch.setattr(
-        searching,
-        "_described",
-        lambda image, weight: (
-            shapes.append(image.shape[2:]) or described(image, weight)
-        ),
-    )
+    shapes, described = [], searching._described
+
+    def watched(image, *rest):
+        shapes.append(image.shape[2:])
+        return described(image, *rest)
+
+    monkeypatch.setattr(searching, "_described", watched)
     image, _ = picture((384, 300), 40)
     moving = image.roll(40, 2)
     u, _ = discrete(pair_of(image, moving))
