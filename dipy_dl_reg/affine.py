@@ -393,7 +393,8 @@ def deep_affine_registration(
     steps = checked_pipeline(pipeline, ret_metric)
     sampling = metric_kwargs.pop("sampling_proportion", None)
     if metric_kwargs:
-        metric = translate.make_metric(metric, **metric_kwargs)
+        name = "MI" if metric is None else metric
+        metric = translate.make_metric(name, **metric_kwargs)
     registration = DeepAffineRegistration(
         metric=metric,
         level_iters=level_iters,

@@ -188,6 +188,28 @@ def test_centre_of_mass_alone_is_dipys():
     np.testing.assert_allclose(found, wanted.affine)
 
 
+def test_no_turn_where_none_is_asked_for():
+    """Neither of images in good order, nor where no step rotates."""
+    views = scene(pose=rigid(np.eye(3), [20, -10, 15]))
+    _, plain = call(views, pipeline=["center_of_mass"])
+    _, searched = call(views, pipeline=["center_of_mass", "rigid"])
+    _, single = call(views, pipeline=["center_of_mass", "rigid"], starts="one")
+    np.testing.assert_array_equal(searched, single)
+    views = scene(pose=rigid(rotation([1, 0, 0], 180), [20, -10, 15]))
+    _, moved = call(views, pipeline=["center_of_mass", "translation"])
+    np.testing.assert_array_equal(moved[:3, :3], np.eye(3))
+    assert misplacement(plain, rigid(np.eye(3), [20, -10, 15])) < NEAR
+
+
+def test_options_of_the_metric():
+    views = scene(2, rigid(np.eye(2), [6, -4]))
+    options = {"pipeline": ["translation"], "ret_metric": True}
+    few, many = (call(views, nbins=n, **options)[3] for n in (12, 48))
+    assert many < few < 0  # more bins, more information
+    _, found = call(views, sampling_proportion=0.3, metric=None, pipeline=["rigid"])
+    assert misplacement(found, rigid(np.eye(2), [6, -4])) < 2 * NEAR
+
+
 @pytest.mark.parametrize("start", ["mass", "centers", "voxel-origin", "matrix"])
 def test_starting_affine(start):
     pose = rigid(TURN, [60, -45, 70])
