@@ -9,7 +9,8 @@ import lazy_loader
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "registration": ["DeepRegistration", "deep_registration"],
+    "registration": ["DeepRegistration"],
+    "pipeline": ["deep_registration", "register_dwi_to_template"],
     "affine": ["DeepAffineRegistration", "deep_affine_registration"],
     "landmarks": ["ThinPlateSplineRegistration"],
     "points": ["read_landmarks"],

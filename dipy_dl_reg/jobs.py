@@ -45,8 +45,15 @@ class FilePair:
         masks = {"static_mask": static_mask, "moving_mask": moving_mask}
         self.masks = {name: _read_mask(path, name) for name, path in masks.items()}
 
-    def find_prealign(self):
+    def find_prealign(self, pipeline, num_threads):
         """The affine part, see `dipy_dl_reg.prealign`.
+
+        Parameters
+        ----------
+        pipeline : list of str
+            Its steps.
+        num_threads : int or None
+            Threads on the CPU.
 
         Returns
         -------
@@ -55,7 +62,10 @@ class FilePair:
         """
         logger.info(f"Affine registration of {self.names}")
         affines = [image.affine for image in self.images]
-        return find_prealign(self.static, self.moving, *affines, **self.masks)
+        options = {"pipeline": pipeline, "num_threads": num_threads}
+        return find_prealign(
+            self.static, self.moving, *affines, **self.masks, **options
+        )
 
     def register(self, registration, prealign, num_threads):
         """Find the map.

@@ -80,7 +80,7 @@ def fit(
         first image; of a list of pairs each has its own, that of its static image.
     prealign : {None, "affine"} or sequence of array, shape (dim+1, dim+1), optional
         None takes world coordinates as they are; "affine" registers each image to
-        the reference by DIPY first (of a pair, moving to static; to an atlas, which
+        the reference first (of a pair, moving to static; to an atlas, which
         itself is registered to a `reference`); or a matrix for each image, the
         validation's last: reference world (static's) to its world.  What is found is
         kept beside the checkpoint, ``NAME.prealign.json``, for a training that goes on.

@@ -6,7 +6,6 @@ is made to keep its promise (`engine.inversion`), and becomes DIPY's map (`bridg
 """
 
 from contextlib import closing
-from inspect import signature
 
 from dipy.align.imwarp import DiffeomorphicRegistration, RegistrationStages
 from dipy.testing.decorators import warning_for_keywords
@@ -22,8 +21,6 @@ from dipy_dl_reg.engine.inversion import diffeomorphic
 from dipy_dl_reg.engine.objective import Objective
 from dipy_dl_reg.engine.refine import moved, refine
 from dipy_dl_reg.engine.thin_plate_grid import start_field
-from dipy_dl_reg.files import read_image
-from dipy_dl_reg.mapping import apply_mapping
 from dipy_dl_reg.networks.predict import better_than_none, predict
 from dipy_dl_reg.points import check_landmarks
 
@@ -32,7 +29,7 @@ try:  # DIPY 1.13 moves it
 except ImportError:
     from dipy.align import VerbosityLevels
 
-#: Most iterations per level, coarsest first, by the number of levels that an image allows.
+#: Most iterations per level, coarsest first, by the number that an image allows.
 LEVEL_ITERS = {1: [100], 2: [100, 100], 3: [100, 100, 60], 4: [100, 100, 60, 40]}
 #: A level is added while the longest axis still has this many voxels on it.
 _LEAST_LEVEL_SIZE = 20
@@ -511,91 +508,6 @@ class DeepRegistration(DiffeomorphicRegistration):
                 )
 
 
-@warning_for_keywords()
-def deep_registration(
-    moving,
-    static,
-    *,
-    moving_affine=None,
-    static_affine=None,
-    step_length=None,
-    metric=None,
-    dim=None,
-    level_iters=None,
-    prealign=None,
-    static_mask=None,
-    moving_mask=None,
-    num_threads=None,
-    **options,
-):
-    """Register a moving image to a static one: files, NIfTI images or arrays.
-
-    Mirrors `dipy.align.syn_registration`.
-
-    Parameters
-    ----------
-    moving, static : str, Path, nibabel image or array
-        The images, 2D or 3D.
-    moving_affine, static_affine : array, shape (dim + 1, dim + 1), optional
-        Voxels to world of the two; by default the file's own, the identity for an
-        array.
-    step_length : float, optional
-        See `DeepRegistration`.
-    metric : str or metric, optional
-        See `DeepRegistration`.
-    dim : {2, 3}, optional
-        Dimension of the images; by default what they have.
-    level_iters : sequence of int, optional
-        See `DeepRegistration`.
-    prealign : array or AffineMap, optional
-        Static world to moving world.
-    static_mask, moving_mask : str, Path, nibabel image or array, optional
-        Voxels that are compared.
-    num_threads : int, optional
-        See `DeepRegistration.optimize`.
-    **options : dict
-        Passed to `DeepRegistration`; those that it does not have, such as ``radius``,
-        to the metric, if `metric` is a name or None.
-
-    Returns
-    -------
-    warped : ndarray, shape of static
-        The moving image on the static grid.
-    mapping : dipy.align.imwarp.DiffeomorphicMap
-        From static to moving.
-
-    Raises
-    ------
-    ValueError
-        If an image or an option cannot be used.
-    FileNotFoundError
-        If a file is missing.
-    """
-    own = signature(DeepRegistration).parameters
-    for_metric = {key: options.pop(key) for key in list(options) if key not in own}
-    if dim is not None and (metric is None or isinstance(metric, str)):
-        for_metric["dim"] = dim
-    registration = DeepRegistration(
-        translate.make_metric(metric, **for_metric),
-        level_iters=level_iters,
-        step_length=step_length,
-        **options,
-    )
-    moving, moving_affine = _read(moving, moving_affine, "moving")
-    static, static_affine = _read(static, static_affine, "static")
-    mapping = registration.optimize(
-        static,
-        moving,
-        static_grid2world=static_affine,
-        moving_grid2world=moving_affine,
-        prealign=getattr(prealign, "affine", prealign),
-        static_mask=_read(static_mask, None, "static_mask")[0],
-        moving_mask=_read(moving_mask, None, "moving_mask")[0],
-        num_threads=num_threads,
-    )
-    return apply_mapping(mapping, moving), mapping
-
-
 def _checked_landmarks(landmarks):
     """Static and moving points, or None."""
     if landmarks is None:
@@ -614,16 +526,6 @@ def _distances(mapping, landmarks):
         return None
     landed = np.asarray(mapping.transform_points(landmarks[0]))
     return np.linalg.norm(landed - landmarks[1], axis=1)
-
-
-def _read(image, affine, name):
-    """Array and matrix of whatever holds an image; a slice's matrix in its plane."""
-    if image is None:
-        return None, None
-    data, grid2world = read_image(image, affine, name=name)
-    if data.ndim == 2 and affine is None and grid2world is not None:
-        grid2world = grid2world[np.ix_([0, 1, 3], [0, 1, 3])]
-    return data, grid2world
 
 
 def _automatic_iters(grid):

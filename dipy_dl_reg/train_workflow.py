@@ -97,7 +97,7 @@ class TrainDeepFlow(StrictWorkflow):
         reference : string or Path, optional
             Image whose field of view is taken; by default the atlas, else the first.
         affine : boolean, optional
-            Register each image to the reference first, by DIPY's affine registration.
+            Register each image to the reference first, from whatever pose.
         spacing : float, optional
             Voxel size in mm; by default the finest of the reference.
         validation : variable string, optional

@@ -39,6 +39,7 @@ class AlignDeepFlow(StrictWorkflow):
         moving_image_files,
         prealign=None,
         affine=False,
+        pipeline=None,
         metric="cc",
         level_iters=None,
         model="auto",
@@ -76,8 +77,13 @@ class AlignDeepFlow(StrictWorkflow):
             Text file of a 4x4 matrix from static world to moving world, as
             dipy_align_affine writes it.
         affine : boolean, optional
-            Find the prealign first, by DIPY's affine registration (mutual
-            information: centre of mass, translation, rigid, affine).
+            Find the prealign first, from whatever pose (mutual information: centre of
+            mass, translation, rigid, affine).
+        pipeline : variable string, optional
+            Steps, in order: some of center_of_mass, translation, rigid,
+            rigid_isoscaling, rigid_scaling and affine, then deform. Without the last
+            the map holds no displacement. deform alone if not given, with --affine
+            what that says and deform.
         metric : string, optional
             What makes images alike: cc (local correlation), ssd (squared difference),
             ncc (global correlation), mi (mutual information, for unlike contrasts) or
@@ -124,11 +130,17 @@ class AlignDeepFlow(StrictWorkflow):
         """
         from dipy_dl_reg.files import write_together
         from dipy_dl_reg.jobs import FilePair, check_pair, read_prealign
+        from dipy_dl_reg.pipeline import AFFINE_STEPS, checked_steps
         from dipy_dl_reg.points import read_landmark_pair
         from dipy_dl_reg.registration import DeepRegistration
 
-        if prealign is not None and affine:
-            raise ValueError("give either --prealign or --affine, not both")
+        given = {"--prealign": prealign, "--affine": affine, "--pipeline": pipeline}
+        given = [name for name, value in given.items() if value]
+        if len(given) > 1:
+            raise ValueError(f"give either {' or '.join(given)}, not both")
+        steps, deforms = checked_steps(pipeline)
+        if affine:
+            steps = list(AFFINE_STEPS)
         outputs = {
             "out_warped": with_ending(out_warped, NIFTI, "out_warped"),
             "out_inv_static": with_ending(out_inv_static, NIFTI, "out_inv_static"),
@@ -145,6 +157,8 @@ class AlignDeepFlow(StrictWorkflow):
         if static_landmarks is not None or moving_landmarks is not None:
             guides["landmarks"] = read_landmark_pair(static_landmarks, moving_landmarks)
             guides["landmark_weight"] = landmark_weight
+        if not deforms:
+            model, level_iters = None, 0
         registration = DeepRegistration(
             metric, model=model, level_iters=level_iters, device=device, **guides
         )
@@ -166,8 +180,8 @@ class AlignDeepFlow(StrictWorkflow):
         for (static, moving), files in rows:
             with write_together(files.values(), overwrite=self._force_overwrite) as new:
                 pair = FilePair(static, moving, **masks)
-                if affine:
-                    matrix = pair.find_prealign()
+                if steps:
+                    matrix = pair.find_prealign(steps, num_threads)
                 mapping = pair.register(registration, matrix, num_threads)
                 pair.write(mapping, matrix, dict(zip(files, new)))
             for path in files.values():

@@ -1,7 +1,7 @@
 """Imports go down only, read from the source, those inside functions too.
 
-    workflows > registration, affine, landmarks, report > bridge, mapping, diffusion
-    > training > networks > engine, space
+    workflows > pipeline, learning > registration, affine, landmarks, report > bridge,
+    mapping, diffusion > training > networks > engine, space
 
 DIPY and nibabel stay above training, torch within the engine's side of bridge.py, and
 ``dipy_dl_reg/__init__.py`` imports nothing but lazy_loader.
@@ -23,11 +23,11 @@ LAYERS = [
     {"networks"},
     {"training"},
     {
-        *("affine_options", "bridge", "cohort", "diffusion", "dipy_format", "files"),
-        "mapping",
-        *("points", "prealign", "scan", "subjects", "translate"),
+        *("affine_options", "bridge", "diffusion", "dipy_format", "files", "mapping"),
+        *("points", "scan", "subjects", "translate"),
     },
-    {"affine", "landmarks", "learning", "picture", "registration", "report"},
+    {"affine", "landmarks", "picture", "registration", "report"},
+    {"cohort", "learning", "pipeline", "prealign"},
     {"jobs", "strict", "train_workflow", "workflows"},
 ]
 LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}

@@ -189,7 +189,9 @@ def test_affine_registration_to_an_atlas_on_a_reference():
     atlas, image = pairs.atlas[0][0].numpy(), pairs.images[0][0].numpy()
     apart = [np.abs(inner(a - b)).mean() for a, b in
              ((atlas, image), (atlas, wanted), (image, wanted))]  # fmt: skip
-    assert apart[0] < 0.03 and max(apart) < 0.06  # 0.25 and more before
+    # 0.25 and more before; not less, for mutual information, DIPY's too, prefers a
+    # wrong scale by some percent where an object has no texture.
+    assert apart[0] < 0.04 and max(apart) < 0.08
 
 
 def test_affines_are_found_once(tmp_path, monkeypatch):

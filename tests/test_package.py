@@ -28,6 +28,7 @@ PUBLIC = {
     "apply_mapping",
     "deep_affine_registration",
     "deep_registration",
+    "register_dwi_to_template",
     "fit",
     "list_models",
     "load_mapping",

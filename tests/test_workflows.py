@@ -20,6 +20,7 @@ import numpy as np
 from numpy.testing import assert_allclose, assert_array_equal
 import pytest
 
+from dipy_dl_reg import deep_affine_registration
 from dipy_dl_reg.files import write_together
 from dipy_dl_reg.mapping import apply_mapping, load_mapping, save_mapping
 from dipy_dl_reg.workflows import (
@@ -275,6 +276,34 @@ def test_affine_goes_first(swift, pair, command):
     assert_array_equal(written, call["prealign"])
 
 
+def test_pipeline_in_steps(swift, pair, command):
+    """The same steps from Python; without deform there is no displacement."""
+    steps = ["center_of_mass", "rigid"]
+    command(
+        align_deep,
+        *(pair["static"], pair["moving"], "--pipeline", *steps, "deform"),
+        *("--out_dir", pair["out"]),
+    )
+    (call,) = swift
+    static, moving = (nib.load(pair[k]) for k in ("static", "moving"))
+    _, wanted = deep_affine_registration(
+        np.nan_to_num(moving.get_fdata()),
+        np.nan_to_num(static.get_fdata()),
+        moving_affine=moving.affine,
+        static_affine=static.affine,
+        pipeline=steps,
+    )
+    middle = static.affine @ [8.5, 8, 7.5, 1]
+    assert_allclose(call["prealign"] @ middle, wanted @ middle, atol=0.3)
+    assert call["level_iters"] is None
+    command(
+        align_deep,
+        *(pair["static"], pair["moving"], "--pipeline", *steps, "--force"),
+        *("--out_dir", pair["out"]),
+    )
+    assert swift[1]["level_iters"] == 0 and swift[1]["model"] is None
+
+
 def test_several_movings_need_names_of_their_own(swift, pair, tmp_path, command):
     second = tmp_path / "second.nii.gz"
     second.write_bytes(pair["moving"].read_bytes())
@@ -398,6 +427,8 @@ def test_bad_options_are_one_clear_line(swift, pair, tmp_path, command):
     nothing = save(tmp_path / "n.nii", np.zeros(shape, np.uint8), grid)
     for options, message in (
         (["--prealign", matrix, "--affine"], "not both"),
+        (["--affine", "--pipeline", "rigid", "deform"], "not both"),
+        (["--pipeline", "deform", "rigid"], "as its last"),
         (["--prealign", words], "no matrix"),
         (["--prealign", small], "must have the shape (4, 4)"),
         (["--prealign", flat], "singular"),

@@ -59,7 +59,7 @@ class Metric:
     #: Standard deviation, in voxels, of the Gaussian that smooths the whole field after
     #: each iteration, if not told otherwise.
     sigma_field = 0.7
-    #: What a level of refinement takes in all, for each voxel of it; measured, with room.
+    #: What a level of refinement takes in all, for each voxel of it; measured.
     bytes_per_voxel = 240
     #: Whether `bind`, given a batch without a mask, takes the mean over its entries by
     #: itself.  Refinement has one entry, and MI and CR know no more than that.

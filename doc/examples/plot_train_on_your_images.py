@@ -88,7 +88,7 @@ for ax, path in zip(axes, sorted(images.iterdir())):
 # Training
 # --------
 # The folder goes in as it is. All images come onto one grid of 2.5 mm, through their
-# affines; ``prealign="affine"`` would register volumes by DIPY's affine registration
+# affines; ``prealign="affine"`` would register volumes by `deep_affine_registration`
 # first. A fifth of the images is held out: the loss on them says when more training no
 # longer helps, and the weights that did best on them are kept.
 #

@@ -1,0 +1,282 @@
+"""Raw images in, aligned images out: the affine steps and the deformable one in a call.
+
+`deep_registration` stands in the place of DIPY's `syn_registration` and, with a
+`pipeline`, of `affine_registration` before it; `register_dwi_to_template` in that of
+DIPY's function of this name.
+"""
+
+from inspect import signature
+
+from dipy.core.gradients import GradientTable, gradient_table
+from dipy.testing.decorators import warning_for_keywords
+import numpy as np
+
+from dipy_dl_reg import translate
+from dipy_dl_reg.affine import deep_affine_registration
+from dipy_dl_reg.affine_options import checked_pipeline
+from dipy_dl_reg.files import read_image
+from dipy_dl_reg.mapping import apply_mapping
+from dipy_dl_reg.registration import DeepRegistration
+
+#: The last step of a pipeline that deforms.
+DEFORM = "deform"
+#: The steps before it, from scanner coordinates on.
+AFFINE_STEPS = ("center_of_mass", "translation", "rigid", "affine")
+
+
+@warning_for_keywords()
+def deep_registration(
+    moving,
+    static,
+    *,
+    moving_affine=None,
+    static_affine=None,
+    step_length=None,
+    metric=None,
+    dim=None,
+    level_iters=None,
+    prealign=None,
+    static_mask=None,
+    moving_mask=None,
+    num_threads=None,
+    pipeline=None,
+    affine_options=None,
+    **options,
+):
+    """Register a moving image to a static one: files, NIfTI images or arrays.
+
+    Mirrors `dipy.align.syn_registration`, and with a `pipeline` does what comes before
+    it too, from whatever pose.
+
+    Parameters
+    ----------
+    moving, static : str, Path, nibabel image or array
+        The images, 2D or 3D.
+    moving_affine, static_affine : array, shape (dim + 1, dim + 1), optional
+        Voxels to world of the two; by default the file's own, the identity for an
+        array.
+    step_length : float, optional
+        See `DeepRegistration`.
+    metric : str or metric, optional
+        See `DeepRegistration`.
+    dim : {2, 3}, optional
+        Dimension of the images; by default what they have.
+    level_iters : sequence of int, optional
+        See `DeepRegistration`.
+    prealign : array or AffineMap, optional
+        Static world to moving world; where a pipeline's affine steps begin (a centre
+        of mass begins anew).
+    static_mask, moving_mask : str, Path, nibabel image or array, optional
+        Voxels that are compared.
+    num_threads : int, optional
+        See `DeepRegistration.optimize`.
+    pipeline : sequence of str, optional
+        Steps, in order: those of `deep_affine_registration`, such as
+        ``"center_of_mass"``, ``"rigid"``, ``"affine"``, and then ``"deform"``.  Without
+        the last the map holds no displacement.  By default ``["deform"]``: the images
+        are aligned already, or `prealign` does it.
+    affine_options : dict, optional
+        Passed to `deep_affine_registration`, if there are such steps.
+    **options : dict
+        Passed to `DeepRegistration`; those that it does not have, such as ``radius``,
+        to the metric, if `metric` is a name or None.
+
+    Returns
+    -------
+    warped : ndarray, shape of static
+        The moving image on the static grid.
+    mapping : dipy.align.imwarp.DiffeomorphicMap
+        From static to moving.
+
+    Raises
+    ------
+    ValueError
+        If an image or an option cannot be used.
+    FileNotFoundError
+        If a file is missing.
+    """
+    steps, deforms = checked_steps(pipeline)
+    own = signature(DeepRegistration).parameters
+    for_metric = {key: options.pop(key) for key in list(options) if key not in own}
+    if dim is not None and (metric is None or isinstance(metric, str)):
+        for_metric["dim"] = dim
+    if not deforms:
+        level_iters, options["model"] = 0, None
+    registration = DeepRegistration(
+        translate.make_metric(metric, **for_metric),
+        level_iters=level_iters,
+        step_length=step_length,
+        **options,
+    )
+    moving, moving_affine = _read(moving, moving_affine, "moving")
+    static, static_affine = _read(static, static_affine, "static")
+    masks = {
+        "static_mask": _read(static_mask, None, "static_mask")[0],
+        "moving_mask": _read(moving_mask, None, "moving_mask")[0],
+    }
+    prealign = getattr(prealign, "affine", prealign)
+    if steps:
+        chosen = {"device": registration.device, "num_threads": num_threads}
+        if prealign is not None and "center_of_mass" not in steps:
+            chosen["starting_affine"] = prealign
+        affines = {
+            "static_affine": _matrix(static_affine, static),
+            "moving_affine": _matrix(moving_affine, moving),
+        }
+        _, prealign = deep_affine_registration(
+            moving,
+            static,
+            pipeline=steps,
+            **affines,
+            **masks,
+            **chosen | (affine_options or {}),
+        )
+    mapping = registration.optimize(
+        static,
+        moving,
+        static_grid2world=static_affine,
+        moving_grid2world=moving_affine,
+        prealign=prealign,
+        num_threads=num_threads,
+        **masks,
+    )
+    return apply_mapping(mapping, moving), mapping
+
+
+@warning_for_keywords()
+def register_dwi_to_template(
+    dwi,
+    gtab,
+    *,
+    dwi_affine=None,
+    template=None,
+    template_affine=None,
+    reg_method="deep",
+    **reg_kwargs,
+):
+    """Register diffusion data to a template through the mean of its b0 volumes.
+
+    Mirrors `dipy.align.register_dwi_to_template`; but the affine part is found too.
+
+    Parameters
+    ----------
+    dwi : array, nibabel image, str or Path
+        The series, 4D, its volumes aligned to each other; or, with ``gtab=None``, a b0
+        volume, 3D.
+    gtab : GradientTable, pair of (bvals, bvecs), or None
+        Says which volumes are b0; bvals and bvecs may be files.
+    dwi_affine : array, shape (4, 4), optional
+        Voxels to world of the series; needed for an array, by default the file's own.
+    template : array, nibabel image, str or Path, optional
+        By default DIPY's MNI template (T2), which DIPY downloads at its first use.
+    template_affine : array, shape (4, 4), optional
+        Voxels to world of the template; needed for an array.
+    reg_method : {"deep", "aff"}, optional
+        `deep_registration`, or `deep_affine_registration` alone.
+    **reg_kwargs : dict
+        Passed to that function.  Unless told otherwise here, `deep_registration` takes
+        a whole pipeline (centre of mass, translation, rigid, affine, deform) and
+        ``metric="MIND"``, for a b0 is seldom of the template's contrast.
+
+    Returns
+    -------
+    warped_b0 : ndarray, shape of the template
+        The mean b0 volume on the template's grid.
+    mapping : DiffeomorphicMap or ndarray, shape (4, 4)
+        From the template to the series; with ``reg_method="aff"`` the matrix.
+
+    Raises
+    ------
+    ValueError
+        If the series or the table cannot be used, or there is no such method.
+    FileNotFoundError
+        If a file is missing.
+    """
+    if reg_method not in ("deep", "aff"):
+        raise ValueError(f"reg_method must be 'deep' or 'aff', got {reg_method!r}.")
+    data, dwi_affine = _read(dwi, dwi_affine, "dwi")
+    b0 = _mean_b0(data, gtab)
+    if template is None:
+        from dipy.data import read_mni_template
+
+        template = read_mni_template()
+    template, template_affine = _read(template, template_affine, "template")
+    for name, matrix in (("dwi", dwi_affine), ("template", template_affine)):
+        if matrix is None:
+            raise ValueError(f"{name}_affine is needed where {name} is an array.")
+    affines = {"moving_affine": dwi_affine, "static_affine": template_affine}
+    if reg_method == "aff":
+        return deep_affine_registration(b0, template, **affines, **reg_kwargs)
+    given = {"pipeline": [*AFFINE_STEPS, DEFORM], "metric": "MIND"} | reg_kwargs
+    return deep_registration(b0, template, **affines, **given)
+
+
+def _mean_b0(data, gtab):
+    """The mean of a series' b0 volumes."""
+    if gtab is None:
+        if data.ndim != 3:
+            raise ValueError(f"dwi without gtab must be 3D, got shape {data.shape}.")
+        return data
+    if isinstance(gtab, (list, tuple)) and len(gtab) == 2:
+        gtab = gradient_table(gtab[0], bvecs=gtab[1])
+    if not isinstance(gtab, GradientTable):
+        raise ValueError(
+            "gtab must be a GradientTable, a pair (bvals, bvecs) or None, got "
+            f"{type(gtab).__name__}."
+        )
+    chosen = np.asarray(gtab.b0s_mask)
+    if data.ndim != 4 or data.shape[3] != len(chosen):
+        raise ValueError(
+            f"dwi must be 4D with a volume for each of gtab's {len(chosen)}, got shape "
+            f"{data.shape}."
+        )
+    if not chosen.any():
+        raise ValueError("gtab has no b0 volume: see GradientTable's b0_threshold.")
+    return data[..., chosen].mean(axis=3)
+
+
+def checked_steps(pipeline):
+    """Take a pipeline apart.
+
+    Parameters
+    ----------
+    pipeline : str, sequence of str or None
+        Affine steps and at last ``"deform"``; None is that alone.
+
+    Returns
+    -------
+    steps : list of str
+        The affine ones.
+    deforms : bool
+        Whether the deformable one follows.
+
+    Raises
+    ------
+    ValueError
+        If a step is unknown, there is none, or ``"deform"`` is not the last.
+    """
+    if pipeline is None:
+        return [], True
+    steps = [pipeline] if isinstance(pipeline, str) else list(pipeline)
+    if not steps:
+        raise ValueError("pipeline must have a step, such as 'deform'.")
+    if DEFORM in steps[:-1]:
+        raise ValueError(f"pipeline must have 'deform' once, as its last, got {steps}.")
+    deforms = steps[-1] == DEFORM
+    steps = steps[: len(steps) - deforms]
+    return checked_pipeline(steps, False) if steps else [], deforms
+
+
+def _matrix(affine, image):
+    """Voxels to world, the identity if there is none."""
+    return np.eye(image.ndim + 1) if affine is None else affine
+
+
+def _read(image, affine, name):
+    """Array and matrix of whatever holds an image; a slice's matrix in its plane."""
+    if image is None:
+        return None, None
+    data, grid2world = read_image(image, affine, name=name)
+    if data.ndim == 2 and affine is None and grid2world is not None:
+        grid2world = grid2world[np.ix_([0, 1, 3], [0, 1, 3])]
+    return data, grid2world

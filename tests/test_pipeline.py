@@ -1,0 +1,168 @@
+"""From raw images to a map in one call, and diffusion data to a template."""
+
+from dipy.align.imaffine import AffineMap
+from dipy.align.imwarp import DiffeomorphicMap
+from dipy.core.gradients import gradient_table
+import nibabel as nib
+import numpy as np
+import phantom
+import pytest
+
+from dipy_dl_reg import (
+    DeepRegistration,
+    deep_affine_registration,
+    deep_registration,
+    register_dwi_to_template,
+)
+
+WHOLE = ["center_of_mass", "rigid", "deform"]
+SHORT = {"level_iters": [3, 2]}
+TRUTH = phantom.rigid(phantom.rotation((1, 2, 3), 50), [30.0, -20, 10])
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """An object, and the same turned and far away, on other voxels."""
+    static_affine = phantom.grid((34, 40, 30), 5.0)
+    moving_affine = phantom.grid((36, 38, 36), 5.0, centre=np.array([30.0, -20, 10]))
+    return {
+        "static": phantom.image((34, 40, 30), static_affine),
+        "moving": phantom.image((36, 38, 36), moving_affine, TRUTH),
+        "static_affine": static_affine,
+        "moving_affine": moving_affine,
+    }
+
+
+def test_whole_pipeline_is_its_steps_in_turn(pair):
+    warped, mapping = deep_registration(**pair, pipeline=WHOLE, **SHORT)
+    _, prealign = deep_affine_registration(**pair, pipeline=WHOLE[:-1])
+    assert phantom.misplacement(prealign, TRUTH) < 2
+    by_hand = DeepRegistration(**SHORT).optimize(
+        pair["static"],
+        pair["moving"],
+        static_grid2world=pair["static_affine"],
+        moving_grid2world=pair["moving_affine"],
+        prealign=prealign,
+    )
+    assert np.array_equal(mapping.backward, by_hand.backward)
+    np.testing.assert_allclose(warped, by_hand.transform(pair["moving"]), atol=1e-5)
+    # It was turned by 50 degrees, and shifted by half its length.
+    assert np.abs(warped - pair["static"]).mean() < 0.1 * pair["static"].mean()
+
+
+def test_without_deform_nothing_is_deformed(pair):
+    warped, mapping = deep_registration(**pair, pipeline=WHOLE[:-1])
+    wanted, affine = deep_affine_registration(**pair, pipeline=WHOLE[:-1])
+    assert isinstance(mapping, DiffeomorphicMap)
+    assert not mapping.forward.any() and not mapping.backward.any()
+    np.testing.assert_allclose(mapping.prealign, np.linalg.inv(affine), atol=1e-6)
+    np.testing.assert_allclose(warped, wanted, atol=1e-4)
+
+
+def test_a_prealign_is_where_the_steps_begin(pair):
+    near = AffineMap(phantom.rigid(phantom.rotation((1, 2, 3), 45), [28.0, -18, 8]))
+    _, mapping = deep_registration(**pair, prealign=near, pipeline=["rigid"])
+    assert phantom.misplacement(np.linalg.inv(mapping.prealign), TRUTH) < 2
+
+
+def test_slices_without_affines():
+    """2D arrays have the identity for an affine, as SyN takes them."""
+    static = phantom.image((80, 90), phantom.grid((80, 90), 2.0))
+    moving = phantom.image(
+        (80, 90),
+        phantom.grid((80, 90), 2.0),
+        phantom.rigid(phantom.rotation((0, 0, 1), 20)[:2, :2], [6.0, -8]),
+    )
+    warped, _ = deep_registration(moving, static, pipeline=WHOLE, **SHORT)
+    before = np.abs(moving - static).mean()
+    assert np.abs(warped - static).mean() < 0.25 * before
+
+
+def test_affine_options_are_passed_on(pair):
+    with pytest.raises(ValueError, match="starts"):
+        deep_registration(**pair, pipeline=WHOLE, affine_options={"starts": "many"})
+
+
+@pytest.mark.parametrize(
+    "pipeline, message",
+    [
+        (["deform", "affine"], "as its last"),
+        (["deform", "deform"], "as its last"),
+        (["afine", "deform"], "afine"),
+        ([], "must have a step"),
+    ],
+)
+def test_pipelines_that_are_none(pair, pipeline, message):
+    with pytest.raises(ValueError, match=message):
+        deep_registration(**pair, pipeline=pipeline)
+
+
+@pytest.fixture(scope="module")
+def series(pair, tmp_path_factory):
+    """A series of a b0, two weighted volumes and a second b0; and its table."""
+    b0 = pair["moving"]
+    data = np.stack([b0 + 0.01, 0.3 * b0, 0.2 * b0, b0 - 0.01], axis=-1)
+    bvals = np.array([0, 1000, 1000, 0])
+    bvecs = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 0.0]])
+    folder = tmp_path_factory.mktemp("series")
+    path = folder / "dwi.nii.gz"
+    nib.save(nib.Nifti1Image(data, pair["moving_affine"]), path)
+    for name, values in (("bval", bvals[None]), ("bvec", bvecs.T)):
+        np.savetxt(folder / f"dwi.{name}", values)
+    files = [str(folder / f"dwi.{name}") for name in ("bval", "bvec")]
+    return data, gradient_table(bvals, bvecs=bvecs), path, files
+
+
+def test_dwi_to_template(pair, series):
+    data, gtab, path, files = series
+    template = nib.Nifti1Image(pair["static"], pair["static_affine"])
+    options = {"pipeline": WHOLE, **SHORT}
+    warped, mapping = register_dwi_to_template(
+        data, gtab, dwi_affine=pair["moving_affine"], template=template, **options
+    )
+    assert isinstance(mapping, DiffeomorphicMap) and warped.shape == template.shape
+    assert np.abs(warped - pair["static"]).mean() < 0.15 * pair["static"].mean()
+    again, _ = register_dwi_to_template(path, files, template=template, **options)
+    np.testing.assert_allclose(again, warped, atol=1e-4)
+    b0, _ = register_dwi_to_template(
+        pair["moving"],
+        None,
+        dwi_affine=pair["moving_affine"],
+        template=template,
+        **options,
+    )
+    np.testing.assert_allclose(b0, warped, atol=0.05)
+
+
+def test_dwi_to_template_affinely(pair, series):
+    data, gtab, _, _ = series
+    affines = {
+        "dwi_affine": pair["moving_affine"],
+        "template": pair["static"],
+        "template_affine": pair["static_affine"],
+    }
+    warped, matrix = register_dwi_to_template(data, gtab, reg_method="aff", **affines)
+    assert matrix.shape == (4, 4) and warped.shape == pair["static"].shape
+    assert phantom.misplacement(matrix, TRUTH) < 6  # its freedom of scale included
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"reg_method": "syn"}, "reg_method"),
+        ({"gtab": "bvals"}, "gtab must be"),
+        ({"gtab": None}, "must be 3D"),
+        ({"dwi": np.zeros((5, 6, 7, 3))}, "must be 4D"),
+        ({"template_affine": None}, "template_affine is needed"),
+    ],
+)
+def test_unfit_series(pair, series, change, message):
+    given = {
+        "dwi": series[0],
+        "gtab": series[1],
+        "dwi_affine": pair["moving_affine"],
+        "template": pair["static"],
+        "template_affine": pair["static_affine"],
+    } | change
+    with pytest.raises(ValueError, match=message):
+        register_dwi_to_template(given.pop("dwi"), given.pop("gtab"), **given)
