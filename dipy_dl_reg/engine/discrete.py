@@ -3,14 +3,14 @@
 Every cell of a coarse grid tries all displacements of a wide window at once, and its
 cost is how unlike the self-similarity descriptors (`mind`) of the two images are
 there.  A smooth field out of all those costs comes from coupled convex optimisation
-:footcite:p:`Heinrich2014`: in turn, each cell takes the displacement of least
+(Heinrich et al., 2014): in turn, each cell takes the displacement of least
 
     ``cost(x, d) + theta |d - s(x)|**2``
 
 and ``s`` becomes the smoothed field of those choices, while ``theta`` rises.  It is
 done both ways, static to moving and back, and the two are brought together until they
-undo each other, as in ConvexAdam :footcite:p:`Siebert2024`.  A second, finer round
-looks at what the first left.
+undo each other, as in ConvexAdam (Siebert et al., 2024).  Finer rounds look
+at what the ones before left.
 
 The reach is a quarter of the image's longest side (24 voxels of 96), whatever its
 resolution; time and memory depend on the field of view's shape alone.
@@ -33,7 +33,7 @@ from dipy_dl_reg.space import Grid
 #: The search works on voxels of this part of the longest side, or the image's own.
 _LONGEST = 96
 #: A round's cells, as a part of the longest side; the half-width of its window, cells.
-_ROUNDS = ((1 / 16, 4), (1 / 32, 2), (1 / 48, 2))
+_ROUNDS = ((1 / 16, 4), (1 / 24, 2), (1 / 32, 2), (1 / 48, 2))
 #: Cells beyond each side of the static image that the search looks into.
 _MARGIN = 1
 #: The weights theta, per cell squared and in units of the costs' own spread.
@@ -76,7 +76,7 @@ def discrete(pair):
 
     Notes
     -----
-    Displacements are told apart to about 1 / 32 of the image's longest side; the rest
+    Displacements are told apart to about 1 / 48 of the image's longest side; the rest
     is for refinement to find.
     """
     work = _prepare(pair)
