@@ -47,6 +47,8 @@ _CONSISTENT = 10
 _SIGMA_FACTOR = 0.5
 #: Where `helps` looks: voxels of this part of the longest side, and how long.
 _COARSE, _COARSE_ITERS = 48, (20, 20)
+#: How much more the energy must fall for a field of the search to be kept.
+_WORTH_IT = 1.05
 #: Smoothing of the field between choices, in cells; the least say that a cell has.
 _SMOOTH, _LEAST_TRUST = 1.0, 1e-3
 
@@ -110,15 +112,17 @@ def helps(pair, objective, u, v):
     Returns
     -------
     helps : bool
-        If its energy is the lower one, on voxels of 1 / 48 of the longest side.
+        If the energy falls by clearly more, on voxels of 1 / 48 of the longest side: of
+        two about equal ends the one that went less far is the better bet.
     """
     spacing = _longest(pair.static_grid) / _COARSE
     coarse = coarsen(pair, spacing, sigma_factor=_SIGMA_FACTOR)
     start = tuple(resize(f, coarse.static_grid.shape) for f in (u, v))
+    none = torch.zeros_like(start[0])
     options = {"level_iters": _COARSE_ITERS, "sigma_factor": _SIGMA_FACTOR}
     ends = [refine(coarse, objective, start=s, **options)[0] for s in (None, start)]
-    without, with_it = energies(coarse, objective, ends)
-    return with_it < without
+    before, without, with_it = energies(coarse, objective, (none, *ends))
+    return before - with_it > _WORTH_IT * (before - without)
 
 
 def _longest(grid):

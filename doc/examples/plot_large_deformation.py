@@ -116,7 +116,7 @@ for ax, (name, picture) in zip(axes, pictures.items()):
 # When to use it
 # --------------
 # ``initialization="auto"`` keeps what the search finds only if a coarse refinement ends
-# at a lower energy from there than without. It is not the default, for it takes longer
+# at a clearly lower energy from there than without. It is no default: it takes longer
 # than refining two images that an affine registration has brought close.
 #
 # References
