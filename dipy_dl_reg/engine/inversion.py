@@ -316,7 +316,7 @@ def diffeomorphic(u, v=None):
             u, v = smooth(u, 0.5), smooth(v, 0.5)
 
 
-def guarded(u, v):
+def guarded(u, v, *, out=(None, None)):
     """The fields, smoothed where they have begun to fold or to part.
 
     For use between iterations: what is caught early needs little mending.
@@ -325,6 +325,8 @@ def guarded(u, v):
     ----------
     u, v : Tensor, shape (1, D, *shape)
         A field and its inverse, in voxels of one grid.
+    out : tuple of Tensor, optional
+        Room for two such fields; with it the two themselves are overwritten.
 
     Returns
     -------
@@ -334,10 +336,12 @@ def guarded(u, v):
     bad_u, bad_v = _Checked.of(u, v).unsound(u, v)
     if not bool(bad_u.any() | bad_v.any()):
         return u, v
-    return reconcile(_mended(u, bad_u, 1), _mended(v, bad_v, 1))
+    mended = _mended(u, bad_u, 1, out[0]), _mended(v, bad_v, 1, out[1])
+    return reconcile(*mended, out=(None, None) if out[0] is None else (u, v))
 
 
-def _mended(u, bad, attempt):
+def _mended(u, bad, attempt, out=None):
     """Smooth a field around bad voxels, more widely from attempt to attempt."""
     weight = smooth(box_sum(bad, 1 + attempt).clamp_(0, 1), 1.0)
-    return torch.lerp(u, smooth(u, min(0.5 + 0.5 * attempt, 3.0)), weight)
+    smoother = smooth(u, min(0.5 + 0.5 * attempt, 3.0), out=out)
+    return torch.lerp(u, smoother, weight, out=smoother)

@@ -262,7 +262,7 @@ def _refine_level(
         smooth(new, sigma_field, out=u, scratch=new)
         (u, v), (gradient, move) = reconcile(u, v, out=(gradient, move)), (u, v)
         if len(energies) % _GUARD == _GUARD - 1:
-            u, v = guarded(u, v)
+            u, v = guarded(u, v, out=(gradient, move))
         energies.append(float(energy))
         notify("iteration_end", energies[-1])
         records = [energies, of_images] if of_images else [energies]

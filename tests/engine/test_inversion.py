@@ -12,6 +12,7 @@ from dipy_dl_reg.engine.inversion import (
     ROUND_TRIP_MAX,
     ROUND_TRIP_MEAN,
     diffeomorphic,
+    guarded,
     invert,
     measure,
     reconcile,
@@ -141,3 +142,13 @@ def test_not_finite():
 def test_limits_are_those_that_are_promised():
     assert (ROUND_TRIP_MEAN, ROUND_TRIP_MAX) == (0.05, 0.5)
     assert LEAST_JACOBIAN > 0
+
+
+def test_guarded_in_given_room():
+    """The same fields whether or not there is room for them to be written to."""
+    u, v = rough((16, 18, 14), 5.0), rough((16, 18, 14), 5.0, seed=1)
+    wanted = guarded(u.clone(), v.clone())
+    assert not torch.equal(wanted[0], u)  # there was something to mend
+    room = torch.empty_like(u), torch.empty_like(v)
+    for ours, theirs in zip(guarded(u.clone(), v.clone(), out=room), wanted):
+        assert torch.equal(ours, theirs)
