@@ -7,17 +7,42 @@ scanner :footcite:p:`Hoffmann2022`.  And what it was trained on holds nobody's i
 Maps are kept as shares: for each class, how much of a voxel it fills.  An image is
 then the shares weighted by the classes' intensities, partial volume included, and
 labels move smoothly, so that their overlap can be differentiated.
+
+All that is random in a pair comes from one generator on the CPU: its seed gives the
+pair again, whoever draws it.
 """
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 
-from dipy_dl_reg.engine.fields import resize, warp
-from dipy_dl_reg.engine.smoothing import smooth
+from dipy_dl_reg.engine.fields import warp
+from dipy_dl_reg.training.acquisition import Acquisition, uniform
+from dipy_dl_reg.training.bending import Bending
 from dipy_dl_reg.training.data import Example
 
 #: Classes outside the brain get any intensity, up to this one.
 _BRIGHTEST_OUTSIDE = 0.9
+
+
+class Contrast(NamedTuple):
+    """What the classes look like under one kind of acquisition.
+
+    Attributes
+    ----------
+    means, spreads : sequence of float, length K
+        Mean and standard deviation of the intensity of each class.
+    weight : float
+        How often it is drawn, compared with the others.
+    acquisition : Acquisition, optional
+        Its defects; by default those of the pairs.
+    """
+
+    means: tuple
+    spreads: tuple
+    weight: float = 1.0
+    acquisition: Acquisition | None = None
 
 
 def shares(labels, classes, factor):
@@ -46,9 +71,9 @@ def shares(labels, classes, factor):
 class SynthesisedPairs:
     """Pairs from the label maps of different subjects, aligned affinely.
 
-    Each draw takes two subjects, bends each by a small random affine and a smooth
-    random deformation, gives every group of classes an intensity, and adds a bias
-    field, blur and noise.
+    Each draw takes two subjects, bends each by a small random affine and the flow of
+    a smooth random velocity, gives every group of classes an intensity, and adds the
+    defects of an acquisition.
 
     Parameters
     ----------
@@ -63,26 +88,33 @@ class SynthesisedPairs:
         Classes (numbers from 0 to K - 1) that are not brain.
     stripped : float, optional
         How often a pair is drawn without those.
+    masked : float, optional
+        How often an image without them is 0 outside, as after brain extraction; else
+        there is noise.
     scored : int, optional
         Classes drawn from the brain to carry along as labels.
     always : sequence of int, optional
         Classes carried along in any case.
     random_contrast : float, optional
         How often the two images get any intensities, drawn for each by itself,
-        instead of those around `means`.
-    rotation, scale, translation : float, optional
-        Standard deviations of the random affine: degrees; a part of 1; voxels.
-    bending : float, optional
-        Standard deviation of the smooth deformation, voxels.
-    bending_scale : int, optional
-        Voxels between its control points.
+        instead of those around the means.
+    contrasts : sequence of Contrast, optional
+        Others than that of `means` and `spreads`, whose own weight is 1.
+    across : float, optional
+        How often each of the two images draws its contrast by itself; else one is
+        drawn for both.
+    acquisition : Acquisition, optional
+        Defects of the images.  By default those that `noise`, `blur` and `bias` say.
+    rotation, scale, translation, bending, bending_scale : float, optional
+        See `Bending`.
     noise, blur, bias : float, optional
-        Largest noise; largest blur in voxels; largest log of the bias field.
+        See `Acquisition`.
 
     Raises
     ------
     ValueError
-        If there are fewer than two maps, or they differ in shape.
+        If there are fewer than two maps, they differ in shape, or a contrast is not
+        of as many classes as they.
     """
 
     def __init__(
@@ -94,9 +126,13 @@ class SynthesisedPairs:
         groups=None,
         outside=(),
         stripped=0.5,
+        masked=0.0,
         scored=6,
         always=(),
         random_contrast=0.0,
+        contrasts=(),
+        across=0.0,
+        acquisition=None,
         rotation=2.0,
         scale=0.02,
         translation=0.5,
@@ -112,17 +148,28 @@ class SynthesisedPairs:
                 f"{[tuple(m.shape) for m in maps]}."
             )
         self.maps = list(maps)
-        self.means, self.spreads = torch.tensor(means), torch.tensor(spreads)
         classes = self.maps[0].shape[0]
+        self.contrasts = [Contrast(means, spreads), *contrasts]
+        for contrast in self.contrasts:
+            if not len(contrast.means) == len(contrast.spreads) == classes:
+                raise ValueError(
+                    f"means and spreads must be of {classes} classes, got "
+                    f"{len(contrast.means)} and {len(contrast.spreads)}."
+                )
         self.groups = torch.tensor(range(classes) if groups is None else groups)
-        self.outside, self.stripped = list(outside), stripped
+        self.outside, self.stripped, self.masked = list(outside), stripped, masked
+        self.brain = sorted(set(range(classes)) - set(outside))
         self.always = list(always)
         rest = set(range(classes)) - set(outside) - set(always)
         self.rest, self.scored = sorted(rest), scored
-        self.random_contrast = random_contrast
-        self.rotation, self.scale, self.translation = rotation, scale, translation
-        self.bending, self.bending_scale = bending, bending_scale
-        self.noise, self.blur, self.bias = noise, blur, bias
+        self.random_contrast, self.across = random_contrast, across
+        self.bent = Bending(
+            rotation=rotation, scale=scale, translation=translation, bending=bending,
+            bending_scale=bending_scale,
+        )  # fmt: skip
+        if acquisition is None:
+            acquisition = Acquisition(noise=noise, blur=blur, bias=bias)
+        self.acquisition = acquisition
 
     def __len__(self):
         return len(self.maps) * (len(self.maps) - 1)
@@ -159,77 +206,76 @@ class SynthesisedPairs:
         example : Example
             Labels are shares, of the classes carried along.
         """
-        return self._example(_permutation(len(self.maps), generator)[:2], generator)
+        return self._example(permutation(len(self.maps), generator)[:2], generator)
 
     def _example(self, subjects, generator):
-        choice = _permutation(len(self.rest), generator)[: self.scored]
+        choice = permutation(len(self.rest), generator)[: self.scored]
         carried = self.always + [self.rest[i] for i in choice]
-        agnostic = _uniform(generator) < self.random_contrast
-        stripped = _uniform(generator) < self.stripped
+        contrasts = self._contrasts(generator)
+        stripped = uniform(generator) < self.stripped
         sides = []
-        for subject in subjects:
+        for subject, contrast in zip(subjects, contrasts):
             maps = self.maps[subject].float()
-            weights = self._intensities(agnostic, generator)
+            weights = self._intensities(contrast, generator)
             if stripped:
                 weights[self.outside] = 0.0
             image = torch.einsum("k,k...->...", weights, maps)
-            sides.append(self._bent(torch.cat([image[None], maps[carried]]), generator))
-        (static, static_labels), (moving, moving_labels) = (
-            (self._acquired(side[:1], generator), side[1:]) for side in sides
-        )
+            masked = stripped and uniform(generator) < self.masked
+            mask = [maps[self.brain].sum(0, keepdim=True)] if masked else []
+            channels = torch.cat([image[None], maps[carried], *mask])
+            field = self.bent(image.shape, generator)
+            image, labels = warp(channels[None], field)[0].split_with_sizes(
+                [1, len(channels) - 1]
+            )
+            image = self._acquired(image, contrast, generator)
+            if masked:
+                image, labels = image * (labels[-1:] > 0.5), labels[:-1]
+            sides.append((image, labels))
+        (static, static_labels), (moving, moving_labels) = sides
         return Example(static, moving, static_labels, moving_labels)
 
-    def _intensities(self, agnostic, generator):
+    def _contrasts(self, generator):
+        """Contrast of each image; None is any."""
+        if uniform(generator) < self.random_contrast:
+            return None, None
+        if len(self.contrasts) == 1:
+            return (self.contrasts[0],) * 2
+        weights = torch.tensor([float(c.weight) for c in self.contrasts])
+        drawn = torch.multinomial(weights, 2, replacement=True, generator=generator)
+        first, second = (self.contrasts[i] for i in drawn.tolist())
+        return (first, second) if uniform(generator) < self.across else (first, first)
+
+    def _intensities(self, contrast, generator):
         """Intensity of each class, one for a group."""
         noise = torch.randn(len(self.groups), generator=generator)
-        if agnostic:
-            drawn = torch.rand(len(self.groups), generator=generator)
-        else:
-            drawn = (self.means + self.spreads * noise[self.groups]).clamp_min(0)
-            drawn[self.outside] = _BRIGHTEST_OUTSIDE * torch.rand(
-                len(self.outside), generator=generator
-            )
-        return drawn[self.groups] if agnostic else drawn
+        if contrast is None:
+            return torch.rand(len(self.groups), generator=generator)[self.groups]
+        means, spreads = map(torch.tensor, contrast[:2])
+        drawn = (means + spreads * noise[self.groups]).clamp_min(0)
+        drawn[self.outside] = _BRIGHTEST_OUTSIDE * torch.rand(
+            len(self.outside), generator=generator
+        )
+        return drawn
 
-    def _bent(self, channels, generator):
-        """Channels through a random smooth deformation."""
-        shape = channels.shape[1:]
-        field = self._affine(shape, generator)
-        coarse = [max(4, round(n / self.bending_scale)) for n in shape]
-        bend = torch.randn(1, len(shape), *coarse, generator=generator)
-        bend = resize(bend, shape)
-        bend *= self.bending / bend.square().mean().sqrt()
-        return warp(channels[None], field + bend)[0]
-
-    def _affine(self, shape, generator):
-        """Displacement of a random affine about the middle of the grid."""
-        dim = len(shape)
-        skew = torch.randn(dim, dim, generator=generator)
-        skew = (skew - skew.T) * 0.5 * 2**0.5 * self.rotation * torch.pi / 180
-        stretch = torch.randn(dim, dim, generator=generator) * self.scale
-        matrix = torch.matrix_exp(skew + (stretch + stretch.T) / 2) - torch.eye(dim)
-        shift = torch.randn(dim, generator=generator) * self.translation
-        lines = [torch.arange(n) - (n - 1) / 2 for n in shape]
-        grid = torch.stack(torch.meshgrid(*lines, indexing="ij"))
-        moved = torch.einsum("ij,j...->i...", matrix, grid)
-        return (moved + shift.view(-1, *[1] * dim))[None]
-
-    def _acquired(self, image, generator):
-        """The image as a scanner might give it, scaled to about [0, 1]."""
-        shape = image.shape[1:]
-        image = smooth(image[None], self.blur * _uniform(generator))
-        knots = torch.randn(1, 1, *[4] * len(shape), generator=generator)
-        mode = {2: "bilinear", 3: "trilinear"}[len(shape)]
-        bias = F.interpolate(knots, size=shape, mode=mode, align_corners=True)
-        image = image * (self.bias * _uniform(generator) * bias).exp_()
-        sigma = self.noise * _uniform(generator) ** 2
-        image = image + sigma * torch.randn(image.shape, generator=generator)
-        return (image / image.amax().clamp_min(1e-6)).clamp_min_(0)[0]
+    def _acquired(self, image, contrast, generator):
+        """An image with the defects of its kind."""
+        own = None if contrast is None else contrast.acquisition
+        return (self.acquisition if own is None else own)(image, generator)
 
 
-def _uniform(generator):
-    return float(torch.rand((), generator=generator))
+def permutation(count, generator):
+    """Numbers in random order.
 
+    Parameters
+    ----------
+    count : int
+        How many.
+    generator : torch.Generator
+        Where the order comes from.
 
-def _permutation(count, generator):
+    Returns
+    -------
+    numbers : list of int
+        From 0 to ``count - 1``.
+    """
     return torch.randperm(count, generator=generator).tolist()
