@@ -3,6 +3,7 @@
 import torch
 
 from dipy_dl_reg.networks.dirnet import DIRNet
+from dipy_dl_reg.networks.pyramid import Pyramid
 from dipy_dl_reg.networks.selfsup_fcn import SelfSupFCN
 from dipy_dl_reg.networks.unet import UNet
 from dipy_dl_reg.networks.voxelmorph import VoxelMorph
@@ -10,6 +11,7 @@ from dipy_dl_reg.networks.voxelmorph import VoxelMorph
 #: Networks by name.
 NETWORKS = {
     "dirnet": DIRNet,
+    "pyramid": Pyramid,
     "selfsup-fcn": SelfSupFCN,
     "unet": UNet,
     "voxelmorph": VoxelMorph,

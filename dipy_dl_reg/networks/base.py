@@ -68,6 +68,8 @@ class RegistrationNetwork(nn.Module):
     name = None
     #: Sizes it works on are ``multiple * k + remainder``.
     multiple, remainder = 1, 0
+    #: Whether swapping the images changes the sign of the velocity, by construction.
+    symmetric = False
     #: What the loss at each resolution counts in training, the finest first.
     level_weights = (1.0,)
 

@@ -28,7 +28,9 @@ def predict(network, pair, objective):
     the difference of the two answers taken, so that swapping the images gives the
     inverse; and it looks a second time, at what its first answer left.  Each is kept
     only where it lowers the objective: a network that was trained in one direction
-    alone, or on one pair, is taken at its plain word.
+    alone, or on one pair, is taken at its plain word.  A network that is symmetric by
+    construction is not asked twice for that, and its second look is at both images
+    half-way, so that the inverse stays what swapped images give.
 
     Parameters
     ----------
@@ -72,6 +74,9 @@ def _answer(network, static, moving, objective):
     def energy(fields):
         return float(evaluate(warp(moving, fields[0]), fields[0])[0].total)
 
+    if network.symmetric:
+        first, second = _asked_half_way(network, static, moving)
+        return second if energy(second) < energy(first) else first
     first = _asked(network, static, moving)
     if len(first) == 1:
         return first
@@ -99,6 +104,21 @@ def _asked_both_ways(network, static, moving):
     static, moving = static.to(dtype), moving.to(dtype)
     there, back = network(static, moving), network(moving, static)
     return _flow((there.velocity - back.velocity).float() / 2)
+
+
+def _asked_half_way(network, static, moving):
+    """A symmetric network's word, and the same with a second look from half-way.
+
+    With ``h`` half the flow of the first answer and ``w`` what the network says about
+    static through the inverse of ``h`` and moving through ``h``, the second is `h`,
+    then `w`, then `h` again.
+    """
+    dtype = next(network.parameters()).dtype
+    velocity = network(static.to(dtype), moving.to(dtype)).velocity.float()
+    half, back = _flow(velocity / 2)
+    u, v = _asked(network, warp(static, back), warp(moving, half))
+    second = compose(compose(half, u), half), compose(compose(back, v), back)
+    return _flow(velocity), second
 
 
 def _flow(velocity):

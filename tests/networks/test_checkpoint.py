@@ -21,6 +21,7 @@ VARIANTS = [
     ("voxelmorph", {"variant": "vm2", "half_resolution": True, "spacing": 2.5}),
     ("dirnet", {"grid_spacing": 8, "bounded": True}),
     ("selfsup-fcn", {"features": (4, 8, 8)}),
+    ("pyramid", {"features": (4, 8)}),
     ("unet", {"features": (4, 8), "output": "velocity"}),
 ]
 

@@ -120,6 +120,15 @@ UNET = [
     "conv D 3/1 @32",
 ]
 
+PYRAMID = [
+    *each(17, leaky, "conv 16 3/2", "conv 16 3/1"),
+    *each(9, leaky, "conv 32 3/2", "conv 32 3/1"),
+    *each(5, leaky, "conv 32 3/2", "conv 32 3/1"),
+    *[*each(5, leaky, "conv 16 3/1", "conv 16 3/1"), "conv D 3/1 @5"],
+    *[*each(9, leaky, "conv 16 3/1", "conv 16 3/1"), "conv D 3/1 @9"],
+    *[*each(17, leaky, "conv 16 3/1", "conv 16 3/1"), "conv D 3/1 @17"],
+]
+
 
 @every_dim
 @pytest.mark.parametrize(
@@ -132,6 +141,7 @@ UNET = [
         ("dirnet", {"grid_spacing": 4, "features": 8}, 32, DIRNET_4),
         ("selfsup-fcn", {}, 33, SELFSUP_FCN),
         ("unet", {}, 32, UNET),
+        ("pyramid", {}, 33, PYRAMID),
     ],
 )
 def test_layers(name, arguments, size, expected, dim):
@@ -207,6 +217,7 @@ def test_dirnet_begins_at_the_identity(dim):
         ("dirnet", "displacement", (1.0,)),
         ("selfsup-fcn", "displacement", (1.0, 0.6, 0.3)),
         ("unet", "displacement", (1.0,)),
+        ("pyramid", "velocity", (1.0,)),
     ],
 )
 def test_output_and_weights_of_the_levels(name, output, weights):

@@ -1,0 +1,167 @@
+"""Pyramid: a velocity from coarse to fine, the same way for both images.
+
+What a voxel looks like is told to the network by its self-similarity
+(`dipy_dl_reg.engine.mind`) beside its intensity, so that it need not learn from
+nothing that one tissue may be bright in one image and dark in the other.
+"""
+
+import torch
+from torch import nn
+import torch.nn.functional as F
+
+from dipy_dl_reg.engine.fields import exp, resize, warp
+from dipy_dl_reg.engine.metric import whole_number
+from dipy_dl_reg.engine.mind import channels, mind_ssc
+from dipy_dl_reg.networks.base import RegistrationNetwork
+from dipy_dl_reg.networks.layers import conv, flow_conv
+
+#: How far along every axis features are compared, in voxels of each resolution.
+REACH = (1, 2)
+#: Squarings of the half-way flows: in coarser voxels they are short.
+_SQUARINGS = 3
+#: Added to the mean square of features that are divided by its root.
+_FLOOR = 1e-3
+
+
+class Pyramid(RegistrationNetwork):
+    """Stationary velocity from coarse to fine, symmetric in the two images.
+
+    One encoder looks at each image by itself: its intensity and its self-similarity
+    (MIND-SSC) :footcite:p:`Heinrich2013`; at every halving a convolution of stride 2
+    and another.  From the coarsest to half the full resolution, the features `a` of
+    static and `b` of moving are warped half-way to each other by the velocity so far,
+    compared in place and at 1 and 2 voxels along every axis, and two convolutions
+    ``g`` say what is to be added to the velocity:
+
+        ``v <- v + (g(a, b) - g(b, a)) / 2``
+
+    Swapping the images therefore changes the sign of `v`, and gives the inverse map,
+    whatever the weights.  All convolutions are 3 voxels wide, followed by a leaky
+    ReLU (0.2) but the last of every resolution, which is linear, has no bias (it
+    would be lost in the difference), and begins near zero.
+
+    Parameters
+    ----------
+    dim : {2, 3}
+        Dimension of the images.
+    features : sequence of int, optional
+        Channels at 1/2, 1/4, ... of the resolution.
+    width : int, optional
+        Channels of the convolutions that compare.
+    output : {"velocity"}, optional
+        There is no other form.
+    spacing : float, optional
+        See `RegistrationNetwork`.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    Notes
+    -----
+    Parameters: 2D 70240, 3D 220144.
+
+    References
+    ----------
+    .. footbibliography::
+    """
+
+    name = "pyramid"
+    remainder = 1
+    symmetric = True
+
+    def __init__(
+        self, dim, *, features=(16, 32, 32), width=16, output="velocity",
+        spacing=None,
+    ):  # fmt: skip
+        features = [whole_number("features", number, 1) for number in features]
+        width = whole_number("width", width, 1)
+        super().__init__(
+            dim, spacing=spacing, output=output, features=features, width=width
+        )
+        if output != "velocity":
+            raise ValueError(f"output must be 'velocity', got {output!r}.")
+        if not features:
+            raise ValueError("features must name at least one resolution, got none.")
+        self.multiple = 2 ** len(features)
+        described = [1 + channels(dim), *features]
+        self.encoder = nn.ModuleList(
+            _block(conv(dim, above, here, stride=2), conv(dim, here, here))
+            for above, here in zip(described, features)
+        )
+        compared = 1 + 2 * dim * len(REACH)
+        self.decoder = nn.ModuleList(
+            _block(conv(dim, 2 * here + compared, width), conv(dim, width, width))
+            for here in features
+        )
+        self.flow = nn.ModuleList(flow_conv(dim, width) for _ in features)
+        for layer in self.flow:
+            layer.register_parameter("bias", None)
+
+    def _fields(self, images):
+        # Both images as one batch: twice the work at a time, which on a CPU is faster
+        # than two times the work.
+        both = torch.cat([images[:, :1], images[:, 1:]])
+        with torch.no_grad():
+            descriptor = mind_ssc(both.float()).to(both.dtype)
+        x, pyramid = torch.cat([both, descriptor], 1), []
+        for block in self.encoder:
+            x = block(x)
+            pyramid.append(x)
+        velocity = None
+        for level in reversed(range(len(pyramid))):
+            velocity = self._refined(velocity, pyramid[level], level)
+        return (resize(velocity, images.shape[2:]),)
+
+    def _refined(self, velocity, both, level):
+        """The velocity at one resolution, from that of the next coarser one."""
+        if velocity is not None:
+            velocity = resize(velocity, both.shape[2:])
+            # Static is taken back by half the flow, moving on by the other half.
+            half = exp(torch.cat([-velocity, velocity]) / 2, steps=_SQUARINGS)
+            both = warp(both, half.to(both.dtype))
+        a, b = both.chunk(2)
+        # The other way round in the second half of the batch.
+        first, second = both, torch.cat([b, a])
+        x = torch.cat([first, second, _compared(first, second)], 1)
+        there, back = self.flow[level](self.decoder[level](x)).chunk(2)
+        step = (there - back) / 2
+        return step if velocity is None else velocity + step
+
+
+def _block(*layers):
+    """Convolutions, each with what follows it."""
+    return nn.Sequential(*(m for layer in layers for m in (layer, nn.LeakyReLU(0.2))))
+
+
+def _compared(first, second):
+    """Correlation over the channels, in place and with what is beside it.
+
+    Parameters
+    ----------
+    first, second : Tensor, shape (B, C, *shape)
+        Features.
+
+    Returns
+    -------
+    correlation : Tensor, shape (B, 1 + 2 D len(REACH), *shape)
+        Between -1 and 1; 0 beyond the edges.
+    """
+    first, second = (x * _precision(x) for x in (first, second))
+    dim, most = first.ndim - 2, max(REACH)
+    padded = F.pad(second, (most, most) * dim)
+    found = [(first * second).mean(1)]
+    for axis in range(dim):
+        for step in (k * sign for k in REACH for sign in (-1, 1)):
+            moved = padded
+            for other, size in enumerate(first.shape[2:]):
+                start = most + step * (other == axis)
+                moved = moved.narrow(other + 2, start, size)
+            found.append((first * moved).mean(1))
+    return torch.stack(found, 1)
+
+
+def _precision(x):
+    """One over the root of the mean square over the channels."""
+    return x.square().mean(1, keepdim=True).add(_FLOOR).rsqrt()
