@@ -12,7 +12,8 @@ import numpy as np
 from scipy.ndimage import center_of_mass, map_coordinates
 import torch
 
-from dipy_dl_reg.training.synthesis import SynthesisedPairs, shares
+from dipy_dl_reg.training.acquisition import Acquisition
+from dipy_dl_reg.training.synthesis import Contrast, SynthesisedPairs, shares
 
 #: Left and right of the same tissue, and the mean and spread of its T1 intensity.
 TISSUES = {
@@ -35,6 +36,36 @@ TISSUES = {
     (26, 58): (0.60, 0.06),  # accumbens
     (28, 60): (0.74, 0.06),  # ventral diencephalon
 }
+#: What the same tissues look like in b0, FA and MD (1 is that of free water).
+DIFFUSION = {
+    (2, 41): (0.38, 0.60, 0.25),
+    (3, 42): (0.52, 0.16, 0.30),
+    (4, 43): (0.92, 0.08, 0.95),
+    (5, 44): (0.85, 0.09, 0.85),
+    (7, 46): (0.40, 0.45, 0.24),
+    (8, 47): (0.52, 0.17, 0.28),
+    (10, 49): (0.44, 0.30, 0.26),
+    (11, 50): (0.48, 0.18, 0.26),
+    (12, 51): (0.43, 0.18, 0.25),
+    (13, 52): (0.26, 0.30, 0.25),
+    (14,): (0.90, 0.09, 0.92),
+    (15,): (0.90, 0.09, 0.92),
+    (16,): (0.42, 0.48, 0.27),
+    (17, 53): (0.55, 0.16, 0.32),
+    (18, 54): (0.53, 0.17, 0.29),
+    (24,): (0.95, 0.07, 0.90),
+    (26, 58): (0.48, 0.20, 0.26),
+    (28, 60): (0.40, 0.48, 0.27),
+}
+#: Their spreads, how often each is drawn (T1 is 1), and what their scanning does: EPI
+#: at low resolution, magnitude noise; FA of white matter differs from place to place.
+DIFFUSION_SPREADS = (0.07, 0.05, 0.06)
+DIFFUSION_WEIGHTS = (1.0, 1.0, 0.5)
+DIFFUSION_ACQUISITIONS = (
+    {"noise": 0.08, "rician": 0.7, "bias": 0.4},
+    {"noise": 0.10, "rician": 0.5, "bias": 0.6},
+    {"noise": 0.08, "rician": 0.3, "bias": 0.2},
+)
 #: Classes that are no brain: skull, scalp, eyes and the like.
 OUTSIDE = tuple(range(204, 215))
 CLASSES = [k for pair in TISSUES for k in pair] + list(OUTSIDE)
@@ -84,6 +115,25 @@ def make_pairs(maps, **options):
     )
 
 
+def diffusion_contrasts(coarse=1.3, thick=2.0):
+    """The three contrasts of diffusion images, for `make_pairs(contrasts=...)`.
+
+    `coarse` and `thick` are those of `Acquisition`, in voxels of the images.
+    """
+    found = []
+    for n, (spread, weight, own) in enumerate(
+        zip(DIFFUSION_SPREADS, DIFFUSION_WEIGHTS, DIFFUSION_ACQUISITIONS)
+    ):
+        means = [DIFFUSION[pair][n] for pair in TISSUES for _ in pair]
+        spreads = [spread] * len(means) + [0.2] * len(OUTSIDE)
+        acquisition = Acquisition(
+            blur=0.4, coarse=coarse, thick=thick, slices=0.3, cut=0.1, **own
+        )
+        means = means + [0.4] * len(OUTSIDE)
+        found.append(Contrast(means, spreads, weight, acquisition))
+    return found
+
+
 def _centroids(image):
     """World centres of the anchors, one row each, homogeneous."""
     labels = np.asarray(image.dataobj)[::2, ::2, ::2]
@@ -121,26 +171,32 @@ def _resampled(image, fit, middle, spacing, shape):
     return labels.reshape(shape)
 
 
-def main():
-    """Draw a sheet of pairs."""
+def draw_sheet(pairs, path, *, rows=4, columns=4, seed=0):
+    """Write a picture of pairs, each the middle slice of both of its images."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    maps = read_maps(sys.argv[1], 3.0, (49, 65, 49))
-    pairs = make_pairs(maps, random_contrast=0.3)
-    generator = torch.Generator().manual_seed(0)
-    _, axes = plt.subplots(4, 8, figsize=(16, 9))
+    generator = torch.Generator().manual_seed(seed)
+    figure, axes = plt.subplots(
+        rows, 2 * columns, figsize=(2.2 * columns, 1.5 * rows), facecolor="black"
+    )
     for row in axes:
-        for left, right in row.reshape(-1, 2):
+        for both in row.reshape(-1, 2):
             example = pairs.draw(generator)
-            for axis, image in ((left, example.static), (right, example.moving)):
-                axis.imshow(image[0, :, :, image.shape[3] // 2].T, origin="lower",
-                            cmap="gray")  # fmt: skip
+            for axis, image in zip(both, (example.static, example.moving)):
+                plane = image[(0, ..., *[n // 2 for n in image.shape[3:]])]
+                axis.imshow(plane.T, origin="lower", cmap="gray", vmin=0, vmax=1)
                 axis.axis("off")
-    plt.tight_layout()
-    plt.savefig(sys.argv[2])
+    figure.subplots_adjust(0.005, 0.005, 0.995, 0.995, wspace=0.02, hspace=0.02)
+    figure.savefig(path, dpi=110)
+
+
+def main():
+    """Draw a sheet of T1-like pairs."""
+    maps = read_maps(sys.argv[1], 3.0, (49, 65, 49))
+    draw_sheet(make_pairs(maps, random_contrast=0.3), sys.argv[2])
 
 
 if __name__ == "__main__":
