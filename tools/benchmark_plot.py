@@ -18,6 +18,7 @@ def draw(rows, title, folder, curve=()):
     and against time only the default of them.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
 
     folder.mkdir(parents=True, exist_ok=True)
     for y, y_words in ACCURACY.items():
@@ -26,8 +27,10 @@ def draw(rows, title, folder, curve=()):
             figure = Figure(figsize=(7, 5), layout="constrained")
             axes = figure.subplots()
             axes.set(xscale=scale, xlabel=x_words, ylabel=y_words, title=title)
+            if scale == "log":
+                axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axes.xaxis.set_minor_locator(NullLocator())
             axes.xaxis.set_major_formatter("{x:g}")
-            axes.xaxis.set_minor_formatter("{x:g}")
             line = sorted(curve) if x == "sd_log_jacobian" else []
             apart = set(curve) - {"deep"}
             points(axes, [r for r in here if r["method"] not in apart], x, y)
@@ -58,9 +61,8 @@ def points(axes, rows, x, y):
         style = {"color": f"C{number % 10}", "marker": "os^Dv"[number // 10 % 5]}
         axes.scatter(*at.T, s=14, alpha=0.25, linewidths=0, **style)
         middle = np.median(at, axis=0)
-        axes.scatter(*middle, s=60, edgecolors="black", label=method, zorder=3, **style)
+        axes.scatter(*middle, s=60, edgecolors="black", zorder=3, **style)
         axes.annotate(
             method, middle, xytext=(6, 4), textcoords="offset points", fontsize="small"
         )
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")

@@ -14,7 +14,6 @@ from pathlib import Path
 import time
 from typing import NamedTuple
 
-from dipy.align import affine_registration
 from dipy.align.imaffine import AffineMap
 from dipy.data import get_fnames
 from dipy.segment.mask import median_otsu
@@ -22,7 +21,12 @@ import nibabel as nib
 from nilearn.datasets import load_mni152_template
 import numpy as np
 
-from dipy_dl_reg import DeepRegistration, MIMetric, apply_mapping, save_mapping
+from dipy_dl_reg import (
+    DeepRegistration,
+    apply_mapping,
+    deep_affine_registration,
+    save_mapping,
+)
 from dipy_dl_reg.report import plot_registration
 
 
@@ -52,25 +56,6 @@ def step(text):
 def read(nifti):
     """Return the voxels and the affine of a nibabel image."""
     return Image(nifti.get_fdata(dtype=np.float32), nifti.affine)
-
-
-def find_affine(static, moving):
-    """Take static world to moving world, by mutual information.
-
-    Half a minute at 2 mm and a few seconds at 4 mm, which is as fine as the b0 is.
-    """
-    _, prealign = affine_registration(
-        moving.data,
-        static.data,
-        moving_affine=moving.grid2world,
-        static_affine=static.grid2world,
-        pipeline=["center_of_mass", "rigid", "affine"],
-        level_iters=[100, 30],
-        sigmas=[1.5, 0.5],
-        factors=[2, 1],
-        metric="MI",
-    )
-    return prealign
 
 
 def mutual_information(static, warped):
@@ -143,8 +128,13 @@ def main(folder):
         brain = Image(masked, moving.grid2world)
         print(f"    static: {static}\n    moving: {moving}")
 
-    with step("Affine registration by DIPY, mutual information"):
-        prealign = find_affine(read(load_mni152_template(resolution=4)), brain)
+    with step("Affine registration from scanner coordinates, mutual information"):
+        _, prealign = deep_affine_registration(
+            brain.data,
+            static.data,
+            moving_affine=brain.grid2world,
+            static_affine=static.grid2world,
+        )
 
     with step("Deformable registration by DeepRegistration, mutual information"):
         registration = DeepRegistration(MIMetric())
