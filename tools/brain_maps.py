@@ -187,7 +187,9 @@ def draw_sheet(pairs, path, *, rows=4, columns=4, seed=0):
             example = pairs.draw(generator)
             for axis, image in zip(both, (example.static, example.moving)):
                 plane = image[(0, ..., *[n // 2 for n in image.shape[3:]])]
-                axis.imshow(plane.T, origin="lower", cmap="gray", vmin=0, vmax=1)
+                axis.imshow(
+                    plane.T.numpy(), origin="lower", cmap="gray", vmin=0, vmax=1
+                )
                 axis.axis("off")
     figure.subplots_adjust(0.005, 0.005, 0.995, 0.995, wspace=0.02, hspace=0.02)
     figure.savefig(path, dpi=110)

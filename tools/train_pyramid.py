@@ -71,7 +71,7 @@ STAGES = {
     ],
     2: [
         Stage(
-            1.0, (129, 129), 3000, 4, 0.3, 1e-3, "cosine", {},
+            1.0, (129, 129), 3000, 4, 0.3, 5e-4, "cosine", {},
             {"size": 14, "bending": 3.0, "bending_scale": 20, "classes": 14},
         ),
     ],
@@ -187,7 +187,7 @@ def main():
     for stage in stages:
         left = None
         if arguments.minutes is not None:
-            left = max(1, 60 * arguments.minutes - (time.monotonic() - start))
+            left = max(1e-3, 60 * arguments.minutes - (time.monotonic() - start))
         histories.append(train(network, stage, arguments, left))
         if histories[-1].stopped == "time":
             sys.exit("Out of time; --resume goes on.")
