@@ -45,13 +45,15 @@ class FilePair:
         masks = {"static_mask": static_mask, "moving_mask": moving_mask}
         self.masks = {name: _read_mask(path, name) for name, path in masks.items()}
 
-    def find_prealign(self, pipeline, num_threads):
+    def find_prealign(self, pipeline, starting_affine, num_threads):
         """The affine part, see `dipy_dl_reg.prealign`.
 
         Parameters
         ----------
         pipeline : list of str
             Its steps.
+        starting_affine : ndarray, shape (4, 4), or None
+            Where they begin.
         num_threads : int or None
             Threads on the CPU.
 
@@ -62,9 +64,14 @@ class FilePair:
         """
         logger.info(f"Affine registration of {self.names}")
         affines = [image.affine for image in self.images]
-        options = {"pipeline": pipeline, "num_threads": num_threads}
         return find_prealign(
-            self.static, self.moving, *affines, **self.masks, **options
+            self.static,
+            self.moving,
+            *affines,
+            pipeline=pipeline,
+            starting_affine=starting_affine,
+            num_threads=num_threads,
+            **self.masks,
         )
 
     def register(self, registration, prealign, num_threads):

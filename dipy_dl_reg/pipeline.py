@@ -23,6 +23,9 @@ DEFORM = "deform"
 #: The steps before it, from scanner coordinates on.
 AFFINE_STEPS = ("center_of_mass", "translation", "rigid", "affine")
 
+#: What puts a displacement into the map.
+_DISPLACING = ("level_iters", "model", "landmarks", "initialization")
+
 
 @warning_for_keywords()
 def deep_registration(
@@ -65,7 +68,7 @@ def deep_registration(
         See `DeepRegistration`.
     prealign : array or AffineMap, optional
         Static world to moving world; where a pipeline's affine steps begin (a centre
-        of mass begins anew).
+        of mass begins anew, with a warning).
     static_mask, moving_mask : str, Path, nibabel image or array, optional
         Voxels that are compared.
     num_threads : int, optional
@@ -73,10 +76,11 @@ def deep_registration(
     pipeline : sequence of str, optional
         Steps, in order: those of `deep_affine_registration`, such as
         ``"center_of_mass"``, ``"rigid"``, ``"affine"``, and then ``"deform"``.  Without
-        the last the map holds no displacement.  By default ``["deform"]``: the images
-        are aligned already, or `prealign` does it.
+        the last the map holds no displacement, and options that ask for one are an
+        error.  By default ``["deform"]``: the images are aligned already, or
+        `prealign` does it.
     affine_options : dict, optional
-        Passed to `deep_affine_registration`, if there are such steps.
+        Passed to `deep_affine_registration`; goes with such steps.
     **options : dict
         Passed to `DeepRegistration`; those that it does not have, such as ``radius``,
         to the metric, if `metric` is a name or None.
@@ -100,14 +104,12 @@ def deep_registration(
     for_metric = {key: options.pop(key) for key in list(options) if key not in own}
     if dim is not None and (metric is None or isinstance(metric, str)):
         for_metric["dim"] = dim
-    if not deforms:
-        level_iters, options["model"] = 0, None
+    options |= {"level_iters": level_iters, "step_length": step_length}
+    options = options if deforms else undeformed(options)
     registration = DeepRegistration(
-        translate.make_metric(metric, **for_metric),
-        level_iters=level_iters,
-        step_length=step_length,
-        **options,
+        translate.make_metric(metric, **for_metric), **options
     )
+    affine_options = _checked_affine_options(affine_options, steps)
     moving, moving_affine = _read(moving, moving_affine, "moving")
     static, static_affine = _read(static, static_affine, "static")
     masks = {
@@ -117,7 +119,7 @@ def deep_registration(
     prealign = getattr(prealign, "affine", prealign)
     if steps:
         chosen = {"device": registration.device, "num_threads": num_threads}
-        if prealign is not None and "center_of_mass" not in steps:
+        if prealign is not None:
             chosen["starting_affine"] = prealign
         affines = {
             "static_affine": _matrix(static_affine, static),
@@ -129,7 +131,7 @@ def deep_registration(
             pipeline=steps,
             **affines,
             **masks,
-            **chosen | (affine_options or {}),
+            **chosen | affine_options,
         )
     mapping = registration.optimize(
         static,
@@ -264,7 +266,51 @@ def checked_steps(pipeline):
         raise ValueError(f"pipeline must have 'deform' once, as its last, got {steps}.")
     deforms = steps[-1] == DEFORM
     steps = steps[: len(steps) - deforms]
-    return checked_pipeline(steps, False) if steps else [], deforms
+    if not steps:
+        return [], deforms
+    try:
+        return checked_pipeline(steps, False), deforms
+    except ValueError as error:
+        raise ValueError(f"{error}; the last may be {DEFORM!r}.") from None
+
+
+def undeformed(options):
+    """Options of a `DeepRegistration` that moves nothing.
+
+    Parameters
+    ----------
+    options : dict
+        As the user gave them.
+
+    Returns
+    -------
+    options : dict
+        The same, but for no network and no iterations.
+
+    Raises
+    ------
+    ValueError
+        If one of them asks for a displacement.
+    """
+    asked = [n for n in _DISPLACING if options.get(n) is not None]
+    asked = [n for n in asked if (n, options[n]) != ("model", "auto")]
+    if asked:
+        raise ValueError(f"{asked[0]} needs 'deform' at the end of the pipeline.")
+    return options | {"model": None, "level_iters": 0}
+
+
+def _checked_affine_options(options, steps):
+    """A dictionary that goes with affine steps."""
+    if options is None:
+        return {}
+    if not isinstance(options, dict) or "pipeline" in options:
+        raise ValueError(
+            "affine_options must be a dictionary of other options than pipeline, got "
+            f"{options!r}."
+        )
+    if options and not steps:
+        raise ValueError("affine_options needs affine steps in the pipeline.")
+    return options
 
 
 def _matrix(affine, image):

@@ -13,6 +13,7 @@ def find_prealign(
     static_mask=None,
     moving_mask=None,
     pipeline=None,
+    starting_affine=None,
     num_threads=None,
 ):
     """Where one image lies in the world of another, from whatever pose.
@@ -28,6 +29,8 @@ def find_prealign(
     pipeline : sequence of str, optional
         Steps of `deep_affine_registration`; by default its own: centre of mass,
         translation, rigid, affine, by mutual information.
+    starting_affine : ndarray, shape (4, 4), optional
+        Where they begin.
     num_threads : int, optional
         Threads on the CPU.
 
@@ -49,6 +52,7 @@ def find_prealign(
         static_mask=static_mask,
         moving_mask=moving_mask,
         pipeline=pipeline,
+        starting_affine=starting_affine,
         num_threads=num_threads,
     )
     return check_affine(prealign, 3, "the affine found")

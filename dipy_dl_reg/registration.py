@@ -113,8 +113,8 @@ class DeepRegistration(DiffeomorphicRegistration):
     max_memory : float or str, optional
         What refinement may take besides the images as given: bytes, or such as
         ``"1.5 GB"``; by default what is free on the device.  Where that is too
-        little the finest level is left out, with a warning; so, too, where memory
-        runs out all the same.
+        little the finest levels, or the search, are left out, with a warning; so,
+        too, where memory runs out all the same.
     progress : bool, optional
         Show a bar of the iterations; by default only at a terminal.
 
@@ -307,7 +307,7 @@ class DeepRegistration(DiffeomorphicRegistration):
                 # Masks say what is compared; a network was trained on whole images.
                 whole = bridge.make_pair(static, moving, **affines, device=self.device)
                 whole = whole._replace(landmarks=pair.landmarks)
-            u, v = self._refine(pair, self._start(pair, whole))
+            u, v = self._refine(pair, self._affordable_start(pair, whole))
             u, v, self.quality = diffeomorphic(u, v)
         mapping = bridge.make_map(u, v, pair, **affines)
         self.landmark_distances = _distances(mapping, self.landmarks)
@@ -416,6 +416,13 @@ class DeepRegistration(DiffeomorphicRegistration):
         """The field of the discrete search and its inverse, if wanted and of use."""
         if self.initialization is None:
             return None
+        wanted = memory.needed_by_search(pair.static_grid)
+        if wanted > self._budget():
+            logger.warning(
+                f"The search is left out: it would take {wanted:.2g} bytes of memory "
+                f"where {self._budget():.2g} may be used."
+            )
+            return None
         u, v, _ = diffeomorphic(*discrete(pair))
         automatic = self.initialization == "auto"
         if automatic and not helps(pair, self._objective, u, v):
@@ -423,21 +430,36 @@ class DeepRegistration(DiffeomorphicRegistration):
         self.initialization_used = True
         return u, v
 
+    def _budget(self):
+        """Bytes that may be used, or infinity where nobody knows."""
+        free = self.max_memory or memory.free_memory(self.device)
+        return float("inf") if free is None else free
+
     def _plan(self, pair):
         """Iterations per level, as far as memory goes."""
-        budget = self.max_memory or memory.free_memory(self.device)
-        if budget is None:
-            return self.level_iters
-        size = int(np.prod(pair.static_grid.shape)), self.dim
-        plan = memory.within(budget, self.level_iters, *size, self.metric)
-        if plan != self.level_iters:
-            wanted = memory.needed(self.level_iters, *size, self.metric)
+        budget, wanted = self._budget(), self.level_iters
+        about = int(np.prod(pair.static_grid.shape)), self.dim, self._objective
+        plan = memory.within(budget, wanted, *about)
+        size = memory.needed(plan, *about)
+        if plan != wanted or size > budget:
             logger.warning(
-                f"Refinement is cut down from {self.level_iters} iterations to {plan}: "
-                f"it would take {wanted:.2g} bytes of memory where {budget:.2g} may be "
-                "used."
+                f"Refinement with {wanted} iterations would take "
+                f"{memory.needed(wanted, *about):.2g} bytes of memory where "
+                f"{budget:.2g} may be used: it is cut down to {plan}"
+                + (f", which takes {size:.2g} still." if size > budget else ".")
             )
         return plan
+
+    def _affordable_start(self, pair, whole):
+        """What `_start` finds, or nothing if memory does not suffice for it."""
+        try:
+            return self._start(pair, whole)
+        except (RuntimeError, MemoryError) as error:
+            if not memory.ran_out(error):
+                raise
+        logger.warning("Memory has run out: refinement begins without a start.")
+        self.network_used = self.initialization_used = False
+        return None
 
     def _refine(self, pair, start):
         """Run the engine, on a smaller plan where memory runs out."""
@@ -556,6 +578,6 @@ def _checked_iters(level_iters):
 
 
 def _not_negative(name, value):
-    if not value >= 0:
-        raise ValueError(f"{name} must be 0 or more, got {value!r}.")
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{name} must be 0 or more and finite, got {value!r}.")
     return float(value)

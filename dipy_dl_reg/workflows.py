@@ -48,7 +48,9 @@ class AlignDeepFlow(StrictWorkflow):
         static_landmarks=None,
         moving_landmarks=None,
         landmark_weight=1.0,
+        initialization=None,
         device="auto",
+        max_memory=None,
         num_threads=None,
         report=False,
         out_dir="",
@@ -75,7 +77,7 @@ class AlignDeepFlow(StrictWorkflow):
             gives each its own output names.
         prealign : string or Path, optional
             Text file of a 4x4 matrix from static world to moving world, as
-            dipy_align_affine writes it.
+            dipy_align_affine writes it; where a pipeline begins.
         affine : boolean, optional
             Find the prealign first, from whatever pose (mutual information: centre of
             mass, translation, rigid, affine).
@@ -107,8 +109,13 @@ class AlignDeepFlow(StrictWorkflow):
         landmark_weight : float, optional
             How firmly landmarks are held: 1 does, less lets the images decide, at 0
             they are a start alone.
+        initialization : string, optional
+            discrete searches for large displacements first; auto keeps what it finds
+            only where that clearly helps.
         device : string, optional
             Where to compute: auto, cpu, cuda or mps.
+        max_memory : string, optional
+            Memory that refinement may take, such as 1.5GB; what is free if not given.
         num_threads : int, optional
             Threads on the CPU; all if not given.
         report : boolean, optional
@@ -130,17 +137,18 @@ class AlignDeepFlow(StrictWorkflow):
         """
         from dipy_dl_reg.files import write_together
         from dipy_dl_reg.jobs import FilePair, check_pair, read_prealign
-        from dipy_dl_reg.pipeline import AFFINE_STEPS, checked_steps
+        from dipy_dl_reg.pipeline import AFFINE_STEPS, checked_steps, undeformed
         from dipy_dl_reg.points import read_landmark_pair
         from dipy_dl_reg.registration import DeepRegistration
 
-        given = {"--prealign": prealign, "--affine": affine, "--pipeline": pipeline}
-        given = [name for name, value in given.items() if value]
-        if len(given) > 1:
-            raise ValueError(f"give either {' or '.join(given)}, not both")
+        for name, other in (("prealign", prealign), ("pipeline", pipeline)):
+            if affine and other:
+                raise ValueError(f"give either --affine or --{name}, not both")
         steps, deforms = checked_steps(pipeline)
         if affine:
             steps = list(AFFINE_STEPS)
+        if prealign and "center_of_mass" in steps:
+            raise ValueError("give either --prealign or center_of_mass, not both")
         outputs = {
             "out_warped": with_ending(out_warped, NIFTI, "out_warped"),
             "out_inv_static": with_ending(out_inv_static, NIFTI, "out_inv_static"),
@@ -153,14 +161,18 @@ class AlignDeepFlow(StrictWorkflow):
 
             load_matplotlib()
             outputs["out_report"] = with_ending(out_report, PICTURES, "out_report")
-        guides = {}
-        if static_landmarks is not None or moving_landmarks is not None:
-            guides["landmarks"] = read_landmark_pair(static_landmarks, moving_landmarks)
-            guides["landmark_weight"] = landmark_weight
-        if not deforms:
-            model, level_iters = None, 0
+        options = {
+            "model": model,
+            "level_iters": level_iters,
+            "initialization": initialization,
+        }
+        guided = static_landmarks is not None or moving_landmarks is not None
+        if guided:
+            points = read_landmark_pair(static_landmarks, moving_landmarks)
+            options |= {"landmarks": points, "landmark_weight": landmark_weight}
+        options = options if deforms else undeformed(options)
         registration = DeepRegistration(
-            metric, model=model, level_iters=level_iters, device=device, **guides
+            metric, device=device, max_memory=max_memory, **options
         )
         masks = {"static_mask": static_mask, "moving_mask": moving_mask}
         rows = self.plan(
@@ -169,19 +181,20 @@ class AlignDeepFlow(StrictWorkflow):
             outputs,
             others=[prealign, *masks.values(), static_landmarks, moving_landmarks],
         )
-        if guides and len(rows) > 1:
+        if guided and len(rows) > 1:
             raise ValueError(
                 f"static_landmarks and moving_landmarks are of one pair of images, got "
                 f"{len(rows)} pairs"
             )
-        matrix = None if prealign is None else read_prealign(prealign)
+        start = None if prealign is None else read_prealign(prealign)
         for (static, moving), _ in rows:
             check_pair(static, moving, masks)
         for (static, moving), files in rows:
             with write_together(files.values(), overwrite=self._force_overwrite) as new:
                 pair = FilePair(static, moving, **masks)
+                matrix = start
                 if steps:
-                    matrix = pair.find_prealign(steps, num_threads)
+                    matrix = pair.find_prealign(steps, start, num_threads)
                 mapping = pair.register(registration, matrix, num_threads)
                 pair.write(mapping, matrix, dict(zip(files, new)))
             for path in files.values():

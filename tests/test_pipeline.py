@@ -84,11 +84,34 @@ def test_affine_options_are_passed_on(pair):
 
 
 @pytest.mark.parametrize(
+    "option",
+    [
+        {"landmarks": (np.eye(4)[:, :3], np.eye(4)[:, :3])},
+        {"initialization": "discrete"},
+        {"level_iters": [2]},
+        {"model": "voxelmorph-t1"},
+    ],
+)
+def test_options_that_need_deform(pair, option):
+    with pytest.raises(ValueError, match=f"{next(iter(option))} needs 'deform'"):
+        deep_registration(**pair, pipeline=["rigid"], **option)
+
+
+@pytest.mark.parametrize(
+    "options, steps",
+    [({"starts": "all"}, ["deform"]), ({"pipeline": ["rigid"]}, WHOLE), ("all", WHOLE)],
+)
+def test_affine_options_that_do_not_go(pair, options, steps):
+    with pytest.raises(ValueError, match="affine_options"):
+        deep_registration(**pair, pipeline=steps, affine_options=options)
+
+
+@pytest.mark.parametrize(
     "pipeline, message",
     [
         (["deform", "affine"], "as its last"),
         (["deform", "deform"], "as its last"),
-        (["afine", "deform"], "afine"),
+        (["afine", "deform"], "'afine'; the last may be 'deform'"),
         ([], "must have a step"),
     ],
 )

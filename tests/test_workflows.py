@@ -58,12 +58,15 @@ class Swift:
         device="auto",
         landmarks=None,
         landmark_weight=None,
+        initialization=None,
+        max_memory=None,
     ):
         if metric.lower() not in ("cc", "ssd", "ncc", "mi"):
             raise ValueError(f"metric must be CC, SSD, NCC or MI, got {metric!r}")
         self.options = {"metric": metric, "model": model, "device": device}
         self.options["level_iters"] = level_iters
         self.options |= {"landmarks": landmarks, "landmark_weight": landmark_weight}
+        self.options |= {"initialization": initialization, "max_memory": max_memory}
 
     def optimize(
         self, static, moving, *, static_mask, moving_mask, num_threads, **grids
@@ -230,12 +233,14 @@ def test_align_hands_on_its_options(swift, pair, command, tmp_path):
         *("--metric", "SSD", "--level_iters", 7, 5, "--model", "None"),
         *("--static_mask", tmp_path / "static_mask.nii", "--device", "cpu"),
         *("--moving_mask", tmp_path / "moving_mask.nii", "--num_threads", 1),
+        *("--initialization", "auto", "--max_memory", "2GB"),
         *("--out_dir", pair["out"], "--out_warped", "a.nii", "--report"),
     )
     (call,) = swift
     assert call["metric"] == "SSD" and call["level_iters"] == [7, 5]
     assert call["model"] is None and call["device"] == "cpu"
     assert call["num_threads"] == 1 and call["prealign"] is None
+    assert call["initialization"] == "auto" and call["max_memory"] == "2GB"
     for name in ("static", "moving"):
         mask = call[f"{name}_mask"]
         assert mask.dtype == bool and mask.sum() == np.prod(np.array(mask.shape) - 6)
@@ -429,6 +434,9 @@ def test_bad_options_are_one_clear_line(swift, pair, tmp_path, command):
         (["--prealign", matrix, "--affine"], "not both"),
         (["--affine", "--pipeline", "rigid", "deform"], "not both"),
         (["--pipeline", "deform", "rigid"], "as its last"),
+        (["--pipeline", "rigid", "--level_iters", "2"], "needs 'deform'"),
+        (["--pipeline", "rigid", "--initialization", "auto"], "needs 'deform'"),
+        (["--pipeline", "center_of_mass", "--prealign", matrix], "not both"),
         (["--prealign", words], "no matrix"),
         (["--prealign", small], "must have the shape (4, 4)"),
         (["--prealign", flat], "singular"),

@@ -1,13 +1,29 @@
 """How much memory a refinement takes, how much there is, and what to do with less."""
 
+import math
 from pathlib import Path
+import re
 
 import torch
 
 #: Bytes per voxel of the static grid that every registration takes: both images, the
 #: two fields twice, and the checks at the end.  Measured, with some room.
 _WHOLE = 150
+#: What a level takes with a penalty on the field, which autograd differentiates.
+_WITH_PENALTY = 520
+#: Bytes per voxel of its working grid that the discrete search takes, and that grid's
+#: voxels on the longest side, margins included.
+_SEARCH, _SEARCH_LONGEST = 2000, 108
 _UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
+_UNITS |= {f"{unit}i": 1024**n for n, unit in enumerate("kmgt", start=1)}
+#: What a container may use, and uses: control groups of version 2 and of version 1.
+_CONTAINER = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+    ),
+)
 
 
 def free_memory(device):
@@ -21,7 +37,8 @@ def free_memory(device):
     Returns
     -------
     size : int or None
-        Bytes; None where nobody tells (the CPU of other systems than Linux).
+        Bytes, no more than a container's limit leaves; None where nobody tells (the
+        CPU of other systems than Linux).
     """
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(
@@ -33,7 +50,17 @@ def free_memory(device):
     except OSError:
         return None
     sizes = [line.split()[1] for line in lines if line.startswith("MemAvailable")]
-    return 1024 * int(sizes[0]) if sizes else None
+    return min([1024 * int(size) for size in sizes] + _left(), default=None)
+
+
+def _left(files=_CONTAINER):
+    """What the container that this runs in has left, if it has a limit."""
+    for limit, used in files:
+        try:
+            return [max(int(Path(limit).read_text()) - int(Path(used).read_text()), 0)]
+        except (OSError, ValueError):  # none, or "max"
+            continue
+    return []
 
 
 def to_bytes(size):
@@ -42,7 +69,8 @@ def to_bytes(size):
     Parameters
     ----------
     size : float or str
-        Bytes; or a number with one of kB, MB, GB, TB (powers of 1000).
+        Bytes; or a number with one of kB, MB, GB, TB (powers of 1000) or of KiB, MiB,
+        GiB, TiB (of 1024).
 
     Returns
     -------
@@ -56,21 +84,22 @@ def to_bytes(size):
     """
     try:
         if isinstance(size, str):
-            word = size.strip().lower().removesuffix("b").rstrip()
-            unit = word[-1:] if word[-1:] in _UNITS else ""
-            value = float(word.removesuffix(unit)) * _UNITS[unit]
+            number, unit = re.fullmatch(
+                r"\s*([\d.e+-]+)\s*(\w*?)b?\s*", size.lower()
+            ).groups()
+            value = float(number) * _UNITS[unit]
         else:
-            value = float(size)
-    except (TypeError, ValueError):
+            value = 0.0 if isinstance(size, bool) else float(size)
+    except (TypeError, ValueError, AttributeError, KeyError):
         value = 0.0
-    if not value > 0:
+    if not 0 < value < float("inf"):
         raise ValueError(
             f'max_memory must be a number of bytes or such as "1.5 GB", got {size!r}.'
         )
     return value
 
 
-def needed(level_iters, voxels, dim, metric):
+def needed(level_iters, voxels, dim, objective):
     """Memory that a refinement takes, beyond what is there before.
 
     Parameters
@@ -81,8 +110,8 @@ def needed(level_iters, voxels, dim, metric):
         Of the static image.
     dim : {2, 3}
         Each coarser level has ``2**dim`` times fewer.
-    metric : dipy_dl_reg.engine.metric.Metric
-        What it compares by.
+    objective : dipy_dl_reg.engine.objective.Objective
+        What it minimises.
 
     Returns
     -------
@@ -90,11 +119,32 @@ def needed(level_iters, voxels, dim, metric):
         Bytes, about.
     """
     finest = [level for level, count in enumerate(reversed(level_iters)) if count]
-    level = metric.bytes_per_voxel / 2 ** (dim * finest[0]) if finest else 0
+    each = objective.metric.bytes_per_voxel
+    if objective.weight:
+        each = max(each, _WITH_PENALTY)
+    level = each / 2 ** (dim * finest[0]) if finest else 0
     return voxels * max(_WHOLE, level)
 
 
-def within(budget, level_iters, voxels, dim, metric):
+def needed_by_search(grid):
+    """Memory that the discrete search takes.
+
+    Parameters
+    ----------
+    grid : Grid
+        The static image's.
+
+    Returns
+    -------
+    size : float
+        Bytes, at most about; by the shape of the field of view alone.
+    """
+    sides = [n * s for n, s in zip(grid.shape, grid.spacing)]
+    part = [side / max(sides) for side in sides]
+    return _SEARCH * math.prod(_SEARCH_LONGEST * x for x in part)
+
+
+def within(budget, level_iters, voxels, dim, objective):
     """The iterations that a budget allows: the finest levels may go.
 
     Parameters
@@ -103,7 +153,7 @@ def within(budget, level_iters, voxels, dim, metric):
         Bytes.
     level_iters : sequence of int
         Wanted iterations per level, coarsest first.
-    voxels, dim, metric
+    voxels, dim, objective
         As in `needed`.
 
     Returns
@@ -112,11 +162,13 @@ def within(budget, level_iters, voxels, dim, metric):
         The same with 0 for levels that are too fine; never 0 for all that were not.
     """
     plan = list(level_iters)
-    while needed(plan, voxels, dim, metric) > budget:
+    while needed(plan, voxels, dim, objective) > budget:
         smaller = coarser(plan)
         if smaller is None:
             break
-        if needed(smaller, voxels, dim, metric) == needed(plan, voxels, dim, metric):
+        if needed(smaller, voxels, dim, objective) == needed(
+            plan, voxels, dim, objective
+        ):
             break
         plan = smaller
     return plan

@@ -1,9 +1,10 @@
 """Self-similarity: what an image looks like whatever its contrast, and its metric.
 
-MIND-SSC (see `MINDMetric` for its source) describes a voxel by how unlike the patches around
-it are to each other: of its neighbours at a distance ``dilation`` along the axes, each
-pair that does not face each other across the voxel.  That makes ``2 D (D - 1)``
-channels: 4 in 2D, 12 in 3D.  With ``a`` and ``b`` the steps to the two neighbours,
+MIND-SSC (see `MINDMetric` for its source) describes a voxel by how unlike the patches
+around it are to each other: of its neighbours at a distance ``dilation`` along the
+axes, each pair that does not face each other across the voxel.  That makes
+``2 D (D - 1)`` channels: 4 in 2D, 12 in 3D.  With ``a`` and ``b`` the steps to the two
+neighbours,
 
     ``d(x) = mean over a patch p of (I(x + a + p) - I(x + b + p))**2``
     ``m(x) = exp(-(d(x) - min d(x)) / (mean d(x) - min d(x) + floor))``
