@@ -192,7 +192,7 @@ def draw_sheet(pairs, path, *, rows=4, columns=4, seed=0):
                 )
                 axis.axis("off")
     figure.subplots_adjust(0.005, 0.005, 0.995, 0.995, wspace=0.02, hspace=0.02)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=90)
 
 
 def main():

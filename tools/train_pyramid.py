@@ -176,7 +176,7 @@ def main():
     if arguments.dim == 3 and arguments.label_maps is None:
         parser.error("--label_maps is needed for --dim 3.")
     if arguments.sheet:
-        draw_sheet(sources(arguments, stages[-1])[0], arguments.sheet, rows=6)
+        draw_sheet(sources(arguments, stages[-1])[0], arguments.sheet)
         return
     if arguments.output is None or arguments.output.exists():
         parser.error(f"--output must be a new file, got {arguments.output}.")
