@@ -80,6 +80,18 @@ def test_resampled_image_is_the_same_in_the_world():
     np.testing.assert_array_equal(same, coarse)
 
 
+def test_a_folder_of_ones_own(brains):
+    """Without matrices the affine part is found; pairs are those of its subjects."""
+    given = cases.labelled_case(brains, 2.0, "1:2").images["prealign"]
+    (brains / "affines_mni.json").unlink()
+    found = cases.labelled_case(brains, 2.0, "1:2").images["prealign"]
+    corners = np.array([[-20, -18, -19, 1], [20, 18, 19, 1], [-20, 18, -19, 1]])
+    assert np.abs((found - given) @ corners.T).max() < 1
+    assert cases.pairs_in(brains) == ["1:2", "2:1"]
+    cases.files_of(brains, "2")[1].unlink()
+    assert cases.pairs_in(brains) == []
+
+
 def test_labelled_case_is_aligned_by_its_affines(brains):
     """Both subjects are one image, moved in the world by what the affines say."""
     case = cases.labelled_case(brains, 2.0, "1:2")

@@ -10,9 +10,10 @@ r"""Measure DeepRegistration against SyN and its rivals: accuracy, regularity, t
 fields, and the error in mm. (Some of the squared difference, SSD, is interpolation: the
 known field itself leaves 0.25 % of it in the slice, 10 % in the template.)
 
-`--data` names a folder of labelled brains: subject_<id>_t1.nii.gz,
-subject_<id>_labels.nii.gz, and affines_mni.json, which holds for each subject_<id> a
-matrix from MNI world to its world (mm). SyN takes up to a minute a pair at 2 mm and
+`--data` names a folder of labelled brains, yours too: subject_<id>_t1.nii.gz and
+subject_<id>_labels.nii.gz, and if there is one affines_mni.json, which holds for each
+subject_<id> a matrix from MNI world to its world (mm); else this package's affine
+registration finds where all methods begin. SyN takes up to a minute a pair at 2 mm and
 many at 1 mm; every row is printed and kept as soon as it is measured, and --resume
 goes on after an interruption.
 
@@ -54,6 +55,7 @@ from benchmark_cases import (
     bundled_template,
     files_of,
     labelled_case,
+    pairs_in,
 )
 from benchmark_methods import (
     COMPARED,
@@ -80,8 +82,6 @@ from benchmark_table import (
     table_line,
     with_ratio,
 )
-
-PAIRS = ["1000:1001", "1006:1012", "1107:1122", "1001:1000", "1012:1006", "1122:1107"]
 
 
 def cases_of(arguments):
@@ -158,8 +158,8 @@ def parse(words=None):
     add("--quick", action="store_true", help="bundled images; no data needed")
     text = "folder of labelled brains (or set DIPY_DL_REG_DATA)"
     add("--data", type=Path, default=folder and Path(folder), help=text)
-    text = f"default: {' '.join(PAIRS)}"
-    add("--pairs", nargs="+", default=PAIRS, metavar="STATIC:MOVING", help=text)
+    text = "default: each subject of the folder with the next, both ways"
+    add("--pairs", nargs="+", metavar="STATIC:MOVING", help=text)
     add("--spacing", nargs="+", type=float, default=[2], help="mm; default: 2")
     text = "; ".join(f"{name} is {call}" for name, call in METHODS.items())
     usual = ["syn", "syn-short", "deep"]
@@ -205,7 +205,12 @@ def problem_of(arguments):
         return "--data and --output are needed, or --quick, which needs no data."
     if min(arguments.spacing) <= 0:
         return "--spacing must be above 0."
-    needed = [arguments.data / "affines_mni.json"]
+    needed = []
+    if not arguments.data.is_dir():
+        return f"--data: there is no {arguments.data}."
+    arguments.pairs = arguments.pairs or pairs_in(arguments.data)
+    if not arguments.pairs:
+        return f"--data: {arguments.data} has no two subjects with labels."
     for pair in arguments.pairs:
         if pair.count(":") != 1:
             return f"--pairs: wanted STATIC:MOVING, got {pair}."

@@ -16,6 +16,9 @@ from scipy.ndimage import affine_transform, gaussian_filter, map_coordinates
 
 # DIPY is imported in functions: benchmark.py sets its number of threads before.
 
+#: In a folder of brains: of each, MNI world to its world.
+AFFINES = "affines_mni.json"
+
 
 class Case(NamedTuple):
     """Two images to register and how to judge the map: world points, a function.
@@ -48,10 +51,7 @@ def files_of(folder, subject):
 
 def labelled_case(folder, spacing, pair):
     """Two subjects of a folder of labelled brains; pair is ``static:moving``."""
-    affines = json.loads((folder / "affines_mni.json").read_text())
-    to_subject = [np.array(affines[f"subject_{name}"]) for name in pair.split(":")]
-    images = {"prealign": to_subject[1] @ np.linalg.inv(to_subject[0])}
-    labels = {}
+    images, labels = {}, {}
     for role, name in zip(("static", "moving"), pair.split(":")):
         t1, label_map = map(nib.load, files_of(folder, name))
         images[role], images[f"{role}_grid2world"] = resample(
@@ -59,10 +59,36 @@ def labelled_case(folder, spacing, pair):
         )
         labels[role] = np.asarray(label_map.dataobj).astype(np.int32)
         labels[f"{role}_grid2world"] = label_map.affine
+    images["prealign"] = prealign_of(folder, pair, images)
     # Every 997th voxel, a prime, meets all rows and slices.
     voxels = np.argwhere(labels["static"] > 0)[::997]
     points = to_world(voxels, labels["static_grid2world"])
     return Case(images, points, partial(judge_by_labels, labels), labels)
+
+
+def prealign_of(folder, pair, images):
+    """Static world to moving world: by the folder's matrices, else by registration."""
+    if not (folder / AFFINES).is_file():
+        from dipy_dl_reg import deep_affine_registration
+
+        affines = {
+            f"{r}_affine": images[f"{r}_grid2world"] for r in ("static", "moving")
+        }
+        return deep_affine_registration(images["moving"], images["static"], **affines)[
+            1
+        ]
+    affines = json.loads((folder / AFFINES).read_text())
+    first, second = (np.array(affines[f"subject_{n}"]) for n in pair.split(":"))
+    return second @ np.linalg.inv(first)
+
+
+def pairs_in(folder):
+    """The pairs of a folder, both ways: those of its subjects, each with its next."""
+    found = (path.name for path in sorted(folder.glob("subject_*_t1.nii.gz")))
+    names = [name.removeprefix("subject_").removesuffix("_t1.nii.gz") for name in found]
+    names = [name for name in names if all(f.is_file() for f in files_of(folder, name))]
+    forth = [f"{a}:{b}" for a, b in zip(names[::2], names[1::2])]
+    return forth + [":".join(reversed(pair.split(":"))) for pair in forth]
 
 
 def known_case(image, grid2world, field, coarser=1):

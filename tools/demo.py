@@ -136,8 +136,8 @@ def main(folder):
             static_affine=static.grid2world,
         )
 
-    with step("Deformable registration by DeepRegistration, mutual information"):
-        registration = DeepRegistration(MIMetric())
+    with step("Deformable registration by DeepRegistration, self-similarity (MIND)"):
+        registration = DeepRegistration("MIND")
         mapping = registration.optimize(
             static.data,
             brain.data,

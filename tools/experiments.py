@@ -7,8 +7,8 @@ r"""Try variants of the refinement on labelled brains: what doc/experiments.rst 
 Each variant is the default but for what its line in `VARIANTS` says: options of
 `DeepRegistration`, of the metric, or constants of the engine, set for that run alone.
 Pairs are those that choices may be made on (tools/benchmark.py reports all six).
-Every row is kept as it is measured and not measured again; seconds are those of one
-thread, and worth comparing within one run on a quiet machine only.
+Every row is kept as it is measured, and not measured again by the same code; seconds
+are those of one thread, and worth comparing within one run on a quiet machine only.
 """
 
 import os
@@ -19,7 +19,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import argparse
 from contextlib import ExitStack
 from functools import cache
-import json
 from pathlib import Path
 import statistics
 import time
@@ -27,7 +26,9 @@ from unittest import mock
 
 from benchmark_cases import labelled_case
 from benchmark_measures import regularity
-from benchmark_record import describe, write_json
+from benchmark_record import describe, earlier_results, write_json
+from benchmark_table import KEY
+import numpy as np
 
 PAIRS = ["1000:1001", "1006:1012", "1001:1000", "1012:1006"]
 
@@ -121,16 +122,43 @@ def trial(case, variant, threads=1):
     return row | regularity(mapping, case.images["static_grid2world"], case.points)
 
 
+def warm_up():
+    """A first registration of next to nothing, so that no variant pays for it."""
+    from dipy_dl_reg import DeepRegistration
+
+    ramp = np.mgrid[:24, :24, :24].sum(0).astype(float)
+    DeepRegistration(level_iters=[2], progress=False).optimize(ramp, ramp**1.1)
+
+
+#: What the table shows of a variant: heading and format.
+COLUMNS = {
+    "gain": ("gain", "+.4f"),
+    "dice": ("Dice", ".4f"),
+    "hd95": ("HD95 mm", ".2f"),
+    "sd_log_jacobian": ("SD log J", ".3f"),
+    "round_trip_mean": ("trip mm", ".4f"),
+    "iterations": ("iterations", ".0f"),
+    "seconds": ("seconds", ".2f"),
+}
+
+
 def summary(rows, name):
     """Medians of a variant over its pairs, and its mean gain over the default."""
-    mine = {row["pair"]: row for row in rows if row["variant"] == name}
-    base = {row["pair"]: row for row in rows if row["variant"] == "default"}
-    keys = "dice", "hd95", "sd_log_jacobian", "round_trip_mean", "iterations", "seconds"
+    mine = {row["pair"]: row for row in rows if row["method"] == name}
+    base = {row["pair"]: row for row in rows if row["method"] == "default"}
+    keys = [key for key in COLUMNS if key != "gain"]
     line = {key: statistics.median(row[key] for row in mine.values()) for key in keys}
     both = [mine[pair]["dice"] - base[pair]["dice"] for pair in mine if pair in base]
-    if both:
-        line["gain"] = statistics.mean(both)
-    return line
+    return line | ({"gain": statistics.mean(both)} if both else {})
+
+
+def table_line(name, line=None):
+    """A line of the table; the headings without one."""
+    cells = [
+        title if line is None else format(line[key], form) if key in line else "-"
+        for key, (title, form) in COLUMNS.items()
+    ]
+    return f"{name:34}" + "".join(f"{cell:>11}" for cell in cells)
 
 
 def main(words=None):
@@ -152,19 +180,24 @@ def main(words=None):
     logger.setLevel("WARNING")
     results = describe(1, None, {}) | {"rows": []}
     if arguments.output.exists():
-        results["rows"] = json.loads(arguments.output.read_text())["rows"]
-    done = {(r["variant"], r["pair"], r["spacing"]) for r in results["rows"]}
+        try:
+            results["rows"] = earlier_results(arguments.output, results)
+        except ValueError as error:
+            parser.error(str(error))
+    done = {(r["method"], r["pair"], r["spacing"]) for r in results["rows"]}
+    warm_up()
+    print(table_line(""))
     for name in arguments.only:
         for pair in arguments.pairs:
             if (name, pair, arguments.spacing) in done:
                 continue
             case = case_of(arguments.data, arguments.spacing, pair)
-            row = {"variant": name, "pair": pair, "spacing": arguments.spacing}
-            results["rows"].append(row | trial(case, VARIANTS[name]))
+            key = (arguments.spacing, 0, pair, name)
+            row = dict(zip(KEY, key)) | trial(case, VARIANTS[name])
+            results["rows"].append(row)
             write_json(arguments.output, results)
         rows = [r for r in results["rows"] if r["spacing"] == arguments.spacing]
-        line = summary(rows, name)
-        print(f"{name:34}", *(f"{k} {v:.4f}" for k, v in line.items()), flush=True)
+        print(table_line(name, summary(rows, name)), flush=True)
 
 
 if __name__ == "__main__":
