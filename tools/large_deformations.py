@@ -29,6 +29,7 @@ from pathlib import Path
 import time
 
 from benchmark_cases import resample
+from dipy.utils.logging import logger
 import nibabel as nib
 import numpy as np
 import torch
@@ -110,6 +111,7 @@ def measured(image, seed, chosen):
 
 
 def main():
+    logger.setLevel("WARNING")
     chosen = options()
     torch.set_grad_enabled(False)
     columns = ["least J", "before", *WAYS, "ratio", *(f"s {way}" for way in WAYS)]
