@@ -110,9 +110,8 @@ def test_without_refinement_it_is_the_spline(solid):
         moving_shape=solid.moving.shape,
         **solid.affines,
     )
-    # At the border both are mended where they lead outside.
     for field in ("forward", "backward"):
-        one, other = (getattr(m, field)[2:-2, 2:-2, 2:-2] for m in (mapping, spline))
+        one, other = (getattr(m, field) for m in (mapping, spline))
         np.testing.assert_allclose(one, other, atol=0.05)
 
 

@@ -18,7 +18,8 @@ from dipy_dl_reg.engine.smoothing import box_sum, smooth
 ROUND_TRIP_MEAN, ROUND_TRIP_MAX, LEAST_JACOBIAN = 0.05, 0.5, 0.01
 #: Repairs aim a little further, lest they stop at the very edge.
 _MARGIN = 0.9
-#: Rounds of `reconcile` that a finished pair of fields gets.
+#: Rounds of `reconcile` that a finished pair of fields gets; once it was repaired, up
+#: to twice as many.
 _ROUNDS = 3
 #: Longest correction of one round of `reconcile`, in voxels.
 _LONGEST = 0.5
@@ -137,13 +138,18 @@ def round_trip(first, second):
         Where ``x + first(x)`` lies on the grid; beyond, the second field says nothing.
     """
     error = warp(second, first).add_(first).square_().sum(1, keepdim=True).sqrt_()
-    inside = torch.ones_like(error, dtype=torch.bool)
-    for axis, size in enumerate(first.shape[2:]):
-        move = first[:, axis : axis + 1]
-        line = torch.arange(size, dtype=first.dtype, device=first.device)
-        place = move + line.view(-1, *(1,) * (first.ndim - 3 - axis))
-        inside &= (place >= 0) & (place <= size - 1)
+    inside = _stays(first)
     return error.masked_fill_(~inside, 0), inside
+
+
+def _stays(u):
+    """Where ``x + u(x)`` lies on the grid: bool, shape (1, 1, *shape)."""
+    inside = torch.ones_like(u[:, :1], dtype=torch.bool)
+    for axis, size in enumerate(u.shape[2:]):
+        line = torch.arange(size, dtype=u.dtype, device=u.device)
+        place = u[:, axis : axis + 1] + line.view(-1, *(1,) * (u.ndim - 3 - axis))
+        inside &= (place >= 0) & (place <= size - 1)
+    return inside
 
 
 def _mean(distance, inside):
@@ -158,6 +164,7 @@ def reconcile(u, v, *, out=(None, None)):
     misses, ``e(x) = u(x) + v(x + u(x))``: the step is ``(1 + Du(x)) e(x)``, for
     ``1 + Dv`` at ``x + u(x)`` is the inverse of ``1 + Du`` at ``x``, and so for
     ``v``.  (Giving up ``e / 2`` alone diverges where a map stretches fourfold.)
+    Where ``x + u(x)`` leaves the grid `v` says nothing, and `u` stays as it is.
 
     A sampled inverse is exact at its voxels only; between them interpolation cuts
     its bends, and errors of the two directions go down together where recomputing
@@ -189,6 +196,7 @@ def _corrected(u, v, out=None):
         step.addcmul_(slope, error[:, axis : axis + 1])
     length = step.square().sum(1, keepdim=True).sqrt_()
     step *= _LONGEST / length.clamp_min_(2 * _LONGEST)
+    step.masked_fill_(~_stays(u), 0)
     return torch.sub(u, step, out=out)
 
 
@@ -298,7 +306,8 @@ def diffeomorphic(u, v=None):
     v = invert(u) if v is None else v
     repairs, margin = 0, 1.0
     while True:
-        for _ in range(_ROUNDS):
+        # Two fields that were smoothed each for itself need more to meet again.
+        for _ in range(_ROUNDS + min(repairs, _ROUNDS)):
             u, v = reconcile(u, v)
         checked = _Checked.of(u, v)
         quality = checked.quality(repairs)

@@ -110,6 +110,22 @@ def test_a_sound_field_is_left_nearly_alone():
     assert (u - given).abs().max() < 0.05
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_where_a_field_leads_out_of_the_grid_it_is_kept(shape):
+    """The other field says nothing about what is beyond."""
+    given = rough(shape, 6.0, sigma=8.0)
+    inverse = invert(given)
+    _, inside = round_trip(given, inverse)
+    assert 0.05 < (~inside).float().mean() < 0.5
+    once, back = reconcile(given, inverse)
+    assert ((once == given) | inside).all() and not torch.equal(once, given)
+    _, back_inside = round_trip(inverse, given)
+    assert ((back == inverse) | back_inside).all()
+    u, _, quality = diffeomorphic(given)
+    assert quality.repairs == 0
+    assert (u - given).abs().max() < 0.1
+
+
 def test_a_fold_that_no_point_of_the_other_field_reaches():
     u = torch.zeros(1, 2, 48, 48)
     u[:, 0] = 20

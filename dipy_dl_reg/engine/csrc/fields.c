@@ -195,7 +195,22 @@ INLINE void travel(struct trip *t, const float *u, const float *v, const int64_t
     }
 }
 
-/* out = u less half a Newton step towards the inverse of v, `longest` at most. */
+/* 1 where x + u(x) is on the grid, else 0. */
+INLINE void stays(float *on, const float *const *move, const int64_t *n, int64_t i,
+                  int64_t j, int64_t k, int64_t count)
+{
+    const int64_t at[3] = {i, j, k};
+    for (int64_t x = 0; x < count; x++)
+        on[x] = 1;
+    for (int a = 0; a < 3; a++)
+        for (int32_t x = 0; x < count && move[a]; x++) {
+            const float p = move[a][x] + (float)(at[a] + (a == 2 ? x : 0));
+            on[x] = p >= 0 && p <= (float)(n[a] - 1) ? on[x] : 0;
+        }
+}
+
+/* out = u less half a Newton step towards the inverse of v, `longest` at most; u where
+   x + u(x) is not on the grid. */
 KERNEL void corrected(const float *u, const float *v, const int64_t *n, int64_t dim,
                       float longest, float *out, int64_t begin, int64_t end)
 {
@@ -205,8 +220,9 @@ KERNEL void corrected(const float *u, const float *v, const int64_t *n, int64_t 
     for (int64_t j = 0; j < n[1]; j++)
     for (int64_t k = 0; k < n[2]; k += PIECE) {
         const int64_t here = (i * n[1] + j) * n[2] + k, count = least(PIECE, n[2] - k);
-        float step[3][PIECE], factor[PIECE];
+        float step[3][PIECE], factor[PIECE], on[PIECE];
         travel(&t, u, v, n, dim, i, j, k, count);
+        stays(on, t.move, n, i, j, k, count);
         for (int b = 0; b < 3; b++)
             for (int64_t x = 0; x < count; x++)
                 step[b][x] = t.error[b][x] + t.slope[0][b][x] * t.error[0][x]
@@ -220,7 +236,7 @@ KERNEL void corrected(const float *u, const float *v, const int64_t *n, int64_t 
         for (int b = 0; b < 3; b++) {
             float *to = (float *)component(out, n, dim, b, here);
             for (int64_t x = 0; x < count && to; x++)
-                to[x] = t.move[b][x] - step[b][x] * factor[x];
+                to[x] = t.move[b][x] - (on[x] != 0 ? step[b][x] * factor[x] : 0);
         }
     }
 }
@@ -238,16 +254,10 @@ KERNEL void checked(const float *u, const float *v, const int64_t *n, int64_t di
         for (int64_t j = 0; j < n[1]; j++)
         for (int64_t k = 0; k < n[2]; k += PIECE) {
             const int64_t here = (i * n[1] + j) * n[2] + k;
-            const int64_t count = least(PIECE, n[2] - k), at[3] = {i, j, k};
+            const int64_t count = least(PIECE, n[2] - k);
             float on[PIECE], *det = determinant + here, *to = distance + here;
             travel(&t, u, v, n, dim, i, j, k, count);
-            for (int64_t x = 0; x < count; x++)
-                on[x] = 1;
-            for (int a = 0; a < 3; a++)
-                for (int32_t x = 0; x < count && t.move[a]; x++) {
-                    const float p = t.move[a][x] + (float)(at[a] + (a == 2 ? x : 0));
-                    on[x] = p >= 0 && p <= (float)(n[a] - 1) ? on[x] : 0;
-                }
+            stays(on, t.move, n, i, j, k, count);
 #pragma GCC ivdep
             for (int64_t x = 0; x < count; x++) {
                 const float *e = &t.error[0][x], *d = &t.slope[0][0][x];
