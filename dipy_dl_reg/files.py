@@ -139,7 +139,8 @@ def read_image(image, grid2world=None, *, name="image", dtype=None):
     data : ndarray
         The values.
     grid2world : ndarray or None
-        The matrix: None for an array that came without one.
+        The matrix: None for an array that came without one.  For a 2D image a 4x4
+        matrix, which is what files have, becomes that of its plane.
 
     Raises
     ------
@@ -151,7 +152,8 @@ def read_image(image, grid2world=None, *, name="image", dtype=None):
     if isinstance(image, (str, os.PathLike)):
         image = open_image(image, name=name)
     if not hasattr(image, "dataobj"):
-        return np.asanyarray(image), grid2world
+        data = np.asanyarray(image)
+        return data, _in_plane(grid2world, data.ndim)
     where = image.get_filename() or "the image in memory"
     try:
         if dtype is None:
@@ -162,7 +164,15 @@ def read_image(image, grid2world=None, *, name="image", dtype=None):
         raise
     except Exception as error:  # a damaged file may raise nearly anything
         raise ValueError(f"{name}: {where} is damaged: {error}") from error
-    return data, image.affine if grid2world is None else grid2world
+    grid2world = image.affine if grid2world is None else grid2world
+    return data, _in_plane(grid2world, data.ndim)
+
+
+def _in_plane(matrix, dim):
+    """The matrix of a slice without the axis that it does not have."""
+    if dim == 2 and np.shape(matrix) == (4, 4):
+        return np.asarray(matrix)[np.ix_([0, 1, 3], [0, 1, 3])]
+    return matrix
 
 
 def open_image(path, *, name="image"):

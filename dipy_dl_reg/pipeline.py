@@ -319,10 +319,5 @@ def _matrix(affine, image):
 
 
 def _read(image, affine, name):
-    """Array and matrix of whatever holds an image; a slice's matrix in its plane."""
-    if image is None:
-        return None, None
-    data, grid2world = read_image(image, affine, name=name)
-    if data.ndim == 2 and affine is None and grid2world is not None:
-        grid2world = grid2world[np.ix_([0, 1, 3], [0, 1, 3])]
-    return data, grid2world
+    """Array and matrix of whatever holds an image, if there is one."""
+    return (None, None) if image is None else read_image(image, affine, name=name)
