@@ -13,7 +13,7 @@ from dipy.testing.decorators import warning_for_keywords
 from dipy.utils.logging import logger
 import numpy as np
 
-from dipy_dl_reg import bridge, translate
+from dipy_dl_reg import bridge
 from dipy_dl_reg.affine_options import (
     ITERATIONS,
     automatic_factors,
@@ -22,22 +22,26 @@ from dipy_dl_reg.affine_options import (
     checked_metric,
     checked_params,
     checked_pipeline,
+    checked_sampling,
     default_sigmas,
     family_of,
     mask_or_none,
-    starting_matrix,
+    named_metric,
 )
+from dipy_dl_reg.affine_start import starting_matrix, turn_between, warn_if_apart
 from dipy_dl_reg.engine.affine_families import Family
 from dipy_dl_reg.engine.affine_fit import fit_levels
 from dipy_dl_reg.engine.affine_levels import levels
 from dipy_dl_reg.engine.affine_search import search
 from dipy_dl_reg.files import read_image
+from dipy_dl_reg.mapping import interpolated
 
 try:  # DIPY 1.13 moves it
     from dipy.utils import VerbosityLevels
 except ImportError:
     from dipy.align import VerbosityLevels
 
+# Stack levels of warnings count two frames of DIPY's `warning_for_keywords`.
 #: Points that a level compares, unless the user says, and windows of local correlation.
 _POINTS = 50_000
 #: A start from another pose must beat the usual one by this part of its value.
@@ -53,9 +57,11 @@ class DeepAffineRegistration:
     ----------
     metric : str or metric, optional
         ``"MI"`` mutual information, ``"NCC"`` global correlation, ``"CC"`` local
-        correlation, ``"SSD"`` squared difference; a metric of this package of one of
-        these kinds, or DIPY's `MutualInformationMetric`, whose bins and sampling are
-        taken over.  By default MI with 32 bins.
+        correlation in windows of radius 2, ``"SSD"`` squared difference; a metric of
+        this package of one of these kinds, with its options (`nbins` of MI; `radius`,
+        which is 1 in `CCMetric` unless given, and `variance_floor` of CC); or DIPY's
+        `MutualInformationMetric`, whose bins and sampling are taken over.  By default
+        MI with 32 bins.
     level_iters : sequence of int, optional
         Most evaluations of the metric at each level, `level_iters[0]` the coarsest.
         By default 100, and as many levels as static has room for.
@@ -134,15 +140,16 @@ class DeepAffineRegistration:
         device="auto",
     ):
         self.metric, own_sampling = checked_metric(metric)
-        self.sampling_proportion = sampling_proportion or own_sampling
-        if not 0 < (self.sampling_proportion or 1) <= 1:
-            raise ValueError(
-                "sampling_proportion must be above 0 and at most 1, got "
-                f"{self.sampling_proportion!r}."
-            )
+        if sampling_proportion is None:
+            sampling_proportion = own_sampling
+        self.sampling_proportion = checked_sampling(sampling_proportion)
         check_one_of("starts", starts, ("one", "auto", "all"))
         self.starts = starts
         self.device = bridge.find_device(device)
+        if not isinstance(verbosity, (int, np.integer)):
+            raise ValueError(
+                f"verbosity must be one of DIPY's VerbosityLevels, got {verbosity!r}."
+            )
         self.method, self.options, self.verbosity = method, options, verbosity
         if options or method != "L-BFGS-B":
             logger.info("method and options of DIPY's optimiser have no effect here.")
@@ -185,7 +192,9 @@ class DeepAffineRegistration:
         starting_affine : str or array, shape (dim+1, dim+1), optional
             From static's world to moving's, before the transform: a matrix; or
             ``"mass"`` to align centres of mass, ``"centers"`` central voxels,
-            ``"voxel-origin"`` the first voxels.  By default the identity.
+            ``"voxel-origin"`` the first voxels.  By default the identity.  Of an image
+            without clearly positive mass, such as one brought to mean 0, the least
+            value counts as 0 for its centre.
         ret_metric : bool, optional
             Return parameters and metric too.
         static_mask, moving_mask : array, optional
@@ -209,6 +218,12 @@ class DeepAffineRegistration:
         ValueError
             If an image, mask, matrix, transform or parameter cannot be used; before
             any work.
+
+        Warns
+        -----
+        UserWarning
+            If the two images hardly overlap through the map found: the start was too
+            far off.
         """
         family = family_of(transform)
         params0 = checked_params(params0, family)
@@ -223,14 +238,11 @@ class DeepAffineRegistration:
                 )
             if self.starts != "one":
                 self._choose_start(pair)
-            theta, value = self._fit(family, params0, self._prepared(pair))
-        found = AffineMap(
-            transform.param_to_matrix(theta) @ self.starting_affine,
-            domain_grid_shape=pair.static_grid.shape,
-            domain_grid2world=pair.static_grid.affine,
-            codomain_grid_shape=pair.moving_grid.shape,
-            codomain_grid2world=pair.moving_grid.affine,
-        )
+            prepared = self._prepared(pair)
+            theta, value = self._fit(family, params0, prepared)
+        matrix = transform.param_to_matrix(theta) @ self.starting_affine
+        warn_if_apart(prepared[-1], matrix, stacklevel=4)
+        found = _affine_map(matrix, pair)
         return (found, theta, value) if ret_metric else found
 
     def _prepare(
@@ -252,7 +264,7 @@ class DeepAffineRegistration:
                 "DIPY ignores masks where sampling_proportion is below 1; here they "
                 "are used.",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=5,
             )
         pair = bridge.make_pair(
             static,
@@ -265,8 +277,11 @@ class DeepAffineRegistration:
             apart=True,
         )
         self.dim = pair.static_grid.dim
-        masks = (static_mask, moving_mask)
-        start = starting_matrix(starting_affine, static, moving, pair, masks)
+        if self.metric.dim not in (None, self.dim):
+            raise ValueError(
+                f"metric is for {self.metric.dim}D images, these are {self.dim}D."
+            )
+        start = starting_matrix(starting_affine, static, moving, pair)
         self.starting_affine = start
         return pair._replace(prealign=start)
 
@@ -289,17 +304,15 @@ class DeepAffineRegistration:
     def _choose_start(self, pair):
         """Replace `starting_affine` by a start in another pose, if that is better."""
         best, usual = search(pair, self.starting_affine)
-        turn = _angle(usual.matrix, self.starting_affine)
+        turn = turn_between(usual.matrix, self.starting_affine)
         clearly = best.value < usual.value - _CLEARLY * abs(usual.value)
         if self.starts == "all" or clearly or turn > _FAR_TURN:
-            angle = _angle(best.matrix, self.starting_affine)
+            angle = turn_between(best.matrix, self.starting_affine)
             logger.info(f"Start turned by {angle:.0f} degrees from the one given.")
             self.starting_affine = best.matrix
 
     def _fit(self, family, params0, prepared):
         """Parameters relative to `starting_affine`, and the metric."""
-        options = {"nbins": getattr(self.metric, "nbins", 32)}
-        options["radius"] = getattr(self.metric, "radius", 2)
         if self.verbosity >= VerbosityLevels.STATUS:
             logger.info(f"Optimizing {family.kind}, {len(prepared)} levels.")
         return fit_levels(
@@ -308,11 +321,11 @@ class DeepAffineRegistration:
             self.starting_affine,
             params0,
             level_iters=self.level_iters,
-            metric=self.metric.name,
-            **options,
+            metric=self.metric,
         )
 
 
+@warning_for_keywords()
 def deep_affine_registration(
     moving,
     static,
@@ -343,11 +356,14 @@ def deep_affine_registration(
     moving, static : array, nibabel image, str or Path
         The images, 2D or 3D.
     moving_affine, static_affine : array, shape (dim + 1, dim + 1), optional
-        Voxels to world (mm); needed for arrays, by default the file's own.
+        Voxels to world (mm); needed for arrays, by default the file's own.  A 4x4
+        matrix will do for a slice.
     pipeline : sequence of str or callable, optional
         Steps: ``"center_of_mass"``, ``"translation"``, ``"rigid"``,
         ``"rigid_isoscaling"``, ``"rigid_scaling"``, ``"affine"``, or DIPY's functions
-        of these names.  By default centre of mass, translation, rigid, affine.
+        of these names.  By default centre of mass, translation, rigid, affine.  The
+        centre of mass is that of the values less the least one where the negative ones
+        weigh much, as in an image brought to mean 0.
     starting_affine : array, shape (dim + 1, dim + 1), optional
         From static's world to moving's; by default the identity.
     metric : str or metric, optional
@@ -370,12 +386,13 @@ def deep_affine_registration(
     num_threads : int, optional
         See `DeepAffineRegistration.optimize`.
     **metric_kwargs : dict
-        Of the metric: `nbins`, `radius`; and `sampling_proportion`.
+        Of the metric, if it is a name or None: `nbins` of MI; `radius` (by default 2)
+        and `variance_floor` of CC; and `sampling_proportion`.
 
     Returns
     -------
     resampled : ndarray, shape of static
-        The moving image on the static grid.
+        The moving image on the static grid; NaN as in `apply_mapping`.
     final_affine : ndarray, shape (dim + 1, dim + 1)
         From static's world to moving's.
     xopt : ndarray
@@ -389,12 +406,16 @@ def deep_affine_registration(
         If an image or an option cannot be used.
     FileNotFoundError
         If a file is missing.
+
+    Warns
+    -----
+    UserWarning
+        If the two images hardly overlap through the matrix found.
     """
     steps = checked_pipeline(pipeline, ret_metric)
     sampling = metric_kwargs.pop("sampling_proportion", None)
     if metric_kwargs:
-        name = "MI" if metric is None else metric
-        metric = translate.make_metric(name, **metric_kwargs)
+        metric = named_metric(metric, **metric_kwargs)
     registration = DeepAffineRegistration(
         metric=metric,
         level_iters=level_iters,
@@ -406,8 +427,11 @@ def deep_affine_registration(
         sampling_proportion=sampling,
         device=device,
     )
-    moving, moving_affine = _read(moving, moving_affine, "moving")
-    static, static_affine = _read(static, static_affine, "static")
+    moving, moving_affine = read_image(moving, moving_affine, name="moving")
+    static, static_affine = read_image(static, static_affine, name="static")
+    for name, matrix in (("moving", moving_affine), ("static", static_affine)):
+        if matrix is None:
+            raise ValueError(f"{name}_affine is needed where {name} is an array.")
     masks = [
         None if mask is None else read_image(mask, name=name)[0]
         for mask, name in ((static_mask, "static_mask"), (moving_mask, "moving_mask"))
@@ -416,26 +440,33 @@ def deep_affine_registration(
         warn(
             "starting_affine overwritten by center_of_mass transform",
             UserWarning,
-            stacklevel=2,
+            stacklevel=4,
         )
     with bridge.threads(num_threads):
         pair = registration._prepare(
             *(static, moving, static_affine, moving_affine, starting_affine, *masks)
         )
-        found = _run(registration, steps, pair, (static, moving), masks)
+        found, level = _run(registration, steps, pair, (static, moving))
     final = found[0]
-    resampled = AffineMap(
-        final,
+    if level is not None:
+        warn_if_apart(level, final, stacklevel=4)
+    resampled = interpolated(_affine_map(final, pair).transform, moving)
+    return (resampled, *found) if ret_metric else (resampled, final)
+
+
+def _affine_map(matrix, pair):
+    """The map of DIPY, on the grids of the images."""
+    return AffineMap(
+        matrix,
         domain_grid_shape=pair.static_grid.shape,
         domain_grid2world=pair.static_grid.affine,
         codomain_grid_shape=pair.moving_grid.shape,
         codomain_grid2world=pair.moving_grid.affine,
-    ).transform(np.asarray(moving))
-    return (resampled, *found) if ret_metric else (resampled, final)
+    )
 
 
-def _run(registration, steps, pair, images, masks):
-    """Take the steps; the matrix, and parameters and metric of the last."""
+def _run(registration, steps, pair, images):
+    """Take the steps; matrix, parameters and metric of the last, and its level."""
     kinds = [step for step in steps if step != "center_of_mass"]
     prepared = registration._prepared(pair) if kinds else []
     turning = any(kind != "translation" for kind in kinds)
@@ -443,7 +474,7 @@ def _run(registration, steps, pair, images, masks):
     for place, step in enumerate(steps):
         registration.starting_affine = matrix
         if step == "center_of_mass":
-            matrix = starting_matrix("mass", *images, pair, masks)
+            matrix = starting_matrix("mass", *images, pair)
             registration.starting_affine = matrix
             if turning and registration.starts != "one":
                 registration._choose_start(pair._replace(prealign=matrix))
@@ -455,24 +486,4 @@ def _run(registration, steps, pair, images, masks):
             few = prepared[: 1 if step == "translation" else 2]
         theta, value = registration._fit(family, None, few)
         matrix = family.array(theta) @ matrix
-    return matrix, theta, value
-
-
-def _read(image, grid2world, name):
-    """Array and matrix of an image; an array must come with its matrix."""
-    data, grid2world = read_image(image, grid2world, name=name)
-    if grid2world is None:
-        raise ValueError(f"{name}_affine is needed where {name} is an array.")
-    if data.ndim == 2 and np.shape(grid2world) == (4, 4):
-        grid2world = np.asarray(grid2world)[np.ix_([0, 1, 3], [0, 1, 3])]
-    return data, grid2world
-
-
-def _angle(matrix, other):
-    """By how many degrees the rotations of two matrices differ."""
-    dim = len(matrix) - 1
-    linear = matrix[:dim, :dim] @ np.linalg.inv(other[:dim, :dim])
-    u, _, v = np.linalg.svd(linear)
-    trace = np.trace(u @ v)
-    cosine = (trace - 1) / 2 if dim == 3 else trace / 2
-    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
+    return (matrix, theta, value), prepared[-1] if kinds else None

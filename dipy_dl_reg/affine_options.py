@@ -10,18 +10,13 @@ from dipy.align import (
     rigid_scaling,
     translation,
 )
-from dipy.align.imaffine import (
-    MutualInformationMetric,
-    transform_centers_of_mass,
-    transform_geometric_centers,
-    transform_origins,
-)
+from dipy.align.imaffine import MutualInformationMetric
 from dipy.align.transforms import regtransforms
 import numpy as np
 
 from dipy_dl_reg import translate
 from dipy_dl_reg.engine.affine_families import KINDS, Family
-from dipy_dl_reg.files import check_affine
+from dipy_dl_reg.engine.metric import real_number, whole_number
 
 #: Evaluations of the metric at a level, unless the user says.
 ITERATIONS = 100
@@ -30,6 +25,9 @@ _LEAST_LEVEL_SIZE = 20
 #: Most levels.
 _LEVELS = 4
 _METRICS = ("MI", "NCC", "SSD", "CC")
+#: Of local correlation's windows, unless the user says: wider than where images are
+#: deformed, for here they are yet far apart.
+_RADIUS = 2
 
 _KINDS = {name.replace("_", "").upper(): name for name in KINDS}
 _FAMILIES = {
@@ -64,24 +62,53 @@ def checked_pipeline(pipeline, ret_metric):
     Raises
     ------
     ValueError
-        If there is no such step, or the last has no metric.
+        If there is no step, or no such one, or the last has no metric.
     """
-    if isinstance(pipeline, str):
+    if pipeline is None:
+        pipeline = ["center_of_mass", "translation", "rigid", "affine"]
+    if isinstance(pipeline, str) or not np.iterable(pipeline):
         raise ValueError(f"pipeline must be a list of steps, got {pipeline!r}.")
     steps = []
-    default = ["center_of_mass", "translation", "rigid", "affine"]
-    for place, step in enumerate(pipeline or default):
+    for place, step in enumerate(pipeline):
         names = [name for name, own in _STEPS.items() if step is own or step == name]
         if not names:
             raise ValueError(
                 f"pipeline[{place}] must be one of {list(_STEPS)}, got {step!r}"
             )
         steps += names
+    if not steps:
+        raise ValueError("pipeline must have a step, such as 'rigid', got none.")
     if ret_metric and steps[-1] == "center_of_mass":
         raise ValueError(
             "center of mass registration cannot return any quality metric."
         )
     return steps
+
+
+def named_metric(metric, **options):
+    """A metric of this package, with what affine registration takes for its defaults.
+
+    Parameters
+    ----------
+    metric : None, str or metric
+        See `translate.make_metric`; but None is MI, and CC has radius 2.
+    **options : dict
+        Of the metric, where a name or None has it made here.
+
+    Returns
+    -------
+    metric : Metric
+        Of any kind.
+
+    Raises
+    ------
+    ValueError
+        If it names no metric, or options do not go with it.
+    """
+    metric = "MI" if metric is None else metric
+    if isinstance(metric, str) and metric.upper() == "CC":
+        options = {"radius": _RADIUS} | options
+    return translate.make_metric(metric, **options)
 
 
 def checked_metric(metric):
@@ -105,15 +132,41 @@ def checked_metric(metric):
         If it is none of them.
     """
     if isinstance(metric, MutualInformationMetric):
-        made = translate.make_metric("MI", nbins=metric.histogram.nbins)
+        made = named_metric("MI", nbins=metric.histogram.nbins)
         return made, metric.sampling_proportion
-    made = translate.make_metric("MI" if metric is None else metric)
+    made = named_metric(metric)
     if made.name not in _METRICS:
         raise ValueError(
             f"metric must be one of {list(_METRICS)} for an affine registration, got "
             f"{metric!r}."
         )
     return made, None
+
+
+def checked_sampling(proportion):
+    """Part of the voxels to compare.
+
+    Parameters
+    ----------
+    proportion : float or None
+        As the user gave it.
+
+    Returns
+    -------
+    proportion : float or None
+        The same.
+
+    Raises
+    ------
+    ValueError
+        If it is not above 0 and at most 1.
+    """
+    if proportion is None:
+        return None
+    proportion = real_number("sampling_proportion", proportion, above=True)
+    if proportion > 1:
+        raise ValueError(f"sampling_proportion must be at most 1, got {proportion!r}.")
+    return proportion
 
 
 def checked_levels(level_iters, factors, sigmas, ss_sigma_factor):
@@ -137,7 +190,11 @@ def checked_levels(level_iters, factors, sigmas, ss_sigma_factor):
         If their lengths differ, or a number is out of range.
     """
     given = (level_iters, factors, sigmas)
-    iters, factors, sigmas = (None if x is None else list(x) for x in given)
+    iters = _checked_list("level_iters", level_iters, whole_number, least=0)
+    factors = _checked_list("factors", factors, real_number, above=True)
+    sigmas = _checked_list("sigmas", sigmas, real_number)
+    if ss_sigma_factor is not None:
+        ss_sigma_factor = real_number("ss_sigma_factor", ss_sigma_factor)
     counts = {len(x) for x in (iters, factors, sigmas) if x is not None}
     if not counts and ss_sigma_factor is None:
         return None
@@ -153,13 +210,16 @@ def checked_levels(level_iters, factors, sigmas, ss_sigma_factor):
         sigmas = [ss_sigma_factor * (factor - 1) for factor in factors]
     elif sigmas is None:
         sigmas = default_sigmas(factors)
-    iters = [ITERATIONS] * count if iters is None else iters
-    if min(factors) <= 0 or min(sigmas) < 0 or min(iters) < 0:
-        raise ValueError(
-            "factors must be above 0, sigmas and level_iters 0 or more, got "
-            f"{factors!r}, {sigmas!r} and {iters!r}."
-        )
-    return iters, factors, sigmas
+    return [ITERATIONS] * count if iters is None else iters, factors, sigmas
+
+
+def _checked_list(name, values, check, **options):
+    """Numbers, one for each level, or None."""
+    if values is None:
+        return None
+    if isinstance(values, str) or not np.iterable(values):
+        raise ValueError(f"{name} must be a list, one for each level, got {values!r}.")
+    return [check(f"{name}[{k}]", value, **options) for k, value in enumerate(values)]
 
 
 def default_sigmas(factors):
@@ -275,53 +335,8 @@ def mask_or_none(mask, name):
     """
     if mask is None or np.any(mask):
         return mask
-    warn(f"{name} is all zeros: all of the image is used.", UserWarning, stacklevel=4)
+    warn(f"{name} is all zeros: all of the image is used.", UserWarning, stacklevel=6)
     return None
-
-
-def starting_matrix(start, static, moving, pair, masks):
-    """The matrix that a start stands for.
-
-    Parameters
-    ----------
-    start : None, str or array
-        Identity, a way of DIPY's, or the matrix.
-    static, moving : array
-        The images.
-    pair : Pair
-        For their grids.
-    masks : pair of array or None
-        Of static and of moving.
-
-    Returns
-    -------
-    matrix : ndarray, shape (D + 1, D + 1)
-        Static's world to moving's.
-
-    Raises
-    ------
-    ValueError
-        If it is neither.
-    """
-    dim = pair.static_grid.dim
-    if start is None:
-        return np.eye(dim + 1)
-    if not isinstance(start, str):
-        start = np.asarray(start)
-        if start.shape == (dim, dim + 1):
-            start = np.vstack([start, np.eye(dim + 1)[-1]])
-        return check_affine(start, dim, "starting_affine")
-    ways = {
-        "mass": transform_centers_of_mass,
-        "voxel-origin": transform_origins,
-        "centers": transform_geometric_centers,
-    }
-    check_one_of("starting_affine", start, ways)
-    arrays = [np.nan_to_num(image) for image in (static, moving)]
-    if start == "mass":
-        arrays = [x if m is None else x * (m != 0) for x, m in zip(arrays, masks)]
-    grids = (pair.static_grid.affine, pair.moving_grid.affine)
-    return ways[start](arrays[0], grids[0], arrays[1], grids[1]).affine
 
 
 def check_one_of(name, value, choices):

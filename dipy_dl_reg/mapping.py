@@ -249,10 +249,10 @@ def apply_mapping(
     if interpolation == "nearest":
         return _nearest(transform, image, mapping.dim, grids)
     if image.ndim == mapping.dim:
-        return _linear(transform, image, grids)
+        return interpolated(transform, image, **grids)
     warped = np.empty((*grids["out_shape"], image.shape[-1]), dtype=np.float32)
     for k in range(image.shape[-1]):
-        warped[..., k] = _linear(transform, image[..., k], grids)
+        warped[..., k] = interpolated(transform, image[..., k], **grids)
     return warped
 
 
@@ -319,8 +319,24 @@ def _nearest(transform, image, dim, grids):
     return warped
 
 
-def _linear(transform, volume, grids):
-    """One volume, interpolated between the voxels that are known."""
+def interpolated(transform, volume, **grids):
+    """One volume, interpolated linearly between the voxels that are known.
+
+    Parameters
+    ----------
+    transform : callable
+        A map's: of a float32 volume, which it interpolates.
+    volume : ndarray
+        The image; NaN and infinities are missing data.
+    **grids : dict
+        Passed to `transform`.
+
+    Returns
+    -------
+    warped : ndarray
+        The mean of the known neighbours by their weights, NaN where these have less
+        than half of the weight.
+    """
     with np.errstate(over="ignore"):
         volume = np.require(volume, np.float32, ["C", "W"])
     known = np.isfinite(volume)

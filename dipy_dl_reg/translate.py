@@ -47,7 +47,8 @@ def make_metric(metric, **options):
     Raises
     ------
     ValueError
-        If it names no metric, or options come with one that is made already.
+        If it names no metric, options come with one that is made already, or it does
+        not have them.
     """
     if metric is None or isinstance(metric, str):
         return _metric_by_name("CC" if metric is None else metric, options)
@@ -70,7 +71,7 @@ def _metric_by_name(name, options):
     if name.upper() != "EM":
         return metric_by_name(name, **options)
     _say_what_stands_for_em()
-    return CRMetric(**options)
+    return metric_by_name("CR", **options)
 
 
 def _translate(metric):

@@ -11,7 +11,12 @@ import numpy as np
 from phantom import grid, image, misplacement, rigid, rotation
 import pytest
 
-from dipy_dl_reg import DeepAffineRegistration, MINDMetric, deep_affine_registration
+from dipy_dl_reg import (
+    CCMetric,
+    DeepAffineRegistration,
+    MINDMetric,
+    deep_affine_registration,
+)
 
 #: Errors allowed, in mm; voxels are 6 mm.
 NEAR = 0.5
@@ -180,12 +185,102 @@ def test_centre_of_mass_alone_is_dipys():
     views = scene(pose=rigid(rotation([1, 0, 0], 100), [30, 5, -9]))
     _, found = call(views, pipeline=["center_of_mass"])
     wanted = transform_centers_of_mass(
-        views["static"],
+        views["static"].astype(float),  # else DIPY sums in single precision
         views["static_grid2world"],
-        views["moving"],
+        views["moving"].astype(float),
         views["moving_grid2world"],
     )
     np.testing.assert_allclose(found, wanted.affine)
+
+
+def test_centre_of_mass_of_any_numbers():
+    """Masks of all kinds, small floats, and images that were brought to mean 0."""
+    pose = rigid(np.eye(3), [30, 5, -9])
+    views = scene(pose=pose)
+    parts = {role: views[role] > 0.2 for role in ("static", "moving")}
+    options = {"pipeline": ["center_of_mass"]}
+
+    def centre(change=lambda image: image, **masks):
+        changed = {role: change(views[role]) for role in parts}
+        return call(views | changed, **options, **masks)[1]
+
+    plain, masks = centre(), {f"{role}_mask": x for role, x in parts.items()}
+    inside = centre(**masks)
+    wanted = centre(lambda image: np.where(image > 0.2, image, 0).astype(float))
+    np.testing.assert_allclose(inside, wanted, atol=1e-6)
+    lists = {name: mask.tolist() for name, mask in masks.items()}
+    holed = {name: np.where(mask, 1, np.nan) for name, mask in masks.items()}
+    for other in (lists, holed):
+        np.testing.assert_array_equal(centre(**other), inside)
+    small = centre(lambda image: (3000 * image).astype(np.float16))
+    np.testing.assert_allclose(small, plain, atol=0.05)
+    score = centre(lambda image: (image - image.mean()) / image.std())
+    np.testing.assert_allclose(score, plain, atol=0.5)
+
+    def dent(image):  # a few negative values, as interpolation leaves them
+        return image - 0.01 * (image < 0.02).astype(float)
+
+    grids = {role: views[f"{role}_grid2world"] for role in parts}
+    wanted = transform_centers_of_mass(
+        *(dent(views["static"]), grids["static"]),
+        *(dent(views["moving"]), grids["moving"]),
+    )
+    np.testing.assert_allclose(centre(dent), wanted.affine)
+
+
+@pytest.mark.parametrize("pipeline", [["rigid"], ["translation"], None])
+@pytest.mark.parametrize("far", [300, 500])
+def test_a_start_without_overlap_is_said(pipeline, far, recwarn):
+    pose = rigid(np.eye(3), [far, 0, 0])
+    views = scene(pose=pose, moving_grid=grid(*GRIDS[3], pose[:3, 3]))
+    call(views, pipeline=pipeline)
+    own = DeepAffineRegistration(starts="all" if pipeline is None else "one")
+    own.optimize(**views, transform=RigidTransform3D(), params0=None)
+    said = [w for w in recwarn if "hardly overlap" in str(w.message)]
+    assert len(said) == (0 if pipeline is None else 2)
+    assert all("starts='all'" in str(w.message) for w in said)
+    assert all(w.filename == __file__ for w in said)
+
+
+def test_called_by_position_as_dipys():
+    views = scene(2, rigid(np.eye(2), [6, -4]))
+    named = call(views, pipeline=["translation"])[1]
+    given = (views["moving"], views["static"])
+    affines = (views["moving_grid2world"], views["static_grid2world"])
+    with pytest.warns(UserWarning, match="'moving_affine', 'static_affine'"):
+        _, placed = deep_affine_registration(*given, *affines, pipeline=["translation"])
+    np.testing.assert_array_equal(placed, named)
+
+
+@pytest.mark.parametrize("what", ["arrays", "images"])
+def test_a_slice_with_a_matrix_of_three_axes(what):
+    views = scene(2, rigid(np.eye(2), [6, -4]))
+    wanted, matrix = call(views, pipeline=["rigid"])
+    for role in ("static", "moving"):
+        whole = np.eye(4)
+        whole[np.ix_([0, 1, 3], [0, 1, 3])] = views[f"{role}_grid2world"]
+        views[f"{role}_grid2world"] = whole
+    images = {
+        role: nib.Nifti1Image(views[role], views[f"{role}_grid2world"])
+        for role in ("static", "moving")
+    }
+    if what == "arrays":
+        warped, found = call(views, pipeline=["rigid"])
+    else:
+        warped, found = deep_affine_registration(**images, pipeline=["rigid"])
+    np.testing.assert_allclose(found, matrix, atol=1e-5)
+    np.testing.assert_allclose(warped, wanted, atol=1e-3)
+
+
+def test_one_missing_voxel_does_not_blank_its_neighbours():
+    views = scene(pose=rigid(np.eye(3), [3, -2, 4]))
+    holed = views["moving"].copy()
+    holed[12, 20, 15] = np.nan
+    options = {"pipeline": ["center_of_mass", "translation"]}
+    whole, _ = call(views, **options)
+    warped, _ = call(views | {"moving": holed}, **options)
+    assert np.isnan(warped).sum() <= 1
+    assert np.nanmax(abs(warped - whole)) < 0.2
 
 
 def test_no_turn_where_none_is_asked_for():
@@ -208,6 +303,22 @@ def test_options_of_the_metric():
     assert many < few < 0  # more bins, more information
     _, found = call(views, sampling_proportion=0.3, metric=None, pipeline=["rigid"])
     assert misplacement(found, rigid(np.eye(2), [6, -4])) < 2 * NEAR
+
+
+def test_options_of_local_correlation():
+    views = scene(2, rigid(np.eye(2), [6, -4]))
+    options = {"pipeline": ["translation"], "ret_metric": True}
+    value = {}
+    for metric in ("CC", "cc", *(CCMetric(radius=r) for r in (1, 2, 4))):
+        value[str(metric)] = call(views, metric=metric, **options)[3]
+    assert value["CC"] == value["cc"] == value[str(CCMetric(radius=2))]
+    assert (
+        call(views, metric="CC", radius=4, **options)[3]
+        == value[str(CCMetric(radius=4))]
+    )
+    assert len(set(value.values())) == 3
+    floored = call(views, metric=CCMetric(radius=2, variance_floor=1.0), **options)[3]
+    assert floored < 0.1 * value["CC"]
 
 
 @pytest.mark.parametrize("start", ["mass", "centers", "voxel-origin", "matrix"])
@@ -278,9 +389,18 @@ BAD_OPTIONS = [
     ({"metric": MINDMetric()}, "metric must be one of"),
     ({"level_iters": []}, "level_iters, factors and sigmas"),
     ({"level_iters": [10, 10], "factors": [4, 2, 1]}, "one entry for each level"),
-    ({"factors": [2, 0]}, "factors must be above 0"),
+    ({"factors": [2, 0]}, r"factors\[1\] must be above 0"),
     ({"starts": "some"}, "starts must be one of"),
-    ({"sampling_proportion": 1.5}, "sampling_proportion must be above 0"),
+    ({"sampling_proportion": 1.5}, "sampling_proportion must be at most 1"),
+    ({"sampling_proportion": 0}, "sampling_proportion must be above 0"),
+    ({"sampling_proportion": "all"}, "sampling_proportion must be above 0"),
+    ({"level_iters": 10}, "level_iters must be a list"),
+    ({"level_iters": ["a"]}, r"level_iters\[0\] must be a whole number"),
+    ({"level_iters": [10, -1]}, r"level_iters\[1\] must be a whole number"),
+    ({"sigmas": [1, np.nan]}, r"sigmas\[1\] must be 0 or more and finite"),
+    ({"factors": "421"}, "factors must be a list"),
+    ({"ss_sigma_factor": -1}, "ss_sigma_factor must be 0 or more"),
+    ({"verbosity": None}, "verbosity must be one of DIPY's"),
     ({"device": "abacus"}, "device"),
 ]
 
@@ -316,11 +436,17 @@ def test_bad_pipelines():
     for pipeline, message in (
         (["center_of_mass", "shear"], r"pipeline\[1\] must be one of"),
         ("rigid", "pipeline must be a list"),
+        (3, "pipeline must be a list"),
+        ([], "pipeline must have a step"),
     ):
         with pytest.raises(ValueError, match=message):
             call(views, pipeline=pipeline)
     with pytest.raises(ValueError, match="cannot return any quality"):
         call(views, pipeline=["center_of_mass"], ret_metric=True)
+    with pytest.raises(ValueError, match="foo is no option of metric 'MI'"):
+        call(views, foo=3)
+    with pytest.raises(ValueError, match="metric is for 2D images, these are 3D"):
+        call(views, metric=CCMetric(2))
     with pytest.raises(ValueError, match="moving_affine is needed"):
         deep_affine_registration(views["moving"], views["static"])
 

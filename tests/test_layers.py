@@ -26,7 +26,7 @@ LAYERS = [
         *("affine_options", "bridge", "diffusion", "dipy_format", "files", "mapping"),
         *("points", "scan", "subjects", "translate"),
     },
-    {"affine", "landmarks", "picture", "registration", "report"},
+    {"affine", "affine_start", "landmarks", "picture", "registration", "report"},
     {"cohort", "learning", "pipeline", "prealign"},
     {"jobs", "strict", "train_workflow", "workflows"},
 ]

@@ -93,7 +93,7 @@ def _whitening(family, theta, moved, level):
     return torch.zeros_like(theta), axes * scale[:, None, :]
 
 
-def fit_levels(levels, family, start, theta, *, level_iters, metric="MI", **options):
+def fit_levels(levels, family, start, theta, *, level_iters, metric=None):
     """Fit from coarse to fine, from one start.
 
     Parameters
@@ -108,10 +108,8 @@ def fit_levels(levels, family, start, theta, *, level_iters, metric="MI", **opti
         First parameters; None for the identity.
     level_iters : sequence of int
         Most evaluations at each level.
-    metric : str, optional
+    metric : Metric, optional
         See `AffineObjective`.
-    **options : dict
-        For `AffineObjective`.
 
     Returns
     -------
@@ -127,7 +125,7 @@ def fit_levels(levels, family, start, theta, *, level_iters, metric="MI", **opti
         theta = torch.as_tensor(np.array(theta), dtype=torch.float64)[None]
     value = float("nan")
     for level, iterations in zip(levels, level_iters):
-        objective = AffineObjective(level, metric, **options)
+        objective = AffineObjective(level, metric)
         found = fit(objective, family, start, theta, iterations=max(1, iterations))
         theta, value = found.place, float(found.value[0])
     return theta[0].numpy(), value

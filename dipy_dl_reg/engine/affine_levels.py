@@ -51,6 +51,9 @@ class Level(NamedTuple):
         1 where a point of a whole grid is to be compared, 0 elsewhere.
     moments : Tensor, shape (D + 1, D + 1)
         Mean of ``[x, 1] [x, 1]'`` over the points, float64.
+    smaller : float
+        Number of points that would show both objects, were the smaller one all inside
+        the other.
     """
 
     points: torch.Tensor
@@ -63,6 +66,7 @@ class Level(NamedTuple):
     shape: tuple | None
     counts: torch.Tensor | None
     moments: torch.Tensor
+    smaller: float
 
     @property
     def device(self):
@@ -214,6 +218,12 @@ def _level(static, moving, faces, spacing, scale, draw):
     most = min(len(points), view / cell) if unknown else len(points)
     if moving.mask is not None:
         most = min(most, view / cell * float(moving.mask.mean()))
+    objects = values > BACKGROUND, moving.image > BACKGROUND
+    if counts is not None:
+        objects = objects[0] & (counts > 0), objects[1]
+    if moving.mask is not None:
+        objects = objects[0], objects[1] & (moving.mask > 0)
+    shown = float(objects[0].sum()), view / cell * float(objects[1].float().mean())
     return Level(
         points.float().to(device),
         centre,
@@ -225,7 +235,37 @@ def _level(static, moving, faces, spacing, scale, draw):
         shape,
         counts,
         ones.T @ ones / len(ones),
+        float(min(shown)),
     )
+
+
+def shared(level, matrix):
+    """How much of the smaller object lies upon the other, through a matrix.
+
+    Parameters
+    ----------
+    level : Level
+        The images; an object is what is not background.
+    matrix : ndarray, shape (D + 1, D + 1)
+        Static's world to moving's.
+
+    Returns
+    -------
+    share : float
+        0 where they are apart, and 1 also where there is next to no object.
+    """
+    if level.smaller < 1:
+        return 1.0
+    dim = level.points.shape[1]
+    whole = level.world2volume @ torch.as_tensor(np.array(matrix), dtype=torch.float64)
+    world = level.points.cpu().double() + level.centre
+    where = world @ whole[:dim, :dim].T + whole[:dim, dim]
+    sampled = sample_at(level.volume, where.float().to(level.device)[None])[0]
+    both = (level.static > BACKGROUND) & (sampled[0] > BACKGROUND)
+    for known in (level.counts, sampled[1] if len(sampled) > 1 else None):
+        if known is not None:
+            both &= known > 0.5
+    return min(float(both.sum()) / level.smaller, 1.0)
 
 
 def _places(static, faces, most_points, seed, grids):
@@ -273,9 +313,9 @@ def _box(static, faces):
     low, high = [], []
     for axis, size in enumerate(shape):
         others = tuple(k for k in range(len(shape)) if k != axis)
-        there = shown.any(others[0])
-        for k in others[1:]:
-            there = there.any(k - 1) if k > others[0] else there.any(k)
+        there = shown
+        for k in reversed(others):
+            there = there.any(k)
         found = there.nonzero().flatten()
         low.append(int(found[0]) if len(found) else 0)
         high.append(int(found[-1]) if len(found) else size - 1)

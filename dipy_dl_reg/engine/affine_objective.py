@@ -10,7 +10,7 @@ import math
 import torch
 
 from dipy_dl_reg.engine.fields import sample_at
-from dipy_dl_reg.engine.metrics import CCMetric, spline, spline_slope
+from dipy_dl_reg.engine.metrics import MIMetric, spline, spline_slope
 
 #: Overlap, over as much as there can be, below which values fade to "unlike".
 _ENOUGH = 0.8
@@ -25,12 +25,9 @@ class AffineObjective:
     ----------
     level : Level
         The images.
-    metric : {"MI", "NCC", "SSD", "CC"}, optional
-        Mutual information, correlation, squared difference, local correlation.
-    nbins : int, optional
-        Of the histogram's axes, for MI.
-    radius : int, optional
-        Of the windows, for CC, in points of the level's grid.
+    metric : MIMetric, NCCMetric, SSDMetric or CCMetric, optional
+        With its options: for MI `nbins`, for CC the windows' `radius`, in points of
+        the level's grid, and `variance_floor`.  By default MI with 32 bins.
 
     Notes
     -----
@@ -46,19 +43,20 @@ class AffineObjective:
     .. footbibliography::
     """
 
-    def __init__(self, level, metric="MI", *, nbins=32, radius=2):
-        self.level, self.nbins = level, nbins
+    def __init__(self, level, metric=None):
+        metric = MIMetric() if metric is None else metric
+        self.level, self.metric = level, metric
         self.compare, self.unlike = {
             "MI": (self._information, 0.0),
             "NCC": (_correlation, 1.0),
             "SSD": (_difference, float(level.static.var())),
             "CC": (self._local, 1.0),
-        }[metric]
-        if metric == "MI":
+        }[metric.name]
+        if metric.name == "MI":
+            nbins = metric.nbins
             places, _ = _bins(level.static, nbins, *_limits(level.static))
             self.rows = (places + 0.5).long().clamp_(0, nbins - 1) * nbins
             self.limits = _limits(level.volume[:, 0].flatten())
-        self.local = CCMetric(radius=radius)
         ones = torch.ones_like(level.points[:, :1])
         self.homogeneous = torch.cat([level.points, ones], 1)
 
@@ -110,10 +108,10 @@ class AffineObjective:
 
     def _information(self, static, moving, weight):
         """Minus the mutual information, and its derivatives."""
-        batch, count = moving.shape
-        size = self.nbins**2
-        place, rate = _bins(moving, self.nbins, *self.limits)
-        first = place.floor().clamp_(max=self.nbins - 3)
+        (batch, count), nbins = moving.shape, self.metric.nbins
+        size = nbins**2
+        place, rate = _bins(moving, nbins, *self.limits)
+        first = place.floor().clamp_(max=nbins - 3)
         t = place.sub_(first)
         index = first.long().add_(self.rows)
         if batch > 1:
@@ -128,7 +126,7 @@ class AffineObjective:
             )
         total = count if weight is None else weight.sum(1).clamp_min(1e-3)[:, None]
         scale = total if weight is None else total[:, :, None]
-        joint = (joint.view(batch, self.nbins, self.nbins) / scale).to(moving)
+        joint = (joint.view(batch, nbins, nbins) / scale).to(moving)
         tiny = torch.finfo(moving.dtype).tiny
         by_moving = joint.sum(1, keepdim=True).clamp_min(tiny)
         by_static = joint.sum(2, keepdim=True).clamp_min(tiny)
@@ -164,7 +162,7 @@ class AffineObjective:
                 found.append((moving.new_tensor(self.unlike), 0 * moving[k]))
                 continue
             mask = None if mask is None else mask.view(shape)
-            evaluate = self.local.bind(static.view(shape), mask)
+            evaluate = self.metric.bind(static.view(shape), mask)
             value, slope = evaluate(moving[k].view(shape))
             found.append((value, slope.flatten()))
         value, slope = (torch.stack(part) for part in zip(*found))

@@ -15,6 +15,7 @@ from dipy_dl_reg.engine.affine_fit import fit
 from dipy_dl_reg.engine.affine_levels import BACKGROUND, Picture, levels, open_faces
 from dipy_dl_reg.engine.affine_objective import AffineObjective, search_bins
 from dipy_dl_reg.engine.fields import identity
+from dipy_dl_reg.engine.metrics import MIMetric
 from dipy_dl_reg.engine.pyramid import coarsen
 
 
@@ -130,7 +131,8 @@ def search(pair, start):
     for turn in _ROUNDS:
         sigma = 0.5 * (turn.factor - 1)
         (level,) = levels(pair, [turn.factor], [sigma], most_points=turn.points)
-        objective = AffineObjective(level, nbins=search_bins(len(level.points)))
+        metric = MIMetric(nbins=search_bins(len(level.points)))
+        objective = AffineObjective(level, metric)
         if len(kept) > _MOST_STARTS:
             worth = objective(kept)[0].argsort()[:_MOST_STARTS]
             kept = torch.cat([kept[:1], kept[worth[worth != 0]]])

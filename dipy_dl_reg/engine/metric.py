@@ -11,6 +11,8 @@ are to be minimised.  Images are ``(B, 1, *shape)`` and the mask, if any, is 0 o
 on the same grid; voxels outside of it count for nothing.
 """
 
+import math
+
 import torch
 
 
@@ -68,10 +70,8 @@ class Metric:
     def __init__(self, dim=None, *, sigma_diff=1.0):
         if dim not in (None, 2, 3):
             raise ValueError(f"dim must be 2, 3 or None, got {dim!r}.")
-        if not sigma_diff >= 0:
-            raise ValueError(f"sigma_diff must be 0 or more, got {sigma_diff!r}.")
         self.dim = dim
-        self.sigma_diff = float(sigma_diff)
+        self.sigma_diff = real_number("sigma_diff", sigma_diff)
 
     def bind(self, static, mask=None, *, moving=None):
         """Prepare for many evaluations against one static image.
@@ -149,6 +149,45 @@ def whole_number(name, value, least):
     ValueError
         If it is anything else.
     """
-    if int(value) != value or value < least:
+    try:
+        good = int(value) == value and value >= least
+    except (TypeError, ValueError, OverflowError):  # None, "a", NaN, infinity
+        good = False
+    if not good:
         raise ValueError(f"{name} must be a whole number from {least}, got {value!r}.")
     return int(value)
+
+
+def real_number(name, value, least=0, *, above=False):
+    """An option that must be a finite number.
+
+    Parameters
+    ----------
+    name : str
+        The option's, for the message.
+    value : float
+        What was given.
+    least : float, optional
+        The smallest that will do.
+    above : bool, optional
+        The smallest will not do, but all above it.
+
+    Returns
+    -------
+    value : float
+        As given.
+
+    Raises
+    ------
+    ValueError
+        If it is anything else.
+    """
+    try:
+        good = value > least if above else value >= least
+        good = not isinstance(value, str) and bool(good) and math.isfinite(value)
+    except (TypeError, ValueError):
+        good = False
+    if not good:
+        range_ = f"above {least}" if above else f"{least} or more"
+        raise ValueError(f"{name} must be {range_} and finite, got {value!r}.")
+    return float(value)

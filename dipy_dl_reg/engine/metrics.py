@@ -6,7 +6,7 @@ How a metric is used stands in `dipy_dl_reg.engine.metric`.
 import torch
 
 from dipy_dl_reg.engine.correlation import LocalCorrelation
-from dipy_dl_reg.engine.metric import Metric, whole_number
+from dipy_dl_reg.engine.metric import Metric, real_number, whole_number
 from dipy_dl_reg.engine.mind import MINDMetric
 
 
@@ -151,10 +151,8 @@ class CCMetric(Metric):
 
     def __init__(self, dim=None, *, sigma_diff=1.0, radius=1, variance_floor=1e-3):
         super().__init__(dim, sigma_diff=sigma_diff)
-        if not variance_floor > 0:
-            raise ValueError(f"variance_floor must be above 0, got {variance_floor!r}.")
         self.radius = whole_number("radius", radius, 1)
-        self.variance_floor = float(variance_floor)
+        self.variance_floor = real_number("variance_floor", variance_floor, above=True)
 
     def _bind(self, static, mask, moving):
         return LocalCorrelation(static, mask, self.radius, self.variance_floor)

@@ -1,5 +1,7 @@
 """Metrics and penalties by the names that users give them, in use and in training."""
 
+from inspect import signature
+
 from dipy_dl_reg.engine.metrics import METRICS
 from dipy_dl_reg.engine.regularizers import REGULARIZERS
 
@@ -25,7 +27,7 @@ def metric_by_name(name, **options):
     Raises
     ------
     ValueError
-        If there is no such metric.
+        If there is no such metric, or it has no such option.
     """
     kind = name.upper() if isinstance(name, str) else None
     kind = _SYNONYMS.get(kind, kind)
@@ -33,6 +35,12 @@ def metric_by_name(name, **options):
         raise ValueError(
             f"metric must be one of {sorted(METRICS)}, a metric itself or None, got "
             f"{name!r}."
+        )
+    known = signature(METRICS[kind]).parameters
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        raise ValueError(
+            f"{unknown[0]} is no option of metric {kind!r}, which has {list(known)}."
         )
     return METRICS[kind](**options)
 

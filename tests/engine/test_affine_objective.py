@@ -8,12 +8,13 @@ import pytest
 from scipy.ndimage import map_coordinates
 import torch
 
-from dipy_dl_reg.engine.affine_levels import Picture, levels, open_faces
+from dipy_dl_reg.engine.affine_levels import Picture, levels, open_faces, shared
 from dipy_dl_reg.engine.affine_objective import AffineObjective
+from dipy_dl_reg.engine.metrics import METRICS, CCMetric
 from dipy_dl_reg.engine.pyramid import Pair
 from dipy_dl_reg.space import Grid
 
-METRICS = ["MI", "NCC", "SSD", "CC"]
+KINDS = ["MI", "NCC", "SSD", "CC"]
 SHAPES = {2: (40, 44), 3: (26, 30, 24)}
 
 
@@ -45,12 +46,12 @@ def level_of(pair, metric="MI", **options):
 
 @pytest.mark.parametrize("known", ["all", "cut", "masked"])
 @pytest.mark.parametrize("dim", [2, 3])
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", KINDS)
 def test_slope(metric, dim, known, rng):
     if metric == "CC" and known != "all":
         pytest.skip("its mask moves in steps")
     pair = make_pair(dim, cut=known == "cut", mask=known == "masked")
-    objective = AffineObjective(level_of(pair, metric), metric)
+    objective = AffineObjective(level_of(pair, metric), METRICS[metric]())
     matrix = torch.eye(dim + 1, dtype=torch.float64)
     matrix[0, 1], matrix[:dim, dim] = 0.05, torch.tensor([6.0, -5.0, 4.0][:dim])
     value, slope = objective(matrix[None])
@@ -81,8 +82,8 @@ def test_values_by_numpy_and_dipy():
     moving = map_coordinates(
         pair.moving[0, 0].numpy(), voxels.T, order=1, mode="nearest"
     )
-    ncc = float(AffineObjective(level, "NCC")(matrix)[0])
-    ssd = float(AffineObjective(level, "SSD")(matrix)[0])
+    ncc = float(AffineObjective(level, METRICS["NCC"]())(matrix)[0])
+    ssd = float(AffineObjective(level, METRICS["SSD"]())(matrix)[0])
     assert ncc == pytest.approx(1 - np.corrcoef(static, moving)[0, 1], abs=1e-4)
     assert ssd == pytest.approx(((static - moving) ** 2).mean(), rel=1e-3)
     dipy = MutualInformationMetric(nbins=32)
@@ -93,13 +94,14 @@ def test_values_by_numpy_and_dipy():
         static_grid2world=pair.static_grid.affine,
         moving_grid2world=pair.moving_grid.affine,
     )
-    mi = float(AffineObjective(level, "MI")(matrix)[0])
+    mi = float(AffineObjective(level)(matrix)[0])
     assert mi == pytest.approx(dipy.distance(np.zeros(2)), rel=0.1)
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", KINDS)
 def test_a_batch_is_its_entries(metric):
-    objective = AffineObjective(level_of(make_pair(3, cut=True), metric), metric)
+    pair = make_pair(3, cut=True)
+    objective = AffineObjective(level_of(pair, metric), METRICS[metric]())
     matrices = torch.eye(4, dtype=torch.float64).repeat(3, 1, 1)
     matrices[1, :3, 3], matrices[2, 0, 0] = 9.0, 1.1
     together = objective(matrices)
@@ -108,15 +110,51 @@ def test_a_batch_is_its_entries(metric):
             torch.testing.assert_close(whole[k], one[0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", KINDS)
 def test_alike_is_best_and_nothing_shared_is_unlike(metric):
     pair = make_pair(3, cut=True)
-    objective = AffineObjective(level_of(pair, metric), metric)
+    objective = AffineObjective(level_of(pair, metric), METRICS[metric]())
     matrices = torch.eye(4, dtype=torch.float64).repeat(3, 1, 1)
     matrices[1, 0, 3], matrices[2, 0, 3] = 25.0, 1000.0
     right, off, away = objective(matrices)[0].tolist()
     assert right < off < away
     assert away == pytest.approx(objective.unlike, abs=1e-5)
+
+
+def test_the_metrics_own_options():
+    level = level_of(make_pair(2), "CC")
+    matrix = torch.eye(3, dtype=torch.float64)[None]
+    matrix[0, 0, 2] = 8.0
+    views = level.static.view(1, 1, *level.shape)
+    for options in ({"radius": 1}, {"radius": 3}, {"variance_floor": 0.1}):
+        metric = CCMetric(**options)
+        value = float(AffineObjective(level, metric)(matrix)[0])
+        seen = moved_to(level, matrix[0]).view_as(views)
+        assert value == pytest.approx(float(metric(views, seen)), abs=1e-4)
+
+
+def moved_to(level, matrix):
+    """Moving's intensities through a matrix, read by SciPy."""
+    world = level.points.double() + level.centre
+    whole = (level.world2volume @ matrix).numpy()
+    normal = world.numpy() @ whole[:2, :2].T + whole[:2, 2]
+    sizes = np.array(level.volume.shape[2:])
+    voxels = (normal + 1) / 2 * (sizes - 1)
+    values = map_coordinates(
+        level.volume[0, 0].numpy(), voxels.T, order=1, mode="nearest"
+    )
+    return torch.from_numpy(values).float()
+
+
+@pytest.mark.parametrize("mask", [False, True])
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize("dim", [2, 3])
+def test_what_is_shared(dim, cut, mask):
+    level = level_of(make_pair(dim, cut=cut, mask=mask))
+    matrices = np.tile(np.eye(dim + 1), (3, 1, 1))
+    matrices[1:, 0, dim] = 40, 1000
+    together, less, apart = (shared(level, matrix) for matrix in matrices)
+    assert together > 0.9 and 0.2 < less < 0.7 and apart == 0
 
 
 def test_faces_that_cut_are_open():

@@ -13,6 +13,7 @@ from dipy_dl_reg.engine.metrics import (
     NCCMetric,
     SSDMetric,
 )
+from dipy_dl_reg.engine.names import metric_by_name
 from dipy_dl_reg.engine.objective import Objective
 
 SHAPES = [(8, 7), (5, 6, 7), (6, 1, 7)]
@@ -176,8 +177,13 @@ def test_options_are_checked_and_shown(name):
     [
         (lambda: CCMetric(radius=0), "radius"),
         (lambda: CCMetric(radius=1.5), "radius"),
+        (lambda: CCMetric(radius=None), "radius"),
+        (lambda: CCMetric(radius=float("inf")), "radius"),
         (lambda: CCMetric(variance_floor=0), "variance_floor"),
+        (lambda: CCMetric(variance_floor=float("inf")), "variance_floor"),
         (lambda: CCMetric(sigma_diff=-1), "sigma_diff"),
+        (lambda: CCMetric(sigma_diff="1"), "sigma_diff"),
+        (lambda: metric_by_name("MI", foo=3), "foo is no option of metric 'MI'"),
         (lambda: MIMetric(nbins=2), "nbins"),
         (lambda: CRMetric(nbins=2), "nbins"),
         (lambda: Objective(SSDMetric(), weight=-1), "weight"),

@@ -110,6 +110,7 @@ def test_flat_images_look_alike_everywhere():
     ("options", "word"),
     [
         ({"radius": -1}, "radius"),
+        ({"radius": "a"}, "radius"),
         ({"dilation": 0}, "dilation"),
         ({"dilation": (1, 0)}, "dilation"),
         ({"dim": 3, "dilation": (1, 2)}, "dilation"),
