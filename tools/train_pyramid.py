@@ -145,7 +145,7 @@ def card(arguments, histories):
             "seed": arguments.seed,
             "stages": [stage._asdict() for stage in STAGES[arguments.dim]],
             "steps": [history.steps for history in histories],
-            "synthesis": BRAINS,
+            "synthesis": BRAINS if arguments.dim == 3 else None,
             "shapes": SHAPES,
             "loss": "soft Dice + weight * diffusion of velocity",
             "torch": torch.__version__,
