@@ -25,8 +25,7 @@ _LEAST_LEVEL_SIZE = 20
 #: Most levels.
 _LEVELS = 4
 _METRICS = ("MI", "NCC", "SSD", "CC")
-#: Of local correlation's windows, unless the user says: wider than where images are
-#: deformed, for here they are yet far apart.
+#: Of local correlation's windows, unless the user says.
 _RADIUS = 2
 
 _KINDS = {name.replace("_", "").upper(): name for name in KINDS}
