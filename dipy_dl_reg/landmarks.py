@@ -14,7 +14,12 @@ from dipy_dl_reg import bridge
 from dipy_dl_reg.engine import thin_plate, thin_plate_grid
 from dipy_dl_reg.engine.inversion import diffeomorphic
 from dipy_dl_reg.files import check_affine
-from dipy_dl_reg.points import check_landmarks, check_points
+from dipy_dl_reg.points import (
+    check_landmarks,
+    check_points,
+    tell_outside,
+    worst_missed,
+)
 from dipy_dl_reg.space import Grid
 
 #: An affine part that shrinks one direction to this part of another is not split off.
@@ -194,7 +199,8 @@ class ThinPlateSplineRegistration:
         self.static_to_moving = bridge.make_map(u, v, grids, **affines)
         landed = np.asarray(self.static_to_moving.transform_points(static_points))
         self.distances = np.linalg.norm(landed - moving_points, axis=1)
-        self._report(static_points, moving_points)
+        inside = tell_outside(static_points, grids.static_grid)
+        self._report(inside, static_points, moving_points)
         return self.static_to_moving
 
     def get_map(self):
@@ -315,16 +321,9 @@ class ThinPlateSplineRegistration:
         u = thin_plate_grid.sampled(self._spline, grid.shape, grid.affine, back)
         return u.to(self.device)
 
-    def _report(self, static_points, moving_points):
-        """Say how good the map is, and loudly where it misses the landmarks."""
-        q, inside = self.quality, self._inside(static_points)
-        if not inside.all():
-            logger.warning(
-                f"{np.count_nonzero(~inside)} of {len(inside)} static landmarks lie "
-                "outside static's field of view, where the map is its affine part "
-                "alone."
-            )
-        missed = np.where(inside, self.distances, 0)
+    def _report(self, inside, *landmarks):
+        """Say how good the map is, and loudly where it misses landmarks in view."""
+        q, missed = self.quality, np.where(inside, self.distances, 0)
         logger.info(
             f"Least Jacobian determinant {q.minimum_jacobian:.3f}, of the inverse "
             f"{q.minimum_jacobian_inverse:.3f}; round trip {q.round_trip_mean:.3f} "
@@ -333,23 +332,12 @@ class ThinPlateSplineRegistration:
             f"{missed.max():.3f} at most."
         )
         if q.repairs:
-            worst = int(missed.argmax())
             logger.warning(
                 "The spline through these landmarks folds, or bends more sharply than "
                 "the grid can hold, and was smoothed there: the map does not meet all "
-                f"of them. The worst is missed by {missed[worst]:.3g} mm: static "
-                f"{static_points[worst].round(2)}, moving "
-                f"{moving_points[worst].round(2)}. Landmarks that cross may be the "
-                "cause, and a larger regularization the cure."
+                f"of them. {worst_missed(missed, *landmarks)} Landmarks that cross may "
+                "be the cause, and a larger regularization the cure."
             )
-
-    def _inside(self, points):
-        """Which points lie within the map's field."""
-        mapping = self.static_to_moving
-        world2grid = mapping.disp_world2grid
-        voxels = points @ world2grid[:-1, :-1].T + world2grid[:-1, -1]
-        last = np.asarray(mapping.disp_shape) - 1
-        return ((voxels >= -1e-6) & (voxels <= last + 1e-6)).all(1)
 
 
 def _grids(dim, static_shape, moving_shape, static_grid2world, moving_grid2world):

@@ -1,5 +1,6 @@
-"""Landmarks: checked, and read from files."""
+"""Landmarks: checked, read from files, and told of where they are missed."""
 
+from itertools import product
 import os
 from pathlib import Path
 
@@ -92,6 +93,89 @@ def check_points(points, name):
         row = int(np.flatnonzero(~np.isfinite(points).all(1))[0])
         raise ValueError(f"{name} must be finite, and row {row} is {points[row]}.")
     return points
+
+
+def check_in_view(landmarks, pair):
+    """Landmarks against the images that they belong to.
+
+    A warning tells of those that lie outside.
+
+    Parameters
+    ----------
+    landmarks : tuple of ndarray, shape (N, dim), or None
+        Points in static's world and in moving's, mm.
+    pair : Pair
+        The images.
+
+    Raises
+    ------
+    ValueError
+        If all of an image's landmarks lie outside its field of view.
+    """
+    grids = {"static": pair.static_grid, "moving": pair.moving_grid}
+    seen = list(zip(landmarks or (), grids.items()))
+    for points, (role, grid) in seen:
+        # To the faces of the outermost voxels: a slice has nothing else.
+        if not grid.contains(points, margin=0.5).any():
+            ends = np.array(list(product(*((0, n - 1) for n in grid.shape))))
+            ends = ends @ grid.affine[:-1, :-1].T + grid.affine[:-1, -1]
+            raise ValueError(
+                f"landmarks must lie in the images, in mm of their worlds (not voxels):"
+                f" {role} reaches from {ends.min(0).round(1)} to "
+                f"{ends.max(0).round(1)}, and none of its {len(points)} landmarks lies "
+                f"there; the first is {points[0].round(1)}."
+            )
+    for points, (role, grid) in seen:
+        tell_outside(points, grid, role)
+
+
+def tell_outside(points, grid, role="static"):
+    """Find the landmarks within a field of view, and warn of the others.
+
+    Parameters
+    ----------
+    points : ndarray, shape (N, dim)
+        World coordinates, mm.
+    grid : Grid
+        Of the image.
+    role : {"static", "moving"}, optional
+        What the warning calls it.
+
+    Returns
+    -------
+    inside : ndarray of bool, shape (N,)
+        Which lie within, between the centres of the outermost voxels.
+    """
+    inside = grid.contains(points)
+    if not inside.all():
+        beyond = ", where the map is its affine part alone" if role == "static" else ""
+        logger.warning(
+            f"{np.count_nonzero(~inside)} of {len(inside)} {role} landmarks lie "
+            f"outside {role}'s field of view{beyond}."
+        )
+    return inside
+
+
+def worst_missed(missed, static_points, moving_points):
+    """The landmark that a map misses by most, in words.
+
+    Parameters
+    ----------
+    missed : ndarray, shape (N,)
+        By how much, mm.
+    static_points, moving_points : ndarray, shape (N, dim)
+        The landmarks.
+
+    Returns
+    -------
+    sentence : str
+        Where it is and by how much it is missed.
+    """
+    worst = int(missed.argmax())
+    return (
+        f"The worst is missed by {missed[worst]:.3g} mm: static "
+        f"{static_points[worst].round(2)}, moving {moving_points[worst].round(2)}."
+    )
 
 
 def _without_copies(static_points, moving_points, exact):

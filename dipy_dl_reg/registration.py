@@ -22,7 +22,7 @@ from dipy_dl_reg.engine.objective import Objective
 from dipy_dl_reg.engine.refine import moved, refine
 from dipy_dl_reg.engine.thin_plate_grid import start_field
 from dipy_dl_reg.networks.predict import better_than_none, predict
-from dipy_dl_reg.points import check_landmarks
+from dipy_dl_reg.points import check_in_view, check_landmarks, worst_missed
 
 try:  # DIPY 1.13 moves it
     from dipy.utils import VerbosityLevels
@@ -33,6 +33,8 @@ except ImportError:
 LEVEL_ITERS = {1: [100], 2: [100, 100], 3: [100, 100, 60], 4: [100, 100, 60, 40]}
 #: A level is added while the longest axis still has this many voxels on it.
 _LEAST_LEVEL_SIZE = 20
+#: A landmark missed by more of static's voxels than this is told, where they are held.
+_MISSED = 2
 #: What options of SyN left at None mean here.
 _DEFAULTS = {"step_length": 0.25, "ss_sigma_factor": 0.8, "opt_tol": 0.005}
 
@@ -103,7 +105,8 @@ class DeepRegistration(DiffeomorphicRegistration):
     landmarks : tuple of array, shape (N, dim), optional
         Points in static's world and the same places in moving's, mm, row by row; at
         least dim + 1, not on one line or plane.  Refinement starts from the thin-plate
-        spline through them (and the network looks at what that leaves).
+        spline through them (and the network looks at what that leaves).  Warnings tell
+        of those that lie outside the images, and of those that are not met.
     landmark_weight : float, optional
         Refinement minimises the dissimilarity plus this times the mean squared
         distance of the landmarks, mm**2.  0 lets the images go where they will from
@@ -277,7 +280,8 @@ class DeepRegistration(DiffeomorphicRegistration):
         Raises
         ------
         ValueError
-            If an image, mask or matrix cannot be used; before any work.
+            If an image, mask or matrix cannot be used, or an image holds none of its
+            landmarks; before any work.
         """
         if self.mask0:
             static_mask = (
@@ -301,6 +305,7 @@ class DeepRegistration(DiffeomorphicRegistration):
                 device=self.device,
             )
             pair = bridge.with_landmarks(pair, self.landmarks)
+            check_in_view(self.landmarks, pair)
             self._prepare(pair)
             whole = pair
             if static_mask is not None or moving_mask is not None:
@@ -312,6 +317,8 @@ class DeepRegistration(DiffeomorphicRegistration):
         mapping = bridge.make_map(u, v, pair, **affines)
         self.landmark_distances = _distances(mapping, self.landmarks)
         self._report()
+        if self.landmarks is not None:
+            self._report_landmarks(pair.static_grid)
         self.static_to_ref, self.moving_to_ref = bridge.make_halves(mapping, pair)
         self.static_to_moving = mapping
         self._emit(RegistrationStages.OPT_END)
@@ -384,10 +391,11 @@ class DeepRegistration(DiffeomorphicRegistration):
 
         The spline through the landmarks, and the network's or the search's after it.
         """
-        self.network_used = self.initialization_used = False
+        self.network_used = self.initialization_used = self._spline_folds = False
         spline = None
         if pair.landmarks is not None:
-            spline = diffeomorphic(start_field(pair))[:2]
+            u, v, quality = diffeomorphic(start_field(pair))
+            self._spline_folds, spline = quality.repairs > 0, (u, v)
             pair, whole = moved(pair, *spline), moved(whole, *spline)
         found = self._predicted(pair, whole) or self._searched(pair)
         if spline is None or found is None:
@@ -524,12 +532,24 @@ class DeepRegistration(DiffeomorphicRegistration):
                 f"voxel on average, {q.round_trip_max:.3f} at most"
                 + (f"; rounds of repair: {q.repairs}." if q.repairs else ".")
             )
-            if self.landmarks is not None:
-                d = self.landmark_distances
-                logger.info(
-                    f"Landmarks missed by {d.mean():.3f} mm on average, {d.max():.3f} "
-                    "at most."
-                )
+
+    def _report_landmarks(self, grid):
+        """Say how near the map comes to landmarks in view, and loudly if it is not."""
+        inside = grid.contains(self.landmarks[0])
+        missed = np.where(inside, self.landmark_distances, 0)
+        if self.verbosity >= VerbosityLevels.STATUS:
+            logger.info(
+                f"Landmarks missed by {missed.sum() / max(1, inside.sum()):.3f} mm on "
+                f"average, {missed.max():.3f} at most."
+            )
+        far = self.landmark_weight and missed.max() > _MISSED * grid.spacing.max()
+        if self._spline_folds or far:
+            logger.warning(
+                "The map does not meet all landmarks"
+                + (", for their spline folds. " if self._spline_folds else ". ")
+                + worst_missed(missed, *self.landmarks)
+                + " Landmarks that cross or contradict the images may be the cause."
+            )
 
 
 def _checked_landmarks(landmarks):

@@ -39,6 +39,27 @@ class Grid:
         """Voxel size along every axis, mm: the lengths of the affine's columns."""
         return np.linalg.norm(self.affine[: self.dim, : self.dim], axis=0)
 
+    def contains(self, points, *, margin=1e-6):
+        """Which points lie on the grid.
+
+        Parameters
+        ----------
+        points : ndarray, shape (N, D)
+            World coordinates, mm.
+        margin : float, optional
+            How far beyond the outermost voxels' centres, in voxels, still counts; by
+            default nothing but rounding.
+
+        Returns
+        -------
+        inside : ndarray of bool, shape (N,)
+            True on the grid.
+        """
+        inverse = self.inverse
+        voxels = points @ inverse[:-1, :-1].T + inverse[:-1, -1]
+        last = np.array(self.shape) - 1
+        return ((voxels >= -margin) & (voxels <= last + margin)).all(1)
+
     def resized(self, shape):
         """The grid of another shape whose corner voxels have the same centres.
 

@@ -178,6 +178,79 @@ def test_the_function_passes_landmarks_on(stripes):
     np.testing.assert_allclose(mapping.backward[..., 0], SHIFT, atol=1e-3)
 
 
+@pytest.fixture
+def log(caplog):
+    """DIPY's warnings."""
+    caplog.set_level(logging.WARNING, logger="dipy")
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+def test_landmarks_that_are_met_are_no_reason_to_warn(solid, log):
+    landmarks = points_of(solid)
+    registration = DeepRegistration("CC", level_iters=[5, 5], landmarks=landmarks)
+    registration.optimize(solid.static, solid.moving, **solid.affines)
+    assert log() == []
+
+
+@pytest.mark.parametrize("weight", [0, 1.0])
+def test_crossing_landmarks_are_told(stripes, log, weight):
+    """Two of them change places: no map meets both."""
+    static, moving = stripes
+    static_points = np.concatenate([LANDMARKS, [[30.0, 26], [36, 26]]])
+    moving_points = static_points.copy()
+    moving_points[-2:] = moving_points[:-3:-1]
+    registration = DeepRegistration(
+        "SSD",
+        landmarks=(static_points, moving_points),
+        landmark_weight=weight,
+        level_iters=[10],
+    )
+    mapping = registration.optimize(static, moving)
+    assert jacobian(mapping.backward, np.eye(3)).min() > 0
+    (message,) = log()
+    assert "does not meet all landmarks, for their spline folds" in message
+    assert f"missed by {registration.landmark_distances.max():.3g} mm" in message
+
+
+def test_landmarks_against_the_images_are_told(stripes, log):
+    """Far from what the images say, and held too lightly to be met."""
+    static, moving = stripes
+    options = {"landmarks": (LANDMARKS, LANDMARKS + [4.0, 0]), "level_iters": [40, 20]}
+    for weight, told in ((1e-6, 1), (0, 1)):
+        registration = DeepRegistration("SSD", landmark_weight=weight, **options)
+        registration.optimize(static, static)
+        assert registration.landmark_distances.max() > 2
+        assert len(log()) == told
+    assert "The map does not meet all landmarks. The worst is missed by" in log()[0]
+
+
+def test_landmarks_partly_outside_are_told(solid, log):
+    static_points, moving_points = points_of(solid)
+    linear, shift = solid.prealign[:3, :3], solid.prealign[:3, 3]
+    static_points[0] += 500
+    moving_points[0] = linear @ static_points[0] + shift
+    landmarks = static_points, moving_points
+    DeepRegistration("CC", level_iters=0, landmarks=landmarks).optimize(
+        solid.static, solid.moving, **solid.affines
+    )
+    assert log() == [
+        "1 of 12 static landmarks lie outside static's field of view, where the map is "
+        "its affine part alone.",
+        "1 of 12 moving landmarks lie outside moving's field of view.",
+    ]
+
+
+@pytest.mark.parametrize("role", ["static", "moving"])
+def test_landmarks_of_another_world_are_an_error(solid, role):
+    landmarks = dict(zip(("static", "moving"), points_of(solid)))
+    landmarks[role] = landmarks[role] + [500, 0, 0]
+    registration = DeepRegistration("CC", landmarks=tuple(landmarks.values()))
+    with pytest.raises(
+        ValueError, match=f"landmarks .* {role} reaches from .* none of"
+    ):
+        registration.optimize(solid.static, solid.moving, **solid.affines)
+
+
 @pytest.mark.parametrize(
     "options, message",
     [

@@ -21,6 +21,15 @@ def test_spacing_is_the_distance_between_neighbours():
         assert grid.spacing[axis] == pytest.approx(np.linalg.norm(step))
 
 
+def test_contains_what_lies_between_the_outermost_centres():
+    grid = Grid((5, 6, 1), AFFINE)
+    voxels = [[0, 0, 0], [4, 5, 0], [2, 5.2, 0], [-0.6, 1, 0], [1, 1, -0.3]]
+    points = np.array([world(grid, voxel) for voxel in voxels])
+    assert grid.contains(points).tolist() == [True, True, False, False, False]
+    expected = [True, True, True, False, True]
+    assert grid.contains(points, margin=0.5).tolist() == expected
+
+
 def test_resized_keeps_the_corners():
     grid = Grid((9, 13, 5), AFFINE)
     small = grid.resized((5, 4, 3))
