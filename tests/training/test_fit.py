@@ -507,7 +507,7 @@ def test_mixed_precision_learns_as_well(name):
     """
     plain, mixed = small(name), small(name)
     options = {"steps": 30, "batch_size": 4, "learning_rate": 5e-3, "weight": 0.01}
-    options["validate_every"] = 5
+    options["validate_every"] = 1
     first = fit(plain, IMAGES, **options)
     second = fit(mixed, IMAGES, mixed_precision=True, **options)
     assert all(p.dtype == torch.float32 for p in mixed.parameters())
