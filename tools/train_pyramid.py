@@ -3,7 +3,7 @@
     .venv-py3.X/bin/python tools/train_pyramid.py --label_maps FOLDER --output NET.npz
 
 FOLDER holds label maps of heads with FreeSurfer's numbers, one NIfTI file a subject.
-No image is read. Pairs are drawn as T1, b0, FA and MD (half of the time one contrast
+No image is read. Pairs are drawn as T1, b0, FA and MD (two times in five one contrast
 for both images, else any for each), as images of wholly random intensities, and as
 random blobs; the loss is the overlap of the classes and the smoothness of the
 velocity, so that contrast is nothing to learn from. First at 6 mm, then at 3 mm; used,
