@@ -205,7 +205,8 @@ def make_pair(
     if not bool(pair.overlap().any()):
         raise ValueError(
             "static and moving do not overlap: no static voxel falls inside the "
-            "moving image through the affines and prealign given."
+            "moving image through the affines and prealign given. Was one left out? "
+            "A pipeline that begins with center_of_mass brings them together."
         )
     return _scaled_alike(pair)
 
@@ -283,6 +284,7 @@ def _checked_image(image, role):
         raise ValueError(
             f"{role} must be a 2D or 3D image, got shape {image.shape}"
             + ("; pick one volume of it." if image.ndim == 4 else ".")
+            + (" (deep_registration reads files.)" if image.ndim == 0 else "")
         )
     if image.size == 0 or max(image.shape) < _LEAST_SIZE:
         raise ValueError(

@@ -112,7 +112,7 @@ def check_writable(path, *, overwrite=False):
     if path.is_dir():
         raise FileExistsError(f"{path} is a folder, and a file was to be written there")
     if os.path.lexists(path) and not overwrite:
-        raise FileExistsError(f"{path} exists already; allow overwriting to replace it")
+        raise FileExistsError(f"{path} exists already; overwrite=True replaces it")
     folder = next(f for f in path.absolute().parents if f.exists())
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is not a folder; cannot write {path}")

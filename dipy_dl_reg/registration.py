@@ -586,7 +586,9 @@ def _checked_iters(level_iters):
         return None
     if np.ndim(level_iters) == 0 and level_iters == 0:
         return [0]
-    message = f"level_iters must be a list of whole numbers, got {level_iters!r}."
+    message = (
+        f"level_iters must be a list of whole numbers from 0, got {level_iters!r}."
+    )
     try:
         whole = [int(n) for n in level_iters]
         exact = all(n == m and m >= 0 for n, m in zip(level_iters, whole))

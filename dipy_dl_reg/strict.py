@@ -5,6 +5,7 @@ inputs that give one output, an input that is no image.
 """
 
 from importlib.metadata import version
+import os
 from pathlib import Path
 import sys
 import warnings
@@ -186,6 +187,9 @@ def run_command(flow):
     flow : Workflow
         What is run, with the options in `sys.argv`.
     """
+    # Before torch loads: its waiting threads then sleep, and where other programs use
+    # the same processors it is many times faster.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from dipy.workflows.flow_runner import run_flow
 
     release = f"dipy_dl_reg {version('dipy_dl_reg')}"

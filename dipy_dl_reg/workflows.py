@@ -88,8 +88,8 @@ class AlignDeepFlow(StrictWorkflow):
             what that says and deform.
         metric : string, optional
             What makes images alike: cc (local correlation), ssd (squared difference),
-            ncc (global correlation), mi (mutual information, for unlike contrasts) or
-            mind (self-similarity, for unlike contrasts).
+            ncc (global correlation), or for unlike contrasts mind (self-similarity), mi
+            (mutual information) or cr (correlation ratio).
         level_iters : variable int, optional
             Steps at each level, the coarsest first; 0 leaves it at the network's word.
         model : string, optional
