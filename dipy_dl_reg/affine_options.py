@@ -33,6 +33,8 @@ _FAMILIES = {
     type(transform): Family(_KINDS[kind], dim)
     for (kind, dim), transform in regtransforms.items()
 }
+#: The steps of an affine registration, unless told otherwise.
+AFFINE_STEPS = ("center_of_mass", "translation", "rigid", "affine")
 _STEPS = {
     "center_of_mass": center_of_mass,
     "translation": translation,
@@ -64,7 +66,7 @@ def checked_pipeline(pipeline, ret_metric):
         If there is no step, or no such one, or the last has no metric.
     """
     if pipeline is None:
-        pipeline = ["center_of_mass", "translation", "rigid", "affine"]
+        pipeline = AFFINE_STEPS
     if isinstance(pipeline, str) or not np.iterable(pipeline):
         raise ValueError(f"pipeline must be a list of steps, got {pipeline!r}.")
     steps = []

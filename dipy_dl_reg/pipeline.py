@@ -13,15 +13,13 @@ import numpy as np
 
 from dipy_dl_reg import translate
 from dipy_dl_reg.affine import deep_affine_registration
-from dipy_dl_reg.affine_options import checked_pipeline
+from dipy_dl_reg.affine_options import AFFINE_STEPS, checked_pipeline
 from dipy_dl_reg.files import read_image
 from dipy_dl_reg.mapping import apply_mapping
 from dipy_dl_reg.registration import DeepRegistration
 
 #: The last step of a pipeline that deforms.
 DEFORM = "deform"
-#: The steps before it, from scanner coordinates on.
-AFFINE_STEPS = ("center_of_mass", "translation", "rigid", "affine")
 
 #: What puts a displacement into the map.
 _DISPLACING = ("level_iters", "model", "landmarks", "initialization")

@@ -135,9 +135,10 @@ class AlignDeepFlow(StrictWorkflow):
         out_report : string, optional
             The picture, if --report is given.
         """
+        from dipy_dl_reg.affine_options import AFFINE_STEPS
         from dipy_dl_reg.files import write_together
         from dipy_dl_reg.jobs import FilePair, check_pair, read_prealign
-        from dipy_dl_reg.pipeline import AFFINE_STEPS, checked_steps, undeformed
+        from dipy_dl_reg.pipeline import checked_steps, undeformed
         from dipy_dl_reg.points import read_landmark_pair
         from dipy_dl_reg.registration import DeepRegistration
 
