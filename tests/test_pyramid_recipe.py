@@ -15,7 +15,7 @@ import train_pyramid  # noqa: E402
 from dipy_dl_reg.networks.checkpoint import load_network  # noqa: E402
 
 SMALL = train_pyramid.Stage(
-    1.0, (17, 17), 4, 1, 0.3, 5e-4, "cosine", {}, {"size": 4, "classes": 4}
+    1.0, (17, 17), 4, 1, 0.3, 5e-4, "cosine", {}, {}, {"size": 4, "classes": 4}
 )
 
 

@@ -6,12 +6,14 @@ FOLDER holds label maps of heads with FreeSurfer's numbers, one NIfTI file a sub
 No image is read. Pairs are drawn as T1, b0, FA and MD (two times in five one contrast
 for both images, else any for each), as images of wholly random intensities, and as
 random blobs; the loss is the overlap of the classes and the smoothness of the
-velocity, so that contrast is nothing to learn from. First at 6 mm, then at 3 mm; used,
-the network is asked at 2 mm.
+velocity, so that contrast is nothing to learn from. First at 6 mm, then at 3 mm, then
+at 2 mm, where it is used; one brain pair in ten is bent strongly.
 
 It can be stopped at any time, or by --minutes, and goes on with --resume. Beside NET
 stand the checkpoint and the log (CSV) of each stage, and, with --sheet FILE.png, a
-picture of what is drawn. --dim 2 trains on shapes alone, for slices.
+picture of what is drawn. --dim 2 trains on shapes alone, for slices. Started by
+``torchrun``, processes train together, each on pairs of its own: what ships was trained
+by ``torchrun --nproc_per_node 3`` on as many cores, so that a step is of three pairs.
 """
 
 import os
@@ -46,6 +48,7 @@ class Stage(NamedTuple):
     learning_rate: float
     schedule: str | None
     synthesis: dict  # in voxels
+    far: dict  # the same, of pairs bent strongly
     shapes: dict
 
 
@@ -55,24 +58,32 @@ BRAINS = {
     "scored": 6,
 }  # fmt: skip
 SHAPES = {"classes": 10, "scored": 6}
-#: How often a pair is of shapes.
-SHARE_OF_SHAPES = 0.12
+#: How often a pair is of shapes, and how often it is of brains bent strongly.
+SHARE_OF_SHAPES, SHARE_OF_FAR = 0.12, 0.1
 STAGES = {
     3: [
         Stage(
-            6.0, (25, 33, 25), 3000, 1, 0.3, 5e-4, None,
+            6.0, (25, 33, 25), 2400, 1, 0.2, 5e-4, None,
             {"translation": 0.25, "bending": 0.35, "bending_scale": 5, "coarse": 1.0},
+            {"bending": 1.5, "bending_scale": 7},
             {"size": 5, "bending": 0.8, "bending_scale": 6},
         ),
         Stage(
-            3.0, (49, 65, 49), 2400, 1, 0.3, 5e-4, "cosine",
+            3.0, (49, 65, 49), 2000, 1, 0.15, 5e-4, None,
             {"translation": 0.5, "bending": 0.7, "bending_scale": 10, "coarse": 1.2},
+            {"bending": 3.0, "bending_scale": 14},
             {"size": 8, "bending": 1.6, "bending_scale": 10},
+        ),
+        Stage(
+            2.0, (73, 89, 73), 1600, 1, 0.1, 4e-4, "cosine",
+            {"translation": 0.7, "bending": 1.0, "bending_scale": 15, "coarse": 1.4},
+            {"bending": 4.0, "bending_scale": 20},
+            {"size": 12, "bending": 2.4, "bending_scale": 15},
         ),
     ],
     2: [
         Stage(
-            1.0, (129, 129), 3000, 4, 0.3, 5e-4, "cosine", {},
+            1.0, (129, 129), 3000, 4, 0.3, 5e-4, "cosine", {}, {},
             {"size": 14, "bending": 3.0, "bending_scale": 20, "classes": 14},
         ),
     ],
@@ -84,31 +95,45 @@ SPACING = 2.0
 KEPT = 3
 
 
-def sources(arguments, stage):
-    """Pairs for training, and for validation."""
-    shapes = ShapePairs(
+def shape_pairs(stage):
+    """Pairs of shapes, as a stage draws them."""
+    return ShapePairs(
         stage.shape,
         acquisition=Acquisition(cut=0.1, slices=0.2, thick=2.0, rician=0.3),
         count=6,
         **SHAPES | stage.shapes,
     )
-    if arguments.dim == 2:
-        return shapes, shapes
+
+
+def brain_options(stage):
+    """How a stage draws brains, as `make_pairs` reads it."""
     options = dict(BRAINS | stage.synthesis)
     coarse = options.pop("coarse")
     options["contrasts"] = diffusion_contrasts(coarse=coarse)
     options["acquisition"] = Acquisition(noise=0.06, blur=0.5, cut=0.05)
+    return options
+
+
+def sources(
+    arguments, stage, *, of_shapes=SHARE_OF_SHAPES, of_far=SHARE_OF_FAR, changes=None
+):
+    """Pairs for training, and for validation; `changes` are to how brains are drawn."""
+    shapes = shape_pairs(stage)
+    if arguments.dim == 2:
+        return shapes, shapes
+    options = brain_options(stage)
     maps = read_maps(arguments.label_maps, stage.spacing, stage.shape)
-    training = Mixture(
-        [make_pairs(maps[:-KEPT], **options), shapes],
-        [1 - SHARE_OF_SHAPES, SHARE_OF_SHAPES],
-    )
+    drawn = options | (changes or {})
+    usual = make_pairs(maps[:-KEPT], **drawn)
+    far = make_pairs(maps[:-KEPT], **drawn | stage.far)
+    near = 1 - of_shapes - of_far
+    training = Mixture([usual, far, shapes], [near, of_far, of_shapes])
     return training, make_pairs(maps[-KEPT:], **options)
 
 
-def train(network, stage, arguments, seconds):
+def train(network, stage, arguments, seconds, **drawn):
     """One stage of the training, from its checkpoint if there is one."""
-    pairs, validation = sources(arguments, stage)
+    pairs, validation = sources(arguments, stage, **drawn)
     beside = f"{arguments.output.stem}_{stage.spacing:g}mm"
     history = fit(
         network,
@@ -194,7 +219,8 @@ def main():
         histories.append(train(network, stage, arguments, left))
         if histories[-1].stopped == "time":
             sys.exit("Out of time; --resume goes on.")
-    save_network(arguments.output, network, card=card(arguments, histories))
+    if int(os.environ.get("RANK", 0)) == 0:
+        save_network(arguments.output, network, card=card(arguments, histories))
 
 
 if __name__ == "__main__":

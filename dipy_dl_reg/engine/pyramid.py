@@ -62,16 +62,39 @@ class Pair(NamedTuple):
         inside : Tensor of bool, shape (1, 1, *static_shape)
             Up to half a voxel beyond the outermost centres.
         """
-        matrix = self.static_grid.to(self.moving_grid, self.prealign)
-        dim = self.static_grid.dim
-        device = self.static.device
-        inside = torch.ones_like(self.static, dtype=torch.bool)
-        axes = identity(self.static_grid.shape, device=device)
-        for row, size in zip(matrix[:dim], self.moving_grid.shape):
-            place = sum(float(row[d]) * axes[:, d : d + 1] for d in range(dim))
-            place += float(row[dim])
-            inside &= (place >= -0.501) & (place <= size - 0.499)
-        return inside
+        return covered(
+            self.static_grid.shape,
+            self.moving_grid.shape,
+            self.static_grid.to(self.moving_grid, self.prealign),
+            device=self.static.device,
+        )
+
+
+def covered(shape, image_shape, matrix, *, device="cpu"):
+    """Voxels of a grid that lie within an image on another.
+
+    Parameters
+    ----------
+    shape, image_shape : tuple of int
+        Of the grid and of the image.
+    matrix : ndarray, shape (D + 1, D + 1)
+        From grid voxels to image voxels.
+    device : torch.device or str, optional
+        Where the result lives.
+
+    Returns
+    -------
+    inside : Tensor of bool, shape (1, 1, *shape)
+        Up to half a voxel beyond the image's outermost centres.
+    """
+    inside = torch.ones(1, 1, *shape, dtype=torch.bool, device=device)
+    axes = identity(shape, device=device)
+    dim = len(shape)
+    for row, size in zip(matrix[:dim], image_shape):
+        place = sum(float(row[d]) * axes[:, d : d + 1] for d in range(dim))
+        place += float(row[dim])
+        inside &= (place >= -0.501) & (place <= size - 0.499)
+    return inside
 
 
 def level_spacings(grid, levels):

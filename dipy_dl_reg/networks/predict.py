@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from dipy_dl_reg.engine.fields import compose, exp, frame, warp
-from dipy_dl_reg.engine.pyramid import coarsen
+from dipy_dl_reg.engine.pyramid import coarsen, covered
 from dipy_dl_reg.engine.refine import energies
 from dipy_dl_reg.engine.smoothing import smooth
 from dipy_dl_reg.networks.base import SQUARINGS
+from dipy_dl_reg.networks.halfway import common_grid
 
 #: Smoothing of the images on the way to coarser voxels, see `coarsen`.
 _SIGMA_FACTOR = 0.5
@@ -58,13 +59,22 @@ def predict(network, pair, objective):
         raise ValueError(
             f"model is a network for {network.dim}D images, these are {dim}D."
         )
-    grid = pair.static_grid.standard(network.spacing)
+    grid = _grid(network, pair)
     with _ready(network, pair.static.device) as ready, torch.no_grad():
         fields = _answer(ready, *on_grid(pair, grid), objective)
         u, *v = (_brought_back(f, grid, pair.static_grid) for f in fields)
     if not bool(torch.isfinite(u).all()):
         raise ValueError("model predicts a field that is not finite for these images.")
     return u, v[0] if v else None
+
+
+def _grid(network, pair):
+    """Where a network is asked: half-way between the images if it is symmetric."""
+    grid = None
+    if network.symmetric:
+        both = pair.static_grid, pair.moving_grid
+        grid = common_grid(*both, pair.prealign, network.spacing)
+    return pair.static_grid.standard(network.spacing) if grid is None else grid
 
 
 def _answer(network, static, moving, objective):
@@ -142,24 +152,25 @@ def on_grid(pair, grid):
         masks of the pair.
     """
     dim = pair.static_grid.dim
-    # A prealign that scales: as coarse in moving's world as `grid` is in static's.
-    scale = abs(np.linalg.det(pair.prealign[:dim, :dim])) ** (1 / dim)
-    static = _smoothed(pair.static, pair.static_mask, pair.static_grid, grid, 1.0)
-    moving = _smoothed(pair.moving, pair.moving_mask, pair.moving_grid, grid, scale)
+    there = (pair.prealign @ grid.affine)[:dim, :dim]
+    static = _smoothed(pair.static, pair.static_mask, pair.static_grid, grid.spacing)
+    moving = _smoothed(
+        pair.moving, pair.moving_mask, pair.moving_grid, np.linalg.norm(there, axis=0)
+    )
     return (
-        _sampled(static, grid.shape, grid.to(pair.static_grid)),
-        _sampled(moving, grid.shape, grid.to(pair.moving_grid, pair.prealign)),
+        _seen(static, grid.shape, grid.to(pair.static_grid)),
+        _seen(moving, grid.shape, grid.to(pair.moving_grid, pair.prealign)),
     )
 
 
-def _smoothed(image, mask, own, grid, scale):
+def _smoothed(image, mask, own, spacing):
     """An image ready to be sampled at coarser voxels; missing data is 0.
 
     So it is in training.  For refinement, which looks at neighbours only, the image is
     continued there instead; a network would take that for anatomy.
     """
     image = image if mask is None else image * mask
-    ratio = float(grid.spacing.min()) * scale / own.spacing
+    ratio = float(spacing.min()) / own.spacing
     sigma = np.where(ratio > 1, _SIGMA_FACTOR * (ratio - 1), 0.0)
     return smooth(image, list(sigma)) if sigma.any() else image
 
@@ -200,6 +211,12 @@ def _sampled(image, shape, matrix):
     still = image.new_zeros(1, len(shape), *shape)
     into = frame(shape, image.shape[2:], affine=matrix, device=image.device)
     return warp(image, still, frame_=into)
+
+
+def _seen(image, shape, matrix):
+    """An image on a grid, and nothing beyond what it shows."""
+    inside = covered(shape, image.shape[2:], matrix, device=image.device)
+    return _sampled(image, shape, matrix) * inside
 
 
 def _brought_back(u, grid, target):

@@ -28,10 +28,10 @@ class Pyramid(RegistrationNetwork):
 
     One encoder looks at each image by itself: its intensity and its self-similarity
     (MIND-SSC) :footcite:p:`Heinrich2013`; at every halving a convolution of stride 2
-    and another.  From the coarsest to half the full resolution, the features `a` of
-    static and `b` of moving are warped half-way to each other by the velocity so far,
-    compared in place and at 1 and 2 voxels along every axis, and two convolutions
-    ``g`` say what is to be added to the velocity:
+    and another.  From the coarsest to half the full resolution, and several times at
+    each, the features `a` of static and `b` of moving are warped half-way to each other
+    by the velocity so far, compared in place and at 1 and 2 voxels along every axis,
+    and two convolutions ``g`` say what is to be added to the velocity:
 
         ``v <- v + (g(a, b) - g(b, a)) / 2``
 
@@ -48,6 +48,8 @@ class Pyramid(RegistrationNetwork):
         Channels at 1/2, 1/4, ... of the resolution.
     width : int, optional
         Channels of the convolutions that compare.
+    repeats : int, optional
+        How often each resolution is looked at, by the same convolutions.
     output : {"velocity"}, optional
         There is no other form.
     spacing : float, optional
@@ -72,14 +74,17 @@ class Pyramid(RegistrationNetwork):
     symmetric = True
 
     def __init__(
-        self, dim, *, features=(16, 32, 32), width=16, output="velocity",
+        self, dim, *, features=(16, 32, 32), width=16, repeats=2, output="velocity",
         spacing=None,
     ):  # fmt: skip
         features = [whole_number("features", number, 1) for number in features]
         width = whole_number("width", width, 1)
+        repeats = whole_number("repeats", repeats, 1)
         super().__init__(
-            dim, spacing=spacing, output=output, features=features, width=width
-        )
+            dim, spacing=spacing, output=output, features=features, width=width,
+            repeats=repeats,
+        )  # fmt: skip
+        self.repeats = repeats
         if output != "velocity":
             raise ValueError(f"output must be 'velocity', got {output!r}.")
         if not features:
@@ -111,7 +116,8 @@ class Pyramid(RegistrationNetwork):
             pyramid.append(x)
         velocity = None
         for level in reversed(range(len(pyramid))):
-            velocity = self._refined(velocity, pyramid[level], level)
+            for _ in range(self.repeats):
+                velocity = self._refined(velocity, pyramid[level], level)
         return (resize(velocity, images.shape[2:]),)
 
     def _refined(self, velocity, both, level):

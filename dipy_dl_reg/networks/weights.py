@@ -45,7 +45,7 @@ class Weights(NamedTuple):
 WEIGHTS = {
     "pyramid-brain": Weights(
         file="pyramid_brain.npz",
-        checksum="370db0bea604da0afa8a0871680bb1bcf61f9b7b2a804506f5d06e722bd2160e",
+        checksum="98264acdbcf70822b07609b889bbed8f87fc1b7691ced7e564553d321d066357",
         about="pyramid for skull-stripped brains of any contrast, 3D, at 2 mm",
         licence="BSD-3-Clause; trained on label maps of SynthSeg (Apache-2.0)",
         recipe="tools/train_pyramid.py",
@@ -55,7 +55,7 @@ WEIGHTS = {
     ),
     "pyramid-slices": Weights(
         file="pyramid_slices.npz",
-        checksum="094da6f4ecbee3b55b98c73d9704294c92e0817b263be15d33adde2fb9293cd4",
+        checksum="d4a6157dc42ee69b01038d6b9a20226549b8255adbd054b3dbf983b4cb7a9eec",
         about="pyramid for slices of any contrast and spacing, 2D",
         licence="BSD-3-Clause",
         recipe="tools/train_pyramid.py --dim 2",

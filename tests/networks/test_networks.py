@@ -305,6 +305,7 @@ def test_wrong_arguments(name, arguments, message):
         ("dirnet", {"features": 0}, "features must be a whole number from 1"),
         ("pyramid", {"features": ()}, "features must name at least one"),
         ("pyramid", {"width": 0}, "width must be a whole number from 1"),
+        ("pyramid", {"repeats": 0}, "repeats must be a whole number from 1"),
         ("pyramid", {"output": "displacement"}, "output must be 'velocity'"),
         ("selfsup-fcn", {"features": (8, 8)}, "features must be 3 numbers"),
         ("unet", {"features": ()}, "features must name at least one"),

@@ -124,9 +124,10 @@ PYRAMID = [
     *each(17, leaky, "conv 16 3/2", "conv 16 3/1"),
     *each(9, leaky, "conv 32 3/2", "conv 32 3/1"),
     *each(5, leaky, "conv 32 3/2", "conv 32 3/1"),
-    *[*each(5, leaky, "conv 16 3/1", "conv 16 3/1"), "conv D 3/1 @5"],
-    *[*each(9, leaky, "conv 16 3/1", "conv 16 3/1"), "conv D 3/1 @9"],
-    *[*each(17, leaky, "conv 16 3/1", "conv 16 3/1"), "conv D 3/1 @17"],
+    # Each resolution is looked at twice.
+    *[*each(5, leaky, "conv 16 3/1", "conv 16 3/1"), "conv D 3/1 @5"] * 2,
+    *[*each(9, leaky, "conv 16 3/1", "conv 16 3/1"), "conv D 3/1 @9"] * 2,
+    *[*each(17, leaky, "conv 16 3/1", "conv 16 3/1"), "conv D 3/1 @17"] * 2,
 ]
 
 
