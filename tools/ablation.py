@@ -17,7 +17,7 @@ Columns: weights and their size on disk; the validation loss of the recipe; 1 - 
 averaged over `--judged` pairs, of shapes and of brains bent strongly, which no variant
 was trained on (the labels of 3 subjects kept out); seconds of a forward pass on the
 voxels of a brain at 2 mm; and of real brains the mean Dice after the network alone,
-asked at the spacing of the last stage, T1 and b0-like to T1 (``tools/contrasts.py``),
+asked at the spacing of the last stage, T1 and b0-like to T1 (tools/contrasts.py),
 with "swap": how far there and back (by the map of the swapped images) is from the
 identity, in voxels of 2 mm, mean over the brain, both kinds. `used` says how often
 the network's field was better than none; else it was dropped, and Dice is of none.
@@ -36,7 +36,7 @@ import time
 from typing import NamedTuple
 
 from brain_maps import make_pairs, read_maps
-from contrasts import case_of
+from contrasts_cases import case_of
 import numpy as np
 import torch
 from train_pyramid import KEPT, STAGES, brain_options, shape_pairs, train

@@ -27,6 +27,16 @@ RIVALS = {
             "reg_iterations": [100, 70, 20],
         },
     ),
+    # Mutual information (Mattes): its sampling is the number of bins.
+    "ants-mi": (
+        "ants",
+        {
+            "type_of_transform": "SyNOnly",
+            "syn_metric": "mattes",
+            "syn_sampling": 32,
+            "reg_iterations": [100, 70, 20],
+        },
+    ),
     "greedy": (
         "greedy",
         {"m": "NCC 2x2x2", "n": "100x100x50", "s": "1.0vox 0.5vox"},
