@@ -108,10 +108,12 @@ def real_case(folder, kind, seed):
     t1, t1_matrix = read(folder / "t1.nii.gz")
     labels, label_matrix = read(folder / "parcellation.nii.gz")
     at = Motion(image > 0, matrix, seed)
-    fine = np.indices(2 * np.array(image.shape)) / 2
+    halved = np.diag([0.5, 0.5, 0.5, 1])
+    halved[:3, 3] = -0.25  # two in the place of each, along every axis
+    fine = np.indices(2 * np.array(image.shape)) / 2 - 0.25
     labels = {
         "moving": map_coordinates(labels.astype(np.int32), at(fine), order=0),
-        "moving_grid2world": matrix @ np.diag([0.5, 0.5, 0.5, 1]),
+        "moving_grid2world": matrix @ halved,
     }
     static, static_matrix = read(folder / "parcellation_t1.nii.gz")
     labels |= {"static": static.astype(np.int32), "static_grid2world": static_matrix}
@@ -130,7 +132,8 @@ def real_case(folder, kind, seed):
 
 def read(path):
     image = nib.load(path)
-    return np.asarray(image.dataobj).astype(np.float32), image.affine
+    with np.errstate(invalid="ignore"):  # signalling NaN
+        return np.asarray(image.dataobj).astype(np.float32), image.affine
 
 
 def read_real(folder, kind):
