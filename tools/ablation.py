@@ -211,7 +211,7 @@ def real(network, arguments):
                     registration.optimize(**images, num_threads=arguments.threads)
                 )
                 used.append(registration.network_used)
-            scores.append(case.judge(maps[0])["dice"])
+            scores.append(case.judge(maps[0])["Dice"])
             there = maps[0].transform_points(case.points)
             left = np.linalg.norm(maps[1].transform_points(there) - case.points, axis=1)
             swaps.append(left.mean() / np.cbrt(voxel(case.images)))
