@@ -141,10 +141,13 @@ def test_differences_are_of_the_same_pair_and_kind():
         ("p", "b0", "-", "ants-mi"): row | {"Dice": 0.6},
         ("q", "b0", "MI", "network"): row,
         ("q", "FA", "-", "ants-mi"): row,
+        ("q", "b0", "-", "affine"): row,
+        ("q", "b0", "MIND", "network-10"): row,
     }
-    (line,) = contrasts.differences(rows)
-    assert line.startswith("b0 MI: Dice, network less ants-mi: +0.1000")
-    assert line.endswith("pairs: 1")
+    rival, start = contrasts.differences(rows)
+    assert rival.startswith("b0 MI: Dice, network less ants-mi: +0.1000")
+    assert rival.endswith("pairs: 1")
+    assert start.startswith("b0 MI: Dice, network less affine: +0.0000")
 
 
 def test_a_rival_that_fails_is_told_and_passed_over(monkeypatch, capsys):

@@ -179,8 +179,8 @@ def differences(rows):
     keys = dict.fromkeys(key[1:] for key in rows if key[0] != "unmoved")
     for kind, metric, method in (key for key in keys if key[2] in WITHOUT):
         for other in keys:
-            beside = other[2] in OTHERS or other == (kind, metric, WITHOUT[method])
-            if other[0] != kind or not beside:
+            beside = other[2] == WITHOUT[method] and other[1] in (metric, "-")
+            if other[0] != kind or not (beside or other[2] in OTHERS):
                 continue
             pairs = [key[0] for key in rows if key[1:] == (kind, metric, method)]
             change = [
@@ -189,7 +189,8 @@ def differences(rows):
                 if (name, *other) in rows
             ]
             words = f"{kind} {metric}: {measure}, {method} less {other[2]}"
-            yield told(words, change)
+            if change:
+                yield told(words, change)
 
 
 def parse():
