@@ -127,8 +127,9 @@ def test_table_of_real_images(subject, monkeypatch, tmp_path, capsys):
     lines = output.read_text().splitlines()
     assert lines[0].split()[-4:] == ["Dice", "mm", "off", "s"]
     rows = [line.split() for line in lines[1:]]
-    unmoved = next(row for row in rows if row[0] == "unmoved")
-    assert unmoved[2:4] == ["-", "affine"] and float(unmoved[5]) < 1e-4
+    unmoved = [row for row in rows if row[0] == "unmoved"]
+    assert [row[3] for row in unmoved] == methods
+    assert unmoved[0][2] == "-" and float(unmoved[0][5]) < 1e-4
     assert sum(row[0] == "seed" for row in rows) == 2 * len(methods)
     mean = [row for row in rows if row[0] == "mean"]
     assert [row[5] for row in mean] == ["affine", "syn-short", "refined-10"]

@@ -28,8 +28,9 @@ another world. Each of the first is moved by a known affine and a known smooth f
 one for each seed, and registered from the affine that this package finds for the
 unmoved b0, the same for all methods. "mm off" is how far the map, followed by the known
 motion, is from that affine, mean over the brain: 0 would be to undo the motion, and
-nothing else. Dice is of the parcellations; "unmoved" says what the affine alone has
-before the motion.
+nothing else. Dice is of the parcellations. "unmoved" is the image as it was: what the
+affine alone has there could be hoped for, and how far another method goes from it is
+what that finds besides a motion, such as the distortion of EPI.
 """
 
 import os
@@ -82,10 +83,8 @@ def cases_of(arguments):
             yield pair, kind, list(made) if arguments.slices else [made]
 
 
-def runs_of(name, arguments):
+def runs_of(arguments):
     """Metric and method, one after the other; "-" where it has one of its own."""
-    if name == "unmoved":
-        return [("-", "affine")]
     own = [m for m in arguments.methods if m in METHODS and m != "affine"]
     fixed = [m for m in arguments.methods if m in OTHERS or m == "affine"]
     return [("-", m) for m in fixed] + list(product(arguments.metrics, own))
@@ -123,7 +122,7 @@ def warm_up(dim, arguments, setup):
     x = np.stack(np.meshgrid(*[np.linspace(-1, 1, 40)] * dim))
     static = np.exp(-6 * np.square(x).sum(0)).astype(np.float32)
     images = {"static": static, "moving": np.roll(static, 1, axis=0)}
-    for metric, method in runs_of(None, arguments):
+    for metric, method in runs_of(arguments):
         if method in SYN:
             register(method, images, setup)
         elif method not in RIVALS:
@@ -147,7 +146,7 @@ def heading(row):
 def rows_of(arguments, setup):
     """Key and measures of every case and method, as they are measured."""
     for name, kind, cases in cases_of(arguments):
-        for metric, method in runs_of(name, arguments):
+        for metric, method in runs_of(arguments):
             try:
                 found = [registered(case, metric, method, setup) for case in cases]
             except RuntimeError as error:
