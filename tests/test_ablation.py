@@ -114,7 +114,12 @@ def test_trained_and_measured(monkeypatch, tmp_path, maps, brains):
     row = json.loads((results / "one-way.json").read_text())
     assert row["steps"] == [2, 1] and row["parameters"] > 2e5 and row["MB"] > 0.8
     assert 0 < row["shapes"] < 1 and 0 < row["far"] < 1 and row["seconds"] > 0
-    assert 0 <= row["T1"] <= 1 and 0 <= row["swap"] < 0.5 and row["used"] in (0, 0.5, 1)
+    assert (
+        0 <= row["T1"] <= 1
+        and 0 <= row["swap"] < 0.5
+        and row["word"] >= 0
+        and row["used"] in (0, 0.5, 1)
+    )
 
 
 def test_what_is_there_is_not_done_again(monkeypatch, tmp_path, maps):
@@ -132,7 +137,10 @@ def test_what_is_there_is_not_done_again(monkeypatch, tmp_path, maps):
     run(monkeypatch, *words)
     (tmp_path / "narrow.json").unlink()
     run(monkeypatch, *words)  # measured anew, from the network's file
-    run(monkeypatch, "--output", tmp_path)
+    before = json.loads((tmp_path / "narrow.json").read_text())
+    run(monkeypatch, "--output", tmp_path, "--time")
+    after = json.loads((tmp_path / "narrow.json").read_text())
+    assert after.pop("seconds") != before.pop("seconds") and after == before
     lines = (tmp_path / "table.txt").read_text().splitlines()
     assert [line.split()[0] for line in lines[1:3]] == ["narrow", "repeats-1"]
     assert "Steps: [1, 1]" in lines[-1] and lines[1].split()[-1] == "-"

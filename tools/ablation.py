@@ -15,12 +15,16 @@ RESULTS/table.txt. BRAINS is a folder as ``tools/benchmark.py`` reads it.
 
 Columns: weights and their size on disk; the validation loss of the recipe; 1 - Dice,
 averaged over `--judged` pairs, of shapes and of brains bent strongly, which no variant
-was trained on (the labels of 3 subjects kept out); seconds of a forward pass on the
-voxels of a brain at 2 mm; and of real brains the mean Dice after the network alone,
-asked at the spacing of the last stage, T1 and b0-like to T1 (tools/contrasts.py),
-with "swap": how far there and back (by the map of the swapped images) is from the
-identity, in voxels of 2 mm, mean over the brain, both kinds. `used` says how often
-the network's field was better than none; else it was dropped, and Dice is of none.
+was trained on (the labels of 3 subjects kept out); "word", on the latter: how far the
+displacements of a pair and of the pair swapped, one after the other, are from nothing,
+voxels; seconds of a forward pass on the voxels of a brain at 2 mm (variants trained
+side by side are timed under different loads: `--time` does it anew for all, in turns).
+Of real brains: mean Dice after the network alone, asked at the spacing of the last
+stage, T1 and b0-like to T1 (tools/contrasts.py); "swap", how far points of the brain
+are from where they were, there by the map and back by that of the swapped images,
+voxels of 2 mm, both kinds (a network that is not symmetric is asked both ways where
+that helps); `used`, how often the network's field was better than none: else it was
+dropped, and Dice is of none.
 """
 
 import os
@@ -41,7 +45,7 @@ import numpy as np
 import torch
 from train_pyramid import KEPT, STAGES, brain_options, shape_pairs, train
 
-from dipy_dl_reg.engine.fields import exp, resize, warp
+from dipy_dl_reg.engine.fields import compose, exp, resize, warp
 from dipy_dl_reg.networks import NETWORKS, make_network
 from dipy_dl_reg.networks.checkpoint import load_network, save_network
 from dipy_dl_reg.networks.layers import conv
@@ -53,6 +57,8 @@ JUDGED = 10_000
 #: About the voxels of a brain at 2 mm.
 WHOLE = (80, 104, 88)
 KINDS = ("T1", "b0")
+#: What is brighter in a drawn image is brain, for the most part.
+SEEN = 0.1
 
 
 class OneWay(Pyramid):
@@ -157,7 +163,7 @@ def measured(name, network, arguments):
     row["MB"] = (arguments.output / f"{name}.npz").stat().st_size / 1e6
     row["validation"] = network.card["scores"]["validation_loss"]
     row |= unseen(network, arguments)
-    row["seconds"] = seconds(network)
+    (row["seconds"],) = seconds([network])
     if arguments.data:
         row |= real(network, arguments)
     return row
@@ -170,27 +176,40 @@ def unseen(network, arguments):
     brains = make_pairs(maps[-KEPT:], **brain_options(stage) | stage.far)
     row = {}
     for kind, pairs in (("shapes", shape_pairs(stage)), ("far", brains)):
-        losses = []
+        losses, left = [], []
         for number in range(arguments.judged):
             pair = pairs.draw(torch.Generator().manual_seed(JUDGED + number))
+            images = pair.static[None], pair.moving[None]
             with torch.no_grad():
-                u = network(pair.static[None], pair.moving[None]).displacement
+                u, v = (network(*x).displacement for x in (images, images[::-1]))
+            away = compose(u, v).square().sum(1).sqrt()
+            left.append(float(away[images[0][:, 0] > SEEN].mean()))
             labels = pair.static_labels[None], pair.moving_labels[None]
             fields = torch.zeros_like(u), u
             losses.append([float(dice_loss(*labels, field)) for field in fields])
         row[f"{kind} before"], row[kind] = np.mean(losses, axis=0).tolist()
-    return row
+    return row | {"word": float(np.mean(left))}
 
 
-def seconds(network):
-    """Of a forward pass: the median of five, after one."""
+def seconds(networks):
+    """Of a forward pass of each: medians of five, taken in turns, after one."""
     images, taken = torch.rand(2, 1, 1, *WHOLE), []
     with torch.no_grad():
         for _ in range(6):
-            start = time.perf_counter()
-            network(*images)
-            taken.append(time.perf_counter() - start)
-    return float(np.median(taken[1:]))
+            for network in networks:
+                start = time.perf_counter()
+                network(*images)
+                taken.append(time.perf_counter() - start)
+    return np.median(np.reshape(taken, (6, -1))[1:], axis=0).tolist()
+
+
+def time_again(folder):
+    """Measure the seconds of all that is there anew, in one process."""
+    paths = sorted(folder.glob("*.json"))
+    networks = [load_network(path.with_suffix(".npz")) for path in paths]
+    for path, value in zip(paths, seconds(networks)):
+        row = json.loads(path.read_text()) | {"seconds": value}
+        path.write_text(json.dumps(row, indent=1) + "\n")
 
 
 def real(network, arguments):
@@ -238,8 +257,8 @@ def swapped(images):
 
 COLUMNS = {
     "parameters": "d", "MB": ".2f", "validation": ".4f", "shapes": ".3f",
-    "far": ".3f", "seconds": ".2f", **dict.fromkeys(KINDS, ".4f"), "swap": ".4f",
-    "used": ".0%",
+    "far": ".3f", "word": ".3f", "seconds": ".2f", **dict.fromkeys(KINDS, ".4f"),
+    "swap": ".4f", "used": ".0%",
 }  # fmt: skip
 
 
@@ -277,6 +296,7 @@ def main():
     add("--judged", type=int, default=12, help="drawn pairs to be judged on")
     add("--data", type=Path, metavar="BRAINS", help="real brains with labels")
     add("--pairs", nargs="+", default=[], metavar="STATIC:MOVING")
+    add("--time", action="store_true", help="time all that is there anew, in turns")
     add("--threads", type=int, default=1)
     add("--workers", type=int, default=0, help="processes that draw")
     arguments = parser.parse_args()
@@ -293,6 +313,8 @@ def main():
             row = measured(name, trained(name, arguments), arguments)
             path.write_text(json.dumps(row, indent=1) + "\n")
             print(f"{name} is done", flush=True)
+    if arguments.time:
+        time_again(arguments.output)
     lines = list(table(arguments.output))
     print("\n".join(lines))
     (arguments.output / "table.txt").write_text("\n".join(lines) + "\n")
