@@ -106,7 +106,8 @@ def named_metric(metric, **options):
     ValueError
         If it names no metric, or options do not go with it.
     """
-    metric = "MI" if metric is None else metric
+    named = metric is not None and not (isinstance(metric, str) and metric == "auto")
+    metric = metric if named else "MI"
     if isinstance(metric, str) and metric.upper() == "CC":
         options = {"radius": _RADIUS} | options
     return translate.make_metric(metric, **options)

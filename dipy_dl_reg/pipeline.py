@@ -81,7 +81,7 @@ def deep_registration(
         Passed to `deep_affine_registration`; goes with such steps.
     **options : dict
         Passed to `DeepRegistration`; those that it does not have, such as ``radius``,
-        to the metric, if `metric` is a name or None.
+        to the metric, if `metric` is a name, or to local correlation if it is None.
 
     Returns
     -------
@@ -100,7 +100,7 @@ def deep_registration(
     steps, deforms = checked_steps(pipeline)
     own = signature(DeepRegistration).parameters
     for_metric = {key: options.pop(key) for key in list(options) if key not in own}
-    if dim is not None and (metric is None or isinstance(metric, str)):
+    if dim is not None and isinstance(metric, str) and metric != "auto":
         for_metric["dim"] = dim
     options |= {"level_iters": level_iters, "step_length": step_length}
     options = options if deforms else undeformed(options)
@@ -175,8 +175,7 @@ def register_dwi_to_template(
         `deep_registration`, or `deep_affine_registration` alone.
     **reg_kwargs : dict
         Passed to that function.  Unless told otherwise here, `deep_registration` takes
-        a whole pipeline (centre of mass, translation, rigid, affine, deform) and
-        ``metric="MIND"``, for a b0 is seldom of the template's contrast.
+        a whole pipeline (centre of mass, translation, rigid, affine, deform).
 
     Returns
     -------
@@ -207,7 +206,7 @@ def register_dwi_to_template(
     affines = {"moving_affine": dwi_affine, "static_affine": template_affine}
     if reg_method == "aff":
         return deep_affine_registration(b0, template, **affines, **reg_kwargs)
-    given = {"pipeline": [*AFFINE_STEPS, DEFORM], "metric": "MIND"} | reg_kwargs
+    given = {"pipeline": [*AFFINE_STEPS, DEFORM]} | reg_kwargs
     return deep_registration(b0, template, **affines, **given)
 
 

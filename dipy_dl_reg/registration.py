@@ -15,29 +15,36 @@ from tqdm.auto import tqdm
 
 from dipy_dl_reg import bridge, translate
 from dipy_dl_reg.engine import memory
+from dipy_dl_reg.engine.contrast import comparison
 from dipy_dl_reg.engine.discrete import discrete, helps
 from dipy_dl_reg.engine.fields import compose
 from dipy_dl_reg.engine.inversion import diffeomorphic
+from dipy_dl_reg.engine.metrics import CCMetric
 from dipy_dl_reg.engine.objective import Objective
 from dipy_dl_reg.engine.refine import moved, refine
 from dipy_dl_reg.engine.thin_plate_grid import start_field
 from dipy_dl_reg.networks.predict import better_than_none, predict
-from dipy_dl_reg.points import check_in_view, check_landmarks, worst_missed
+from dipy_dl_reg.points import check_in_view, worst_missed
+from dipy_dl_reg.registration_options import (
+    DEFAULTS,
+    automatic_iters,
+    brief_iters,
+    checked_iters,
+    checked_landmarks,
+    not_negative,
+)
 
 try:  # DIPY 1.13 moves it
     from dipy.utils import VerbosityLevels
 except ImportError:
     from dipy.align import VerbosityLevels
 
-#: Most iterations per level, coarsest first, by the number that an image allows.
-LEVEL_ITERS = {1: [100], 2: [100, 100], 3: [100, 100, 60], 4: [100, 100, 60, 40]}
-#: A level is added while the longest axis still has this many voxels on it.
-_LEAST_LEVEL_SIZE = 20
+#: How much more the energy must fall, in a coarse refinement, from the field of a
+#: network that nobody asked for: of two about equal ends the one that went less far is
+#: the better bet.
+_WORTH_IT = 1.01
 #: A landmark missed by more of static's voxels than this is told, where they are held.
 _MISSED = 2
-#: What options of SyN left at None mean here.
-_DEFAULTS = {"step_length": 0.25, "ss_sigma_factor": 0.8, "opt_tol": 0.005}
-
 _STAGES = {
     "level_start": RegistrationStages.SCALE_START,
     "level_end": RegistrationStages.SCALE_END,
@@ -55,12 +62,18 @@ class DeepRegistration(DiffeomorphicRegistration):
         What to compare the images by: a name (``"CC"`` local correlation, ``"SSD"``,
         ``"NCC"`` global correlation, ``"MI"`` mutual information, ``"CR"`` correlation
         ratio, ``"MIND"`` self-similarity), a metric of this package, or one of
-        `dipy.align.metrics`, which is translated.  By default local correlation.
+        `dipy.align.metrics`, which is translated.  By default, or as ``"auto"``, it is
+        chosen for the pair: local correlation within a contrast; across contrasts,
+        such as T1 and b0, the same once the moving image is shown in static's
+        contrast, or self-similarity where no function of intensity does that.  The
+        log says which, and why (`dipy_dl_reg.engine.contrast.comparison`).
     level_iters : sequence of int, or 0, optional
         Most iterations at each level of the pyramid; `level_iters[0]` is the
         coarsest.  0 skips a level; 0 for all of it is no refinement.  By default as
         many levels as the static image has room for, with up to 100 iterations each
-        (40 at the finest of four); most end before, see `opt_tol`.
+        (40 at the finest of four); most end before, see `opt_tol`.  Where a network's
+        field is the start and the metric was chosen for two contrasts, 10 each at
+        the levels of 2 mm and finer: more of them lose overlap again.
     step_length : float, optional
         How far an iteration moves each image, in voxels of the level.  SyN moves
         both towards their middle, so that the whole of an update is twice this, and
@@ -83,8 +96,12 @@ class DeepRegistration(DiffeomorphicRegistration):
         one that comes with the package (`list_models`), or the file of one
         (`save_network`).  With ``level_iters=0`` its field is the result,
         under the same promise.  A field worse than none, by the metric, is dropped
-        with a warning.  None is never a network; ``"auto"`` is the default weights
-        once there are any, and no network in this version.
+        with a warning.  None is no network; ``"auto"``, the default, is the one for
+        images of any contrast that comes with the package, ``"pyramid-brain"`` in 3D
+        and ``"pyramid-slices"`` in 2D.  It is left out where there are landmarks or a
+        discrete search to begin with, and for images of less than 16 of its voxels
+        along an axis; and its field is dropped, too, if, within a contrast, a coarse
+        refinement ends no better from it than from nothing.
     initialization : {"discrete", "auto"} or None, optional
         "discrete" searches for displacements of up to a quarter of the static image's
         longest side first, by self-similarity and so in any contrast, and refinement
@@ -96,8 +113,8 @@ class DeepRegistration(DiffeomorphicRegistration):
     sigma_field : float, optional
         Standard deviation, in voxels, of the Gaussian that smooths the whole field
         after each iteration: larger is smoother, and `doc/benchmark` shows what
-        overlap it costs.  By default 0.8 for local
-        correlation and 0.7 for other metrics.
+        overlap it costs.  By default 0.8 for local correlation and 0.7 for other
+        metrics, and what suits the pair where the metric is chosen for it.
     regularizer : {"diffusion", "bending", "tv"} or callable, optional
         Penalty on the displacement, besides the smoothing; by default none.
     regularizer_weight : float, optional
@@ -123,6 +140,8 @@ class DeepRegistration(DiffeomorphicRegistration):
 
     Attributes
     ----------
+    metric : Metric
+        After `optimize`: what the images were compared by.
     quality : Quality
         After `optimize`: least Jacobian determinant of both fields, round trip
         (voxels of the static grid; mean and maximum) and how many repairs it took.
@@ -180,21 +199,23 @@ class DeepRegistration(DiffeomorphicRegistration):
         max_memory=None,
         progress=None,
     ):  # the first in SyN's order, for calls that pass them by position
-        super().__init__(metric=translate.make_metric(metric))
+        self._metric = translate.make_metric(metric)
+        super().__init__(metric=self._metric or CCMetric())
         given = {
             "step_length": step_length,
             "ss_sigma_factor": ss_sigma_factor,
             "opt_tol": opt_tol,
         }
         for name, value in given.items():
-            value = _DEFAULTS[name] if value is None else value
-            setattr(self, name, _not_negative(name, value))
+            value = DEFAULTS[name] if value is None else value
+            setattr(self, name, not_negative(name, value))
         if self.step_length == 0:
             raise ValueError("step_length must be above 0, got 0.")
         for name, value in (("inv_iter", inv_iter), ("inv_tol", inv_tol)):
             if value is not None:
                 logger.info(f"{name} has no effect: both fields are made inverses.")
         self.model, self.network = model, translate.make_model(model)
+        self._automatic_model = isinstance(model, str) and model == "auto"
         if initialization not in (None, "discrete", "auto"):
             raise ValueError(
                 "initialization must be 'discrete', 'auto' or None, got "
@@ -202,17 +223,17 @@ class DeepRegistration(DiffeomorphicRegistration):
             )
         self.initialization = initialization
         self.inv_iter, self.inv_tol = inv_iter, inv_tol
-        if sigma_field is None:
-            sigma_field = self.metric.sigma_field
-        self.sigma_field = _not_negative("sigma_field", sigma_field)
+        self._sigma_field = sigma_field
+        if sigma_field is not None:
+            not_negative("sigma_field", sigma_field)
         self.regularizer = translate.make_regularizer(regularizer)
         if (regularizer is None) != (regularizer_weight is None):
             raise ValueError("regularizer and regularizer_weight go together.")
-        self.regularizer_weight = _not_negative(
+        self.regularizer_weight = not_negative(
             "regularizer_weight", regularizer_weight or 0.0
         )
-        self.landmarks = _checked_landmarks(landmarks)
-        self.landmark_weight = _not_negative("landmark_weight", landmark_weight)
+        self.landmarks = checked_landmarks(landmarks)
+        self.landmark_weight = not_negative("landmark_weight", landmark_weight)
         self.device = bridge.find_device(device)
         self.max_memory = None if max_memory is None else memory.to_bytes(max_memory)
         self.progress = progress
@@ -238,7 +259,7 @@ class DeepRegistration(DiffeomorphicRegistration):
             If it is empty or holds anything but whole numbers from 0.
         """
         self._automatic = level_iters is None
-        super().set_level_iters(_checked_iters(level_iters))
+        super().set_level_iters(checked_iters(level_iters))
 
     @warning_for_keywords()
     def optimize(
@@ -308,11 +329,16 @@ class DeepRegistration(DiffeomorphicRegistration):
             check_in_view(self.landmarks, pair)
             self._prepare(pair)
             whole = pair
-            if static_mask is not None or moving_mask is not None:
-                # Masks say what is compared; a network was trained on whole images.
+            masked = static_mask is not None or moving_mask is not None
+            if masked and not self._automatic_model:
+                # Masks say what is compared; a network of one's own was trained on
+                # whole images, the default one on brains without anything around too.
                 whole = bridge.make_pair(static, moving, **affines, device=self.device)
                 whole = whole._replace(landmarks=pair.landmarks)
-            u, v = self._refine(pair, self._affordable_start(pair, whole))
+            start = self._affordable_start(pair, whole)
+            if self._automatic and self.network_used and self._across():
+                super().set_level_iters(brief_iters(self.level_iters, pair.static_grid))
+            u, v = self._refine(self._shown(pair), start)
             u, v, self.quality = diffeomorphic(u, v)
         mapping = bridge.make_map(u, v, pair, **affines)
         self.landmark_distances = _distances(mapping, self.landmarks)
@@ -368,23 +394,52 @@ class DeepRegistration(DiffeomorphicRegistration):
             )
 
     def _prepare(self, pair):
-        """Fit metric and levels to the images at hand."""
+        """Fit metric, network and levels to the images at hand."""
         dim = pair.static_grid.dim
-        if self.metric.dim not in (None, dim):
+        if self._metric is not None and self._metric.dim not in (None, dim):
             raise ValueError(
                 f"metric is for {self.metric.dim}D images, these are {dim}D."
             )
-        self.dim = dim
+        self.dim, self._comparison = dim, None
+        metric = CCMetric() if self._metric is None else self._metric
+        self._compare_by(metric, metric.sigma_field)
+        if self._automatic_model:
+            # Whoever brings a start, or asks for a search, gets that.
+            given = self.landmarks is not None or self.initialization == "discrete"
+            grid = pair.static_grid
+            self.network = None if given else translate.default_model(grid)
+        if self._automatic:
+            super().set_level_iters(automatic_iters(pair.static_grid))
+        self.energy_list, self.full_energy_profile = [], []
+        self._emit(RegistrationStages.OPT_START)
+
+    def _compare_by(self, metric, sigma_field):
+        """Take a metric, and a smoothing unless another was asked for."""
+        self.metric, given = metric, self._sigma_field
+        self.sigma_field = sigma_field if given is None else float(given)
         self._objective = Objective(
-            self.metric,
+            metric,
             regularizer=self.regularizer,
             weight=self.regularizer_weight,
             landmark_weight=self.landmark_weight,
         )
-        if self._automatic:
-            super().set_level_iters(_automatic_iters(pair.static_grid))
-        self.energy_list, self.full_energy_profile = [], []
-        self._emit(RegistrationStages.OPT_START)
+
+    def _choose(self, pair):
+        """Decide how to compare a pair, aligned as well as it is, if nobody did."""
+        if self._metric is not None:
+            return
+        self._comparison = chosen = comparison(pair)
+        self._compare_by(chosen.metric, chosen.sigma_field)
+        curve = "" if chosen.curve is None else ", moving in static's contrast"
+        self._say(f"Compared by {self.metric.name}{curve}: {chosen.reason}.")
+
+    def _across(self):
+        """Whether the images were found to be of different contrasts."""
+        return self._comparison is not None and self._comparison.across
+
+    def _shown(self, pair):
+        """The pair as it is compared."""
+        return pair if self._comparison is None else self._comparison.shown(pair)
 
     def _start(self, pair, whole):
         """The field to begin with and its inverse, sound and of use; or None.
@@ -397,7 +452,11 @@ class DeepRegistration(DiffeomorphicRegistration):
             u, v, quality = diffeomorphic(start_field(pair))
             self._spline_folds, spline = quality.repairs > 0, (u, v)
             pair, whole = moved(pair, *spline), moved(whole, *spline)
-        found = self._predicted(pair, whole) or self._searched(pair)
+        found = self._predicted(pair, whole)
+        if found is None:
+            if self._comparison is None:
+                self._choose(pair)
+            found = self._searched(pair)
         if spline is None or found is None:
             return found or spline
         (u, v), (first, last) = found, spline
@@ -407,18 +466,38 @@ class DeepRegistration(DiffeomorphicRegistration):
         """The network's field and its inverse; None where it is of no use."""
         if self.network is None:
             return None
+        if not self.network.symmetric:
+            self._choose(pair)  # it is asked for what the metric thinks best
         u, v, _ = diffeomorphic(*predict(self.network, whole, self._objective))
         if not bool(u.any()):
             return None  # it says that there is nothing to do
-        spacing = self.network.spacing
-        self.network_used = better_than_none(pair, u, self._objective, spacing=spacing)
+        if self.network.symmetric:
+            self._choose(moved(pair, u, v))
+        self.network_used = self._is_of_use(self._shown(pair), u, v)
         if self.network_used:
             return u, v
-        logger.warning(
-            f"The network's field is worse than none by {self.metric.name} and is "
-            "dropped: are these images of the kind that it was trained on?"
-        )
+        said = f"The network's field is worse than none by {self.metric.name}"
+        if self._automatic_model:
+            self._say(f"{said}: registration begins without it.")
+        else:
+            logger.warning(
+                f"{said} and is dropped: are these images of the kind that it was "
+                "trained on?"
+            )
+        self._comparison = None  # it rests on that field
         return None
+
+    def _is_of_use(self, pair, u, v):
+        """Whether a network's field is better than none.
+
+        One that nobody asked for must be better after refinement, too; but across
+        contrasts, where the network knows more than any metric tells.
+        """
+        spacing = self.network.spacing
+        better = better_than_none(pair, u, self._objective, spacing=spacing)
+        if self._automatic_model and any(self.level_iters) and not self._across():
+            better = better and helps(pair, self._objective, u, v, worth=_WORTH_IT)
+        return better
 
     def _searched(self, pair):
         """The field of the discrete search and its inverse, if wanted and of use."""
@@ -433,7 +512,7 @@ class DeepRegistration(DiffeomorphicRegistration):
             return None
         u, v, _ = diffeomorphic(*discrete(pair))
         automatic = self.initialization == "auto"
-        if automatic and not helps(pair, self._objective, u, v):
+        if automatic and not helps(self._shown(pair), self._objective, u, v):
             return None
         self.initialization_used = True
         return u, v
@@ -467,6 +546,8 @@ class DeepRegistration(DiffeomorphicRegistration):
                 raise
         logger.warning("Memory has run out: refinement begins without a start.")
         self.network_used = self.initialization_used = False
+        if self._comparison is None:
+            self._choose(pair)
         return None
 
     def _refine(self, pair, start):
@@ -504,8 +585,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         if stage == "level_start":
             self.current_level, self.energy_list, self.niter = level, [], 0
             bar.set_description(f"level {level}")
-            if self.verbosity >= VerbosityLevels.STATUS:
-                logger.info(f"Optimizing level {level}")
+            self._say(f"Optimizing level {level}")
         elif stage == "iteration_end":
             self.energy_list.append(energy)
             bar.update()
@@ -517,6 +597,11 @@ class DeepRegistration(DiffeomorphicRegistration):
         self._emit(_STAGES[stage])
         if stage == "iteration_end":
             self.niter += 1  # after the callback, as SyN counts
+
+    def _say(self, message):
+        """A line of the log, for who wants to know how it goes."""
+        if self.verbosity >= VerbosityLevels.STATUS:
+            logger.info(message)
 
     def _emit(self, stage):
         if self.callback is not None:
@@ -552,54 +637,9 @@ class DeepRegistration(DiffeomorphicRegistration):
             )
 
 
-def _checked_landmarks(landmarks):
-    """Static and moving points, or None."""
-    if landmarks is None:
-        return None
-    if not isinstance(landmarks, (tuple, list)) or len(landmarks) != 2:
-        raise ValueError(
-            "landmarks must be a pair (static_points, moving_points), got "
-            f"{type(landmarks).__name__}."
-        )
-    return check_landmarks(*landmarks)
-
-
 def _distances(mapping, landmarks):
     """How far a map misses landmarks, mm."""
     if landmarks is None:
         return None
     landed = np.asarray(mapping.transform_points(landmarks[0]))
     return np.linalg.norm(landed - landmarks[1], axis=1)
-
-
-def _automatic_iters(grid):
-    """Levels by the size of the longest axis, in voxels of the finest."""
-    levels = 1
-    while max(grid.shape) / 2**levels > _LEAST_LEVEL_SIZE and levels < max(LEVEL_ITERS):
-        levels += 1
-    return list(LEVEL_ITERS[levels])
-
-
-def _checked_iters(level_iters):
-    """A list of whole numbers, or None."""
-    if level_iters is None:
-        return None
-    if np.ndim(level_iters) == 0 and level_iters == 0:
-        return [0]
-    message = (
-        f"level_iters must be a list of whole numbers from 0, got {level_iters!r}."
-    )
-    try:
-        whole = [int(n) for n in level_iters]
-        exact = all(n == m and m >= 0 for n, m in zip(level_iters, whole))
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(message) from None
-    if not whole or not exact:
-        raise ValueError(message)
-    return whole
-
-
-def _not_negative(name, value):
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"{name} must be 0 or more and finite, got {value!r}.")
-    return float(value)

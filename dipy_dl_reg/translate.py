@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dipy.align import metrics as dipy_metrics
 from dipy.utils.logging import logger
+import numpy as np
 
 from dipy_dl_reg.engine.metric import Metric
 from dipy_dl_reg.engine.metrics import (
@@ -18,12 +19,19 @@ from dipy_dl_reg.engine.names import metric_by_name, regularizer_by_name
 from dipy_dl_reg.networks import NETWORKS
 from dipy_dl_reg.networks.base import RegistrationNetwork
 from dipy_dl_reg.networks.checkpoint import load_network
-from dipy_dl_reg.networks.weights import WEIGHTS, list_models, load_model
+from dipy_dl_reg.networks.weights import (
+    DEFAULT_MODELS,
+    WEIGHTS,
+    list_models,
+    load_model,
+)
 
 #: A DIPY metric's smoothing of the update becomes this part of it here, where steps
 #: are of equal length everywhere: in SyN only the largest is of full length, and the
 #: rest are as good as smoother.
 _SMOOTHING = 0.5
+#: Voxels along every axis of an image that the default network is asked about.
+_LEAST_EXTENT = 16
 
 
 def make_metric(metric, **options):
@@ -32,17 +40,19 @@ def make_metric(metric, **options):
     Parameters
     ----------
     metric : None, str, Metric or dipy.align.metrics.SimilarityMetric
-        None is local correlation; a name is one of ``"CC"``, ``"SSD"`` (or ``"MSE"``),
-        ``"NCC"``, ``"MI"``, ``"CR"`` in any case, or ``"EM"``; a metric of DIPY is
-        translated: its radius stays, its smoothing is halved (see the module), other
-        options have no counterpart; a message says what stands for EMMetric.
+        None and "auto" leave it to the images; a name is one of ``"CC"``, ``"SSD"``
+        (or ``"MSE"``), ``"NCC"``, ``"MI"``, ``"CR"``, ``"MIND"`` in any case, or
+        ``"EM"``; a metric of DIPY is translated: its radius stays, its smoothing is
+        halved (see the module), other options have no counterpart; a message says what
+        stands for EMMetric.
     **options : dict
-        For the metric, where None or a name has it made here.
+        For the metric, where a name has it made here; of local correlation where none
+        was given.
 
     Returns
     -------
-    metric : Metric
-        Ready for the engine.
+    metric : Metric or None
+        Ready for the engine; None where the images are to decide.
 
     Raises
     ------
@@ -50,8 +60,10 @@ def make_metric(metric, **options):
         If it names no metric, options come with one that is made already, or it does
         not have them.
     """
-    if metric is None or isinstance(metric, str):
-        return _metric_by_name("CC" if metric is None else metric, options)
+    if metric is None or metric == "auto":
+        return _metric_by_name("CC", options) if options else None
+    if isinstance(metric, str):
+        return _metric_by_name(metric, options)
     if options:
         raise ValueError(
             f"{', '.join(sorted(options))}: options of a metric go with its name, not "
@@ -110,13 +122,13 @@ def make_model(model):
     ----------
     model : None, str, Path or RegistrationNetwork
         A network; the name of one that comes with the package (`list_models`); or the
-        file of one, as `save_network` writes it.  ``"auto"`` is the default weights
-        once there are any, and no network in this version.
+        file of one, as `save_network` writes it.  ``"auto"`` leaves the choice to the
+        images' dimension, see `default_model`.
 
     Returns
     -------
     network : RegistrationNetwork or None
-        None for no network.
+        None for no network, and where it is not chosen yet.
 
     Raises
     ------
@@ -169,3 +181,23 @@ def make_regularizer(regularizer):
         If it names none.
     """
     return regularizer_by_name(regularizer)
+
+
+def default_model(grid):
+    """The network that comes with the package for images that nobody chose one for.
+
+    Parameters
+    ----------
+    grid : Grid
+        The static image's.
+
+    Returns
+    -------
+    network : RegistrationNetwork or None
+        For images of that dimension and of any contrast; None where the image is of
+        less than 16 of its voxels along an axis.
+    """
+    network = load_model(DEFAULT_MODELS[grid.dim])
+    spacing = grid.spacing.min() if network.spacing is None else network.spacing
+    extent = np.array(grid.shape) * grid.spacing / spacing
+    return network if extent.min() >= _LEAST_EXTENT else None

@@ -40,7 +40,7 @@ class AlignDeepFlow(StrictWorkflow):
         prealign=None,
         affine=False,
         pipeline=None,
-        metric="cc",
+        metric="auto",
         level_iters=None,
         model="auto",
         static_mask=None,
@@ -87,15 +87,15 @@ class AlignDeepFlow(StrictWorkflow):
             the map holds no displacement. deform alone if not given, with --affine
             what that says and deform.
         metric : string, optional
-            What makes images alike: cc (local correlation), ssd (squared difference),
-            ncc (global correlation), or for unlike contrasts mind (self-similarity), mi
-            (mutual information) or cr (correlation ratio).
+            What makes images alike: auto (chosen for the pair), cc (local correlation),
+            ssd (squared difference), ncc (global correlation), or for unlike contrasts
+            mind (self-similarity), mi (mutual information) or cr (correlation ratio).
         level_iters : variable int, optional
             Steps at each level, the coarsest first; 0 leaves it at the network's word.
         model : string, optional
             Network to begin with: the file that dipy_train_deep wrote, the name of one
-            that comes with the package (voxelmorph-t1), or None. auto is the default
-            weights once there are any, and no network in this version.
+            that comes with the package (such as voxelmorph-t1), or None. auto is the
+            one for images of any contrast that comes with it.
         static_mask : string or Path, optional
             Where static counts: an image on static's grid, above 0 inside.
         moving_mask : string or Path, optional

@@ -37,7 +37,7 @@ def error(mapping, field, static):
 
 def run(static, moving, initialization, metric="CC", **options):
     registration = DeepRegistration(
-        metric, initialization=initialization, level_iters=[15, 15]
+        metric, initialization=initialization, level_iters=[15, 15], model=None
     )
     return registration, registration.optimize(static, moving, **options)
 

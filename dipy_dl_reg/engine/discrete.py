@@ -47,8 +47,6 @@ _CONSISTENT = 10
 _SIGMA_FACTOR = 0.5
 #: Where `helps` looks: voxels of this part of the longest side, and how long.
 _COARSE, _COARSE_ITERS = 48, (20, 20)
-#: How much more the energy must fall for a field of the search to be kept.
-_WORTH_IT = 1.05
 #: Smoothing of the field between choices, in cells; the least say that a cell has.
 _SMOOTH, _LEAST_TRUST = 1.0, 1e-3
 
@@ -97,7 +95,7 @@ def discrete(pair):
     return tuple(_brought_back(f, work.grid, pair.static_grid) for f in (u, v))
 
 
-def helps(pair, objective, u, v):
+def helps(pair, objective, u, v, *, worth=1.05):
     """Whether a coarse refinement ends better from a field than without.
 
     Parameters
@@ -108,12 +106,14 @@ def helps(pair, objective, u, v):
         What refinement minimises.
     u, v : Tensor, shape (1, D, *static_shape)
         The field and its inverse, in voxels of the static grid.
+    worth : float, optional
+        How much more the energy must fall, as a factor.  By default clearly more: of
+        two about equal ends the one that went less far is the better bet.
 
     Returns
     -------
     helps : bool
-        If the energy falls by clearly more, on voxels of 1 / 48 of the longest side: of
-        two about equal ends the one that went less far is the better bet.
+        If it falls by that much more, on voxels of 1 / 48 of the longest side.
     """
     spacing = _longest(pair.static_grid) / _COARSE
     coarse = coarsen(pair, spacing, sigma_factor=_SIGMA_FACTOR)
@@ -122,7 +122,7 @@ def helps(pair, objective, u, v):
     options = {"level_iters": _COARSE_ITERS, "sigma_factor": _SIGMA_FACTOR}
     ends = [refine(coarse, objective, start=s, **options)[0] for s in (None, start)]
     before, without, with_it = energies(coarse, objective, (none, *ends))
-    return before - with_it > _WORTH_IT * (before - without)
+    return before - with_it > worth * (before - without)
 
 
 def _longest(grid):

@@ -74,6 +74,9 @@ WEIGHTS = {
     ),
 }
 
+#: By dimension, those that ``DeepRegistration(model="auto")`` takes.
+DEFAULT_MODELS = {2: "pyramid-slices", 3: "pyramid-brain"}
+
 
 def list_models():
     """Names of the trained networks that come with the package.
