@@ -468,7 +468,9 @@ class DeepRegistration(DiffeomorphicRegistration):
             return None
         if not self.network.symmetric:
             self._choose(pair)  # it is asked for what the metric thinks best
-        u, v, _ = diffeomorphic(*predict(self.network, whole, self._objective))
+        alone = not any(self.level_iters)
+        fields = predict(self.network, whole, self._objective, alone=alone)
+        u, v, _ = diffeomorphic(*fields)
         if not bool(u.any()):
             return None  # it says that there is nothing to do
         if self.network.symmetric:
@@ -476,7 +478,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         self.network_used = self._is_of_use(self._shown(pair), u, v)
         if self.network_used:
             return u, v
-        said = f"The network's field is worse than none by {self.metric.name}"
+        said = f"The network's field is no better than none by {self.metric.name}"
         if self._automatic_model:
             self._say(f"{said}: registration begins without it.")
         else:

@@ -75,7 +75,7 @@ STAGES = {
             {"size": 8, "bending": 1.6, "bending_scale": 10},
         ),
         Stage(
-            2.0, (73, 89, 73), 1600, 1, 0.1, 4e-4, "cosine",
+            2.0, (73, 89, 73), 1200, 1, 0.1, 4e-4, "cosine",
             {"translation": 0.7, "bending": 1.0, "bending_scale": 15, "coarse": 1.4},
             {"bending": 4.0, "bending_scale": 20},
             {"size": 12, "bending": 2.4, "bending_scale": 15},
@@ -171,6 +171,7 @@ def card(arguments, histories):
         "recipe": {
             "command": f"tools/train_pyramid.py --dim {arguments.dim}",
             "seed": arguments.seed,
+            "processes": int(os.environ.get("WORLD_SIZE", 1)),
             "stages": [stage._asdict() for stage in STAGES[arguments.dim]],
             "steps": [history.steps for history in histories],
             "synthesis": BRAINS if arguments.dim == 3 else None,

@@ -38,7 +38,7 @@ _BRIGHTEST = 0.001
 _LEAST_EXPLAINED = 0.3
 #: Agreement of images of one contrast.  After the network that of T1 brains is .6 and
 #: more, and of real FA with T1 about .3.
-_ALIKE = 0.45
+ALIKE = 0.45
 #: Smoothing of the field, voxels, where images are of different contrasts: the less
 #: the images tell, the smoother.
 _SIGMA_CURVE, _SIGMA_WEAK, _SIGMA_MIND = 1.0, 1.4, 1.2
@@ -140,7 +140,7 @@ def comparison(pair):
     told = agreement(pair)
     if told is None or told >= 0:
         said = "too little to tell" if told is None else f"they agree by {told:.2f}"
-        weak = told is not None and told < _ALIKE
+        weak = told is not None and told < ALIKE
         sigma = _SIGMA_WEAK if weak else CCMetric.sigma_field
         return Comparison(CCMetric(), sigma, weak, None, said)
     curve, explained = _curve(*_together(pair, _CURVE_SPACING))

@@ -137,9 +137,12 @@ def warp(image, displacement, *, frame_=None, mode="linear"):
             f"image and displacement must share a grid unless a frame is given, got "
             f"shapes {tuple(image.shape)} and {tuple(displacement.shape)}."
         )
-    if mode == "linear" and compiled.suit(image, displacement):
+    if mode == "linear" and compiled.suit(image[:1], displacement[:1]):
         affine = None if frame_ is None else frame_.affine
-        return kernels.warp(image, displacement, affine=affine)
+        entries = zip(image.expand(batch, *image.shape[1:]).split(1),
+                      displacement.split(1))  # fmt: skip
+        warped = [kernels.warp(i, u, affine=affine) for i, u in entries]
+        return torch.cat(warped) if batch > 1 else warped[0]
     if frame_ is None:
         points = _displaced(displacement)
     else:

@@ -112,6 +112,30 @@ class RegistrationNetwork(nn.Module):
             If the two differ in shape, or are not of this network's dimension, or
             have several channels.
         """
+        fine, *coarse = self.said(static, moving)
+        if self.output == "velocity":
+            flow = partial(exp, steps=SQUARINGS)
+            return Prediction(flow(fine), fine, tuple(map(flow, coarse)))
+        return Prediction(fine, None, tuple(coarse))
+
+    def said(self, static, moving):
+        """The last layers' own fields, velocities still velocities.
+
+        Parameters
+        ----------
+        static, moving : Tensor, shape (B, 1, *shape)
+            As in `forward`.
+
+        Returns
+        -------
+        fields : list of Tensor, shape (B, D, *ceil(shape / 2**k))
+            The finest first.
+
+        Raises
+        ------
+        ValueError
+            As `forward` does.
+        """
         shape = static.shape[2:]
         alike = static.shape == moving.shape and static.shape[1] == 1
         if not alike or len(shape) != self.dim:
@@ -121,15 +145,8 @@ class RegistrationNetwork(nn.Module):
             )
         padded = self._pad(torch.cat([static, moving], 1))
         # Under autocast the layers' output is short of digits; the flow must not be.
-        fine, *coarse = (u.to(static.dtype) for u in self._fields(padded))
-        fine = _crop(fine, shape)
-        coarse = tuple(
-            _crop(u, [-(-n // 2**k) for n in shape]) for k, u in enumerate(coarse, 1)
-        )
-        if self.output == "velocity":
-            flow = partial(exp, steps=SQUARINGS)
-            return Prediction(flow(fine), fine, tuple(map(flow, coarse)))
-        return Prediction(fine, None, coarse)
+        fields = (u.to(static.dtype) for u in self._fields(padded))
+        return [_crop(u, [-(-n // 2**k) for n in shape]) for k, u in enumerate(fields)]
 
     def _fields(self, images):
         """Fields of padded images ``(B, 2, *padded)``, the finest first."""

@@ -9,7 +9,12 @@ from itertools import product
 
 import numpy as np
 from scipy.linalg import polar, sqrtm
+import torch
+import torch.nn.functional as F
 
+from dipy_dl_reg.engine.fields import compose, exp, resize, warp
+from dipy_dl_reg.engine.smoothing import smooth
+from dipy_dl_reg.networks.base import SQUARINGS
 from dipy_dl_reg.space import Grid
 
 #: A prealign that turns by more, degrees, is not halved: images half-way would lie
@@ -17,6 +22,10 @@ from dipy_dl_reg.space import Grid
 _LARGEST_TURN = 60
 #: Voxels of a common grid beyond what both images cover.
 _MARGIN = 8
+#: Part of the range of an image above which there is something, and voxels kept around.
+_SOMETHING, _AROUND = 0.02, 4
+#: Smoothing of images on the way to larger voxels, see `coarsen`.
+_SIGMA_FACTOR = 0.5
 
 
 def half_of(prealign):
@@ -97,3 +106,119 @@ def _span(affine, shape, turn):
     dim = len(shape)
     along = (corners @ affine[:dim, :dim].T + affine[:dim, dim]) @ turn
     return along.min(0), along.max(0)
+
+
+def cropped(grid, images):
+    """Images without the nothing around them.
+
+    Parameters
+    ----------
+    grid : Grid
+        Theirs.
+    images : sequence of Tensor, shape (1, 1, *shape)
+        On one grid.
+
+    Returns
+    -------
+    grid : Grid
+        What is left of it: where there is something in any of them, and a margin.
+    images : list of Tensor
+        On that.
+    """
+    something = torch.stack([image > _SOMETHING for image in images]).any(0)[0, 0]
+    if not bool(something.any()):
+        return grid, list(images)
+    first, shape = [], []
+    for axis, size in enumerate(grid.shape):
+        others = [a for a in range(grid.dim) if a != axis]
+        places = something.any(dim=others).nonzero() if others else something.nonzero()
+        low = max(0, int(places.min()) - _AROUND)
+        first.append(low)
+        shape.append(min(size, int(places.max()) + 1 + _AROUND) - low)
+    step = np.eye(grid.dim + 1)
+    step[:-1, -1] = first
+    inside = tuple(slice(i, i + n) for i, n in zip(first, shape))
+    left = [image[(..., *inside)].contiguous() for image in images]
+    return Grid(tuple(shape), grid.affine @ step), left
+
+
+def ask_half_way(network, static, moving, looks):
+    """A symmetric network's word, look by look from half-way: field and inverse.
+
+    After every look half of the flow that it found brings moving nearer, and half of
+    the inverse brings static; the next one is at what is left, and its flow goes
+    between the two halves.  Fields are kept at half the resolution: the network's own
+    say no more, and there they cost an eighth.
+
+    Parameters
+    ----------
+    network : RegistrationNetwork
+        One that is symmetric.
+    static, moving : Tensor, shape (1, 1, *shape)
+        Images on one grid.
+    looks : sequence of float
+        One number for each look: how many times larger than the grid's voxels are.
+
+    Returns
+    -------
+    displacement, inverse : Tensor, shape (1, D, *shape)
+        In voxels.
+    """
+    dtype = next(network.parameters()).dtype
+    shape = static.shape[2:]
+    few = [-(-n // 2) for n in shape]
+    to_static = to_moving = from_static = from_moving = None
+    for look, factor in enumerate(looks):
+        seen = static, moving
+        if look:
+            seen = (
+                warp(image, resize(u, shape))
+                for image, u in ((static, from_static), (moving, to_moving))
+            )
+        seen = (_fewer(image, factor).to(dtype) for image in seen)
+        velocity = resize(network.said(*seen)[0].float(), few)
+        if look == len(looks) - 1:
+            break
+        half, back = flow(velocity / 2)
+        if not look:
+            to_static = to_moving = half
+            from_static = from_moving = back
+            continue
+        to_moving, to_static = compose(half, to_moving), compose(to_static, half)
+        from_static, from_moving = (
+            compose(back, from_static),
+            compose(from_moving, back),
+        )
+    u, v = flow(velocity)
+    if to_static is not None:
+        u = compose(compose(to_static, u), to_moving)
+        v = compose(compose(from_moving, v), from_static)
+    return resize(u, shape), resize(v, shape)
+
+
+def _fewer(image, factor):
+    """An image with so many times fewer voxels along each axis, smoothed first."""
+    if factor == 1:
+        return image
+    shape = [
+        max(2, round((n - 1) / factor) + 1) if n > 1 else 1 for n in image.shape[2:]
+    ]
+    mode = {2: "bilinear", 3: "trilinear"}[len(shape)]
+    smoothed = smooth(image, _SIGMA_FACTOR * (factor - 1))
+    return F.interpolate(smoothed, size=shape, mode=mode, align_corners=True)
+
+
+def flow(velocity):
+    """Flow of a velocity, and its inverse.
+
+    Parameters
+    ----------
+    velocity : Tensor, shape (B, D, *shape)
+        Stationary, in voxels.
+
+    Returns
+    -------
+    displacement, inverse : Tensor, shape (B, D, *shape)
+        In voxels.
+    """
+    return tuple(exp(sign * velocity, steps=SQUARINGS) for sign in (1, -1))

@@ -11,18 +11,22 @@ from copy import deepcopy
 import numpy as np
 import torch
 
-from dipy_dl_reg.engine.fields import compose, exp, frame, warp
-from dipy_dl_reg.engine.pyramid import coarsen, covered
+from dipy_dl_reg.engine.contrast import ALIKE, agreement
+from dipy_dl_reg.engine.fields import compose, frame, warp
+from dipy_dl_reg.engine.pyramid import Pair, coarsen, covered
 from dipy_dl_reg.engine.refine import energies
 from dipy_dl_reg.engine.smoothing import smooth
-from dipy_dl_reg.networks.base import SQUARINGS
-from dipy_dl_reg.networks.halfway import common_grid
+from dipy_dl_reg.networks.halfway import ask_half_way, common_grid, cropped, flow
 
 #: Smoothing of the images on the way to coarser voxels, see `coarsen`.
 _SIGMA_FACTOR = 0.5
+#: Looks of a symmetric network: how many times larger than the grid's its voxels are.
+_LOOKS, _LOOKS_AGAIN, _FROM_FAR = (1,), (1, 1), (4, 2)
+#: Voxels, in the network's own, where it looks again.
+_FINER = 0.75
 
 
-def predict(network, pair, objective):
+def predict(network, pair, objective, *, alone=True):
     """The field that a network predicts for a pair.
 
     A network that predicts velocities is asked again with the images swapped, and half
@@ -30,8 +34,8 @@ def predict(network, pair, objective):
     inverse; and it looks a second time, at what its first answer left.  Each is kept
     only where it lowers the objective: a network that was trained in one direction
     alone, or on one pair, is taken at its plain word.  A network that is symmetric by
-    construction is not asked twice for that, and its second look is at both images
-    half-way, so that the inverse stays what swapped images give.
+    construction is not asked twice for that; it looks at both images half-way, so that
+    the inverse stays what swapped images give.
 
     Parameters
     ----------
@@ -40,7 +44,10 @@ def predict(network, pair, objective):
     pair : Pair
         The images, whole: masked only where data is missing.
     objective : Objective
-        What refinement would minimise.
+        What refinement would minimise; symmetric networks are not judged by it.
+    alone : bool, optional
+        Whether the field is the result, and not only where refinement begins: a
+        symmetric network then looks again.
 
     Returns
     -------
@@ -59,22 +66,44 @@ def predict(network, pair, objective):
         raise ValueError(
             f"model is a network for {network.dim}D images, these are {dim}D."
         )
-    grid = _grid(network, pair)
     with _ready(network, pair.static.device) as ready, torch.no_grad():
-        fields = _answer(ready, *on_grid(pair, grid), objective)
+        if network.symmetric:
+            grid, fields = _answer_half_way(ready, pair, alone)
+        else:
+            grid = pair.static_grid.standard(network.spacing)
+            fields = _answer(ready, *on_grid(pair, grid), objective)
         u, *v = (_brought_back(f, grid, pair.static_grid) for f in fields)
     if not bool(torch.isfinite(u).all()):
         raise ValueError("model predicts a field that is not finite for these images.")
     return u, v[0] if v else None
 
 
-def _grid(network, pair):
-    """Where a network is asked: half-way between the images if it is symmetric."""
-    grid = None
-    if network.symmetric:
-        both = pair.static_grid, pair.moving_grid
-        grid = common_grid(*both, pair.prealign, network.spacing)
-    return pair.static_grid.standard(network.spacing) if grid is None else grid
+def _answer_half_way(network, pair, alone):
+    """A symmetric network's displacement and inverse, and their grid.
+
+    Images that agree already are looked at as the network is meant to; others from far
+    first.  Where refinement will add little, or is not sure, the network looks again,
+    and at smaller voxels.
+    """
+    grid, images = _half_way(pair, network.spacing)
+    agrees = agreement(Pair(*images, grid, grid, np.eye(grid.dim + 1)))
+    near = agrees is not None and agrees >= ALIKE
+    if alone or not near:
+        if network.spacing is not None:
+            grid, images = _half_way(pair, _FINER * network.spacing)
+        looks = _LOOKS_AGAIN
+    else:
+        looks = _LOOKS
+    looks = looks if near else (*_FROM_FAR, *looks)
+    return grid, ask_half_way(network, *images, looks)
+
+
+def _half_way(pair, spacing):
+    """The images where a symmetric network sees them, and their grid."""
+    both = pair.static_grid, pair.moving_grid
+    grid = common_grid(*both, pair.prealign, spacing)
+    grid = pair.static_grid.standard(spacing) if grid is None else grid
+    return cropped(grid, on_grid(pair, grid))
 
 
 def _answer(network, static, moving, objective):
@@ -84,9 +113,6 @@ def _answer(network, static, moving, objective):
     def energy(fields):
         return float(evaluate(warp(moving, fields[0]), fields[0])[0].total)
 
-    if network.symmetric:
-        first, second = _asked_half_way(network, static, moving)
-        return second if energy(second) < energy(first) else first
     first = _asked(network, static, moving)
     if len(first) == 1:
         return first
@@ -105,7 +131,7 @@ def _asked(network, static, moving):
     prediction = network(static.to(dtype), moving.to(dtype))
     if prediction.velocity is None:
         return (prediction.displacement.float(),)
-    return _flow(prediction.velocity.float())
+    return flow(prediction.velocity.float())
 
 
 def _asked_both_ways(network, static, moving):
@@ -113,26 +139,7 @@ def _asked_both_ways(network, static, moving):
     dtype = next(network.parameters()).dtype
     static, moving = static.to(dtype), moving.to(dtype)
     there, back = network(static, moving), network(moving, static)
-    return _flow((there.velocity - back.velocity).float() / 2)
-
-
-def _asked_half_way(network, static, moving):
-    """A symmetric network's word, and the same with a second look from half-way.
-
-    With ``h`` half the flow of the first answer and ``w`` what the network says about
-    static through the inverse of ``h`` and moving through ``h``, the second is `h`,
-    then `w`, then `h` again.
-    """
-    dtype = next(network.parameters()).dtype
-    velocity = network(static.to(dtype), moving.to(dtype)).velocity.float()
-    half, back = _flow(velocity / 2)
-    u, v = _asked(network, warp(static, back), warp(moving, half))
-    second = compose(compose(half, u), half), compose(compose(back, v), back)
-    return _flow(velocity), second
-
-
-def _flow(velocity):
-    return tuple(exp(sign * velocity, steps=SQUARINGS) for sign in (1, -1))
+    return flow((there.velocity - back.velocity).float() / 2)
 
 
 def on_grid(pair, grid):

@@ -130,7 +130,8 @@ class Pyramid(RegistrationNetwork):
         a, b = both.chunk(2)
         # The other way round in the second half of the batch.
         first, second = both, torch.cat([b, a])
-        x = torch.cat([first, second, _compared(first, second)], 1)
+        there = _compared(a, b)
+        x = torch.cat([first, second, torch.cat([there, _turned(there)])], 1)
         there, back = self.flow[level](self.decoder[level](x)).chunk(2)
         step = (there - back) / 2
         return step if velocity is None else velocity + step
@@ -158,14 +159,39 @@ def _compared(first, second):
     dim, most = first.ndim - 2, max(REACH)
     padded = F.pad(second, (most, most) * dim)
     found = [(first * second).mean(1)]
-    for axis in range(dim):
-        for step in (k * sign for k in REACH for sign in (-1, 1)):
-            moved = padded
-            for other, size in enumerate(first.shape[2:]):
-                start = most + step * (other == axis)
-                moved = moved.narrow(other + 2, start, size)
-            found.append((first * moved).mean(1))
+    for axis, step in _steps(dim):
+        found.append((first * _beside(padded, axis, step)).mean(1))
     return torch.stack(found, 1)
+
+
+def _turned(found):
+    """What `_compared` finds for the images in the other order, from what it found.
+
+    ``b(x) a(x + s)`` is at `x` what ``a(x) b(x - s)`` is at ``x + s``.
+    """
+    dim, most = found.ndim - 2, max(REACH)
+    padded = F.pad(found, (most, most) * dim)
+    steps = _steps(dim)
+    turned = [found[:, :1]]
+    for axis, step in steps:
+        opposite = 1 + steps.index((axis, -step))
+        turned.append(_beside(padded[:, opposite : opposite + 1], axis, step))
+    return torch.cat(turned, 1)
+
+
+def _steps(dim):
+    """Axis and distance of the neighbours compared."""
+    return [(axis, k * sign) for axis in range(dim) for k in REACH for sign in (-1, 1)]
+
+
+def _beside(padded, axis, step):
+    """What is so many voxels further along an axis, of images with a margin."""
+    dim, margin = padded.ndim - 2, max(REACH)
+    for other in range(dim):
+        size = padded.shape[other + 2] - 2 * margin
+        start = margin + step * (other == axis)
+        padded = padded.narrow(other + 2, start, size)
+    return padded
 
 
 def _precision(x):

@@ -45,7 +45,7 @@ class Weights(NamedTuple):
 WEIGHTS = {
     "pyramid-brain": Weights(
         file="pyramid_brain.npz",
-        checksum="98264acdbcf70822b07609b889bbed8f87fc1b7691ced7e564553d321d066357",
+        checksum="c4e9d1dbf3cd8c8b05ab89bf12e81bf834f01fcb47885af2987f19821c07301d",
         about="pyramid for skull-stripped brains of any contrast, 3D, at 2 mm",
         licence="BSD-3-Clause; trained on label maps of SynthSeg (Apache-2.0)",
         recipe="tools/train_pyramid.py",
@@ -55,7 +55,7 @@ WEIGHTS = {
     ),
     "pyramid-slices": Weights(
         file="pyramid_slices.npz",
-        checksum="d4a6157dc42ee69b01038d6b9a20226549b8255adbd054b3dbf983b4cb7a9eec",
+        checksum="db6473d74e327dfd6acb30bb9ee801faef8856656226753d4499d4a2b21f3e70",
         about="pyramid for slices of any contrast and spacing, 2D",
         licence="BSD-3-Clause",
         recipe="tools/train_pyramid.py --dim 2",

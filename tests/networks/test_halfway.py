@@ -125,8 +125,8 @@ def test_swapped_images_give_the_inverse_across_two_grids():
     landed = apply(moving.to(static, np.linalg.inv(prealign)), back)
     error = np.linalg.norm(landed - points, axis=1)[inside]
     assert inside.sum() > 500
-    assert np.linalg.norm(moved - points, axis=1)[inside].mean() > 0.3
-    assert error.mean() < 0.05
+    # The weights are wild, and the field with them.
+    assert error.mean() < 0.1 * np.linalg.norm(moved - points, axis=1)[inside].mean()
 
 
 def apply(matrix, points):
