@@ -100,8 +100,8 @@ class DeepRegistration(DiffeomorphicRegistration):
         images of any contrast that comes with the package, ``"pyramid-brain"`` in 3D
         and ``"pyramid-slices"`` in 2D.  It is left out where there are landmarks or a
         discrete search to begin with, and for images of less than 16 of its voxels
-        along an axis; and its field is dropped, too, if, within a contrast, a coarse
-        refinement ends no better from it than from nothing.
+        along an axis; and its field is dropped, too, if, within a contrast and with
+        iterations at coarse levels, a coarse refinement ends no better from it.
     initialization : {"discrete", "auto"} or None, optional
         "discrete" searches for displacements of up to a quarter of the static image's
         longest side first, by self-similarity and so in any contrast, and refinement
@@ -492,13 +492,14 @@ class DeepRegistration(DiffeomorphicRegistration):
     def _is_of_use(self, pair, u, v):
         """Whether a network's field is better than none.
 
-        One that nobody asked for must be better after refinement, too; but across
-        contrasts, where the network knows more than any metric tells.
+        One that nobody asked for must be so after coarse levels, too, if there are any;
+        but across contrasts the network knows more than any metric tells.
         """
         spacing = self.network.spacing
         better = better_than_none(pair, u, self._objective, spacing=spacing)
-        if self._automatic_model and any(self.level_iters) and not self._across():
-            better = better and helps(pair, self._objective, u, v, worth=_WORTH_IT)
+        coarse = any(self.level_iters[:-1])
+        if better and self._automatic_model and coarse and not self._across():
+            return helps(pair, self._objective, u, v, worth=_WORTH_IT)
         return better
 
     def _searched(self, pair):
