@@ -20,13 +20,15 @@ SYN = {
 }
 DEEP = {
     "affine": {"model": None, "level_iters": 0},
-    "deep": {},
+    "deep": {"model": None},
+    "default": {},
     "deep-fast": {"model": None, "level_iters": [10, 10, 2]},
     "deep-10": {"model": None, "level_iters": [10]},
 }
 #: Smoother and rougher than the default: with it, the curve of overlap by regularity.
 CURVE = {
-    f"deep-s{sigma:g}": {"sigma_field": sigma} for sigma in (0.5, 0.6, 1, 1.2, 1.5, 2)
+    f"deep-s{sigma:g}": {"model": None, "sigma_field": sigma}
+    for sigma in (0.5, 0.6, 1, 1.2, 1.5, 2)
 }
 DEEP |= CURVE
 NETWORK = {

@@ -61,7 +61,7 @@ ways = {
     "search, refinement": {"initialization": "discrete"},
 }
 maps = {
-    name: DeepRegistration(progress=False, **how).optimize(static, moving)
+    name: DeepRegistration(model=None, progress=False, **how).optimize(static, moving)
     for name, how in ways.items()
 }
 

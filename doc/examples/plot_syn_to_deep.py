@@ -158,11 +158,11 @@ for name, value in registration.quality._asdict().items():
 ###############################################################################
 # Which metric
 # ------------
-# ``DeepRegistration("MI")`` is for two contrasts, such as b0 and T1.
-# ``DeepRegistration()`` is local correlation: for two
-# images of one contrast, where it is the better choice. On two contrasts it can pull
-# tissue onto the wrong tissue, because it takes dark on bright for as good a match as
-# bright on bright.
+# ``DeepRegistration()`` chooses it for the pair, and the log says what it chose: see
+# :doc:`plot_default_weights`. ``DeepRegistration("CC")``, local correlation, is for two
+# images of one contrast. On two contrasts, such as b0 and T1, it pulls tissue onto the
+# wrong tissue, because it takes dark on bright for as good a match as bright on bright;
+# ``"MI"`` and ``"MIND"`` do not.
 #
 # References
 # ----------
