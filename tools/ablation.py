@@ -40,7 +40,7 @@ import time
 from typing import NamedTuple
 
 from brain_maps import make_pairs, read_maps
-from contrasts_cases import case_of
+from contrasts_cases import case_of, swapped
 import numpy as np
 import torch
 from train_pyramid import KEPT, STAGES, brain_options, shape_pairs, train
@@ -241,18 +241,6 @@ def real(network, arguments):
 def voxel(images):
     """Volume of one of static's, mm**3."""
     return abs(np.linalg.det(images["static_grid2world"][:3, :3]))
-
-
-def swapped(images):
-    """The same with static for moving."""
-    other = {"static": "moving", "moving": "static"}
-    both = {
-        name.replace(role, other[role]): value
-        for name, value in images.items()
-        for role in other
-        if name.startswith(role)
-    }
-    return both | {"prealign": np.linalg.inv(images["prealign"])}
 
 
 COLUMNS = {

@@ -60,6 +60,13 @@ def case_of(folder, pair, kind):
     return case._replace(images=images, judge=partial(overlap, case.labels))
 
 
+def swapped(images):
+    """The same two images, the other way round."""
+    static, moving = ("static", "static_grid2world"), ("moving", "moving_grid2world")
+    given = {to: images[of] for to, of in zip(static + moving, moving + static)}
+    return given | {"prealign": np.linalg.inv(images["prealign"])}
+
+
 def overlap(labels, mapping, warped=None):
     """Mean Dice of the labels of both, moving's through the map or warped already."""
     if warped is None:
