@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from dipy_dl_reg import bridge, translate
 from dipy_dl_reg.engine import memory
-from dipy_dl_reg.engine.contrast import comparison
+from dipy_dl_reg.engine.contrast import ALIKE, agreement, comparison
 from dipy_dl_reg.engine.discrete import discrete, helps
 from dipy_dl_reg.engine.fields import compose
 from dipy_dl_reg.engine.inversion import diffeomorphic
@@ -100,8 +100,8 @@ class DeepRegistration(DiffeomorphicRegistration):
         images of any contrast that comes with the package, ``"pyramid-brain"`` in 3D
         and ``"pyramid-slices"`` in 2D.  It is left out where there are landmarks or a
         discrete search to begin with, and for images of less than 16 of its voxels
-        along an axis; and its field is dropped, too, if, within a contrast and with
-        iterations at coarse levels, a coarse refinement ends no better from it.
+        along an axis; and its field is dropped, too, if the images agree without it
+        and a coarse refinement, where there are coarse levels, ends no better from it.
     initialization : {"discrete", "auto"} or None, optional
         "discrete" searches for displacements of up to a quarter of the static image's
         longest side first, by self-similarity and so in any contrast, and refinement
@@ -475,7 +475,7 @@ class DeepRegistration(DiffeomorphicRegistration):
             return None  # it says that there is nothing to do
         if self.network.symmetric:
             self._choose(moved(pair, u, v))
-        self.network_used = self._is_of_use(self._shown(pair), u, v)
+        self.network_used = self._is_of_use(pair, u, v)
         if self.network_used:
             return u, v
         said = f"The network's field is no better than none by {self.metric.name}"
@@ -493,13 +493,15 @@ class DeepRegistration(DiffeomorphicRegistration):
         """Whether a network's field is better than none.
 
         One that nobody asked for must be so after coarse levels, too, if there are any;
-        but across contrasts the network knows more than any metric tells.
+        but where the images did not agree before, because they are far apart or of
+        different contrasts, the network knows more than any metric tells.
         """
-        spacing = self.network.spacing
-        better = better_than_none(pair, u, self._objective, spacing=spacing)
-        coarse = any(self.level_iters[:-1])
-        if better and self._automatic_model and coarse and not self._across():
-            return helps(pair, self._objective, u, v, worth=_WORTH_IT)
+        shown, spacing = self._shown(pair), self.network.spacing
+        better = better_than_none(shown, u, self._objective, spacing=spacing)
+        if better and self._automatic_model and any(self.level_iters[:-1]):
+            told = agreement(pair)
+            if told is None or told >= ALIKE:
+                return helps(shown, self._objective, u, v, worth=_WORTH_IT)
         return better
 
     def _searched(self, pair):

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 import sys
 
+from dipy.utils.logging import logger
 import nibabel as nib
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ import ablation  # noqa: E402
 import brain_maps  # noqa: E402
 import train_pyramid  # noqa: E402
 
-from dipy_dl_reg.networks import make_network  # noqa: E402
+from dipy_dl_reg.networks import NETWORKS, make_network  # noqa: E402
 
 SHAPE = (17, 17, 17)
 BENT = {"bending": 0.5, "bending_scale": 5}
@@ -27,6 +28,16 @@ SMALL = [
     )
     for spacing in (6.0, 3.0)
 ]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def as_before(monkeypatch):
+    """Networks and the level of the log are the tool's while it runs."""
+    for name, kind in ablation.OWN.items():
+        monkeypatch.setitem(NETWORKS, name, kind)
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.mark.parametrize("name", list(ablation.VARIANTS))

@@ -4,6 +4,7 @@ from pathlib import Path
 import sys
 from types import SimpleNamespace
 
+from dipy.utils.logging import logger
 import nibabel as nib
 import numpy as np
 import pytest
@@ -16,6 +17,14 @@ import contrasts_cases as cases  # noqa: E402
 
 T1 = np.array([[-3.0, 0, 0, 30], [0, 3, 0, -30], [0, 0, 3, -20], [0, 0, 0, 1]])
 DIFFUSION = np.diag([4.0, 4, 4, 1])
+
+
+@pytest.fixture(autouse=True)
+def as_before():
+    """A tool sets the level of the log for itself alone."""
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.mark.parametrize("kind, order", [("b0", [2, 1, 0]), ("FA", [0, 1, 2])])

@@ -124,7 +124,8 @@ VARIANTS = {
     "repeats-1": Variant({"repeats": 1}),
     "repeats-3": Variant({"repeats": 3}),
 }
-NETWORKS |= {kind.name: kind for kind in (OneWay, Intensity)}
+#: Networks that this tool alone has.
+OWN = {kind.name: kind for kind in (OneWay, Intensity)}
 
 
 def trained(name, arguments):
@@ -273,6 +274,7 @@ def main():
     from dipy.utils.logging import logger
 
     logger.setLevel("ERROR")
+    NETWORKS.update(OWN)
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
