@@ -106,8 +106,7 @@ def named_metric(metric, **options):
     ValueError
         If it names no metric, or options do not go with it.
     """
-    named = metric is not None and not (isinstance(metric, str) and metric == "auto")
-    metric = metric if named else "MI"
+    metric = "MI" if translate.is_automatic(metric) else metric
     if isinstance(metric, str) and metric.upper() == "CC":
         options = {"radius": _RADIUS} | options
     return translate.make_metric(metric, **options)

@@ -100,7 +100,8 @@ def deep_registration(
     steps, deforms = checked_steps(pipeline)
     own = signature(DeepRegistration).parameters
     for_metric = {key: options.pop(key) for key in list(options) if key not in own}
-    if dim is not None and isinstance(metric, str) and metric != "auto":
+    named = isinstance(metric, str) and not translate.is_automatic(metric)
+    if dim is not None and named:
         for_metric["dim"] = dim
     options |= {"level_iters": level_iters, "step_length": step_length}
     options = options if deforms else undeformed(options)
@@ -110,6 +111,8 @@ def deep_registration(
     affine_options = _checked_affine_options(affine_options, steps)
     moving, moving_affine = _read(moving, moving_affine, "moving")
     static, static_affine = _read(static, static_affine, "static")
+    if dim is not None and np.ndim(static) != dim:
+        raise ValueError(f"dim is {dim}, and static has {np.ndim(static)} axes.")
     masks = {
         "static_mask": _read(static_mask, None, "static_mask")[0],
         "moving_mask": _read(moving_mask, None, "moving_mask")[0],

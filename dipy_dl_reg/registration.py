@@ -98,7 +98,8 @@ class DeepRegistration(DiffeomorphicRegistration):
         under the same promise.  A field worse than none, by the metric, is dropped
         with a warning.  None is no network; ``"auto"``, the default, is the one for
         images of any contrast that comes with the package, ``"pyramid-brain"`` in 3D
-        and ``"pyramid-slices"`` in 2D.  It is left out where there are landmarks or a
+        and ``"pyramid-slices"`` in 2D; it sees nothing outside masks, a model that is
+        named sees the whole images.  It is left out where there are landmarks or a
         discrete search to begin with, and for images of less than 16 of its voxels
         along an axis; and its field is dropped, too, if the images agree without it
         and a coarse refinement, where there are coarse levels, ends no better from it.
@@ -406,8 +407,8 @@ class DeepRegistration(DiffeomorphicRegistration):
         if self._automatic_model:
             # Whoever brings a start, or asks for a search, gets that.
             given = self.landmarks is not None or self.initialization == "discrete"
-            grid = pair.static_grid
-            self.network = None if given else translate.default_model(grid)
+            grids = pair.static_grid, pair.moving_grid
+            self.network = None if given else translate.default_model(*grids)
         if self._automatic:
             super().set_level_iters(automatic_iters(pair.static_grid))
         self.energy_list, self.full_energy_profile = [], []
@@ -424,11 +425,12 @@ class DeepRegistration(DiffeomorphicRegistration):
             landmark_weight=self.landmark_weight,
         )
 
-    def _choose(self, pair):
+    def _choose(self, pair, *, aligned=False):
         """Decide how to compare a pair, aligned as well as it is, if nobody did."""
-        if self._metric is not None:
+        nothing = self.network is None and not any(self.level_iters)
+        if self._metric is not None or nothing:
             return
-        self._comparison = chosen = comparison(pair)
+        self._comparison = chosen = comparison(pair, aligned=aligned)
         self._compare_by(chosen.metric, chosen.sigma_field)
         curve = "" if chosen.curve is None else ", moving in static's contrast"
         self._say(f"Compared by {self.metric.name}{curve}: {chosen.reason}.")
@@ -454,9 +456,9 @@ class DeepRegistration(DiffeomorphicRegistration):
             pair, whole = moved(pair, *spline), moved(whole, *spline)
         found = self._predicted(pair, whole)
         if found is None:
-            if self._comparison is None:
-                self._choose(pair)
             found = self._searched(pair)
+            if self._comparison is None:
+                self._choose(pair if found is None else moved(pair, *found))
         if spline is None or found is None:
             return found or spline
         (u, v), (first, last) = found, spline
@@ -474,13 +476,13 @@ class DeepRegistration(DiffeomorphicRegistration):
         if not bool(u.any()):
             return None  # it says that there is nothing to do
         if self.network.symmetric:
-            self._choose(moved(pair, u, v))
+            self._choose(moved(pair, u, v), aligned=True)
         self.network_used = self._is_of_use(pair, u, v)
         if self.network_used:
             return u, v
         said = f"The network's field is no better than none by {self.metric.name}"
-        if self._automatic_model:
-            self._say(f"{said}: registration begins without it.")
+        if self._automatic_model and any(self.level_iters):
+            self._say(f"{said}: refinement begins without it.")
         else:
             logger.warning(
                 f"{said} and is dropped: are these images of the kind that it was "
@@ -517,6 +519,8 @@ class DeepRegistration(DiffeomorphicRegistration):
             return None
         u, v, _ = diffeomorphic(*discrete(pair))
         automatic = self.initialization == "auto"
+        if automatic:
+            self._choose(pair)
         if automatic and not helps(self._shown(pair), self._objective, u, v):
             return None
         self.initialization_used = True
@@ -551,8 +555,8 @@ class DeepRegistration(DiffeomorphicRegistration):
                 raise
         logger.warning("Memory has run out: refinement begins without a start.")
         self.network_used = self.initialization_used = False
-        if self._comparison is None:
-            self._choose(pair)
+        self._comparison = None  # it may rest on a field that is lost
+        self._choose(pair)
         return None
 
     def _refine(self, pair, start):

@@ -60,7 +60,7 @@ def make_metric(metric, **options):
         If it names no metric, options come with one that is made already, or it does
         not have them.
     """
-    if metric is None or metric == "auto":
+    if is_automatic(metric):
         return _metric_by_name("CC", options) if options else None
     if isinstance(metric, str):
         return _metric_by_name(metric, options)
@@ -75,8 +75,24 @@ def make_metric(metric, **options):
         return _translate(metric)
     raise ValueError(
         f"metric must be one of {sorted(METRICS)}, a metric of this package or of "
-        f"dipy.align.metrics, or None, got {metric!r}."
+        f"dipy.align.metrics, 'auto' or None, got {metric!r}."
     )
+
+
+def is_automatic(metric):
+    """Whether the images are to decide about the metric.
+
+    Parameters
+    ----------
+    metric : None, str or metric
+        As a user gave it.
+
+    Returns
+    -------
+    automatic : bool
+        True for None and for "auto" in any case.
+    """
+    return metric is None or (isinstance(metric, str) and metric.lower() == "auto")
 
 
 def _metric_by_name(name, options):
@@ -183,21 +199,23 @@ def make_regularizer(regularizer):
     return regularizer_by_name(regularizer)
 
 
-def default_model(grid):
+def default_model(static_grid, moving_grid):
     """The network that comes with the package for images that nobody chose one for.
 
     Parameters
     ----------
-    grid : Grid
-        The static image's.
+    static_grid, moving_grid : Grid
+        Of the two images.
 
     Returns
     -------
     network : RegistrationNetwork or None
-        For images of that dimension and of any contrast; None where the image is of
+        For images of that dimension and of any contrast; None where one of them is of
         less than 16 of its voxels along an axis.
     """
-    network = load_model(DEFAULT_MODELS[grid.dim])
-    spacing = grid.spacing.min() if network.spacing is None else network.spacing
-    extent = np.array(grid.shape) * grid.spacing / spacing
-    return network if extent.min() >= _LEAST_EXTENT else None
+    network = load_model(DEFAULT_MODELS[static_grid.dim])
+    for grid in (static_grid, moving_grid):
+        spacing = grid.spacing.min() if network.spacing is None else network.spacing
+        if (np.array(grid.shape) * grid.spacing / spacing).min() < _LEAST_EXTENT:
+            return None
+    return network

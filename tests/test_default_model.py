@@ -6,6 +6,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 from dipy_dl_reg import DeepRegistration, load_model
 from dipy_dl_reg.networks.weights import DEFAULT_MODELS
+from dipy_dl_reg.registration_options import LEVEL_ITERS
 
 #: Fluid, grey and white matter.
 T1, B0 = (0.25, 0.6, 1.0), (1.0, 0.55, 0.35)
@@ -85,10 +86,13 @@ def test_who_brings_a_start_gets_it(options):
 
 
 def test_small_images_do_without():
-    static, moving, _ = pair((14, 40))
-    registration = DeepRegistration(level_iters=[2], progress=False)
-    registration.optimize(static, moving, **affines(2))
-    assert registration.network is None
+    """Whichever of the two it is."""
+    small, _, _ = pair((14, 40))
+    large, _, _ = pair((40, 40))
+    for static, moving in ((small, large), (large, small)):
+        registration = DeepRegistration(level_iters=[2], progress=False)
+        registration.optimize(static, moving, **affines(2))
+        assert registration.network is None
 
 
 def test_the_network_alone():
@@ -103,9 +107,8 @@ def test_the_network_alone():
 
 @pytest.mark.parametrize("shape", [(96, 90), (44, 48, 40)])
 def test_another_contrast_needs_no_word(shape):
-    """T1 and b0: no worse than with local correlation told the same contrast."""
+    """T1 and b0: most of the way, and further than local correlation told to try."""
     static, moving, u = pair(shape, B0)
-    _, alike, _ = pair(shape)
     registration = DeepRegistration(progress=False)
     found = registration.optimize(static, moving, **affines(len(shape)))
     correlation = DeepRegistration("CC", progress=False)
@@ -123,12 +126,16 @@ def test_a_metric_that_is_asked_for_stays():
         assert registration.metric.name == name
 
 
-def test_the_choice_is_made_anew_for_every_pair(caplog):
-    """One object, first across contrasts and then within one."""
-    static, moving, _ = pair((64, 60), B0)
+def test_the_choice_is_made_anew_for_every_pair():
+    """One object, first across contrasts, with few iterations, and then within one."""
+    static, moving, _ = pair((96, 90), B0)
     registration = DeepRegistration(progress=False, sigma_field=0.9)
-    for image in (moving, pair((64, 60))[1]):
+    plans = []
+    for image in (moving, pair((96, 90))[1]):
         mapping = registration.optimize(static, image, **affines(2))
+        plans.append(list(registration.level_iters))
+    assert max(plans[0][:-1]) == 0 and plans[0][-1] == 10
+    assert plans[1] == LEVEL_ITERS[len(plans[1])]
     fresh = DeepRegistration(progress=False, sigma_field=0.9)
     wanted = fresh.optimize(static, image, **affines(2))
     np.testing.assert_array_equal(mapping.backward, wanted.backward)

@@ -60,7 +60,7 @@ def options():
     parser.add_argument("--peak", type=float, default=20)
     parser.add_argument("--sigma", type=float, default=20)
     parser.add_argument("--margin", type=int, default=16)
-    parser.add_argument("--metric", default="CC")
+    parser.add_argument("--metric", default="auto")
     parser.add_argument("--lost", type=float, default=1.0)
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args()

@@ -18,9 +18,12 @@ from dipy_dl_reg.engine.mind import MINDMetric
 from dipy_dl_reg.engine.pyramid import coarsen
 from dipy_dl_reg.engine.smoothing import box_sum, gaussian_taps
 
-#: Voxels, mm, that are fine enough to tell whether images agree, and how the one shows
-#: what the other does; and the smoothing on the way there (`coarsen`).
-_SPACING, _CURVE_SPACING, _SIGMA_FACTOR = 3.0, 2.0, 0.5
+#: Voxels, mm, that are fine enough to tell whether images agree; but of images smaller
+#: than heads this part of the longest side.  How the one shows what the other does is
+#: seen at voxels this many times as large.
+_SPACING, _PARTS, _FOR_CURVE = 3.0, 48, 2 / 3
+#: Smoothing on the way to those voxels, see `coarsen`.
+_SIGMA_FACTOR = 0.5
 #: Windows are cubes ``2 _RADIUS + 1`` voxels wide.
 _RADIUS = 2
 #: Part of the range of an image above which there is something.
@@ -119,7 +122,7 @@ class Comparison(NamedTuple):
         return pair._replace(moving=self.curve(pair.moving))
 
 
-def comparison(pair):
+def comparison(pair, *, aligned=False):
     """How to compare two images that are roughly aligned.
 
     By local correlation where they agree (`agreement`), with a smoother field where
@@ -131,6 +134,9 @@ def comparison(pair):
     ----------
     pair : Pair
         The images.
+    aligned : bool, optional
+        Whether a network has brought them together already: only then is a weak
+        agreement a matter of contrast, and not of a few mm.
 
     Returns
     -------
@@ -140,10 +146,10 @@ def comparison(pair):
     told = agreement(pair)
     if told is None or told >= 0:
         said = "too little to tell" if told is None else f"they agree by {told:.2f}"
-        weak = told is not None and told < ALIKE
+        weak = aligned and told is not None and told < ALIKE
         sigma = _SIGMA_WEAK if weak else CCMetric.sigma_field
         return Comparison(CCMetric(), sigma, weak, None, said)
-    curve, explained = _curve(*_together(pair, _CURVE_SPACING))
+    curve, explained = _curve(*_together(pair, _FOR_CURVE))
     said = f"they agree by {told:.2f}, and a curve explains {explained:.0%}"
     if explained >= _LEAST_EXPLAINED:
         return Comparison(CCMetric(), _SIGMA_CURVE, True, curve, said)
@@ -153,7 +159,8 @@ def comparison(pair):
 def agreement(pair):
     """Mean signed local correlation of two images, where there is something in both.
 
-    In windows of 5 voxels of 3 mm, ``cov(s, m) / sqrt(var(s) var(m))``, averaged over
+    In windows of 5 voxels of 3 mm (of images smaller than heads, of 1/48 of the longest
+    side), ``cov(s, m) / sqrt(var(s) var(m))``, averaged over
     those whose middle is no background in either image.
 
     Parameters
@@ -166,7 +173,7 @@ def agreement(pair):
     agreement : float or None
         Between -1 and 1; None where hardly any window tells.
     """
-    static, moving, inside = _together(pair, _SPACING)
+    static, moving, _, inside = _together(pair)
     counts = inside.to(static)
     s, m = static * counts, moving * counts
     sums = box_sum(torch.cat([counts, s, m, s * s, m * m, s * m], 1), _RADIUS)
@@ -180,31 +187,39 @@ def agreement(pair):
     return float(correlation.mean())
 
 
-def _together(pair, spacing):
-    """Both images on one grid of such voxels, and where there is something in both."""
+def _together(pair, factor=1.0):
+    """Both images on one grid; what counts of it, and where something is in both."""
+    grid = pair.static_grid
+    longest = float(max(n * s for n, s in zip(grid.shape, grid.spacing)))
+    spacing = factor * min(_SPACING, longest / _PARTS)
     pair = coarsen(pair, spacing, sigma_factor=_SIGMA_FACTOR)
     static, frame = pair.static, pair.frame()
     still = static.new_zeros(1, static.ndim - 2, *static.shape[2:])
     moving = warp(pair.moving, still, frame_=frame)
-    inside = pair.overlap() & (static > _SOMETHING) & (moving > _SOMETHING)
+    counts = pair.overlap()
     if pair.static_mask is not None:
-        inside &= pair.static_mask > 0.5
+        counts &= pair.static_mask > 0.5
     if pair.moving_mask is not None:
-        inside &= warp(pair.moving_mask, still, frame_=frame) > 0.5
-    return static, moving, inside
+        counts &= warp(pair.moving_mask, still, frame_=frame) > 0.5
+    return (
+        static,
+        moving,
+        counts,
+        counts & ((static > _SOMETHING) & (moving > _SOMETHING)),
+    )
 
 
-def _curve(static, moving, inside):
+def _curve(static, moving, counts, inside):
     """Mean of static for every intensity of moving; what it explains of static.
 
-    The background takes part, so that nothing remains nothing.
+    The background takes part, so that nothing remains nothing; but not what is masked.
     """
     values = moving[inside]
     kept = max(1, int(_BRIGHTEST * len(values)))
     highest = float(values.topk(kept).values[-1])
-    bins = (moving * (_BINS / highest)).long().clamp_(0, _BINS - 1)
-    count = torch.bincount(bins.flatten(), minlength=_BINS).to(static)
-    total = torch.bincount(bins.flatten(), static.flatten(), minlength=_BINS)
+    bins = (moving[counts] * (_BINS / highest)).long().clamp_(0, _BINS - 1)
+    count = torch.bincount(bins, minlength=_BINS).to(static)
+    total = torch.bincount(bins, static[counts], minlength=_BINS)
     # The empty bin between two full ones is between them, too.
     count, total = _smoothed(torch.stack([count, total.to(static)]))
     curve = Curve(total / count.clamp_min(1e-6), highest)

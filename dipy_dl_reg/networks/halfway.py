@@ -38,15 +38,15 @@ def half_of(prealign):
 
     Returns
     -------
-    half : ndarray, shape (D + 1, D + 1)
-        ``half @ half == prealign``; the identity where the prealign mirrors, or turns
-        by more than 60 degrees.
+    half : ndarray, shape (D + 1, D + 1), or None
+        ``half @ half == prealign``; None where the prealign mirrors, or turns by more
+        than 60 degrees.
     """
     dim = len(prealign) - 1
     turn, _ = polar(prealign[:dim, :dim])
     cosine = (np.trace(turn) - dim + 2) / 2
     if np.linalg.det(turn) < 0 or cosine < np.cos(np.deg2rad(_LARGEST_TURN)):
-        return np.eye(dim + 1)
+        return None
     return np.real(sqrtm(prealign))
 
 
@@ -72,6 +72,8 @@ def common_grid(static, moving, prealign, spacing=None):
         images do not meet, or are turned too far (`half_of`).
     """
     half, dim = half_of(prealign), static.dim
+    if half is None:
+        return None
     # Of each image's world to the one between them.
     ways = half, half @ np.linalg.inv(prealign)
     grids = static, moving
@@ -167,13 +169,13 @@ def ask_half_way(network, static, moving, looks):
     dtype = next(network.parameters()).dtype
     shape = static.shape[2:]
     few = [-(-n // 2) for n in shape]
-    to_static = to_moving = from_static = from_moving = None
+    static_to_half = half_to_moving = half_to_static = moving_to_half = None
     for look, factor in enumerate(looks):
         seen = static, moving
         if look:
             seen = (
                 warp(image, resize(u, shape))
-                for image, u in ((static, from_static), (moving, to_moving))
+                for image, u in ((static, half_to_static), (moving, half_to_moving))
             )
         seen = (_fewer(image, factor).to(dtype) for image in seen)
         velocity = resize(network.said(*seen)[0].float(), few)
@@ -181,18 +183,17 @@ def ask_half_way(network, static, moving, looks):
             break
         half, back = flow(velocity / 2)
         if not look:
-            to_static = to_moving = half
-            from_static = from_moving = back
+            static_to_half = half_to_moving = half
+            half_to_static = moving_to_half = back
             continue
-        to_moving, to_static = compose(half, to_moving), compose(to_static, half)
-        from_static, from_moving = (
-            compose(back, from_static),
-            compose(from_moving, back),
-        )
+        half_to_moving = compose(half, half_to_moving)
+        static_to_half = compose(static_to_half, half)
+        half_to_static = compose(back, half_to_static)
+        moving_to_half = compose(moving_to_half, back)
     u, v = flow(velocity)
-    if to_static is not None:
-        u = compose(compose(to_static, u), to_moving)
-        v = compose(compose(from_moving, v), from_static)
+    if static_to_half is not None:
+        u = compose(compose(static_to_half, u), half_to_moving)
+        v = compose(compose(moving_to_half, v), half_to_static)
     return resize(u, shape), resize(v, shape)
 
 

@@ -42,7 +42,7 @@ def predict(network, pair, objective, *, alone=True):
     network : RegistrationNetwork
         Of the images' dimension; neither its device nor its mode is changed.
     pair : Pair
-        The images, whole: masked only where data is missing.
+        The images; outside masks they are 0 for the network.
     objective : Objective
         What refinement would minimise; symmetric networks are not judged by it.
     alone : bool, optional

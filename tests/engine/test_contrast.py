@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.ndimage import distance_transform_edt
 import torch
 
 from dipy_dl_reg.engine.contrast import agreement, comparison
@@ -116,6 +117,34 @@ def test_masks_say_where_to_look():
     moving = torch.where(half > 0, left, right)
     assert agreement(pair_of(static, moving, static_mask=half)) > 0.4
     assert agreement(pair_of(static, moving, moving_mask=1 - half)) < -0.2
+
+
+@every_shape
+def test_what_is_masked_does_not_shape_the_curve(shape):
+    """Filled in around with the nearest value, as masked images are."""
+    shares = tissue(shape)
+    static, moving = head(T1, shares), head(B0, bent(shares, 0.5))
+    inside = (static > 0.05) & (moving > 0.05)
+    plain = comparison(pair_of(static, moving))
+    near = distance_transform_edt(
+        ~inside[0, 0].numpy(), return_distances=False, return_indices=True
+    )
+    filled = [image[0, 0][tuple(near)][None, None] for image in (static, moving)]
+    mask = inside.float()
+    masked = comparison(pair_of(*filled, static_mask=mask, moving_mask=mask))
+    assert plain.curve is not None and masked.curve is not None
+    values = torch.linspace(0.3, 0.9, 20)
+    torch.testing.assert_close(
+        masked.curve(values), plain.curve(values), atol=0.1, rtol=0
+    )
+
+
+@pytest.mark.parametrize("spacing", [0.1, 1.0, 10.0])
+def test_units_do_not_matter(spacing):
+    shares = tissue(SHAPES[0])
+    pair = pair_of(head(T1, shares), head(B0, bent(shares)))
+    grid = Grid(pair.static_grid.shape, np.diag([spacing, spacing, 1.0]))
+    assert agreement(pair._replace(static_grid=grid, moving_grid=grid)) < -0.1
 
 
 def test_without_evidence_it_is_local_correlation():
