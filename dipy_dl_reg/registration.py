@@ -135,7 +135,8 @@ class DeepRegistration(DiffeomorphicRegistration):
         What refinement may take besides the images as given: bytes, or such as
         ``"1.5 GB"``; by default what is free on the device.  Where that is too
         little the finest levels, or the search, are left out, with a warning; so,
-        too, where memory runs out all the same.
+        too, where memory runs out all the same.  It does not count the network, which
+        may take up to 2 GB for a head at 1 mm, and none with ``model=None``.
     progress : bool, optional
         Show a bar of the iterations; by default only at a terminal.
 
