@@ -43,6 +43,8 @@ except ImportError:
 #: network that nobody asked for: of two about equal ends the one that went less far is
 #: the better bet.
 _WORTH_IT = 1.01
+#: Agreement below which images are of opposite contrasts, and not only far apart.
+_OPPOSITE = -0.15
 #: A landmark missed by more of static's voxels than this is told, where they are held.
 _MISSED = 2
 _STAGES = {
@@ -496,14 +498,15 @@ class DeepRegistration(DiffeomorphicRegistration):
         """Whether a network's field is better than none.
 
         One that nobody asked for must be so after coarse levels, too, if there are any;
-        but where the images did not agree before, because they are far apart or of
-        different contrasts, the network knows more than any metric tells.
+        but where the images are far apart, or were found to be of different contrasts,
+        the network knows more than any metric tells.
         """
         shown, spacing = self._shown(pair), self.network.spacing
         better = better_than_none(shown, u, self._objective, spacing=spacing)
         if better and self._automatic_model and any(self.level_iters[:-1]):
             told = agreement(pair)
-            if told is None or told >= ALIKE:
+            far = told is not None and _OPPOSITE < told < ALIKE
+            if not far and not self._across():
                 return helps(shown, self._objective, u, v, worth=_WORTH_IT)
         return better
 
