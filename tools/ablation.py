@@ -88,16 +88,8 @@ class Intensity(Pyramid):
         first = self.encoder[0][0]
         self.encoder[0][0] = conv(dim, 1, first.out_channels, stride=2)
 
-    def _fields(self, images):
-        x, pyramid = torch.cat([images[:, :1], images[:, 1:]]), []
-        for block in self.encoder:
-            x = block(x)
-            pyramid.append(x)
-        velocity = None
-        for level in reversed(range(len(pyramid))):
-            for _ in range(self.repeats):
-                velocity = self._refined(velocity, pyramid[level], level)
-        return (resize(velocity, images.shape[2:]),)
+    def _described(self, both):
+        return both
 
 
 class Variant(NamedTuple):

@@ -107,10 +107,7 @@ class Pyramid(RegistrationNetwork):
     def _fields(self, images):
         # Both images as one batch: twice the work at a time, which on a CPU is faster
         # than two times the work.
-        both = torch.cat([images[:, :1], images[:, 1:]])
-        with torch.no_grad():
-            descriptor = mind_ssc(both.float()).to(both.dtype)
-        x, pyramid = torch.cat([both, descriptor], 1), []
+        x, pyramid = self._described(torch.cat([images[:, :1], images[:, 1:]])), []
         for block in self.encoder:
             x = block(x)
             pyramid.append(x)
@@ -119,6 +116,12 @@ class Pyramid(RegistrationNetwork):
             for _ in range(self.repeats):
                 velocity = self._refined(velocity, pyramid[level], level)
         return (resize(velocity, images.shape[2:]),)
+
+    def _described(self, both):
+        """What the encoder is told of an image: intensity and self-similarity."""
+        with torch.no_grad():
+            descriptor = mind_ssc(both.float()).to(both.dtype)
+        return torch.cat([both, descriptor], 1)
 
     def _refined(self, velocity, both, level):
         """The velocity at one resolution, from that of the next coarser one."""
