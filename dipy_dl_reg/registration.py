@@ -24,7 +24,7 @@ from dipy_dl_reg.engine.objective import Objective
 from dipy_dl_reg.engine.refine import moved, refine
 from dipy_dl_reg.engine.thin_plate_grid import start_field
 from dipy_dl_reg.networks.predict import better_than_none, predict
-from dipy_dl_reg.points import check_in_view, worst_missed
+from dipy_dl_reg.points import check_in_view, tell_swapped, worst_missed
 from dipy_dl_reg.registration_options import (
     DEFAULTS,
     automatic_iters,
@@ -647,6 +647,7 @@ class DeepRegistration(DiffeomorphicRegistration):
                 + (", for their spline folds. " if self._spline_folds else ". ")
                 + worst_missed(missed, *self.landmarks)
                 + " Landmarks that cross or contradict the images may be the cause."
+                + (tell_swapped(*self.landmarks) if self._spline_folds else "")
             )
 
 
