@@ -82,7 +82,7 @@ class AffineObjective:
     def _few(self, matrices):
         level = self.level
         dim = level.points.shape[1]
-        shift = torch.eye(dim + 1, dtype=torch.float64)
+        shift = torch.eye(dim + 1, dtype=torch.float64, device="cpu")
         shift[:dim, dim] = level.centre
         whole = (level.world2volume @ matrices @ shift)[:, :dim]
         where = self.homogeneous @ whole.float().to(level.device).transpose(1, 2)
