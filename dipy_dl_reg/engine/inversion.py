@@ -157,8 +157,9 @@ def _stays(u):
 
 
 def _mean(distance, inside):
-    """Mean over the voxels inside."""
-    return distance.sum(dtype=torch.float64) / inside.sum().clamp_min(1)
+    """Mean over the voxels inside; in double precision where a device has none, too."""
+    planes = distance.sum(tuple(range(3, distance.ndim))).cpu().double()
+    return planes.sum() / max(int(inside.sum()), 1)
 
 
 def reconcile(u, v, *, out=(None, None)):
