@@ -178,3 +178,34 @@ def test_defaults_are_given_back_after_an_error():
             raise KeyError
         assert torch.empty(0).device.type == "meta"
         assert torch.empty(0, device="cpu").dtype == torch.float64
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+@pytest.mark.parametrize("metric", ["MI", "CC", "NCC", "SSD"])
+def test_affine_registration_without_gradients(metric, mode, flat):
+    unchanged(
+        mode,
+        lambda: deep_affine_registration(
+            flat.moving,
+            flat.static,
+            moving_affine=flat.moving_grid2world,
+            static_affine=flat.static_grid2world,
+            moving_mask=flat.moving > 0.1,
+            metric=metric,
+            level_iters=[20, 20, 20],
+        ),
+    )
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"model": "auto"},
+        {"regularizer": "bending", "regularizer_weight": 0.1},
+        {"regularizer": lambda u: u.square().mean(), "regularizer_weight": 0.1},
+    ],
+    ids=["network", "bending", "function"],
+)
+def test_registration_without_gradients(options, mode, flat, way):
+    unchanged(mode, lambda: fields(flat, "CC", **options))
