@@ -605,6 +605,12 @@ class DeepRegistration(DiffeomorphicRegistration):
             bar.set_postfix(energy=f"{energy:.4f}", refresh=False)
             if self.verbosity >= VerbosityLevels.DIAGNOSE:
                 logger.info(f"{self.niter + 1}:\t{energy:.6f}")
+        elif stage == "level_reverted":
+            self._say(
+                f"Level {level} ended with a higher energy than it began with: its "
+                f"fields of the lowest, {energy:.4f}, are kept."
+            )
+            return
         elif stage == "level_end":
             self.full_energy_profile.extend(self.energy_list)
         self._emit(_STAGES[stage])
