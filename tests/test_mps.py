@@ -2,7 +2,7 @@
 
 from fake_mps import MPS, FakeMPS
 import numpy as np
-from pairs import make_pair
+from pairs import make_pair, move, voxels
 import pytest
 import torch
 
@@ -121,13 +121,17 @@ def test_affine_registration(metric, flat, solid):
                 moving_affine=pair.moving_grid2world,
                 static_affine=pair.static_grid2world,
                 metric=metric,
-                level_iters=[20, 20, 20],
                 static_mask=pair.static > 0.1,
                 device=device,
-            )
+            )[1:]
 
-        for ours, theirs in both(run):
-            np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-3)
+        ((ours, theirs),) = both(run)
+        # Where a descent ends depends on rounding, within its tolerance.
+        shape = np.array(pair.static.shape)
+        corners = voxels((2,) * len(shape)).reshape(-1, len(shape)) * (shape - 1)
+        places = move(pair.static_grid2world, corners)
+        away = np.linalg.norm(move(ours, places) - move(theirs, places), axis=1)
+        assert away.max() < 0.1 * 1.5  # a tenth of a voxel
 
 
 @pytest.mark.parametrize("shape", [(22, 24, 20), (66, 68, 64)])

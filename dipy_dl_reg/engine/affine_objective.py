@@ -63,7 +63,7 @@ class AffineObjective:
             "CC": (self._local, 1.0),
         }[metric.name]
         if metric.name == "MI":
-            nbins = metric.nbins
+            self.nbins = nbins = metric.nbins or 32
             places, _ = _bins(level.static, nbins, *_limits(level.static))
             self.rows = (places + 0.5).long().clamp_(0, nbins - 1) * nbins
             self.limits = _limits(level.volume[:, 0].flatten())
@@ -119,7 +119,7 @@ class AffineObjective:
 
     def _information(self, static, moving, weight):
         """Minus the mutual information, and its derivatives."""
-        (batch, count), nbins = moving.shape, self.metric.nbins
+        (batch, count), nbins = moving.shape, self.nbins
         size = nbins**2
         place, rate = _bins(moving, nbins, *self.limits)
         first = place.floor().clamp_(max=nbins - 3)

@@ -1,9 +1,162 @@
-"""Histograms that metrics rest on: sums that keep their digits."""
+"""Histograms that metrics rest on: bins that share, and sums that keep their digits.
+
+Where intensities fall into bins whole, a second image gains by taking bins' middles:
+a metric of such bins moves an image away from itself.
+"""
 
 import torch
 
 #: How many numbers are converted and added up at a time: what caches hold.
 _AT_ONCE = 2**16
+
+
+#: Places among bins are told to this part of one.
+PART = 1 / 16
+
+
+def shares(nbins, like):
+    """What bins get of intensities, by a cubic B-spline.
+
+    Parameters
+    ----------
+    nbins : int
+        Number of bins.
+    like : Tensor
+        Of the type and device wanted.
+
+    Returns
+    -------
+    shares : Tensor, shape (R, nbins)
+        For places 0, 1/16, 2/16, ..., ``nbins - 1`` among the bins.
+    """
+    kind = {"dtype": like.dtype, "device": like.device}
+    count = round((nbins - 1) / PART) + 1
+    places = torch.arange(count, **kind) * PART
+    near = (places[:, None] - torch.arange(nbins, **kind)).abs()
+    far = (2 - near).clamp_min(0)
+    return torch.where(near < 1, 2 / 3 - near**2 * (2 - near) / 2, far**3 / 6)
+
+
+def spline(t):
+    """Cubic B-spline weights of four bins.
+
+    Parameters
+    ----------
+    t : Tensor
+        Places between bins 0 and 1.
+
+    Returns
+    -------
+    weights : tuple of Tensor
+        Of bins -1, 0, 1 and 2, shaped as `t`.
+    """
+    s = 1 - t
+    return (
+        s**3 / 6,
+        2 / 3 - t * t * (2 - t) / 2,
+        2 / 3 - s * s * (2 - s) / 2,
+        t**3 / 6,
+    )
+
+
+def spline_slope(t):
+    """Slopes of the four weights.
+
+    Parameters
+    ----------
+    t : Tensor
+        Places between bins 0 and 1.
+
+    Returns
+    -------
+    slopes : tuple of Tensor
+        Derivatives of `spline` by `t`.
+    """
+    s = 1 - t
+    return -s * s / 2, t * (1.5 * t - 2), s * (2 - 1.5 * s), t * t / 2
+
+
+def information(joint):
+    """Mutual information of a joint histogram.
+
+    Parameters
+    ----------
+    joint : Tensor, shape (n, n)
+        Sums to 1.
+
+    Returns
+    -------
+    value : Tensor, shape ()
+        In nats.
+    ratio : Tensor, shape (n, n)
+        Its derivatives, but for a constant: ``log(p / (p_1 p_2))``, 0 where empty.
+    """
+    tiny = torch.finfo(joint.dtype).tiny
+    sums = (joint.sum(axis, keepdim=True).clamp_min(tiny) for axis in (0, 1))
+    first, second = (x.log() for x in sums)
+    ratio = joint.clamp_min(tiny).log() - first - second
+    ratio = torch.where(joint > 0, ratio, torch.zeros_like(ratio))
+    return (joint * ratio).sum(), ratio
+
+
+class PiecewiseLinear:
+    """Functions of one image's intensities, linear between nodes.
+
+    Parameters
+    ----------
+    places : Tensor, shape (N,)
+        The image's intensities, in nodes; from 0 to ``nodes - 1``.
+    nodes : int
+        Number of nodes.
+    """
+
+    def __init__(self, places, nodes):
+        lower = places.floor().clamp_(0, nodes - 2)
+        self.t, self.lower, self.nodes = places - lower, lower.long(), nodes
+        t, u = self.t, 1 - self.t
+        first, both, second = (
+            add_up(self.lower, x, nodes).cpu().double() for x in (u * u, u * t, t * t)
+        )
+        first[1:] += second[:-1]
+        both = both[:-1]
+        gram = first.diag() + both.diag(1) + both.diag(-1)
+        # Nodes without an intensity: the least function of those that are as near.
+        self._inverse = torch.linalg.pinv(gram, hermitian=True, rtol=1e-10)
+
+    def nearest(self, values):
+        """The function that is nearest to another image, in least squares.
+
+        Parameters
+        ----------
+        values : Tensor, shape (N,)
+            The other image.
+
+        Returns
+        -------
+        nearest : Tensor, shape (N,)
+            The function at each intensity.
+        """
+        upper = values * self.t
+        sums = add_up(self.lower, values - upper, self.nodes)
+        sums += add_up(self.lower, upper, self.nodes).roll(1)  # nothing in the last
+        nodes = (self._inverse @ sums.cpu().double()).to(values.dtype).to(values.device)
+        return torch.lerp(nodes[self.lower], nodes[self.lower + 1], self.t)
+
+
+def automatic_bins(count):
+    """Bins for a joint histogram of so many voxels.
+
+    Parameters
+    ----------
+    count : int
+        Number of voxels.
+
+    Returns
+    -------
+    nbins : int
+        From 12 to 32: with too many, chance alone makes images informative.
+    """
+    return max(12, min(32, round((count / 20) ** 0.5)))
 
 
 def add_up(index, weight, size):

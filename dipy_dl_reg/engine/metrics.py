@@ -6,7 +6,16 @@ How a metric is used stands in `dipy_dl_reg.engine.metric`.
 import torch
 
 from dipy_dl_reg.engine.correlation import LocalCorrelation
-from dipy_dl_reg.engine.histogram import add_up
+from dipy_dl_reg.engine.histogram import (
+    PART,
+    PiecewiseLinear,
+    add_up,
+    automatic_bins,
+    information,
+    shares,
+    spline,
+    spline_slope,
+)
 from dipy_dl_reg.engine.metric import Metric, real_number, whole_number
 from dipy_dl_reg.engine.mind import MINDMetric
 
@@ -160,7 +169,7 @@ class CCMetric(Metric):
 
 
 class MIMetric(Metric):
-    """Minus the mutual information of the two images (Mattes; Parzen windows).
+    """Minus the mutual information of the two images, over what warped tells of itself.
 
     Fit for two contrasts, such as b0 and T1 :footcite:p:`Mattes2003`.
 
@@ -172,7 +181,8 @@ class MIMetric(Metric):
         Standard deviation, in voxels, of the Gaussian that smooths the update of
         the field.
     nbins : int, optional
-        Number of bins of the joint histogram along each axis.
+        Number of bins of the joint histogram along each axis.  By default by the number
+        of voxels that are compared: 32 for 20000 and more, down to 12.
 
     Raises
     ------
@@ -181,10 +191,15 @@ class MIMetric(Metric):
 
     Notes
     -----
-    The static image falls into bins, the warped one is spread over four by a cubic
-    B-spline ``h``; ``p`` is the joint histogram, ``value = -sum p log(p / (p_s p_w))``.
-    With ``t`` a voxel's place among the bins and ``i`` its static bin,
-    ``d value / d t = -sum_k h'(t - k) log(p[i, k] / p_w[k]) / N``.
+    Both images are spread over the bins by a cubic B-spline ``h``; ``p`` is the joint
+    histogram, ``I(s, w) = sum p log(p / (p_s p_w))`` and
+    ``value = -I(s, w) / sqrt(I(w, w))``.  With ``t`` a voxel's place among the bins,
+    and ``i`` those of static, told to a sixteenth of a bin,
+    ``d I(s, w) / d t = sum_ik h(s - i) h'(t - k) log(p[i, k] / p_w[k]) / N``.
+
+    Mutual information alone is not largest for an image and itself: bins smear what
+    is frequent over what is rare, and to move the rare away from it, or to make room
+    for it, tells more.  It does so in ``I(w, w)`` just as well, and there twice.
 
     References
     ----------
@@ -192,24 +207,26 @@ class MIMetric(Metric):
     """
 
     name = "MI"
-    weak_gradient = 1.0
+    weak_gradient = 0.4
     _PADDING = 2
 
-    def __init__(self, dim=None, *, sigma_diff=1.0, nbins=32):
+    def __init__(self, dim=None, *, sigma_diff=1.0, nbins=None):
         super().__init__(dim, sigma_diff=sigma_diff)
-        self.nbins = whole_number("nbins", nbins, 8)
+        self.nbins = None if nbins is None else whole_number("nbins", nbins, 8)
 
     def _bind(self, static, mask, moving):
         inside = None if mask is None else mask.flatten() > 0
         chosen = static.flatten() if inside is None else static.flatten()[inside]
-        place, _ = self._places(chosen, *_limits(chosen))
-        rows = (place + 0.5).long().clamp_(0, self.nbins - 1) * self.nbins
+        nbins = automatic_bins(len(chosen)) if self.nbins is None else self.nbins
+        split = shares(nbins, chosen)
+        place, _ = self._places(chosen, nbins, *_limits(chosen))
+        rows = (place / PART).round_().long() * nbins
         other = static if moving is None else moving
         low, high = _limits(other.flatten())
 
         def evaluate(warped):
             flat = warped.flatten() if inside is None else warped.flatten()[inside]
-            value, slope = self._information(rows, flat, low, high)
+            value, slope = self._compare(split, rows, flat, low, high)
             if inside is None:
                 return value, slope.view_as(warped)
             gradient = torch.zeros_like(warped)
@@ -218,74 +235,44 @@ class MIMetric(Metric):
 
         return evaluate
 
-    def _places(self, values, low, high):
+    def _places(self, values, nbins, low, high):
         """Position among the bins, room left for the spline, and bins per unit."""
-        room = self.nbins - 1 - 2 * self._PADDING
+        room = nbins - 1 - 2 * self._PADDING
         rate = room / (high - low).clamp_min(torch.finfo(values.dtype).eps)
         return ((values - low) * rate).clamp_(0, room) + self._PADDING, rate
 
-    def _information(self, rows, values, low, high):
-        place, rate = self._places(values, low, high)
-        first = place.floor().clamp_(max=self.nbins - 1 - self._PADDING)
-        t = place - first
-        index = rows + first.long()
-        size = self.nbins**2
-        joint = sum(
-            add_up(index + shift, weight, size)
+    def _compare(self, split, rows, values, low, high):
+        (parts, nbins), count = split.shape, len(values)
+        place, rate = self._places(values, nbins, low, high)
+        whole, own = self._alone(split, place)
+        first = place.floor().clamp_(max=nbins - 1 - self._PADDING)
+        t = place.sub_(first)
+        index = first.long().add_(rows)
+        sums = sum(
+            add_up(index + shift, weight, parts * nbins)
             for shift, weight in zip((-1, 0, 1, 2), spline(t))
         )
-        joint = (joint / len(values)).to(values).view(self.nbins, self.nbins)
-        tiny = torch.finfo(values.dtype).tiny
-        by_warped = joint.sum(0, keepdim=True)
-        ratio = (joint.clamp_min(tiny) / by_warped.clamp_min(tiny)).log_()
-        by_static = joint.sum(1, keepdim=True).clamp_min(tiny)
-        value = -(joint * (ratio - by_static.log())).sum()
-        table = torch.where(joint > 0, ratio, torch.zeros_like(ratio)).flatten()
-        slope = torch.zeros_like(values)
+        joint = split.T.to(sums) @ (sums.view(parts, nbins) / count)
+        shared, ratio = information(joint.to(values))
+        slope = own.mul_(shared / (2 * whole))
+        table = (split @ ratio).flatten()
         for shift, weight in zip((-1, 0, 1, 2), spline_slope(t)):
             slope.addcmul_(weight, table[index + shift], value=-1)
-        slope *= rate / len(values)
+        slope *= rate / (count * whole.sqrt())
         slope[(values < low) | (values > high)] = 0
-        return value, slope
+        return -shared / whole.sqrt(), slope
 
-
-def spline(t):
-    """Cubic B-spline weights of four bins.
-
-    Parameters
-    ----------
-    t : Tensor
-        Places between bins 0 and 1.
-
-    Returns
-    -------
-    weights : tuple of Tensor
-        Of bins -1, 0, 1 and 2, shaped as `t`.
-    """
-    s = 1 - t
-    return (
-        s**3 / 6,
-        2 / 3 - t * t * (2 - t) / 2,
-        2 / 3 - s * s * (2 - s) / 2,
-        t**3 / 6,
-    )
-
-
-def spline_slope(t):
-    """Slopes of the four weights.
-
-    Parameters
-    ----------
-    t : Tensor
-        Places between bins 0 and 1.
-
-    Returns
-    -------
-    slopes : tuple of Tensor
-        Derivatives of `spline` by `t`.
-    """
-    s = 1 - t
-    return -s * s / 2, t * (1.5 * t - 2), s * (2 - 1.5 * s), t * t / 2
+    def _alone(self, split, place):
+        """What an image tells of itself, and the slope by each of its places."""
+        parts, count = len(split), len(place)
+        lower = (place / PART).floor_().clamp_(0, parts - 2)
+        t, lower = place / PART - lower, lower.long()
+        density = add_up(lower, 1 - t, parts) + add_up(lower + 1, t, parts)
+        density = (density / count).to(place)
+        whole, ratio = information(split.T @ (density[:, None] * split))
+        by_part = ((split @ ratio) * split).sum(1)
+        slope = (by_part.diff() / PART)[lower]
+        return whole.clamp_min(torch.finfo(place.dtype).eps), slope
 
 
 class CRMetric(Metric):
@@ -313,10 +300,13 @@ class CRMetric(Metric):
 
     Notes
     -----
-    With ``m_i`` the mean of the warped image over static's bin ``i`` and ``m`` that
-    over all, ``value = sum((w - m_i)**2) / sum((w - m)**2) = N / D`` and
-    ``d value / d w = 2 (w - m_i) / D - 2 (w - m) N / D**2``: the means need no
-    derivative, being where the sums are least.
+    With ``f`` the continuous function, linear between the levels, that is nearest to
+    the warped image in least squares, and ``m`` the mean,
+    ``value = sum((w - f(s))**2) / sum((w - m)**2) = N / D`` and
+    ``d value / d w = 2 (w - f(s)) / D - 2 (w - m) N / D**2``: ``f`` and ``m`` need no
+    derivative, being where the sums are least.  A mean for each level instead would
+    have an image move away from itself, towards the middles of its levels.  Static's
+    outermost thousandths do not count.
 
     References
     ----------
@@ -334,16 +324,20 @@ class CRMetric(Metric):
         inside = None if mask is None else mask.flatten() > 0
         chosen = static.flatten() if inside is None else static.flatten()[inside]
         low, high = _limits(chosen)
+        counts = (chosen >= low) & (chosen <= high)
+        if not bool(counts.all()):
+            every = torch.ones_like(static, dtype=torch.bool).flatten()
+            inside = every if inside is None else inside
+            inside = inside.masked_scatter(inside, counts)
+            chosen = chosen[counts]
         rate = (self.nbins - 1) / (high - low).clamp_min(torch.finfo(low.dtype).eps)
-        place = (chosen - low) * rate
-        bins = (place + 0.5).long().clamp_(0, self.nbins - 1)
-        counts = torch.bincount(bins, minlength=self.nbins).clamp_min(1)
+        curve = PiecewiseLinear((chosen - low) * rate, self.nbins)
+        least = len(chosen) * torch.finfo(low.dtype).eps ** 2  # rounding alone
 
         def evaluate(warped):
             flat = warped.flatten() if inside is None else warped.flatten()[inside]
-            means = add_up(bins, flat, self.nbins) / counts
-            rest, spread = flat - means.to(flat.dtype)[bins], flat - flat.mean()
-            total = spread.square().sum().clamp_min(torch.finfo(flat.dtype).tiny)
+            rest, spread = flat - curve.nearest(flat), flat - flat.mean()
+            total = spread.square().sum().clamp_min(least)
             value = rest.square().sum() / total
             slope = rest.mul_(2 / total).sub_(spread.mul_(2 * value / total))
             if inside is None:

@@ -3,6 +3,7 @@
 from fake_mps import FakeMPS
 import numpy as np
 import pytest
+from scipy.interpolate import BSpline
 import torch
 
 from dipy_dl_reg.engine import regularizers
@@ -66,21 +67,64 @@ def test_global_metrics_are_their_definitions(shape):
     ssd, ncc = (M()(static, warped, mask).item() for M in (SSDMetric, NCCMetric))
     assert ssd == pytest.approx(np.mean((s - w) ** 2))
     assert ncc == pytest.approx(1 - np.corrcoef(s, w)[0, 1])
+
+
+@every_shape
+def test_the_correlation_ratio_is_its_definition(shape):
+    """A linear spline fitted by NumPy; outermost thousandths left out."""
+    static, warped, mask = images(shape)
+    s, w = (x[mask > 0].numpy() for x in (static, warped))
     low, high = np.quantile(s, [0.001, 0.999])
-    bins = np.floor((s - low) / (high - low) * 63 + 0.5).clip(0, 63).astype(int)
-    rest = sum(((w[bins == b] - w[bins == b].mean()) ** 2).sum() for b in set(bins))
-    expected = rest / ((w - w.mean()) ** 2).sum()
-    assert CRMetric()(static, warped, mask).item() == pytest.approx(expected)
+    kept = (s >= low) & (s <= high)
+    s, w = s[kept], w[kept]
+    place = (s - low) / (high - low) * 9
+    hats = np.maximum(1 - np.abs(place[:, None] - np.arange(10)), 0)
+    fitted = hats @ np.linalg.lstsq(hats, w, rcond=None)[0]
+    expected = ((w - fitted) ** 2).sum() / ((w - w.mean()) ** 2).sum()
+    value = CRMetric(nbins=10)(static, warped, mask).item()
+    assert value == pytest.approx(expected)
+    assert CRMetric(nbins=10)(static, 3 - 2 * static, mask).item() < 1e-12
 
 
 def test_mutual_information_of_a_gaussian_pair():
     """For a Gaussian pair of correlation r it is -log(1 - r^2) / 2."""
-    rng = np.random.default_rng(0)
+    rng, metric = np.random.default_rng(0), MIMetric(nbins=64)
     for r in (0.3, 0.9):
         pair = rng.multivariate_normal([0, 0], [[1, r], [r, 1]], 200_000).T
         static, warped = torch.from_numpy(pair.reshape(2, 1, 1, 400, 500))
-        value = MIMetric(nbins=64)(static, warped).item()
-        assert -value == pytest.approx(-np.log(1 - r * r) / 2, abs=0.03)
+        # I(s, w) / sqrt(I(w, w)) times sqrt(I(w, w))
+        value = metric(static, warped).item() * metric(warped, warped).item()
+        assert value == pytest.approx(-np.log(1 - r * r) / 2, abs=0.03)
+
+
+@every_shape
+@pytest.mark.parametrize("nbins", [None, 9, 20])
+def test_mutual_information_is_its_definition(shape, nbins):
+    """Written out with SciPy's B-spline; static's places in sixteenths of a bin."""
+    static, warped, mask = images(shape)
+    inside = mask > 0
+    spline, bins = BSpline.basis_element(np.arange(-2, 3)), nbins or 12
+
+    def spread(image, step=None):
+        values = image[inside].numpy()
+        whole = image.flatten().numpy() if image is warped else values
+        low, high = np.quantile(whole, [0.001, 0.999])
+        place = 2 + ((values - low) / (high - low) * (bins - 5)).clip(0, bins - 5)
+        away = (place if step is None else np.round(place / step) * step)[:, None]
+        away = away - np.arange(bins)
+        return np.where(np.abs(away) < 2, spline(away), 0)
+
+    def information(one, other):
+        p = one.T @ other / len(one)
+        independent = p.sum(1, keepdims=True) * p.sum(0)
+        return (p[p > 0] * np.log(p[p > 0] / independent[p > 0])).sum()
+
+    shared = information(spread(static, 1 / 16), spread(warped))
+    expected = -shared / np.sqrt(information(spread(warped), spread(warped)))
+    metric = MIMetric(nbins=nbins)
+    value = metric.bind(static, mask, moving=warped)(warped)[0].item()
+    # warped's own histogram is shared between sixteenths
+    assert value == pytest.approx(expected, rel=2e-3)
 
 
 @every_metric
