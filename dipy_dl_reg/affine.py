@@ -28,7 +28,12 @@ from dipy_dl_reg.affine_options import (
     mask_or_none,
     named_metric,
 )
-from dipy_dl_reg.affine_start import starting_matrix, turn_between, warn_if_apart
+from dipy_dl_reg.affine_start import (
+    compare_poses,
+    starting_matrix,
+    turn_between,
+    warn_if_apart,
+)
 from dipy_dl_reg.engine.affine_families import Family
 from dipy_dl_reg.engine.affine_fit import fit_levels
 from dipy_dl_reg.engine.affine_levels import levels
@@ -44,8 +49,9 @@ except ImportError:
 # Stack levels of warnings count two frames of DIPY's `warning_for_keywords`.
 #: Points that a level compares, unless the user says, and windows of local correlation.
 _POINTS = 50_000
-#: A start from another pose must beat the usual one by this part of its value.
-_CLEARLY = 0.04
+#: A start from another pose must beat the usual one by this part of its value, and
+#: from a pose turned by more than so many degrees from it by more.
+_GAIN, _FAR_POSE, _FAR_GAIN = 0.04, 45.0, 0.15
 #: A usual start that turned farther than this (degrees) is better taken as it ended.
 _FAR_TURN = 15.0
 
@@ -275,6 +281,7 @@ class DeepAffineRegistration:
             moving_mask=moving_mask,
             device=self.device,
             apart=True,
+            find_masks=True,
         )
         self.dim = pair.static_grid.dim
         if self.metric.dim not in (None, self.dim):
@@ -303,13 +310,30 @@ class DeepAffineRegistration:
 
     def _choose_start(self, pair):
         """Replace `starting_affine` by a start in another pose, if that is better."""
-        best, usual = search(pair, self.starting_affine)
-        turn = turn_between(usual.matrix, self.starting_affine)
-        clearly = best.value < usual.value - _CLEARLY * abs(usual.value)
-        if self.starts == "all" or clearly or turn > _FAR_TURN:
-            angle = turn_between(best.matrix, self.starting_affine)
+        poses = search(pair, self.starting_affine)
+        chosen = self._better_pose(poses)
+        if chosen is not None:
+            angle = turn_between(chosen.matrix, self.starting_affine)
             logger.info(f"Start turned by {angle:.0f} degrees from the one given.")
-            self.starting_affine = best.matrix
+            self.starting_affine = chosen.matrix
+        self.poses = compare_poses(poses, chosen or poses.usual)
+
+    def _better_pose(self, poses):
+        """The pose to start from, or None to stay with `starting_affine`.
+
+        The farther a pose is turned, the more it must gain: images that are hard to
+        compare fit about equally well in poses far apart.
+        """
+        best, usual = poses.best, poses.usual
+        if self.starts == "all":
+            return best
+        gain = (usual.value - best.value) / max(abs(usual.value), 1e-12)
+        far = turn_between(best.matrix, usual.matrix) > _FAR_POSE
+        if gain > (_FAR_GAIN if far else _GAIN):
+            return best
+        if turn_between(usual.matrix, self.starting_affine) > _FAR_TURN:
+            return usual if far else best
+        return None
 
     def _fit(self, family, params0, prepared):
         """Parameters relative to `starting_affine`, and the metric."""

@@ -1,5 +1,6 @@
 """Where an affine registration starts, and whether it ended where there is a way."""
 
+from typing import NamedTuple
 from warnings import warn
 
 from dipy.align.imaffine import transform_geometric_centers, transform_origins
@@ -11,6 +12,8 @@ from dipy_dl_reg.files import check_affine
 
 #: Images whose negative values outweigh this part of the positive ones have no mass.
 _NEGATIVE = 1 / 3
+#: Two poses are different ones if they are turned by more than so many degrees.
+_OTHER_POSE = 30.0
 #: Less than this part of the smaller object upon the other is no alignment.
 _LEAST_SHARED = 0.05
 
@@ -125,6 +128,68 @@ def turn_between(matrix, other):
     trace = np.trace(u @ v)
     cosine = (trace - 1) / 2 if dim == 3 else trace / 2
     return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
+
+
+class Rival(NamedTuple):
+    """A pose far from the chosen one.
+
+    Attributes
+    ----------
+    angle : float
+        Rotation between the two, degrees.
+    gain : float
+        How much better the chosen pose is, as a part of its mutual information;
+        negative where the other one is better.
+    """
+
+    angle: float
+    gain: float
+
+
+class PoseComparison(NamedTuple):
+    """How clearly a search over poses decided.
+
+    Attributes
+    ----------
+    rival : Rival or None
+        The best pose that is turned by more than 30 degrees from the chosen one; None
+        if no such one took part in the last round of the search.
+    mirror_gain : float
+        How much better a mirror image of the best pose fits, as a part of its mutual
+        information; negative where it fits worse.
+    """
+
+    rival: Rival | None
+    mirror_gain: float
+
+
+def compare_poses(poses, chosen):
+    """Compare the pose that a registration starts from with the others.
+
+    Parameters
+    ----------
+    poses : Poses
+        What the search found.
+    chosen : Candidate
+        Where the registration starts.
+
+    Returns
+    -------
+    comparison : PoseComparison
+        For the verdict.
+    """
+    rival = None
+    for pose in poses.all:
+        angle = turn_between(pose.matrix, chosen.matrix)
+        if angle > _OTHER_POSE:
+            rival = Rival(angle, _gain(chosen, pose))
+            break
+    return PoseComparison(rival, _gain(poses.mirrored, poses.best))
+
+
+def _gain(candidate, other):
+    """How much better one candidate is than another, as a part of the other's value."""
+    return (other.value - candidate.value) / max(abs(other.value), 1e-12)
 
 
 def warn_if_apart(level, matrix, *, stacklevel):

@@ -13,6 +13,7 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt
 import torch
 
+from dipy_dl_reg.brain_masks import find_brain_mask
 from dipy_dl_reg.engine.fields import warp
 from dipy_dl_reg.engine.guide import Landmarks
 from dipy_dl_reg.engine.intensity import quantile_limits
@@ -138,6 +139,7 @@ def make_pair(
     moving_mask=None,
     device="cpu",
     apart=False,
+    find_masks=False,
 ):
     """Check two images and their geometry, and give them to Torch.
 
@@ -155,6 +157,9 @@ def make_pair(
         Where the tensors go.
     apart : bool, optional
         They need not overlap yet, and each is scaled by its own intensities.
+    find_masks : bool, optional
+        Where no mask is given and one image shows a brain without skull, the other a
+        whole head: mask the former with its brain (`find_brain_mask`).
 
     Returns
     -------
@@ -186,6 +191,8 @@ def make_pair(
     }
     prealign = _checked_affine(prealign, "prealign", dim)
     masks = {"static": static_mask, "moving": moving_mask}
+    if find_masks and static_mask is None and moving_mask is None:
+        masks = _brain_masks(images, grids)
     tensors, counted = {}, {}
     for role, image in images.items():
         mask = _checked_mask(masks[role], image, role)
@@ -209,6 +216,24 @@ def make_pair(
             "A pipeline that begins with center_of_mass brings them together."
         )
     return _scaled_alike(pair)
+
+
+def _brain_masks(images, grids):
+    """A mask of the stripped brain, where the other image shows a whole head."""
+    roles = list(images)
+    index, mask = find_brain_mask(
+        [images[role] for role in roles], [grids[role] for role in roles]
+    )
+    masks = dict.fromkeys(roles)
+    if index is not None:
+        brain, head = roles[index], roles[1 - index]
+        logger.info(
+            f"{brain} shows a brain without skull and {head} a whole head: only what "
+            f"lies within {brain}'s brain is compared. Give static_mask or moving_mask "
+            "to choose the region yourself."
+        )
+        masks[brain] = mask
+    return masks
 
 
 def with_landmarks(pair, landmarks):

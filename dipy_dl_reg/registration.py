@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from dipy_dl_reg import bridge, translate
 from dipy_dl_reg.engine import memory
+from dipy_dl_reg.engine.assessment import measure_registration
 from dipy_dl_reg.engine.contrast import ALIKE, agreement, comparison
 from dipy_dl_reg.engine.discrete import discrete, helps
 from dipy_dl_reg.engine.fields import compose
@@ -33,6 +34,7 @@ from dipy_dl_reg.registration_options import (
     checked_landmarks,
     not_negative,
 )
+from dipy_dl_reg.verdict import judge, log_verdict
 
 try:  # DIPY 1.13 moves it
     from dipy.utils import VerbosityLevels
@@ -149,6 +151,10 @@ class DeepRegistration(DiffeomorphicRegistration):
     quality : Quality
         After `optimize`: least Jacobian determinant of both fields, round trip
         (voxels of the static grid; mean and maximum) and how many repairs it took.
+    verdict : Verdict
+        After `optimize`: whether the result is "good", "doubtful" or "failed"
+        (`verdict.grade`), and why (`verdict.reasons`); ``print(verdict)`` says both.
+        It is logged too, as a warning unless it is "good".
     network_used : bool
         After `optimize`: whether the network's field was better than none, and kept.
     initialization_used : bool
@@ -328,12 +334,13 @@ class DeepRegistration(DiffeomorphicRegistration):
                 static_mask=static_mask,
                 moving_mask=moving_mask,
                 device=self.device,
+                find_masks=True,
             )
             pair = bridge.with_landmarks(pair, self.landmarks)
             check_in_view(self.landmarks, pair)
             self._prepare(pair)
             whole = pair
-            masked = static_mask is not None or moving_mask is not None
+            masked = pair.static_mask is not None or pair.moving_mask is not None
             if masked and not self._automatic_model:
                 # Masks say what is compared; a network of one's own was trained on
                 # whole images, the default one on brains without anything around too.
@@ -344,6 +351,7 @@ class DeepRegistration(DiffeomorphicRegistration):
                 super().set_level_iters(brief_iters(self.level_iters, pair.static_grid))
             u, v = self._refine(self._shown(pair), start)
             u, v, self.quality = diffeomorphic(u, v)
+            self.verdict = judge(measure_registration(pair, u))
         mapping = bridge.make_map(u, v, pair, **affines)
         self.landmark_distances = _distances(mapping, self.landmarks)
         self._report()
@@ -623,6 +631,7 @@ class DeepRegistration(DiffeomorphicRegistration):
     def _report(self):
         """Say how good the fields are, and loudly if they had to be mended."""
         q = self.quality
+        log_verdict(self.verdict, quiet=self.verbosity < VerbosityLevels.STATUS)
         if self.verbosity >= VerbosityLevels.STATUS:
             logger.info(
                 f"Least Jacobian determinant {q.minimum_jacobian:.3f}, of the inverse "

@@ -25,6 +25,7 @@ LAYERS = [
     {
         *("affine_options", "bridge", "diffusion", "dipy_format", "files", "mapping"),
         *("points", "registration_options", "scan", "subjects", "translate"),
+        *("brain_masks", "verdict"),
     },
     {"affine", "affine_start", "landmarks", "picture", "registration", "report"},
     {"cohort", "learning", "pipeline", "prealign"},

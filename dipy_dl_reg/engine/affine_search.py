@@ -31,7 +31,7 @@ class _Round(NamedTuple):
 _ROUNDS = (
     _Round(3, 1_500, 14, 12),
     _Round(2, 4_000, 14, 4),
-    _Round(1, 12_000, 20, 1),
+    _Round(1, 12_000, 20, 4),
 )
 #: Voxels along static's longest axis at the last of them.
 _SIZE = 44
@@ -62,6 +62,25 @@ class Candidate(NamedTuple):
 
     matrix: np.ndarray
     value: float
+
+
+class Poses(NamedTuple):
+    """What a search over poses found.
+
+    Attributes
+    ----------
+    best, usual : Candidate
+        The best of all, and the one that the given start leads to.
+    all : list of Candidate
+        Those that took part in the last round, best first.
+    mirrored : Candidate
+        The best of the maps that turn the best one into its mirror image.
+    """
+
+    best: Candidate
+    usual: Candidate
+    all: list
+    mirrored: Candidate
 
 
 def rotations(dim):
@@ -109,7 +128,7 @@ def _from_quaternion(q):
 
 
 def search(pair, start):
-    """The best rigid map from any pose, and the one that `start` leads to.
+    """Rigid maps from any pose, and the one that `start` leads to.
 
     Parameters
     ----------
@@ -120,8 +139,8 @@ def search(pair, start):
 
     Returns
     -------
-    best, usual : Candidate
-        Of all, and from `start`.
+    poses : Poses
+        The best, the usual one, and those that came near.
     """
     longest = max(np.array(pair.static_grid.shape) * pair.static_grid.spacing)
     pair = coarsen(pair._replace(prealign=start), longest / _SIZE, sigma_factor=0.5)
@@ -143,8 +162,26 @@ def search(pair, start):
         chosen = _distinct(matrices, found.value, level, turn.kept)
         chosen = [usual, *(k for k in chosen if k != usual)]
         kept, values, usual = matrices[chosen], found.value[chosen], 0
-    best = int(values.argmin())
-    return tuple(Candidate(kept[k].numpy(), float(values[k])) for k in (best, usual))
+    found = [Candidate(m.numpy(), float(v)) for m, v in zip(kept, values)]
+    order = sorted(found, key=lambda candidate: candidate.value)
+    return Poses(order[0], found[usual], order, _mirrored(order[0], objective, family))
+
+
+def _mirrored(best, objective, family):
+    """The best mirror image of a map: reflected along each world axis, and fitted."""
+    dim = family.dim
+    centre = objective.level.centre
+    reflected = torch.eye(dim + 1, dtype=torch.float64).repeat(dim, 1, 1)
+    for axis in range(dim):
+        reflected[axis, axis, axis] = -1
+        reflected[axis, axis, dim] = 2 * centre[axis]
+    start = torch.from_numpy(best.matrix) @ reflected
+    theta = family.identity().repeat(dim, 1)
+    options = {"iterations": _ROUNDS[-1].evaluations, "tolerance": _TOLERANCE}
+    found = fit(objective, family, start, theta, **options)
+    matrices = family.matrix(found.place) @ start
+    k = int(found.value.argmin())
+    return Candidate(matrices[k].numpy(), float(found.value[k]))
 
 
 def _starts(pair, start):
