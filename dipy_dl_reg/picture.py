@@ -13,7 +13,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from dipy_dl_reg.dipy_format import mapping_from_fields
-from dipy_dl_reg.mapping import apply_mapping
+from dipy_dl_reg.mapping import transform_array
 
 PANEL_WIDTH = 2.6  # inches
 LINES_HEIGHT = 0.8
@@ -127,9 +127,9 @@ def _images(mapping, static, moving, static_grid2world, moving_grid2world):
         "image_grid2world": moving_grid2world,
     }
     return {
-        "static": apply_mapping(identity, static, image_grid2world=static_grid2world),
-        "before": apply_mapping(straight, moving, **onto),
-        "after": apply_mapping(mapping, moving, **onto),
+        "static": transform_array(identity, static, image_grid2world=static_grid2world),
+        "before": transform_array(straight, moving, **onto),
+        "after": transform_array(mapping, moving, **onto),
     }
 
 
