@@ -184,7 +184,7 @@ def read_registration_image(image, grid2world=None, *, name="image"):
     image : ndarray, nibabel image, str or Path
         The image.  Axes of one voxel at the end are dropped: (X, Y, Z, 1) is a
         volume, and (X, Y, 1) a slice.  To register such a slice to a volume, in 3D,
-        use `read_image`.
+        use `read_image`; `image_kinds.match_dimensions` looks at both images.
     grid2world : ndarray, optional
         Its grid-to-world matrix; the file's own where None.
     name : str, optional

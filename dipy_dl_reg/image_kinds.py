@@ -105,9 +105,67 @@ def plane_of(matrix):
     axes : list of int
         Two of 0, 1, 2, in this order.
     """
+    matrix = np.asarray(matrix)
     normal = np.abs(np.cross(matrix[:3, 0], matrix[:3, 1]))
     through = int(normal.argmax()) if normal.max() > 0 else 2
     return [axis for axis in range(3) if axis != through]
+
+
+def match_dimensions(static, moving, static_grid2world=None, moving_grid2world=None):
+    """Two images as they are registered: two slices in 2D, all others as they are.
+
+    A single slice and a volume stay as they are: they may be registered in 3D.
+
+    Parameters
+    ----------
+    static, moving : ndarray
+        The images.
+    static_grid2world, moving_grid2world : ndarray, optional
+        Their grid-to-world matrices.
+
+    Returns
+    -------
+    static, moving : ndarray
+        Without their last axis if both are of shape (X, Y, 1), or one is and the other
+        is (X, Y).
+    static_grid2world, moving_grid2world : ndarray or None
+        The matrices, of the plane then (see `in_plane`).
+
+    Raises
+    ------
+    ValueError
+        If two slices are of unlike orientation.
+    """
+    images, matrices = [static, moving], [static_grid2world, moving_grid2world]
+    if all(is_slice(image.shape) for image in images):
+        check_planes(*matrices)
+        images = [image.reshape(image.shape[:2]) for image in images]
+        matrices = [in_plane(matrix) for matrix in matrices]
+    return (*images, *matrices)
+
+
+def check_planes(static_grid2world, moving_grid2world):
+    """Raise if two slices have no plane in common.
+
+    Parameters
+    ----------
+    static_grid2world, moving_grid2world : ndarray or None
+        Their matrices; one that is not (4, 4) says nothing of a plane.
+
+    Raises
+    ------
+    ValueError
+        If the slices lie along other axes of the world.
+    """
+    matrices = [static_grid2world, moving_grid2world]
+    if any(np.shape(matrix) != (4, 4) for matrix in matrices):
+        return
+    axes = ["".join("xyz"[a] for a in plane_of(matrix)) for matrix in matrices]
+    if axes[0] != axes[1]:
+        raise ValueError(
+            "static and moving are slices of unlike orientation: static lies along the "
+            f"world's {axes[0]}, moving along {axes[1]}"
+        )
 
 
 def declares_labels(image):

@@ -21,6 +21,7 @@ from dipy_dl_reg.files import (
     read_image,
 )
 from dipy_dl_reg.image_kinds import (
+    check_planes,
     declares_labels,
     in_plane,
     is_slice,
@@ -242,13 +243,8 @@ def open_pair(static, moving):
             f"static and moving must be both 2D or both 3D, got shapes {shapes[0]} "
             f"and {shapes[1]}"
         )
-    planes = [plane_of(image.affine) for image in images]
-    if _dimension(images) == 2 and planes[0] != planes[1]:
-        axes = ["".join("xyz"[a] for a in plane) for plane in planes]
-        raise ValueError(
-            f"static and moving are slices of unlike orientation: static lies along "
-            f"the world's {axes[0]}, moving along {axes[1]}"
-        )
+    if _dimension(images) == 2:
+        check_planes(*(image.affine for image in images))
     return images
 
 

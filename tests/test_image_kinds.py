@@ -2,10 +2,11 @@
 
 import nibabel as nib
 import numpy as np
+from numpy.testing import assert_array_equal
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from dipy_dl_reg.image_kinds import declares_labels, looks_like_labels
+from dipy_dl_reg.image_kinds import declares_labels, looks_like_labels, match_dimensions
 
 
 def parcellation(rng, shape=(30, 32, 28), regions=25):
@@ -48,6 +49,26 @@ def test_other_images_are_not_labels(rng):
     assert not looks_like_labels((head(rng) - 1024).astype(np.int16))
     # few levels, but noise
     assert not looks_like_labels(head(rng, levels=40).astype(np.uint8))
+
+
+def test_two_slices_are_2d_and_a_slice_of_a_volume_is_not(rng):
+    one, flat, volume = rng.random((9, 8, 1)), rng.random((7, 6)), rng.random((5, 6, 7))
+    axial, coronal = np.diag([2.0, 3, 4, 1]), np.eye(4)[:, [0, 2, 1, 3]]
+    static, moving, *matrices = match_dimensions(one, flat, axial, np.eye(3))
+    assert_array_equal(static, one[..., 0])
+    assert moving is flat or np.array_equal(moving, flat)
+    assert_array_equal(matrices[0], np.diag([2.0, 3, 1]))
+    assert_array_equal(matrices[1], np.eye(3))
+    assert match_dimensions(one, one)[2:] == (None, None)
+    matrices = match_dimensions(one, one, coronal, coronal)[2:]
+    assert_array_equal(matrices, [np.eye(3)] * 2)
+    for pair in ((one, volume), (volume, one), (flat, volume), (volume, volume)):
+        found = match_dimensions(*pair, axial, axial)
+        assert [a is b for a, b in zip(found, (*pair, axial, axial))] == [True] * 4
+    with pytest.raises(
+        ValueError, match="static lies along the world's xy, moving .*xz"
+    ):
+        match_dimensions(one, flat, axial, coronal)
 
 
 def test_intent_of_nifti():

@@ -839,15 +839,14 @@ def signalling(shape):
     return data
 
 
-def test_signalling_nan_do_not_warn(swift, pair, command, tmp_path, capsys):
+def test_signalling_nan_do_not_warn(swift, pair, command, tmp_path):
     image = nib.load(pair["moving"])
     odd = save(tmp_path / "fa.nii.gz", signalling(image.shape), image.affine)
-    with np.errstate(invalid="warn"):
+    with np.errstate(invalid="warn"), warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
         command(align_deep, pair["static"], odd, "--report", "--out_dir", pair["out"])
         again = "--out_dir", pair["out"]
         command(apply_deep, pair["out"] / "mapping.npz", odd, *again)
-    shown = capsys.readouterr()
-    assert "invalid value" not in shown.out + shown.err
 
 
 # dipy_apply_deep --------------------------------------------------------------------
