@@ -64,7 +64,7 @@ class FilePair:
 
     def __init__(self, static, moving, *, static_mask=None, moving_mask=None):
         self.names = " to ".join(distinct_names(moving, static))
-        self.result = None
+        self.result = self._warped = None
         self.images = open_pair(static, moving)
         self.dim = _dimension(self.images)
         self.affines = [in_plane(image.affine, self.dim) for image in self.images]
@@ -180,7 +180,8 @@ class FilePair:
 
     def _write_warped(self, path, mapping):
         """Moving on static's grid."""
-        _save_on(self.images[0], transform_array(mapping, self.moving), path)
+        self._warped = transform_array(mapping, self.moving)
+        _save_on(self.images[0], self._warped, path)
 
     def _write_inverse(self, path, mapping):
         """Static on moving's grid."""
@@ -189,7 +190,14 @@ class FilePair:
 
     def _draw(self, path, mapping):
         """The picture."""
-        plot_registration(path, self.static, self.moving, mapping, title=self.names)
+        plot_registration(
+            path,
+            self.static,
+            self.moving,
+            mapping,
+            warped=self._warped,
+            title=self.names,
+        )
 
 
 def distinct_names(first, second):

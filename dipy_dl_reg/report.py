@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
+from dipy.core.interpolation import interpolate_vector_2d, interpolate_vector_3d
 import numpy as np
-from scipy.ndimage import map_coordinates
 
 from dipy_dl_reg.files import check_mapping, check_writable, read_image, write_beside
 from dipy_dl_reg.picture import draw_registration, load_matplotlib
@@ -142,28 +142,28 @@ def _determinant(m):
     )
 
 
-def _voxel_field(field, grid2world):
-    """A displacement in voxels, component first."""
-    dim = field.shape[-1]
-    matrix = np.eye(dim) if grid2world is None else grid2world[:dim, :dim]
-    return np.moveaxis(field @ np.linalg.inv(matrix).T, -1, 0)
-
-
 def _round_trip(there, back, grid2world):
-    """Distances from each voxel to itself after both fields: in voxels, in mm."""
-    shape = there.shape[:-1]
-    at = np.indices(shape) + _voxel_field(there, grid2world)
-    ends = np.reshape(shape, (-1, *[1] * len(shape))) - 1
-    # As the engine tells it, but for what mm and voxels round.
-    inside = ((at >= -_ROUNDING) & (at <= ends + _ROUNDING)).all(axis=0)
-    at = at[:, inside]
-    returned = [
-        map_coordinates(component, at, order=1, mode="nearest")
-        for component in np.moveaxis(back, -1, 0)
-    ]
-    error = there[inside] + np.stack(returned, axis=-1).astype(np.float64)
-    in_voxels = _voxel_field(error, grid2world)
-    return np.linalg.norm(in_voxels, axis=0), np.linalg.norm(error, axis=-1)
+    """Distances from each voxel to itself after both fields: in voxels, in mm.
+
+    Slab by slab, which is faster than all at once and takes little memory.
+    """
+    shape, dim = there.shape[:-1], there.shape[-1]
+    matrix = np.eye(dim) if grid2world is None else grid2world[:dim, :dim]
+    to_voxels, ends = np.linalg.inv(matrix).T, np.array(shape) - 1
+    look_up = interpolate_vector_2d if dim == 2 else interpolate_vector_3d
+    back = np.ascontiguousarray(back, dtype=np.float32)
+    voxels = np.stack([np.zeros(shape[1:]), *np.indices(shape[1:])], axis=-1)
+    voxels = voxels.reshape(-1, dim)
+    errors = []
+    for voxels[:, 0], slab in enumerate(there):
+        moved = slab.reshape(-1, dim).astype(np.float64)
+        at = voxels + moved @ to_voxels
+        # As the engine tells it, but for what mm and voxels round.
+        inside = ((at >= -_ROUNDING) & (at <= ends + _ROUNDING)).all(axis=1)
+        returned, _ = look_up(back, np.clip(at[inside], 0, ends))
+        errors.append(moved[inside] + returned)
+    error = np.concatenate(errors)
+    return tuple(np.linalg.norm(e, axis=-1) for e in (error @ to_voxels, error))
 
 
 def plot_registration(
@@ -174,6 +174,7 @@ def plot_registration(
     *,
     static_grid2world=None,
     moving_grid2world=None,
+    warped=None,
     title=None,
     overwrite=True,
 ):
@@ -197,6 +198,9 @@ def plot_registration(
         The map of a registration.
     static_grid2world, moving_grid2world : ndarray, shape (dim + 1, dim + 1), optional
         Grid-to-world matrices of the images; the files' or the map's own by default.
+    warped : ndarray, shape of the map's field, optional
+        Moving on static's grid, where it is known already, such as the result of
+        ``mapping.transform(moving)``; computed by default.
     title : str, optional
         A line on top.
     overwrite : bool, optional
@@ -224,6 +228,12 @@ def plot_registration(
     for name, image in (("static", static), ("moving", moving)):
         if image.ndim != mapping.dim:
             raise ValueError(f"{name} must be {mapping.dim}D, got shape {image.shape}")
+    field_shape = tuple(int(n) for n in mapping.disp_shape)
+    if warped is not None and np.shape(warped) != field_shape:
+        raise ValueError(
+            f"warped must have the shape {field_shape} of the map's field, got "
+            f"{np.shape(warped)}"
+        )
     forward = jacobian_determinant(mapping.get_forward_field(), mapping.disp_grid2world)
     numbers = _numbers(mapping, forward)
     figure = draw_registration(
@@ -232,6 +242,7 @@ def plot_registration(
         mapping,
         static_grid2world=static_grid2world,
         moving_grid2world=moving_grid2world,
+        warped=warped,
         jacobian=forward,
         lines=_lines(numbers),
         title=title,

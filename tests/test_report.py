@@ -218,6 +218,27 @@ def test_panels_show_what_they_say():
         assert axes.get_aspect() == pytest.approx(2 / 1.5)
 
 
+def test_what_is_warped_already_is_not_warped_again(tmp_path, monkeypatch):
+    mapping = oblique_map(2)
+    static, moving = images(mapping)
+    calls, transform = [], picture.transform_array
+
+    def counted(mapping, *arguments, **options):
+        calls.append(mapping)
+        return transform(mapping, *arguments, **options)
+
+    monkeypatch.setattr(picture, "transform_array", counted)
+    pictures = []
+    for warped in (None, mapping.transform(moving)):
+        calls.clear()
+        plot_registration(tmp_path / "a.png", static, moving, mapping, warped=warped)
+        pictures.append((tmp_path / "a.png").read_bytes())
+        assert (mapping in calls) == (warped is None)
+    assert pictures[0] == pictures[1]
+    with pytest.raises(ValueError, match="warped must have the shape"):
+        plot_registration(tmp_path / "a.png", static, moving, mapping, warped=moving)
+
+
 @pytest.mark.parametrize("dim", [2, 3])
 def test_odd_images_are_drawn_too(tmp_path, dim):
     """Without affines, with missing voxels, constant, on other grids, folded."""

@@ -77,6 +77,9 @@ def prealign_of(folder, pair, images):
         return deep_affine_registration(images["moving"], images["static"], **affines)[
             1
         ]
+    problem = problem_of_affines(folder, [pair])
+    if problem:
+        raise ValueError(problem)
     affines = json.loads((folder / AFFINES).read_text())
     first, second = (np.array(affines[f"subject_{n}"]) for n in pair.split(":"))
     return second @ np.linalg.inv(first)
