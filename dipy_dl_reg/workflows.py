@@ -110,7 +110,8 @@ class AlignDeepFlow(StrictWorkflow):
         static_landmarks : string or Path, optional
             Text file (such as CSV) of points in static that are known in moving too,
             one a line: x, y, z in mm in the image's world (RAS for NIfTI). At least 4,
-            not in one plane. Registration starts from them.
+            not in one plane. Registration starts from them. Of slices the two
+            coordinates in the plane, at least 3 points, not on one line.
         moving_landmarks : string or Path, optional
             The same places in moving's world, line by line.
         landmark_weight : float, optional
@@ -205,6 +206,11 @@ class AlignDeepFlow(StrictWorkflow):
                 f"{len(rows)} pairs"
             )
         dims = {check_pair(static, moving, masks) for (static, moving), _ in rows}
+        if guided and dims - {points[0].shape[1]}:
+            raise ValueError(
+                f"static_landmarks and moving_landmarks have {points[0].shape[1]} "
+                f"coordinates, and the images are {max(dims)}D"
+            )
         if 2 in dims and out_field is not None:
             raise ValueError("out_field: DIPY's format holds 3D maps only, not slices")
         starts = {

@@ -787,6 +787,27 @@ def test_slices_with_masks_prealign_and_affine(swift, tmp_path, command):
     assert "3D maps only" in fails(command, *images, "--force", "--out_field", "f.nii")
 
 
+def test_slices_with_landmarks(tmp_path, command, pair):
+    shift = np.array([1.5 * 4, 2.0 * 4])  # of `slices`, in mm
+    (static, moving), grid = slices(tmp_path)
+    points = np.array([[18.0, 17], [24, 22], [10, 25], [28, 9]])
+    points = points @ grid[:2, :2].T + grid[:2, 2]
+    np.savetxt(tmp_path / "s.csv", points, delimiter=",")
+    np.savetxt(tmp_path / "m.csv", points + shift, delimiter=",")
+    options = ("--metric", "ssd", "--model", "None", "--level_iters", 2, 2)
+    options += ("--static_landmarks", tmp_path / "s.csv")
+    options += ("--moving_landmarks", tmp_path / "m.csv")
+    out = tmp_path / "out"
+    command(align_deep, static, moving, *options, "--out_dir", out)
+    found = load_mapping(out / "mapping.npz").transform_points(points)
+    assert np.abs(found - points - shift).max() < 1.5  # a voxel
+    volume = save(tmp_path / "v.nii", np.random.default_rng(0).random((9, 8, 7)))
+    out = "--out_dir", tmp_path / "other"
+    said = fails(command, align_deep, volume, volume, *options, *out)
+    assert "have 2 coordinates, and the images are 3D" in said
+    assert not out[1].exists()
+
+
 def test_slices_and_volumes_do_not_mix(swift, pair, tmp_path, command):
     (axial, _), _ = slices(tmp_path, form="(X, Y)")
     other = tmp_path / "other"
