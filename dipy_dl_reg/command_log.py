@@ -134,14 +134,17 @@ class LogOptions:
         for handler in handlers:
             handler.setFormatter(logging.Formatter(format_, "%Y-%m-%d %H:%M:%S"))
         before = logger.handlers[:], logger.level, warnings.showwarning
+        others = logging.root.level
         logger.handlers[:] = handlers
         logger.setLevel(level or 1)  # 0 would leave it to the root logger
+        logging.root.setLevel(max(level, logging.WARNING) if self.quiet else level)
         warnings.showwarning = _log_warning
         try:
             yield self
         finally:
             logger.handlers[:], warnings.showwarning = before[0], before[2]
             logger.setLevel(before[1])
+            logging.root.setLevel(others)
             if self.file is not None:
                 self.file.close()
 

@@ -33,7 +33,7 @@ from dipy_dl_reg.mapping import SERIES, load_mapping, save_mapping, transform_ar
 from dipy_dl_reg.prealign import find_prealign
 from dipy_dl_reg.report import plot_registration
 
-try:
+try:  # DIPY 1.13 moves it
     from dipy.utils import VerbosityLevels
 except ImportError:
     from dipy.align import VerbosityLevels
@@ -64,7 +64,7 @@ class FilePair:
 
     def __init__(self, static, moving, *, static_mask=None, moving_mask=None):
         self.names = " to ".join(distinct_names(moving, static))
-        self.result = self._warped = None
+        self.result = None
         self.images = open_pair(static, moving)
         self.dim = _dimension(self.images)
         self.affines = [in_plane(image.affine, self.dim) for image in self.images]
@@ -158,46 +158,25 @@ class FilePair:
             By the names of the workflow's parameters, the files: their final place
             and where to write for now.
         """
-        writers = {
-            "out_warped": self._write_warped,
-            "out_inv_static": self._write_inverse,
-            "out_field": lambda path, mapping: nib.save(
-                dipy_field_image(mapping), path
-            ),
-            "out_mapping": lambda path, mapping: save_mapping(
-                mapping, path, overwrite=True
-            ),
-            "out_prealign": lambda path, _: np.savetxt(
-                path,
-                np.eye(self.dim + 1) if prealign is None else prealign,
-                header="static world to moving world",
-            ),
-            "out_report": self._draw,
-        }
+        matrix = np.eye(self.dim + 1) if prealign is None else prealign
+        warped = None
         for parameter, (path, temporary) in files.items():
             logger.info(f"Writing {path}")
-            writers[parameter](temporary, mapping)
-
-    def _write_warped(self, path, mapping):
-        """Moving on static's grid."""
-        self._warped = transform_array(mapping, self.moving)
-        _save_on(self.images[0], self._warped, path)
-
-    def _write_inverse(self, path, mapping):
-        """Static on moving's grid."""
-        warped = transform_array(mapping, self.static, inverse=True)
-        _save_on(self.images[1], warped, path)
-
-    def _draw(self, path, mapping):
-        """The picture."""
-        plot_registration(
-            path,
-            self.static,
-            self.moving,
-            mapping,
-            warped=self._warped,
-            title=self.names,
-        )
+            if parameter == "out_warped":
+                warped = transform_array(mapping, self.moving)
+                _save_on(self.images[0], warped, temporary)
+            elif parameter == "out_inv_static":
+                back = transform_array(mapping, self.static, inverse=True)
+                _save_on(self.images[1], back, temporary)
+            elif parameter == "out_field":
+                nib.save(dipy_field_image(mapping), temporary)
+            elif parameter == "out_mapping":
+                save_mapping(mapping, temporary, overwrite=True)
+            elif parameter == "out_prealign":
+                np.savetxt(temporary, matrix, header="static world to moving world")
+            elif parameter == "out_report":
+                images = self.static, self.moving, mapping
+                plot_registration(temporary, *images, warped=warped, title=self.names)
 
 
 def distinct_names(first, second):
@@ -261,11 +240,11 @@ def _dimension(images):
     return 2 if all(is_slice(image.shape) for image in images) else 3
 
 
-def _save_on(reference, data, path, **options):
+def _save_on(reference, data, path):
     """Write values as an image of the grid, and the number of axes, of another."""
     if data.ndim == 2 and len(reference.shape) > 2:
         data = data[..., None]
-    nib.save(image_on(reference, data, **options), path)
+    nib.save(image_on(reference, data), path)
 
 
 def check_pair(static, moving, masks):
