@@ -13,7 +13,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from dipy_dl_reg.dipy_format import mapping_from_fields
-from dipy_dl_reg.mapping import apply_mapping
+from dipy_dl_reg.mapping import transform_array
 
 PANEL_WIDTH = 2.6  # inches
 LINES_HEIGHT = 0.8
@@ -70,6 +70,7 @@ def draw_registration(
     *,
     static_grid2world=None,
     moving_grid2world=None,
+    warped=None,
     jacobian,
     lines=(),
     title=None,
@@ -84,6 +85,8 @@ def draw_registration(
         The map.
     static_grid2world, moving_grid2world : ndarray, optional
         Their matrices; the map's own by default.
+    warped : ndarray, optional
+        Moving on the grid of the field; computed by default.
     jacobian : ndarray
         Jacobian determinant of the field from static to moving.
     lines : sequence of str, optional
@@ -96,7 +99,9 @@ def draw_registration(
     figure : matplotlib.figure.Figure
         The sheet: a row for each plane, a column for each panel.
     """
-    layers = _images(mapping, static, moving, static_grid2world, moving_grid2world)
+    layers = _images(
+        mapping, static, moving, static_grid2world, moving_grid2world, warped
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
         layers["log_jacobian"] = np.where(jacobian > 0, np.log(jacobian), np.nan)
     shape, grid = layers["static"].shape, mapping.disp_grid2world
@@ -111,7 +116,7 @@ def draw_registration(
 # What is drawn ----------------------------------------------------------------------
 
 
-def _images(mapping, static, moving, static_grid2world, moving_grid2world):
+def _images(mapping, static, moving, static_grid2world, moving_grid2world, warped):
     """Static, moving before and moving after, on the grid of the field."""
     grid = mapping.disp_grid2world
     shape = tuple(int(n) for n in mapping.disp_shape)
@@ -126,10 +131,11 @@ def _images(mapping, static, moving, static_grid2world, moving_grid2world):
         "out_grid2world": np.eye(len(shape) + 1) if grid is None else grid,
         "image_grid2world": moving_grid2world,
     }
+    after = transform_array(mapping, moving, **onto) if warped is None else warped
     return {
-        "static": apply_mapping(identity, static, image_grid2world=static_grid2world),
-        "before": apply_mapping(straight, moving, **onto),
-        "after": apply_mapping(mapping, moving, **onto),
+        "static": transform_array(identity, static, image_grid2world=static_grid2world),
+        "before": transform_array(straight, moving, **onto),
+        "after": after,
     }
 
 

@@ -143,7 +143,7 @@ def deep_registration(
         num_threads=num_threads,
         **masks,
     )
-    return apply_mapping(mapping, moving), mapping
+    return apply_mapping(mapping, moving, interpolation="linear"), mapping
 
 
 @warning_for_keywords()

@@ -1,5 +1,7 @@
 """The affine part of two images, as the commands and the training find it."""
 
+import numpy as np
+
 from dipy_dl_reg.affine import deep_affine_registration
 from dipy_dl_reg.files import check_affine
 
@@ -20,23 +22,23 @@ def find_prealign(
 
     Parameters
     ----------
-    static, moving : ndarray, 3D
+    static, moving : ndarray, 3D or 2D
         The images; NaN is missing data.
-    static_affine, moving_affine : ndarray, shape (4, 4)
+    static_affine, moving_affine : ndarray, shape (dim + 1, dim + 1)
         Voxels to world, mm.
     static_mask, moving_mask : ndarray of bool, optional
         Where the images count.
     pipeline : sequence of str, optional
         Steps of `deep_affine_registration`; by default its own: centre of mass,
         translation, rigid, affine, by mutual information.
-    starting_affine : ndarray, shape (4, 4), optional
+    starting_affine : ndarray, shape (dim + 1, dim + 1), optional
         Where they begin.
     num_threads : int, optional
         Threads on the CPU.
 
     Returns
     -------
-    prealign : ndarray, shape (4, 4)
+    prealign : ndarray, shape (dim + 1, dim + 1)
         Static world to moving world.
 
     Raises
@@ -55,4 +57,4 @@ def find_prealign(
         starting_affine=starting_affine,
         num_threads=num_threads,
     )
-    return check_affine(prealign, 3, "the affine found")
+    return check_affine(prealign, np.ndim(static), "the affine found")

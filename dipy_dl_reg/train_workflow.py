@@ -9,9 +9,7 @@ from contextlib import suppress
 from glob import glob
 from pathlib import Path
 
-from dipy.utils.logging import logger
-
-from dipy_dl_reg.strict import StrictWorkflow, run_command, with_ending
+from dipy_dl_reg.strict import StrictWorkflow, log_result, run_command, with_ending
 
 
 class TrainDeepFlow(StrictWorkflow):
@@ -195,7 +193,7 @@ class TrainDeepFlow(StrictWorkflow):
             log=log,
             **options,
         )
-        logger.info(f"Saved {path}")
+        log_result(f"Saved {path}")
 
 
 def _files_or_part(given, name, *, part=False):

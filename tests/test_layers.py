@@ -23,13 +23,13 @@ LAYERS = [
     {"networks"},
     {"training"},
     {
-        *("affine_options", "bridge", "diffusion", "dipy_format", "files", "mapping"),
-        *("points", "registration_options", "scan", "subjects", "translate"),
-        *("brain_masks", "verdict"),
+        *("affine_options", "brain_masks", "bridge", "diffusion", "dipy_format"),
+        *("files", "image_kinds", "mapping", "points", "registration_options"),
+        *("scan", "subjects", "translate", "verdict"),
     },
     {"affine", "affine_start", "landmarks", "picture", "registration", "report"},
     {"cohort", "learning", "pipeline", "prealign"},
-    {"jobs", "strict", "train_workflow", "workflows"},
+    {"command_log", "jobs", "strict", "train_workflow", "workflows"},
 ]
 LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}
 TORCH_ONLY = {"engine", "networks", "training"}
