@@ -47,6 +47,11 @@ _WORTH_IT = 1.01
 _OPPOSITE = -0.15
 #: A landmark missed by more of static's voxels than this is told, where they are held.
 _MISSED = 2
+#: What `optimize` sets.
+_RESULTS = (
+    *("static_to_moving", "static_to_ref", "moving_to_ref", "quality"),
+    *("network_used", "initialization_used", "landmark_distances"),
+)
 _STAGES = {
     "level_start": RegistrationStages.SCALE_START,
     "level_end": RegistrationStages.SCALE_END,
@@ -283,7 +288,9 @@ class DeepRegistration(DiffeomorphicRegistration):
         Parameters
         ----------
         static : array, shape (S, R, C) or (R, C)
-            Image that stays; the fields live on its grid.  NaN is missing data.
+            Image that stays, first as in SyN's `optimize` (`deep_registration` takes
+            moving first); the fields live on its grid.  NaN is missing data, and so
+            is what is masked in a `numpy.ma.MaskedArray`.
         moving : array, shape (S', R', C') or (R', C')
             Image that is brought onto it; on a grid of its own.
         static_grid2world, moving_grid2world : array, shape (dim+1, dim+1), optional
@@ -294,7 +301,8 @@ class DeepRegistration(DiffeomorphicRegistration):
         static_mask, moving_mask : array, optional
             Shaped as their images: only voxels other than 0 are compared.
         num_threads : int, optional
-            Threads on the CPU; None is Torch's own choice, -1 all processors.
+            Threads on the CPU; None is Torch's own choice, -1 all processors.  A
+            process that was forked after Torch was loaded has one.
 
         Returns
         -------
@@ -306,8 +314,10 @@ class DeepRegistration(DiffeomorphicRegistration):
         ------
         ValueError
             If an image, mask or matrix cannot be used, or an image holds none of its
-            landmarks; before any work.
+            landmarks; before any work.  There is no map then, not that of an earlier
+            pair either.
         """
+        self._forget_results()
         if self.mask0:
             static_mask = (
                 np.not_equal(static, 0) if static_mask is None else static_mask
@@ -344,7 +354,7 @@ class DeepRegistration(DiffeomorphicRegistration):
                 super().set_level_iters(brief_iters(self.level_iters, pair.static_grid))
             u, v = self._refine(self._shown(pair), start)
             u, v, self.quality = diffeomorphic(u, v)
-        mapping = bridge.make_map(u, v, pair, **affines)
+            mapping = bridge.make_map(u, v, pair, **affines)
         self.landmark_distances = _distances(mapping, self.landmarks)
         self._report()
         if self.landmarks is not None:
@@ -390,6 +400,12 @@ class DeepRegistration(DiffeomorphicRegistration):
         """
         self._check_done()
         return self.static_to_ref, self.moving_to_ref
+
+    def _forget_results(self):
+        """Drop what an earlier pair left, so that a failure leaves nothing of it."""
+        for name in _RESULTS:
+            vars(self).pop(name, None)
+        self.energy_list, self.full_energy_profile = [], []
 
     def _check_done(self):
         if not hasattr(self, "static_to_moving"):

@@ -24,7 +24,7 @@ LAYERS = [
     {"training"},
     {
         *("affine_options", "bridge", "diffusion", "dipy_format", "files", "mapping"),
-        *("points", "registration_options", "scan", "subjects", "translate"),
+        *("masks", "points", "registration_options", "scan", "subjects", "translate"),
     },
     {"affine", "affine_start", "landmarks", "picture", "registration", "report"},
     {"cohort", "learning", "pipeline", "prealign"},
