@@ -176,8 +176,8 @@ def register_dwi_to_template(
     Parameters
     ----------
     dwi : array, nibabel image, str or Path
-        The moving image, first as in DIPY's function.  The series, 4D, its volumes aligned to each other; or, with ``gtab=None``, a b0
-        volume, 3D.
+        The moving image, first as in DIPY's function: the series, 4D, its volumes
+        aligned to each other; or, with ``gtab=None``, a b0 volume, 3D.
     gtab : GradientTable, pair of (bvals, bvecs), or None
         Says which volumes are b0; bvals and bvecs may be files.
     dwi_affine : array, shape (4, 4), optional
