@@ -388,7 +388,7 @@ def _checked_image(image, role):
         raise ValueError(f"{role} must hold real numbers, got dtype {image.dtype}.")
     if image.dtype.kind == "f" and np.isinf(image).any():
         raise ValueError(
-            f"{role} holds infinity; replace it, or set it to NaN if it is missing data."
+            f"{role} holds infinity; replace it, or set it to NaN for missing data."
         )
     if np.isnan(image).all():
         raise ValueError(f"{role} is NaN everywhere.")
