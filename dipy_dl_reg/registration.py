@@ -23,7 +23,9 @@ from dipy_dl_reg.engine.metrics import CCMetric
 from dipy_dl_reg.engine.objective import Objective
 from dipy_dl_reg.engine.refine import moved, refine
 from dipy_dl_reg.engine.thin_plate_grid import start_field
-from dipy_dl_reg.networks.predict import better_than_none, predict
+from dipy_dl_reg.networks.predict import better_than_none
+from dipy_dl_reg.networks.single_slice import in_plane
+from dipy_dl_reg.networks.single_slice import predict_also_slices as predict
 from dipy_dl_reg.points import check_in_view, worst_missed
 from dipy_dl_reg.registration_options import (
     DEFAULTS,
@@ -105,11 +107,12 @@ class DeepRegistration(DiffeomorphicRegistration):
         under the same promise.  A field worse than none, by the metric, is dropped
         with a warning.  None is no network; ``"auto"``, the default, is the one for
         images of any contrast that comes with the package, ``"pyramid-brain"`` in 3D
-        and ``"pyramid-slices"`` in 2D; it sees nothing outside masks, a model that is
-        named sees the whole images.  It is left out where there are landmarks or a
-        discrete search to begin with, and for images of less than 16 of its voxels
-        along an axis; and its field is dropped, too, if the images agree without it
-        and a coarse refinement, where there are coarse levels, ends no better from it.
+        and ``"pyramid-slices"`` in 2D and for volumes of one slice; it sees nothing
+        outside masks, a model that is named sees the whole images.  It is left out
+        where there are landmarks or a discrete search to begin with, and for images of
+        less than 16 of its voxels along an axis; and its field is dropped, too, if the
+        images agree without it and a coarse refinement, where there are coarse levels,
+        ends no better from it.
     initialization : {"discrete", "auto"} or None, optional
         "discrete" searches for displacements of up to a quarter of the static image's
         longest side first, by self-similarity and so in any contrast, and refinement
@@ -426,7 +429,8 @@ class DeepRegistration(DiffeomorphicRegistration):
         if self._automatic_model:
             # Whoever brings a start, or asks for a search, gets that.
             given = self.landmarks is not None or self.initialization == "discrete"
-            grids = pair.static_grid, pair.moving_grid
+            seen = in_plane(pair) or pair
+            grids = seen.static_grid, seen.moving_grid
             self.network = None if given else translate.default_model(*grids)
         if self._automatic:
             super().set_level_iters(automatic_iters(pair.static_grid))

@@ -11,6 +11,7 @@ from dipy.align import metrics as dipy_metrics
 from dipy.align.imaffine import AffineMap
 from dipy.align.imwarp import RegistrationStages, SymmetricDiffeomorphicRegistration
 from dipy.align.transforms import RigidTransform2D
+from maps import affine as affine_matrix
 import nibabel as nib
 import numpy as np
 from pairs import make_pair
@@ -25,6 +26,8 @@ from dipy_dl_reg import (
     deep_affine_registration,
     deep_registration,
 )
+from dipy_dl_reg.bridge import make_pair as make_pair_of_tensors
+from dipy_dl_reg.networks.single_slice import in_plane
 from dipy_dl_reg.translate import make_metric
 
 FIELDS = ("forward", "backward")
@@ -774,6 +777,67 @@ def test_an_image_and_itself(flat, solid, metric, dim):
     registration = DeepRegistration(metric, level_iters=[10, 10])
     mapping = registration.optimize(image, image)
     assert np.linalg.norm(mapping.backward, axis=-1).max() < 0.25
+
+
+# Volumes of one slice
+
+
+def as_volume(pair, axis):
+    """A 2D pair as volumes of one slice, which lies in a plane of the world."""
+    own = [k for k in range(3) if k != axis]
+
+    def matrix(flat, thickness):
+        whole = np.eye(4)
+        whole[np.ix_([*own, 3], [*own, 3])] = flat
+        whole[axis, axis], whole[axis, 3] = thickness, 30.0 if thickness > 1 else 0.0
+        return whole
+
+    return type(pair)(
+        np.expand_dims(pair.static, axis),
+        np.expand_dims(pair.moving, axis),
+        matrix(pair.static_grid2world, 3.0),
+        matrix(pair.moving_grid2world, 4.0),
+        matrix(pair.prealign, 1.0),
+    )
+
+
+@pytest.mark.parametrize("oblique", [False, True])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_volume_of_one_slice_is_registered_as_the_slice(flat, axis, oblique):
+    """The network of 2D images included, which is what finds large displacements."""
+    options = {"level_iters": [6]}
+    wanted = DeepRegistration(**options)
+    rigid = np.array([[0.995, 0.0998, 4.0], [-0.0998, 0.995, -6.0], [0, 0, 1]])
+    flat = flat._replace(prealign=rigid)  # without scale, which levels go by
+    by_slice = wanted.optimize(flat.static, flat.moving, **flat.affines)
+    volume, turn = as_volume(flat, axis), np.eye(4)
+    if oblique:
+        turn[:3, :3] = affine_matrix([1, 1, 1], (0.2, 0.1, -0.15))[:3, :3]
+        volume = volume._replace(
+            static_grid2world=turn @ volume.static_grid2world,
+            prealign=volume.prealign @ np.linalg.inv(turn),
+        )
+    found = DeepRegistration(**options)
+    mapping = found.optimize(volume.static, volume.moving, **volume.affines)
+    assert wanted.network_used and found.network_used
+    assert found.network is not None and found.network.dim == 2
+    field = mapping.backward @ turn[:3, :3]  # back into the plane
+    field = np.delete(field.squeeze(axis), axis, axis=-1)
+    assert np.abs(mapping.backward).max() > 1
+    assert np.abs(field - by_slice.backward).max() < (0.2 if oblique else 1e-3)
+
+
+def test_slices_that_lie_apart_have_no_network(flat):
+    """Nor a slice and a slab: what is there is compared, as before."""
+    volume = as_volume(flat, 2)
+    pair = make_pair_of_tensors(volume.static, volume.moving, **volume.affines)
+    assert in_plane(pair) is not None
+    tilt = volume.prealign @ affine_matrix([1, 1, 1], (0, 0.5, 0))
+    tilted = volume.affines | {"prealign": tilt}
+    pair = make_pair_of_tensors(volume.static, volume.moving, **tilted, apart=True)
+    assert in_plane(pair) is None
+    slab = np.repeat(volume.moving, 3, axis=2)
+    assert in_plane(make_pair_of_tensors(volume.static, slab, **volume.affines)) is None
 
 
 # Threads and processes
