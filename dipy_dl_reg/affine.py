@@ -40,6 +40,7 @@ from dipy_dl_reg.engine.affine_levels import levels
 from dipy_dl_reg.engine.affine_search import search
 from dipy_dl_reg.files import read_image
 from dipy_dl_reg.mapping import interpolated
+from dipy_dl_reg.masks import fill_masked, read_mask
 
 try:  # DIPY 1.13 moves it
     from dipy.utils import VerbosityLevels
@@ -186,7 +187,9 @@ class DeepAffineRegistration:
         Parameters
         ----------
         static : array, 2D or 3D
-            Image that stays.  NaN is missing data.
+            Image that stays, first as in DIPY's class (`deep_affine_registration`
+            takes moving first).  NaN is missing data, and so is what is masked in a
+            `numpy.ma.MaskedArray`.
         moving : array, 2D or 3D
             Image that is brought onto it; on a grid of its own.
         transform : dipy.align.transforms.Transform
@@ -246,8 +249,8 @@ class DeepAffineRegistration:
                 self._choose_start(pair)
             prepared = self._prepared(pair)
             theta, value = self._fit(family, params0, prepared)
-        matrix = transform.param_to_matrix(theta) @ self.starting_affine
-        warn_if_apart(prepared[-1], matrix, stacklevel=4)
+            matrix = transform.param_to_matrix(theta) @ self.starting_affine
+            warn_if_apart(prepared[-1], matrix, stacklevel=4)
         found = _affine_map(matrix, pair)
         return (found, theta, value) if ret_metric else found
 
@@ -378,7 +381,9 @@ def deep_affine_registration(
     Parameters
     ----------
     moving, static : array, nibabel image, str or Path
-        The images, 2D or 3D.
+        The images, 2D or 3D: moving first, as in `dipy.align.affine_registration`,
+        while `DeepAffineRegistration.optimize` takes static first.  What is masked in
+        a `numpy.ma.MaskedArray` is missing data, as NaN is.
     moving_affine, static_affine : array, shape (dim + 1, dim + 1), optional
         Voxels to world (mm); needed for arrays, by default the file's own.  A 4x4
         matrix will do for a slice.
@@ -398,7 +403,9 @@ def deep_affine_registration(
     ret_metric : bool, optional
         Return parameters and metric of the last step too.
     moving_mask, static_mask : array, nibabel image, str or Path, optional
-        Only voxels other than 0 are compared.
+        Only voxels other than 0 are compared.  A file or nibabel image on another
+        grid than its image's is resampled onto that, nearest neighbour, through both
+        affines; an array has the image's shape.
     optimizer_options : dict, optional
         Accepted; without a meaning here.
     starts : {"auto", "one", "all"}, optional
@@ -427,7 +434,7 @@ def deep_affine_registration(
     Raises
     ------
     ValueError
-        If an image or an option cannot be used.
+        If an image or an option cannot be used, or a mask does not cover its image.
     FileNotFoundError
         If a file is missing.
 
@@ -451,14 +458,20 @@ def deep_affine_registration(
         sampling_proportion=sampling,
         device=device,
     )
+    given = static, moving
     moving, moving_affine = read_image(moving, moving_affine, name="moving")
     static, static_affine = read_image(static, static_affine, name="static")
+    static, moving = fill_masked(static), fill_masked(moving)
     for name, matrix in (("moving", moving_affine), ("static", static_affine)):
         if matrix is None:
             raise ValueError(f"{name}_affine is needed where {name} is an array.")
     masks = [
-        None if mask is None else read_image(mask, name=name)[0]
-        for mask, name in ((static_mask, "static_mask"), (moving_mask, "moving_mask"))
+        read_mask(
+            static_mask, given[0], static.shape, static_affine, name="static_mask"
+        ),
+        read_mask(
+            moving_mask, given[1], moving.shape, moving_affine, name="moving_mask"
+        ),
     ]
     if "center_of_mass" in steps and starting_affine is not None:
         warn(
@@ -471,9 +484,9 @@ def deep_affine_registration(
             *(static, moving, static_affine, moving_affine, starting_affine, *masks)
         )
         found, level = _run(registration, steps, pair, (static, moving))
-    final = found[0]
-    if level is not None:
-        warn_if_apart(level, final, stacklevel=4)
+        final = found[0]
+        if level is not None:
+            warn_if_apart(level, final, stacklevel=4)
     resampled = interpolated(_affine_map(final, pair).transform, moving)
     return (resampled, *found) if ret_metric else (resampled, final)
 

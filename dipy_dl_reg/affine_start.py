@@ -8,6 +8,7 @@ import numpy as np
 
 from dipy_dl_reg.affine_options import check_one_of
 from dipy_dl_reg.engine.affine_levels import shared
+from dipy_dl_reg.engine.intensity import extreme_limits
 from dipy_dl_reg.files import check_affine
 
 #: Images whose negative values outweigh this part of the positive ones have no mass.
@@ -85,13 +86,19 @@ def centre_of_mass(image, mask, grid2world):
     -----
     Of an image with values on both sides of 0, such as one brought to mean 0, the
     total is about 0 or means nothing: unless the positive values clearly outweigh the
-    negative ones, the least value is subtracted from all.
+    negative ones, the least value is subtracted from all.  Values far outside the
+    range of all others are clipped, as for the registration itself: one such voxel
+    would be the centre.
     """
     options = {"dtype": np.float64}
     shown = image
     if mask is not None:
         options["where"] = np.asarray(mask[0, 0].cpu()) > 0
         shown = image[options["where"]]
+    low, high = extreme_limits(shown)
+    if low > shown.min() or high < shown.max():
+        image = np.clip(image.astype(np.float64), low, high)
+        shown = image if mask is None else image[options["where"]]
     negative = float(-np.minimum(shown, 0).sum(dtype=np.float64))
     total = float(shown.sum(dtype=np.float64))
     lift = 0.0

@@ -16,6 +16,7 @@ from dipy_dl_reg.affine import deep_affine_registration
 from dipy_dl_reg.affine_options import AFFINE_STEPS, checked_pipeline
 from dipy_dl_reg.files import read_image
 from dipy_dl_reg.mapping import apply_mapping
+from dipy_dl_reg.masks import fill_masked, read_mask
 from dipy_dl_reg.registration import DeepRegistration
 
 #: The last step of a pipeline that deforms.
@@ -52,10 +53,12 @@ def deep_registration(
     Parameters
     ----------
     moving, static : str, Path, nibabel image or array
-        The images, 2D or 3D.
+        The images, 2D or 3D: moving first, as in `dipy.align.syn_registration`, while
+        `DeepRegistration.optimize` and the commands take static first.  What is
+        masked in a `numpy.ma.MaskedArray` is missing data, as NaN is.
     moving_affine, static_affine : array, shape (dim + 1, dim + 1), optional
-        Voxels to world of the two; by default the file's own, the identity for an
-        array.
+        Voxels to world of the two; by default the file's own.  Arrays need both, or
+        none: two arrays without affines both have the identity.
     step_length : float, optional
         See `DeepRegistration`.
     metric : str or metric, optional
@@ -68,7 +71,9 @@ def deep_registration(
         Static world to moving world; where a pipeline's affine steps begin (a centre
         of mass begins anew, with a warning).
     static_mask, moving_mask : str, Path, nibabel image or array, optional
-        Voxels that are compared.
+        Only voxels other than 0 are compared.  A file or nibabel image on another
+        grid than its image's is resampled onto that, nearest neighbour, through both
+        affines; an array has the image's shape.
     num_threads : int, optional
         See `DeepRegistration.optimize`.
     pipeline : sequence of str, optional
@@ -93,7 +98,8 @@ def deep_registration(
     Raises
     ------
     ValueError
-        If an image or an option cannot be used.
+        If an image or an option cannot be used, if one image has an affine and the
+        other has none, or if a mask does not cover its image.
     FileNotFoundError
         If a file is missing.
     """
@@ -109,13 +115,19 @@ def deep_registration(
         translate.make_metric(metric, **for_metric), **options
     )
     affine_options = _checked_affine_options(affine_options, steps)
+    given = {"static": static, "moving": moving}
     moving, moving_affine = _read(moving, moving_affine, "moving")
     static, static_affine = _read(static, static_affine, "static")
     if dim is not None and np.ndim(static) != dim:
         raise ValueError(f"dim is {dim}, and static has {np.ndim(static)} axes.")
+    _check_both_or_none(static_affine, moving_affine)
+    grids = {
+        "static": (np.shape(static), static_affine),
+        "moving": (np.shape(moving), moving_affine),
+    }
     masks = {
-        "static_mask": _read(static_mask, None, "static_mask")[0],
-        "moving_mask": _read(moving_mask, None, "moving_mask")[0],
+        f"{role}_mask": read_mask(mask, given[role], *grids[role], name=f"{role}_mask")
+        for role, mask in (("static", static_mask), ("moving", moving_mask))
     }
     prealign = getattr(prealign, "affine", prealign)
     if steps:
@@ -164,8 +176,8 @@ def register_dwi_to_template(
     Parameters
     ----------
     dwi : array, nibabel image, str or Path
-        The series, 4D, its volumes aligned to each other; or, with ``gtab=None``, a b0
-        volume, 3D.
+        The moving image, first as in DIPY's function: the series, 4D, its volumes
+        aligned to each other; or, with ``gtab=None``, a b0 volume, 3D.
     gtab : GradientTable, pair of (bvals, bvecs), or None
         Says which volumes are b0; bvals and bvecs may be files.
     dwi_affine : array, shape (4, 4), optional
@@ -313,11 +325,24 @@ def _checked_affine_options(options, steps):
     return options
 
 
+def _check_both_or_none(static_affine, moving_affine):
+    """Raise where one image lies in a world, and nobody knows where the other does."""
+    affines = {"static": static_affine, "moving": moving_affine}
+    without = [role for role, affine in affines.items() if affine is None]
+    if len(without) == 1:
+        (role,) = without
+        raise ValueError(
+            f"{role}_affine is needed: {role} is an array without an affine, and the "
+            "other image has one."
+        )
+
+
 def _matrix(affine, image):
     """Voxels to world, the identity if there is none."""
     return np.eye(image.ndim + 1) if affine is None else affine
 
 
 def _read(image, affine, name):
-    """Array and matrix of whatever holds an image, if there is one."""
-    return (None, None) if image is None else read_image(image, affine, name=name)
+    """Array and matrix of whatever holds an image; NaN for what is masked in it."""
+    values, affine = read_image(image, affine, name=name)
+    return fill_masked(values), affine

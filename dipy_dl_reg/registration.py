@@ -24,7 +24,9 @@ from dipy_dl_reg.engine.metrics import CCMetric
 from dipy_dl_reg.engine.objective import Objective
 from dipy_dl_reg.engine.refine import moved, refine
 from dipy_dl_reg.engine.thin_plate_grid import start_field
-from dipy_dl_reg.networks.predict import better_than_none, predict
+from dipy_dl_reg.networks.predict import better_than_none
+from dipy_dl_reg.networks.single_slice import in_plane
+from dipy_dl_reg.networks.single_slice import predict_also_slices as predict
 from dipy_dl_reg.points import check_in_view, worst_missed
 from dipy_dl_reg.registration_options import (
     DEFAULTS,
@@ -49,6 +51,11 @@ _WORTH_IT = 1.01
 _OPPOSITE = -0.15
 #: A landmark missed by more of static's voxels than this is told, where they are held.
 _MISSED = 2
+#: What `optimize` sets.
+_RESULTS = (
+    *("static_to_moving", "static_to_ref", "moving_to_ref", "quality"),
+    *("network_used", "initialization_used", "landmark_distances"),
+)
 _STAGES = {
     "level_start": RegistrationStages.SCALE_START,
     "level_end": RegistrationStages.SCALE_END,
@@ -102,11 +109,12 @@ class DeepRegistration(DiffeomorphicRegistration):
         under the same promise.  A field worse than none, by the metric, is dropped
         with a warning.  None is no network; ``"auto"``, the default, is the one for
         images of any contrast that comes with the package, ``"pyramid-brain"`` in 3D
-        and ``"pyramid-slices"`` in 2D; it sees nothing outside masks, a model that is
-        named sees the whole images.  It is left out where there are landmarks or a
-        discrete search to begin with, and for images of less than 16 of its voxels
-        along an axis; and its field is dropped, too, if the images agree without it
-        and a coarse refinement, where there are coarse levels, ends no better from it.
+        and ``"pyramid-slices"`` in 2D and for volumes of one slice; it sees nothing
+        outside masks, a model that is named sees the whole images.  It is left out
+        where there are landmarks or a discrete search to begin with, and for images of
+        less than 16 of its voxels along an axis; and its field is dropped, too, if the
+        images agree without it and a coarse refinement, where there are coarse levels,
+        ends no better from it.
     initialization : {"discrete", "auto"} or None, optional
         "discrete" searches for displacements of up to a quarter of the static image's
         longest side first, by self-similarity and so in any contrast, and refinement
@@ -289,7 +297,9 @@ class DeepRegistration(DiffeomorphicRegistration):
         Parameters
         ----------
         static : array, shape (S, R, C) or (R, C)
-            Image that stays; the fields live on its grid.  NaN is missing data.
+            Image that stays, first as in SyN's `optimize` (`deep_registration` takes
+            moving first); the fields live on its grid.  NaN is missing data, and so
+            is what is masked in a `numpy.ma.MaskedArray`.
         moving : array, shape (S', R', C') or (R', C')
             Image that is brought onto it; on a grid of its own.
         static_grid2world, moving_grid2world : array, shape (dim+1, dim+1), optional
@@ -300,7 +310,8 @@ class DeepRegistration(DiffeomorphicRegistration):
         static_mask, moving_mask : array, optional
             Shaped as their images: only voxels other than 0 are compared.
         num_threads : int, optional
-            Threads on the CPU; None is Torch's own choice, -1 all processors.
+            Threads on the CPU; None is Torch's own choice, -1 all processors.  A
+            process that was forked after Torch was loaded has one.
 
         Returns
         -------
@@ -312,8 +323,10 @@ class DeepRegistration(DiffeomorphicRegistration):
         ------
         ValueError
             If an image, mask or matrix cannot be used, or an image holds none of its
-            landmarks; before any work.
+            landmarks; before any work.  There is no map then, not that of an earlier
+            pair either.
         """
+        self._forget_results()
         if self.mask0:
             static_mask = (
                 np.not_equal(static, 0) if static_mask is None else static_mask
@@ -352,7 +365,7 @@ class DeepRegistration(DiffeomorphicRegistration):
             u, v = self._refine(self._shown(pair), start)
             u, v, self.quality = diffeomorphic(u, v)
             self.verdict = judge(measure_registration(pair, u))
-        mapping = bridge.make_map(u, v, pair, **affines)
+            mapping = bridge.make_map(u, v, pair, **affines)
         self.landmark_distances = _distances(mapping, self.landmarks)
         self._report()
         if self.landmarks is not None:
@@ -399,6 +412,12 @@ class DeepRegistration(DiffeomorphicRegistration):
         self._check_done()
         return self.static_to_ref, self.moving_to_ref
 
+    def _forget_results(self):
+        """Drop what an earlier pair left, so that a failure leaves nothing of it."""
+        for name in _RESULTS:
+            vars(self).pop(name, None)
+        self.energy_list, self.full_energy_profile = [], []
+
     def _check_done(self):
         if not hasattr(self, "static_to_moving"):
             raise ValueError(
@@ -418,7 +437,8 @@ class DeepRegistration(DiffeomorphicRegistration):
         if self._automatic_model:
             # Whoever brings a start, or asks for a search, gets that.
             given = self.landmarks is not None or self.initialization == "discrete"
-            grids = pair.static_grid, pair.moving_grid
+            seen = in_plane(pair) or pair
+            grids = seen.static_grid, seen.moving_grid
             self.network = None if given else translate.default_model(*grids)
         if self._automatic:
             super().set_level_iters(automatic_iters(pair.static_grid))

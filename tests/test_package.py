@@ -76,6 +76,34 @@ def test_use_loads_torch():
     assert "torch" in loaded_after("from dipy_dl_reg import CCMetric")
 
 
+def wait_policy(code, **variables):
+    """What ``OMP_WAIT_POLICY`` is for OpenMP and for the process after `code`."""
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport os; print(dict(os.environ))"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env=environment | {"OMP_DISPLAY_ENV": "TRUE"} | variables,
+    )
+    found = re.search(r"OMP_WAIT_POLICY': '(\w+)'", done.stdout)
+    said = re.findall(r"OMP_WAIT_POLICY *= *'(\w+)'", done.stderr)
+    return found and found[1], [policy.lower() for policy in said]
+
+
+def test_waiting_threads_sleep_unless_told_otherwise():
+    """OpenMP itself says so; a setting of the user's stays, and a loaded torch's."""
+    own, said = wait_policy("from dipy_dl_reg import CCMetric")
+    assert own == "passive" and set(said) <= {"passive"}
+    own, said = wait_policy(
+        "from dipy_dl_reg import CCMetric", OMP_WAIT_POLICY="active"
+    )
+    assert own == "active" and set(said) <= {"active"}
+    own, _ = wait_policy("import torch, dipy_dl_reg")
+    assert own is None
+
+
 def test_public_names():
     assert set(dipy_dl_reg.__all__) == PUBLIC
     assert PUBLIC <= set(dir(dipy_dl_reg))
