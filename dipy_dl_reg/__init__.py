@@ -24,6 +24,7 @@ _PUBLIC = {
     "registration": ["DeepRegistration"],
     "pipeline": ["deep_registration", "register_dwi_to_template"],
     "affine": ["DeepAffineRegistration", "deep_affine_registration"],
+    "assess": ["assess_mapping"],
     "landmarks": ["ThinPlateSplineRegistration"],
     "points": ["read_landmarks"],
     "engine.metrics": [

@@ -6,6 +6,8 @@ looks for a start if it is to (`engine.affine_search`), and fits the parameters 
 DIPY's transform (`engine.affine_fit`).
 """
 
+from inspect import signature
+from typing import NamedTuple
 from warnings import warn
 
 from dipy.align.imaffine import AffineMap
@@ -38,9 +40,11 @@ from dipy_dl_reg.engine.affine_families import Family
 from dipy_dl_reg.engine.affine_fit import fit_levels
 from dipy_dl_reg.engine.affine_levels import levels
 from dipy_dl_reg.engine.affine_search import search
+from dipy_dl_reg.engine.assessment import measure_registration
 from dipy_dl_reg.files import read_image
 from dipy_dl_reg.mapping import interpolated
 from dipy_dl_reg.masks import fill_masked, read_mask
+from dipy_dl_reg.verdict import judge, log_verdict
 
 try:  # DIPY 1.13 moves it
     from dipy.utils import VerbosityLevels
@@ -101,6 +105,9 @@ class DeepAffineRegistration:
     ----------
     starting_affine : ndarray
         After `optimize`: what the parameters found are relative to.
+    verdict : Verdict
+        After `optimize`: whether the result is "good", "doubtful" or "failed", and why;
+        logged too, as a warning unless it is "good".
     dim, levels, level_iters, factors, sigmas : int or list
         As DIPY's; set for the images at hand where they were left open.
 
@@ -251,6 +258,8 @@ class DeepAffineRegistration:
             theta, value = self._fit(family, params0, prepared)
             matrix = transform.param_to_matrix(theta) @ self.starting_affine
             warn_if_apart(prepared[-1], matrix, stacklevel=4)
+            self.verdict = self._judge(pair, matrix)
+        log_verdict(self.verdict, quiet=self.verbosity < VerbosityLevels.STATUS)
         found = _affine_map(matrix, pair)
         return (found, theta, value) if ret_metric else found
 
@@ -286,7 +295,7 @@ class DeepAffineRegistration:
             apart=True,
             find_masks=True,
         )
-        self.dim = pair.static_grid.dim
+        self.dim, self.poses, self.verdict = pair.static_grid.dim, None, None
         if self.metric.dim not in (None, self.dim):
             raise ValueError(
                 f"metric is for {self.metric.dim}D images, these are {self.dim}D."
@@ -294,6 +303,11 @@ class DeepAffineRegistration:
         start = starting_matrix(starting_affine, static, moving, pair)
         self.starting_affine = start
         return pair._replace(prealign=start)
+
+    def _judge(self, pair, matrix):
+        """The verdict on a matrix."""
+        measures = measure_registration(pair._replace(prealign=matrix))
+        return judge(measures, poses=self.poses)
 
     def _prepared(self, pair):
         """The images at every level."""
@@ -443,20 +457,105 @@ def deep_affine_registration(
     UserWarning
         If the two images hardly overlap through the matrix found.
     """
-    steps = checked_pipeline(pipeline, ret_metric)
-    sampling = metric_kwargs.pop("sampling_proportion", None)
-    if metric_kwargs:
-        metric = named_metric(metric, **metric_kwargs)
-    registration = DeepAffineRegistration(
+    checked_pipeline(pipeline, ret_metric)
+    result = find_affine(
+        moving,
+        static,
+        moving_affine=moving_affine,
+        static_affine=static_affine,
+        pipeline=pipeline,
+        starting_affine=starting_affine,
+        moving_mask=moving_mask,
+        static_mask=static_mask,
+        num_threads=num_threads,
         metric=metric,
+        optimizer_options=optimizer_options,
         level_iters=level_iters,
         sigmas=sigmas,
         factors=factors,
+        starts=starts,
+        device=device,
+        **metric_kwargs,
+    )
+    found = (result.matrix, result.parameters, result.value)
+    return (result.resampled, *(found if ret_metric else found[:1]))
+
+
+class AffineResult(NamedTuple):
+    """What an affine registration in steps found.
+
+    Attributes
+    ----------
+    resampled : ndarray, shape of static
+        The moving image on the static grid.
+    matrix : ndarray, shape (dim + 1, dim + 1)
+        From static's world to moving's.
+    parameters : ndarray or None
+        Of the last step; None after the centre of mass.
+    value : float or None
+        Its metric.
+    poses : PoseComparison or None
+        How clearly the search over poses decided; None without a search.
+    verdict : Verdict or None
+        On the result; None after the centre of mass alone.
+    """
+
+    resampled: np.ndarray
+    matrix: np.ndarray
+    parameters: np.ndarray | None
+    value: float | None
+    poses: NamedTuple
+    verdict: tuple | None
+
+
+def find_affine(
+    moving,
+    static,
+    *,
+    moving_affine,
+    static_affine,
+    pipeline=None,
+    starting_affine=None,
+    moving_mask=None,
+    static_mask=None,
+    num_threads=None,
+    metric="MI",
+    optimizer_options=None,
+    starts="auto",
+    **options,
+):
+    """Affine registration in steps, with all that is known of its result.
+
+    Parameters
+    ----------
+    moving, static, moving_affine, static_affine
+        As in `deep_affine_registration`.
+    pipeline, starting_affine, moving_mask, static_mask, num_threads
+        As in `deep_affine_registration`.
+    metric, optimizer_options, starts
+        As in `deep_affine_registration`.
+    **options : dict
+        Of `DeepAffineRegistration`; others are of the metric.
+
+    Returns
+    -------
+    result : AffineResult
+        Its verdict is logged unless it is "good".
+
+    Raises
+    ------
+    ValueError
+        If an image or an option cannot be used.
+    """
+    steps = checked_pipeline(pipeline, False)
+    known = signature(DeepAffineRegistration).parameters
+    for_metric = {key: options.pop(key) for key in list(options) if key not in known}
+    registration = DeepAffineRegistration(
+        metric=named_metric(metric, **for_metric) if for_metric else metric,
         options=optimizer_options,
         verbosity=VerbosityLevels.NONE,
         starts=starts,
-        sampling_proportion=sampling,
-        device=device,
+        **options,
     )
     given = static, moving
     moving, moving_affine = read_image(moving, moving_affine, name="moving")
@@ -477,7 +576,7 @@ def deep_affine_registration(
         warn(
             "starting_affine overwritten by center_of_mass transform",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     with bridge.threads(num_threads):
         pair = registration._prepare(
@@ -486,9 +585,13 @@ def deep_affine_registration(
         found, level = _run(registration, steps, pair, (static, moving))
         final = found[0]
         if level is not None:
-            warn_if_apart(level, final, stacklevel=4)
+            warn_if_apart(level, final, stacklevel=5)
+            registration.verdict = registration._judge(pair, final)
+    verdict = registration.verdict
+    if verdict is not None:
+        log_verdict(verdict, quiet=True)
     resampled = interpolated(_affine_map(final, pair).transform, moving)
-    return (resampled, *found) if ret_metric else (resampled, final)
+    return AffineResult(resampled, *found, registration.poses, verdict)
 
 
 def _affine_map(matrix, pair):

@@ -582,3 +582,24 @@ def _to_world(u, grid):
     flat = u[0].flatten(1).cpu().T
     world = (flat.double() @ linear.T).float().view(*grid.shape, grid.dim)
     return np.require(world.numpy(), requirements=["C", "W", "O"])
+
+
+def to_voxels(displacement, grid):
+    """A map's displacement as a field of the engine.
+
+    Parameters
+    ----------
+    displacement : ndarray, shape (*shape, dim)
+        In mm along the world axes.
+    grid : Grid
+        Where it lies.
+
+    Returns
+    -------
+    field : Tensor, shape (1, dim, *shape)
+        In voxels, float32.
+    """
+    inverse = np.linalg.inv(grid.affine[: grid.dim, : grid.dim])
+    voxels = np.asarray(displacement, dtype=np.float64) @ inverse.T
+    moved = np.ascontiguousarray(np.moveaxis(voxels, -1, 0), dtype=np.float32)
+    return torch.from_numpy(moved)[None]

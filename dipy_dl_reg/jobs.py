@@ -12,6 +12,7 @@ from dipy.utils.logging import logger
 import nibabel as nib
 import numpy as np
 
+from dipy_dl_reg.affine import find_affine
 from dipy_dl_reg.dipy_format import dipy_field_image, read_dipy_mapping
 from dipy_dl_reg.files import (
     check_affine,
@@ -30,8 +31,8 @@ from dipy_dl_reg.image_kinds import (
     refuse_colour,
 )
 from dipy_dl_reg.mapping import SERIES, load_mapping, save_mapping, transform_array
-from dipy_dl_reg.prealign import find_prealign
 from dipy_dl_reg.report import plot_registration
+from dipy_dl_reg.verdict import judge
 
 try:  # DIPY 1.13 moves it
     from dipy.utils import VerbosityLevels
@@ -60,11 +61,13 @@ class FilePair:
         Dimension of the registration.
     result : str or None
         What the registration came to, in one line, once it is done.
+    verdict : Verdict or None
+        Whether to believe it, once it is done.
     """
 
     def __init__(self, static, moving, *, static_mask=None, moving_mask=None):
         self.names = " to ".join(distinct_names(moving, static))
-        self.result = None
+        self.result = self.poses = self.verdict = None
         self.images = open_pair(static, moving)
         self.dim = _dimension(self.images)
         self.affines = [in_plane(image.affine, self.dim) for image in self.images]
@@ -100,15 +103,18 @@ class FilePair:
             Static world to moving world.
         """
         logger.info(f"Affine registration of {self.names}")
-        return find_prealign(
-            self.static,
+        found = find_affine(
             self.moving,
-            *self.affines,
+            self.static,
+            static_affine=self.affines[0],
+            moving_affine=self.affines[1],
             pipeline=pipeline,
             starting_affine=starting_affine,
             num_threads=num_threads,
             **self.masks,
         )
+        self.poses = found.poses
+        return check_affine(found.matrix, self.dim, "the affine found")
 
     def register(self, registration, prealign, num_threads):
         """Find the map.
@@ -143,7 +149,8 @@ class FilePair:
 
     def _describe(self, registration, seconds):
         """What a registration came to: the last line of the log begins with it."""
-        return f"Registered {self.names} in {seconds:.1f} s"
+        self.verdict = judge(registration.verdict.measures, poses=self.poses)
+        return f"Registered {self.names} in {seconds:.1f} s, verdict {self.verdict}"
 
     def write(self, mapping, prealign, files):
         """Write what is wanted of a registration, and say what is being written.
@@ -176,7 +183,13 @@ class FilePair:
                 np.savetxt(temporary, matrix, header="static world to moving world")
             elif parameter == "out_report":
                 images = self.static, self.moving, mapping
-                plot_registration(temporary, *images, warped=warped, title=self.names)
+                plot_registration(
+                    temporary,
+                    *images,
+                    warped=warped,
+                    title=self.names,
+                    verdict=self.verdict,
+                )
 
 
 def distinct_names(first, second):

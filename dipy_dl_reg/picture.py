@@ -17,6 +17,7 @@ from dipy_dl_reg.mapping import transform_array
 
 PANEL_WIDTH = 2.6  # inches
 LINES_HEIGHT = 0.8
+LINE_HEIGHT = 0.2
 TITLE_HEIGHT = 0.35
 NAMES_HEIGHT = 0.3
 OUTLINES = ("#ffb000", "#ff5c00")
@@ -226,7 +227,8 @@ def _sheet(layers, views, spacing, lines, title):
     heights = [PANEL_WIDTH * extents[v.axes[0]] / extents[v.axes[1]] for v in views]
     heights = np.clip(heights, 0.3 * PANEL_WIDTH, 1.5 * PANEL_WIDTH)
     top = NAMES_HEIGHT + TITLE_HEIGHT * bool(title)
-    width, height = PANEL_WIDTH * len(PANELS), heights.sum() + top + LINES_HEIGHT
+    below = max(LINES_HEIGHT, LINE_HEIGHT * (len(lines) + 1) + 0.1)
+    width, height = PANEL_WIDTH * len(PANELS), heights.sum() + top + below
     figure = load_matplotlib().Figure(figsize=(width, height))
     rows = figure.add_gridspec(
         len(views),
@@ -235,7 +237,7 @@ def _sheet(layers, views, spacing, lines, title):
         left=0.004,
         right=0.996,
         top=1 - top / height,
-        bottom=LINES_HEIGHT / height,
+        bottom=below / height,
         wspace=0.03,
         hspace=0.03,
     )
@@ -367,10 +369,11 @@ def _write_below(figure, lines, axes, drawn):
         "before: through the prealign alone; lines: static's outlines; checkerboard: "
         "static and moving after; green: folded"
     )
-    for k, line in enumerate((*lines, key)):
-        figure.text(0.006, (0.52 - 0.2 * k) / height, line, fontsize=9)
+    for k, line in enumerate(reversed((*lines, key))):
+        figure.text(0.006, (0.12 + LINE_HEIGHT * k) / height, line, fontsize=9)
     box = axes.get_position()
-    place = [box.x0 + 0.02 * box.width, 0.56 / height, 0.96 * box.width, 0.12 / height]
+    bottom = box.y0 - 0.16 / height
+    place = [box.x0 + 0.02 * box.width, bottom, 0.96 * box.width, 0.12 / height]
     scale = figure.add_axes(place)
     bar = figure.colorbar(drawn, cax=scale, orientation="horizontal", extend="both")
     bar.ax.tick_params(labelsize=8, pad=1)

@@ -12,7 +12,7 @@ from dipy.testing.decorators import warning_for_keywords
 import numpy as np
 
 from dipy_dl_reg import translate
-from dipy_dl_reg.affine import deep_affine_registration
+from dipy_dl_reg.affine import deep_affine_registration, find_affine
 from dipy_dl_reg.affine_options import AFFINE_STEPS, checked_pipeline
 from dipy_dl_reg.files import read_image
 from dipy_dl_reg.mapping import apply_mapping
@@ -138,7 +138,7 @@ def deep_registration(
             "static_affine": _matrix(static_affine, static),
             "moving_affine": _matrix(moving_affine, moving),
         }
-        _, prealign = deep_affine_registration(
+        affine = find_affine(
             moving,
             static,
             pipeline=steps,
@@ -146,6 +146,7 @@ def deep_registration(
             **masks,
             **chosen | affine_options,
         )
+        prealign = affine.matrix
     mapping = registration.optimize(
         static,
         moving,

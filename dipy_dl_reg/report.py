@@ -1,5 +1,6 @@
 """What a registration did: numbers, and a picture."""
 
+import textwrap
 from typing import NamedTuple
 
 from dipy.core.interpolation import interpolate_vector_2d, interpolate_vector_3d
@@ -10,6 +11,10 @@ from dipy_dl_reg.picture import draw_registration, load_matplotlib
 
 #: Voxels beyond the border that still count as on it.
 _ROUNDING = 1e-5
+
+
+#: Characters in a line below the picture.
+_WIDTH = 130
 
 
 class RegistrationNumbers(NamedTuple):
@@ -175,6 +180,7 @@ def plot_registration(
     static_grid2world=None,
     moving_grid2world=None,
     warped=None,
+    verdict=None,
     title=None,
     overwrite=True,
 ):
@@ -201,6 +207,8 @@ def plot_registration(
     warped : ndarray, shape of the map's field, optional
         Moving on static's grid, where it is known already, such as the result of
         ``mapping.transform(moving)``; computed by default.
+    verdict : Verdict, optional
+        Of the registration (`DeepRegistration.verdict`), written below the numbers.
     title : str, optional
         A line on top.
     overwrite : bool, optional
@@ -244,12 +252,17 @@ def plot_registration(
         moving_grid2world=moving_grid2world,
         warped=warped,
         jacobian=forward,
-        lines=_lines(numbers),
+        lines=[*_lines(numbers), *_verdict_lines(verdict)],
         title=title,
     )
     with write_beside(path, overwrite=overwrite) as temporary:
         figure.savefig(temporary, dpi=120, facecolor="white")
     return numbers
+
+
+def _verdict_lines(verdict):
+    """The verdict, in lines as long as those of the numbers."""
+    return [] if verdict is None else textwrap.wrap(f"verdict: {verdict}", _WIDTH)
 
 
 def _lines(numbers):

@@ -27,7 +27,15 @@ LAYERS = [
         *("files", "image_kinds", "mapping", "masks", "points", "registration_options"),
         *("scan", "subjects", "translate", "verdict"),
     },
-    {"affine", "affine_start", "landmarks", "picture", "registration", "report"},
+    {
+        "affine",
+        "affine_start",
+        "assess",
+        "landmarks",
+        "picture",
+        "registration",
+        "report",
+    },
     {"cohort", "learning", "pipeline", "prealign"},
     {"command_log", "jobs", "strict", "train_workflow", "workflows"},
 ]
