@@ -139,8 +139,8 @@ def deep_registration(
             "moving_affine": _matrix(moving_affine, moving),
         }
         affine = find_affine(
-            moving,
-            static,
+            moving=moving,
+            static=static,
             pipeline=steps,
             **affines,
             **masks,
@@ -148,8 +148,8 @@ def deep_registration(
         )
         prealign = affine.matrix
     mapping = registration.optimize(
-        static,
-        moving,
+        static=static,
+        moving=moving,
         static_grid2world=static_affine,
         moving_grid2world=moving_affine,
         prealign=prealign,
@@ -219,11 +219,12 @@ def register_dwi_to_template(
     for name, matrix in (("dwi", dwi_affine), ("template", template_affine)):
         if matrix is None:
             raise ValueError(f"{name}_affine is needed where {name} is an array.")
+    images = {"moving": b0, "static": template}
     affines = {"moving_affine": dwi_affine, "static_affine": template_affine}
     if reg_method == "aff":
-        return deep_affine_registration(b0, template, **affines, **reg_kwargs)
+        return deep_affine_registration(**images, **affines, **reg_kwargs)
     given = {"pipeline": [*AFFINE_STEPS, DEFORM]} | reg_kwargs
-    return deep_registration(b0, template, **affines, **given)
+    return deep_registration(**images, **affines, **given)
 
 
 def _mean_b0(data, gtab):

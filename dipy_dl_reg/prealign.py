@@ -47,8 +47,8 @@ def find_prealign(
         If what is found is no invertible matrix.
     """
     _, prealign = deep_affine_registration(
-        moving,
-        static,
+        moving=moving,
+        static=static,
         moving_affine=moving_affine,
         static_affine=static_affine,
         static_mask=static_mask,

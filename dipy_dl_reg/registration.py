@@ -53,7 +53,7 @@ _OPPOSITE = -0.15
 _MISSED = 2
 #: What `optimize` sets.
 _RESULTS = (
-    *("static_to_moving", "static_to_ref", "moving_to_ref", "quality"),
+    *("static_to_moving", "static_to_ref", "moving_to_ref", "quality", "verdict"),
     *("network_used", "initialization_used", "landmark_distances"),
 )
 _STAGES = {
@@ -188,7 +188,8 @@ class DeepRegistration(DiffeomorphicRegistration):
     >>> from dipy_dl_reg import DeepRegistration
     >>> x, y = np.mgrid[-1:1:32j, -1:1:32j]
     >>> static, moving = np.exp(-8 * (x**2 + y**2)), np.exp(-8 * (x**2 + 2 * y**2))
-    >>> mapping = DeepRegistration("SSD").optimize(static, moving)
+    >>> registration = DeepRegistration("SSD")
+    >>> mapping = registration.optimize(static=static, moving=moving)
     >>> warped = mapping.transform(moving)
     >>> bool(np.square(static - warped).sum() < 0.1 * np.square(static - moving).sum())
     True

@@ -26,6 +26,7 @@ PUBLIC = {
     "SSDMetric",
     "ThinPlateSplineRegistration",
     "apply_mapping",
+    "assess_mapping",
     "deep_affine_registration",
     "deep_registration",
     "register_dwi_to_template",
