@@ -44,7 +44,8 @@ def assess_mapping(
     check_mapping(mapping)
     if not mapping.is_inverse:
         raise ValueError(
-            "mapping must be one that a registration returned, got a part."
+            "mapping must be the whole map of a registration, got one in another form "
+            "(is_inverse is False)."
         )
     affines = {
         "static_grid2world": mapping.codomain_grid2world,

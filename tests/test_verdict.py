@@ -100,11 +100,12 @@ def optimize(registration, scene, prealign):
     )
 
 
-def test_a_right_prealign_is_good_and_a_wrong_one_is_not(scene, caplog):
+def test_a_right_prealign_is_good_and_a_wrong_one_is_not(scene):
     registration = DeepRegistration()
     mapping = optimize(registration, scene, scene[3])
     assert registration.verdict.grade == "good"
-    assert assess_mapping(mapping, *scene[:2]) == registration.verdict
+    again = assess_mapping(mapping, *scene[:2])
+    assert again.measures == pytest.approx(registration.verdict.measures, abs=1e-4)
     turned = scene[3] @ phantom.rigid(phantom.rotation((1, 0, 0), 90), np.zeros(3))
     mapping = optimize(registration, scene, turned)
     assert registration.verdict.grade != "good"
@@ -150,7 +151,8 @@ def test_the_log_warns_unless_the_result_is_good(scene, monkeypatch):
     steps = ["center_of_mass", "affine", "deform"]
     deep_registration(moving, static, **affines, pipeline=steps)
     assert not said
-    deep_registration(np.ascontiguousarray(moving[::-1]), static, **affines)
+    turned = phantom.rigid(phantom.rotation((1, 0, 0), 90), np.zeros(3))
+    deep_registration(moving, static, **affines, prealign=turned)
     assert any("Verdict on the registration" in text for text in said)
 
 
