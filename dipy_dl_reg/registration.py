@@ -20,6 +20,7 @@ from dipy_dl_reg.engine.discrete import discrete, helps
 from dipy_dl_reg.engine.fields import compose
 from dipy_dl_reg.engine.inversion import diffeomorphic
 from dipy_dl_reg.engine.metrics import CCMetric
+from dipy_dl_reg.engine.names import METRIC_MEANINGS
 from dipy_dl_reg.engine.objective import Objective
 from dipy_dl_reg.engine.refine import moved, refine
 from dipy_dl_reg.engine.thin_plate_grid import start_field
@@ -45,6 +46,11 @@ except ImportError:
 _WORTH_IT = 1.01
 #: Agreement below which images are of opposite contrasts, and not only far apart.
 _OPPOSITE = -0.15
+#: What a dropped start means where no refinement was asked for.
+_NOTHING_LEFT = (
+    "level_iters=0 asks for no refinement, so the map holds no displacement: it is the "
+    "affine (prealign) alone, or the spline through landmarks."
+)
 #: A landmark missed by more of static's voxels than this is told, where they are held.
 _MISSED = 2
 _STAGES = {
@@ -98,7 +104,8 @@ class DeepRegistration(DiffeomorphicRegistration):
         one that comes with the package (`list_models`), or the file of one
         (`save_network`).  With ``level_iters=0`` its field is the result,
         under the same promise.  A field worse than none, by the metric, is dropped
-        with a warning.  None is no network; ``"auto"``, the default, is the one for
+        with a warning (`network_used` is then False; with ``level_iters=0`` the map is
+        the affine alone).  None is no network; ``"auto"``, the default, is the one for
         images of any contrast that comes with the package, ``"pyramid-brain"`` in 3D
         and ``"pyramid-slices"`` in 2D; it sees nothing outside masks, a model that is
         named sees the whole images.  It is left out where there are landmarks or a
@@ -151,6 +158,9 @@ class DeepRegistration(DiffeomorphicRegistration):
         (voxels of the static grid; mean and maximum) and how many repairs it took.
     network_used : bool
         After `optimize`: whether the network's field was better than none, and kept.
+    affine_only : bool
+        After `optimize`: whether ``level_iters=0`` asked for the field of a network
+        (or search) alone and none was kept, so that the map is the affine alone.
     initialization_used : bool
         After `optimize`: whether there was a search, and what it found was kept.
     landmark_distances : ndarray, shape (N,), or None
@@ -340,6 +350,8 @@ class DeepRegistration(DiffeomorphicRegistration):
                 whole = bridge.make_pair(static, moving, **affines, device=self.device)
                 whole = whole._replace(landmarks=pair.landmarks)
             start = self._affordable_start(pair, whole)
+            unrefined = self.model is not None and not any(self.level_iters)
+            self.affine_only = unrefined and start is None
             if self._automatic and self.network_used and self._across():
                 super().set_level_iters(brief_iters(self.level_iters, pair.static_grid))
             u, v = self._refine(self._shown(pair), start)
@@ -414,6 +426,13 @@ class DeepRegistration(DiffeomorphicRegistration):
             self.network = None if given else translate.default_model(*grids)
         if self._automatic:
             super().set_level_iters(automatic_iters(pair.static_grid))
+        asked = self._automatic_model and self.landmarks is None
+        asked = asked and self.initialization is None and not any(self.level_iters)
+        if asked and self.network is None:
+            logger.warning(
+                "The default network is not used: an image has less than 16 of its "
+                f"voxels along an axis. {_NOTHING_LEFT} Leave out level_iters."
+            )
         self.energy_list, self.full_energy_profile = [], []
         self._emit(RegistrationStages.OPT_START)
 
@@ -435,8 +454,11 @@ class DeepRegistration(DiffeomorphicRegistration):
             return
         self._comparison = chosen = comparison(pair, aligned=aligned)
         self._compare_by(chosen.metric, chosen.sigma_field)
-        curve = "" if chosen.curve is None else ", moving in static's contrast"
-        self._say(f"Compared by {self.metric.name}{curve}: {chosen.reason}.")
+        mapped = ""
+        if chosen.curve is not None:
+            mapped = " of static and intensity-mapped moving"
+        named = f"{self.metric.name} ({METRIC_MEANINGS[self.metric.name]}{mapped})"
+        self._say(f"Metric: {named}. {chosen.reason}")
 
     def _across(self):
         """Whether the images were found to be of different contrasts."""
@@ -483,16 +505,29 @@ class DeepRegistration(DiffeomorphicRegistration):
         self.network_used = self._is_of_use(pair, u, v)
         if self.network_used:
             return u, v
-        said = f"The network's field is no better than none by {self.metric.name}"
-        if self._automatic_model and any(self.level_iters):
-            self._say(f"{said}: refinement begins without it.")
-        else:
-            logger.warning(
-                f"{said} and is dropped: are these images of the kind that it was "
-                "trained on?"
-            )
+        self._report_dropped_field()
         self._comparison = None  # it rests on that field
         return None
+
+    def _report_dropped_field(self):
+        """Say that the network's field is not used, what follows, and what to do."""
+        alone = not any(self.level_iters)
+        said = (
+            "The network's field is not used: by the metric "
+            f"{self.metric.name} the images are aligned no better with it than without"
+        )
+        if self._automatic_model and not alone:
+            self._say(f"{said}. Refinement begins without it.")
+            return
+        check = (
+            "check that the images are aligned by an affine, and are of the kind that "
+            "the network was trained on"
+        )
+        if alone:
+            check = f"{_NOTHING_LEFT} Leave out level_iters, or {check}"
+        else:
+            check = f"Refinement begins without it; {check}"
+        logger.warning(f"{said}. {check}.")
 
     def _is_of_use(self, pair, u, v):
         """Whether a network's field is better than none.

@@ -91,7 +91,8 @@ class AlignDeepFlow(StrictWorkflow):
             ssd (squared difference), ncc (global correlation), or for unlike contrasts
             mind (self-similarity), mi (mutual information) or cr (correlation ratio).
         level_iters : variable int, optional
-            Steps at each level, the coarsest first; 0 leaves it at the network's word.
+            Iterations at each level, the coarsest first. 0 writes the network's field
+            unrefined, and is an error where that field is not used.
         model : string, optional
             Network to begin with: the file that dipy_train_deep wrote, the name of one
             that comes with the package (such as voxelmorph-t1), or None. auto is the

@@ -48,6 +48,7 @@ class Swift:
     """Stands in for DeepRegistration: DIPY's own, a few steps, and a record."""
 
     calls = []
+    affine_only = False
 
     def __init__(
         self,
@@ -511,6 +512,20 @@ def test_align_and_apply_with_the_registration_itself(pair, command):
     second = nib.load(pair["out"] / "again.nii.gz")
     assert_allclose(second.affine, first.affine, atol=1e-5)
     assert_array_equal(second.get_fdata(), first.get_fdata())
+
+
+def test_network_alone_that_is_not_used_is_an_error(pair, command, monkeypatch):
+    """Not an affine map that looks like a success."""
+    monkeypatch.setattr(
+        "dipy_dl_reg.registration.better_than_none", lambda *args, **options: False
+    )
+    given = [align_deep, pair["static"], pair["moving"], "--device", "cpu"]
+    given += ["--prealign", pair["prealign"], "--out_dir", pair["out"]]
+    said = fails(command, *given, "--level_iters", 0)
+    assert "no deformation" in said and "Leave out --level_iters 0" in said
+    assert not pair["out"].exists()
+    command(*given, "--level_iters", 0, "--model", "None")  # asked for nothing
+    assert names(pair["out"]) == OUTPUTS
 
 
 # dipy_apply_deep --------------------------------------------------------------------

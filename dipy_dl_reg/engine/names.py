@@ -5,6 +5,15 @@ from inspect import signature
 from dipy_dl_reg.engine.metrics import METRICS
 from dipy_dl_reg.engine.regularizers import REGULARIZERS
 
+#: What the metrics of `METRICS` measure, in messages.
+METRIC_MEANINGS = {
+    "CC": "local correlation",
+    "SSD": "squared difference",
+    "NCC": "global correlation",
+    "MI": "mutual information",
+    "CR": "correlation ratio",
+    "MIND": "self-similarity",
+}
 #: Other names, by which training literature knows the same.
 _SYNONYMS = {"MSE": "SSD"}
 
