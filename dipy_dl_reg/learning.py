@@ -60,7 +60,8 @@ def fit(
     Parameters
     ----------
     network : RegistrationNetwork or str
-        What is trained, in place; or the name of a new one, such as "voxelmorph".
+        What is trained, in place; or the name of a new one: "dirnet", "pyramid",
+        "selfsup-fcn", "unet" or "voxelmorph".
     images : str, Path, or sequence
         A folder, of which all NIfTI files are taken; a list of files, nibabel images
         or arrays, all 2D or all 3D; or a list of pairs (static, moving) of these, of

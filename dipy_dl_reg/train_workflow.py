@@ -77,16 +77,18 @@ class TrainDeepFlow(StrictWorkflow):
         image_files : variable string or Path
             A folder of NIfTI files, or the files, or patterns: all 3D, or all 2D.
         network : string, optional
-            What is trained: dirnet, selfsup-fcn, unet or voxelmorph; or a file that
-            this command wrote, to go on from.
+            What is trained: dirnet, pyramid, selfsup-fcn, unet or voxelmorph; or a file
+            that this command wrote, to go on from.
         variant : string, optional
             Size of a new voxelmorph: vm1 or vm2, which is the larger.
         output : string, optional
             What a new network predicts: velocity, whose flow is invertible, or
-            displacement. By default voxelmorph velocity, the others displacement.
+            displacement. By default velocity for voxelmorph and pyramid, displacement
+            for the others.
         network_arguments : variable string, optional
-            More of a new network: features=8,16,32 (selfsup-fcn, unet), grid_spacing=8
-            or bounded=true (dirnet), half_resolution=true (voxelmorph).
+            More of a new network: features=8,16,32 (pyramid, selfsup-fcn, unet),
+            repeats=1 or width=32 (pyramid), grid_spacing=8 or bounded=true (dirnet),
+            half_resolution=true (voxelmorph).
         labels : variable string, optional
             Label maps, for --dice_weight: a folder with a file for each image, of its
             name or of that and _labels, _label, _seg or _dseg; or as many files.
@@ -111,8 +113,8 @@ class TrainDeepFlow(StrictWorkflow):
             Pairs in each step.
         metric : string, optional
             What makes images alike: cc (local correlation), ssd (squared difference),
-            ncc (global correlation), mi (mutual information), cr (correlation ratio);
-            or None, for the labels alone.
+            ncc (global correlation), mi (mutual information), cr (correlation ratio),
+            mind (self-similarity); or None, for the labels alone.
         regularizer : string, optional
             Penalty on the field: diffusion, bending, tv, or None.
         weight : float, optional

@@ -18,6 +18,22 @@ METRIC_MEANINGS = {
 _SYNONYMS = {"MSE": "SSD"}
 
 
+def is_metric_name(name):
+    """Whether a metric has this name.
+
+    Parameters
+    ----------
+    name : str
+        In any case.
+
+    Returns
+    -------
+    known : bool
+        True for those of `METRICS` and "MSE".
+    """
+    return _SYNONYMS.get(name.upper(), name.upper()) in METRICS
+
+
 def metric_by_name(name, **options):
     """A metric from its name.
 
