@@ -8,6 +8,7 @@ from ast import literal_eval
 from contextlib import suppress
 from glob import glob
 from pathlib import Path
+from time import monotonic
 
 from dipy.utils.logging import logger
 
@@ -138,7 +139,8 @@ class TrainDeepFlow(StrictWorkflow):
         resume : boolean, optional
             Go on from the checkpoint, if there is one. Then out_model is replaced.
         time_limit : float, optional
-            Seconds after which to stop. out_model is written all the same.
+            Seconds after which to stop, the time for reading and --affine included; the
+            step at work is still done. out_model is written if one step was.
         log : string or Path, optional
             A .csv file for the losses, or a folder for TensorBoard.
         licence : string, optional
@@ -154,8 +156,11 @@ class TrainDeepFlow(StrictWorkflow):
         out_model : string, optional
             The trained network.
         """
+        began = monotonic()
         from dipy_dl_reg.learning import fit
 
+        if time_limit is not None and time_limit > 0:  # loading took some of it
+            time_limit = max(1e-3, time_limit - (monotonic() - began))
         out_model = with_ending(out_model, (".npz",), "out_model")
         if resume and checkpoint is not None and Path(checkpoint).exists():
             self._force_overwrite = True  # what the training wrote before
