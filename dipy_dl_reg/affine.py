@@ -117,7 +117,7 @@ class DeepAffineRegistration:
     >>> x, y = np.mgrid[-1:1:48j, -1:1:48j]
     >>> static, moving = (np.exp(-9 * (x + s) ** 2 - 4 * y**2) for s in (0, 0.2))
     >>> affine_map = DeepAffineRegistration(metric="SSD").optimize(
-    ...     static, moving, RigidTransform2D(), None
+    ...     static=static, moving=moving, transform=RigidTransform2D(), params0=None
     ... )
     >>> bool(abs(affine_map.transform(moving) - static).max() < 0.05)
     True

@@ -184,7 +184,7 @@ class DeepRegistration(DiffeomorphicRegistration):
     >>> from dipy_dl_reg import DeepRegistration
     >>> x, y = np.mgrid[-1:1:32j, -1:1:32j]
     >>> static, moving = np.exp(-8 * (x**2 + y**2)), np.exp(-8 * (x**2 + 2 * y**2))
-    >>> mapping = DeepRegistration("SSD").optimize(static, moving)
+    >>> mapping = DeepRegistration("SSD").optimize(static=static, moving=moving)
     >>> warped = mapping.transform(moving)
     >>> bool(np.square(static - warped).sum() < 0.1 * np.square(static - moving).sum())
     True

@@ -139,7 +139,7 @@ logger.addHandler(messages)
 def timed(registration, static, moving, **options):
     """A map and the seconds that it took."""
     start = time.perf_counter()
-    mapping = registration.optimize(static, moving, **options)
+    mapping = registration.optimize(static=static, moving=moving, **options)
     return mapping, time.perf_counter() - start
 
 
