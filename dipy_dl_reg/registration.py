@@ -288,7 +288,9 @@ class DeepRegistration(DiffeomorphicRegistration):
         moving_mask=None,
         num_threads=None,
     ):
-        """Register moving to static.
+        """Register moving to static, which must be aligned by an affine already.
+
+        Static comes first, as in SyN; `deep_registration` takes moving first.
 
         Parameters
         ----------

@@ -100,7 +100,8 @@ class TrainDeepFlow(StrictWorkflow):
         reference : string or Path, optional
             Image whose field of view is taken; by default the atlas, else the first.
         affine : boolean, optional
-            Register each image to the reference first, from whatever pose.
+            Register each image to the reference first by an affine, with a search over
+            rotations.
         spacing : float, optional
             Voxel size in mm; by default the finest of the reference.
         validation : variable string, optional

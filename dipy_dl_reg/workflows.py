@@ -79,8 +79,8 @@ class AlignDeepFlow(StrictWorkflow):
             Text file of a 4x4 matrix from static world to moving world, as
             dipy_align_affine writes it; where a pipeline begins.
         affine : boolean, optional
-            Find the prealign first, from whatever pose (mutual information: centre of
-            mass, translation, rigid, affine).
+            Find the prealign first, by mutual information: centre of mass with a search
+            over rotations, translation, rigid, affine.
         pipeline : variable string, optional
             Steps, in order: some of center_of_mass, translation, rigid,
             rigid_isoscaling, rigid_scaling and affine, then deform. Without the last
