@@ -235,8 +235,8 @@ class Training:
         chosen = range(len(self.validation))
         if len(chosen) > _VALIDATION_PAIRS:
             chosen = sorted(random.Random(0).sample(chosen, _VALIDATION_PAIRS))
-        mine = chosen[self.group.rank :: self.group.size]
-        total, late = torch.zeros(1), False
+        mine, late = chosen[self.group.rank :: self.group.size], False
+        total = torch.zeros(1)
         self.network.eval()
         for first in range(0, len(mine), self.batch_size):
             late = self.limit.exceeded()
@@ -247,7 +247,7 @@ class Training:
                 terms = self._terms(to_device(collate(some), self.group.device))
             total += len(some) * terms.total.cpu()
         self.network.train()
-        told = torch.cat([total, torch.tensor([float(late)])]).to(self.group.device)
+        told = torch.cat([total, total.new_tensor([late])]).to(self.group.device)
         self.group.average([told])
         total, late = told.tolist()
         return None if late else total * self.group.size / len(chosen)
