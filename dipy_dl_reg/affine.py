@@ -388,9 +388,10 @@ def deep_affine_registration(
     num_threads=None,
     **metric_kwargs,
 ):
-    """Affine registration in steps, from whatever pose: files, images or arrays.
+    """Affine registration in steps, of files, images or arrays.
 
-    Mirrors `dipy.align.affine_registration`.
+    Mirrors `dipy.align.affine_registration`: moving comes first, where
+    `DeepAffineRegistration.optimize` takes static first.
 
     Parameters
     ----------

@@ -132,6 +132,12 @@ class FilePair:
         -------
         mapping : DiffeomorphicMap
             The map of moving to static.
+
+        Raises
+        ------
+        RuntimeError
+            If no refinement was asked for and no start was kept: the map would be the
+            affine alone.
         """
         logger.info(f"Deformable registration of {self.names}")
         start = time.perf_counter()
@@ -144,6 +150,12 @@ class FilePair:
             num_threads=num_threads,
             **self.masks,
         )
+        if registration.affine_only:
+            raise RuntimeError(
+                f"no deformation of {self.names}, nothing is written: --level_iters 0 "
+                "asks for the network's field alone, which was not used (the reason is "
+                "in the warning). Leave out --level_iters 0 to refine without it"
+            )
         self.result = self._describe(registration, time.perf_counter() - start)
         return mapping
 

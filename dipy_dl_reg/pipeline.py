@@ -47,8 +47,9 @@ def deep_registration(
 ):
     """Register a moving image to a static one: files, NIfTI images or arrays.
 
-    Mirrors `dipy.align.syn_registration`, and with a `pipeline` does what comes before
-    it too, from whatever pose.
+    Mirrors `dipy.align.syn_registration`: moving comes first, where
+    `DeepRegistration.optimize` takes static first.  With a `pipeline` it does the
+    affine registration before it too; without one the images must be aligned already.
 
     Parameters
     ----------

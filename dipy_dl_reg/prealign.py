@@ -18,7 +18,7 @@ def find_prealign(
     starting_affine=None,
     num_threads=None,
 ):
-    """Where one image lies in the world of another, from whatever pose.
+    """Where one image lies in the world of another, with a search over rotations.
 
     Parameters
     ----------

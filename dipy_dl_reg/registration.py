@@ -21,6 +21,7 @@ from dipy_dl_reg.engine.discrete import discrete, helps
 from dipy_dl_reg.engine.fields import compose
 from dipy_dl_reg.engine.inversion import diffeomorphic
 from dipy_dl_reg.engine.metrics import CCMetric
+from dipy_dl_reg.engine.names import METRIC_MEANINGS
 from dipy_dl_reg.engine.objective import Objective
 from dipy_dl_reg.engine.refine import moved, refine
 from dipy_dl_reg.engine.thin_plate_grid import start_field
@@ -49,12 +50,17 @@ except ImportError:
 _WORTH_IT = 1.01
 #: Agreement below which images are of opposite contrasts, and not only far apart.
 _OPPOSITE = -0.15
+#: What a dropped start means where no refinement was asked for.
+_NOTHING_LEFT = (
+    "level_iters=0 asks for no refinement, so the map holds no displacement: it is the "
+    "affine (prealign) alone, or the spline through landmarks."
+)
 #: A landmark missed by more of static's voxels than this is told, where they are held.
 _MISSED = 2
 #: What `optimize` sets.
 _RESULTS = (
     *("static_to_moving", "static_to_ref", "moving_to_ref", "quality", "verdict"),
-    *("network_used", "initialization_used", "landmark_distances"),
+    *("network_used", "initialization_used", "landmark_distances", "affine_only"),
 )
 _STAGES = {
     "level_start": RegistrationStages.SCALE_START,
@@ -107,7 +113,8 @@ class DeepRegistration(DiffeomorphicRegistration):
         one that comes with the package (`list_models`), or the file of one
         (`save_network`).  With ``level_iters=0`` its field is the result,
         under the same promise.  A field worse than none, by the metric, is dropped
-        with a warning.  None is no network; ``"auto"``, the default, is the one for
+        with a warning (`network_used` is then False; with ``level_iters=0`` the map is
+        the affine alone).  None is no network; ``"auto"``, the default, is the one for
         images of any contrast that comes with the package, ``"pyramid-brain"`` in 3D
         and ``"pyramid-slices"`` in 2D and for volumes of one slice; it sees nothing
         outside masks, a model that is named sees the whole images.  It is left out
@@ -165,6 +172,9 @@ class DeepRegistration(DiffeomorphicRegistration):
         It is logged too, as a warning unless it is "good".
     network_used : bool
         After `optimize`: whether the network's field was better than none, and kept.
+    affine_only : bool
+        After `optimize`: whether ``level_iters=0`` asked for the field of a network
+        (or search) alone and none was kept, so that the map is the affine alone.
     initialization_used : bool
         After `optimize`: whether there was a search, and what it found was kept.
     landmark_distances : ndarray, shape (N,), or None
@@ -293,7 +303,9 @@ class DeepRegistration(DiffeomorphicRegistration):
         moving_mask=None,
         num_threads=None,
     ):
-        """Register moving to static.
+        """Register moving to static, which must be aligned by an affine already.
+
+        Static comes first, as in SyN; `deep_registration` takes moving first.
 
         Parameters
         ----------
@@ -361,6 +373,8 @@ class DeepRegistration(DiffeomorphicRegistration):
                 whole = bridge.make_pair(static, moving, **affines, device=self.device)
                 whole = whole._replace(landmarks=pair.landmarks)
             start = self._affordable_start(pair, whole)
+            unrefined = self.model is not None and not any(self.level_iters)
+            self.affine_only = unrefined and start is None
             if self._automatic and self.network_used and self._across():
                 super().set_level_iters(brief_iters(self.level_iters, pair.static_grid))
             u, v = self._refine(self._shown(pair), start)
@@ -443,6 +457,13 @@ class DeepRegistration(DiffeomorphicRegistration):
             self.network = None if given else translate.default_model(*grids)
         if self._automatic:
             super().set_level_iters(automatic_iters(pair.static_grid))
+        asked = self._automatic_model and self.landmarks is None
+        asked = asked and self.initialization is None and not any(self.level_iters)
+        if asked and self.network is None:
+            logger.warning(
+                "The default network is not used: an image has less than 16 of its "
+                f"voxels along an axis. {_NOTHING_LEFT} Leave out level_iters."
+            )
         self.energy_list, self.full_energy_profile = [], []
         self._emit(RegistrationStages.OPT_START)
 
@@ -464,8 +485,11 @@ class DeepRegistration(DiffeomorphicRegistration):
             return
         self._comparison = chosen = comparison(pair, aligned=aligned)
         self._compare_by(chosen.metric, chosen.sigma_field)
-        curve = "" if chosen.curve is None else ", moving in static's contrast"
-        self._say(f"Compared by {self.metric.name}{curve}: {chosen.reason}.")
+        mapped = ""
+        if chosen.curve is not None:
+            mapped = " of static and intensity-mapped moving"
+        named = f"{self.metric.name} ({METRIC_MEANINGS[self.metric.name]}{mapped})"
+        self._say(f"Metric: {named}. {chosen.reason}")
 
     def _across(self):
         """Whether the images were found to be of different contrasts."""
@@ -512,16 +536,29 @@ class DeepRegistration(DiffeomorphicRegistration):
         self.network_used = self._is_of_use(pair, u, v)
         if self.network_used:
             return u, v
-        said = f"The network's field is no better than none by {self.metric.name}"
-        if self._automatic_model and any(self.level_iters):
-            self._say(f"{said}: refinement begins without it.")
-        else:
-            logger.warning(
-                f"{said} and is dropped: are these images of the kind that it was "
-                "trained on?"
-            )
+        self._report_dropped_field()
         self._comparison = None  # it rests on that field
         return None
+
+    def _report_dropped_field(self):
+        """Say that the network's field is not used, what follows, and what to do."""
+        alone = not any(self.level_iters)
+        said = (
+            "The network's field is not used: by the metric "
+            f"{self.metric.name} the images are aligned no better with it than without"
+        )
+        if self._automatic_model and not alone:
+            self._say(f"{said}. Refinement begins without it.")
+            return
+        check = (
+            "check that the images are aligned by an affine, and are of the kind that "
+            "the network was trained on"
+        )
+        if alone:
+            check = f"{_NOTHING_LEFT} Leave out level_iters, or {check}"
+        else:
+            check = f"Refinement begins without it; {check}"
+        logger.warning(f"{said}. {check}.")
 
     def _is_of_use(self, pair, u, v):
         """Whether a network's field is better than none.

@@ -15,7 +15,11 @@ from dipy_dl_reg.engine.metrics import (
     MIMetric,
     SSDMetric,
 )
-from dipy_dl_reg.engine.names import metric_by_name, regularizer_by_name
+from dipy_dl_reg.engine.names import (
+    is_metric_name,
+    metric_by_name,
+    regularizer_by_name,
+)
 from dipy_dl_reg.networks import NETWORKS
 from dipy_dl_reg.networks.base import RegistrationNetwork
 from dipy_dl_reg.networks.checkpoint import load_network
@@ -75,10 +79,7 @@ def make_metric(metric, **options):
         return metric
     if isinstance(metric, dipy_metrics.SimilarityMetric):
         return _translate(metric)
-    raise ValueError(
-        f"metric must be one of {sorted(METRICS)}, a metric of this package or of "
-        f"dipy.align.metrics, 'auto' or None, got {metric!r}."
-    )
+    raise _no_metric(repr(metric))
 
 
 def is_automatic(metric):
@@ -98,10 +99,20 @@ def is_automatic(metric):
 
 
 def _metric_by_name(name, options):
-    if name.upper() != "EM":
-        return metric_by_name(name, **options)
-    _say_what_stands_for_em()
-    return metric_by_name("CR", **options)
+    if name.upper() == "EM":
+        _say_what_stands_for_em()
+        return metric_by_name("CR", **options)
+    if not is_metric_name(name):
+        raise _no_metric(repr(name))
+    return metric_by_name(name, **options)
+
+
+def _no_metric(given):
+    """The error for what names no metric."""
+    return ValueError(
+        f"metric must be 'auto' (or None), one of {sorted(METRICS)}, or a metric "
+        f"object of this package or of dipy.align.metrics, got {given}."
+    )
 
 
 def _translate(metric):
@@ -120,10 +131,7 @@ def _translate(metric):
     if isinstance(metric, dipy_metrics.EMMetric):
         _say_what_stands_for_em()
         return CRMetric(metric.dim)
-    raise ValueError(
-        f"metric is a {kind}, which this package cannot translate; give a metric of "
-        f"dipy_dl_reg or one of the names {sorted(METRICS)}."
-    )
+    raise _no_metric(f"DIPY's {kind}, which has no counterpart here")
 
 
 def _smoothing(sigma):

@@ -86,8 +86,8 @@ class AlignDeepFlow(StrictWorkflow):
             Text file of a 4x4 matrix (3x3 for slices) from static world to moving
             world, as dipy_align_affine writes it; where a pipeline begins.
         affine : boolean, optional
-            Find the prealign first, from whatever pose (mutual information: centre of
-            mass, translation, rigid, affine).
+            Find the prealign first, by mutual information: centre of mass with a search
+            over rotations, translation, rigid, affine.
         pipeline : variable string, optional
             Steps, in order: some of center_of_mass, translation, rigid,
             rigid_isoscaling, rigid_scaling and affine, then deform. Without the last
@@ -98,7 +98,8 @@ class AlignDeepFlow(StrictWorkflow):
             ssd (squared difference), ncc (global correlation), or for unlike contrasts
             mind (self-similarity), mi (mutual information) or cr (correlation ratio).
         level_iters : variable int, optional
-            Steps at each level, the coarsest first; 0 leaves it at the network's word.
+            Iterations at each level, the coarsest first. 0 writes the network's field
+            unrefined, and is an error where that field is not used.
         model : string, optional
             Network to begin with: the file that dipy_train_deep wrote, the name of one
             that comes with the package (such as voxelmorph-t1), or None. auto is the

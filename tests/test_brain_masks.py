@@ -1,12 +1,12 @@
 """A stripped brain beside a whole head is found, masked, and keeps its size."""
 
 import numpy as np
+import phantom
 import pytest
 
 from dipy_dl_reg import DeepRegistration, bridge, deep_affine_registration
 from dipy_dl_reg.brain_masks import find_brain_mask
 from dipy_dl_reg.space import Grid
-from tests import phantom
 
 SHAPE, SPACING = (56, 64, 60), 4.0
 #: Outer radii, mm, of skull (dark) and scalp (bright) as parts of the brain's.

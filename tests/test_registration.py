@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -27,6 +28,7 @@ from dipy_dl_reg import (
     deep_registration,
 )
 from dipy_dl_reg.bridge import make_pair as make_pair_of_tensors
+from dipy_dl_reg.engine.metrics import METRICS
 from dipy_dl_reg.networks.single_slice import in_plane
 from dipy_dl_reg.translate import make_metric
 
@@ -34,6 +36,10 @@ FIELDS = ("forward", "backward")
 STAGE = RegistrationStages
 #: As short as it may be where only what surrounds it is looked at.
 SHORT = {"level_iters": [2, 2]}
+
+
+class OwnMetric(dipy_metrics.SimilarityMetric):
+    """A user's own class for SyN, which cannot be translated."""
 
 
 @pytest.fixture(scope="module")
@@ -338,6 +344,13 @@ def test_other_contrast(flat):
         before = run(flat, level_iters=[0]).transform(flat.moving) - flat.static
         after = mapping.transform(flat.moving) - flat.static
         assert np.square(after).sum() < 0.6 * np.square(before).sum()
+
+
+@pytest.mark.parametrize("metric", ["best", 3, OwnMetric(2)])
+def test_error_for_an_unknown_metric_names_all_choices(metric):
+    with pytest.raises(ValueError, match="^metric must be") as error:
+        DeepRegistration(metric)
+    assert {"auto", *METRICS} <= set(re.findall(r"\w+", str(error.value)))
 
 
 def test_metric_of_another_dimension(flat, solid):

@@ -1,6 +1,7 @@
 """Verdicts: right registrations are called good, wrong ones are not."""
 
 import numpy as np
+import phantom
 import pytest
 
 from dipy_dl_reg import (
@@ -12,7 +13,6 @@ from dipy_dl_reg import (
 from dipy_dl_reg.affine_start import PoseComparison, Rival
 from dipy_dl_reg.engine.assessment import Measures
 from dipy_dl_reg.verdict import judge
-from tests import phantom
 
 SHAPE, SPACING = (44, 52, 40), 4.0
 GOOD = Measures(

@@ -21,11 +21,13 @@ import nibabel as nib
 import numpy as np
 from numpy.testing import assert_allclose, assert_array_equal
 import pytest
+from test_verdict import GOOD
 
 from dipy_dl_reg import DeepRegistration, deep_affine_registration
 from dipy_dl_reg.files import write_together
 from dipy_dl_reg.jobs import FilePair, distinct_names, open_pair
 from dipy_dl_reg.mapping import apply_mapping, load_mapping, save_mapping
+from dipy_dl_reg.verdict import judge
 from dipy_dl_reg.workflows import (
     AlignDeepFlow,
     ApplyDeepFlow,
@@ -46,6 +48,8 @@ class Swift:
     """Stands in for DeepRegistration: DIPY's own, a few steps, and a record."""
 
     calls = []
+    affine_only = False
+    verdict = judge(GOOD)
 
     def __init__(
         self,
@@ -534,7 +538,7 @@ def test_log_level_and_log_file(swift, pair, command, tmp_path, capsys):
     assert logged(log.read_text()) == shown
     written = [line for line in shown if line.startswith("INFO: Writing ")]
     assert written == [f"INFO: Writing {pair['out'] / n}" for n in sorted_outputs()]
-    last = r"INFO: Registered moving.nii.gz to static.nii.gz in .* s; saved in {}"
+    last = r"INFO: Registered moving.* to static.* in .* s, verdict good; saved in {}"
     assert re.fullmatch(last.format(pair["out"]), shown[-1])
     command(*arguments, "--log_file", log, "--log_level", "warning", "--force")
     assert not logged(capsys.readouterr().out)
@@ -868,6 +872,20 @@ def test_signalling_nan_do_not_warn(swift, pair, command, tmp_path):
         command(align_deep, pair["static"], odd, "--report", "--out_dir", pair["out"])
         again = "--out_dir", pair["out"]
         command(apply_deep, pair["out"] / "mapping.npz", odd, *again)
+
+
+def test_network_alone_that_is_not_used_is_an_error(pair, command, monkeypatch):
+    """Not an affine map that looks like a success."""
+    monkeypatch.setattr(
+        "dipy_dl_reg.registration.better_than_none", lambda *args, **options: False
+    )
+    given = [align_deep, pair["static"], pair["moving"], "--device", "cpu"]
+    given += ["--prealign", pair["prealign"], "--out_dir", pair["out"]]
+    said = fails(command, *given, "--level_iters", 0)
+    assert "no deformation" in said and "Leave out --level_iters 0" in said
+    assert not pair["out"].exists()
+    command(*given, "--level_iters", 0, "--model", "None")  # asked for nothing
+    assert names(pair["out"]) == OUTPUTS
 
 
 # dipy_apply_deep --------------------------------------------------------------------

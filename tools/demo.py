@@ -130,8 +130,8 @@ def main(folder):
 
     with step("Affine registration from scanner coordinates, mutual information"):
         _, prealign = deep_affine_registration(
-            brain.data,
-            static.data,
+            moving=brain.data,
+            static=static.data,
             moving_affine=brain.grid2world,
             static_affine=static.grid2world,
         )
@@ -139,8 +139,8 @@ def main(folder):
     with step("Deformable registration by DeepRegistration, self-similarity (MIND)"):
         registration = DeepRegistration("MIND")
         mapping = registration.optimize(
-            static.data,
-            brain.data,
+            static=static.data,
+            moving=brain.data,
             static_grid2world=static.grid2world,
             moving_grid2world=brain.grid2world,
             prealign=prealign,

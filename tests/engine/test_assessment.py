@@ -1,12 +1,12 @@
 """Measures of a registration, against NumPy and closed forms."""
 
 import numpy as np
+import phantom
 import pytest
 import torch
 
 from dipy_dl_reg import bridge
 from dipy_dl_reg.engine.assessment import _squared_correlation, measure_registration
-from tests import phantom
 
 SHAPE = (40, 48, 44)
 
