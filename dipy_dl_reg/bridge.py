@@ -578,7 +578,7 @@ def _empty_map(pair, domain_shape, static_grid2world, domain_grid2world, prealig
 
 def _to_world(u, grid):
     """Field ``(1, dim, *shape)`` in voxels to ``(*shape, dim)`` in mm, float32."""
-    linear = torch.as_tensor(grid.affine[: grid.dim, : grid.dim], dtype=torch.float64)
+    linear = exact_tensor(grid.affine[: grid.dim, : grid.dim], "cpu")
     flat = u[0].flatten(1).cpu().T
     world = (flat.double() @ linear.T).float().view(*grid.shape, grid.dim)
     return np.require(world.numpy(), requirements=["C", "W", "O"])

@@ -13,6 +13,8 @@ from dipy_dl_reg.engine import thin_plate
 
 #: Points nearer to each other than this part of the whole extent are one point.
 _SAME = 1e-7
+#: Rows of landmarks that are compared with all others at a time.
+_AT_ONCE = 1000
 
 
 def check_landmarks(static_points, moving_points, *, exact=True):
@@ -57,6 +59,46 @@ def check_landmarks(static_points, moving_points, *, exact=True):
                 + (" that do." if len(points) > dim else ".")
             )
     return static_points, moving_points
+
+
+def swapped_rows(static_points, moving_points):
+    """The two landmarks that most seem to have changed places.
+
+    Parameters
+    ----------
+    static_points, moving_points : ndarray, shape (N, dim)
+        World coordinates, mm.
+
+    Returns
+    -------
+    rows : tuple of int, or None
+        The pair whose exchange in `moving_points` would bring the landmarks nearest to
+        an affine map; None where no exchange brings them nearer.
+
+    Notes
+    -----
+    With residuals ``r`` of the affine map nearest to the landmarks ``p`` and ``q``, and
+    ``R`` the matrix that makes ``r`` of ``q``, exchanging i and j changes the sum of
+    squares of the then nearest map by ``|q_i - q_j|**2 (R_ii + R_jj - 2 R_ij)
+    - 2 (q_i - q_j) . (r_i - r_j)``.
+    """
+    q = moving_points - moving_points.mean(0)
+    basis = np.column_stack([np.ones(len(q)), static_points - static_points.mean(0)])
+    basis = np.linalg.qr(basis)[0]
+    r = q - basis @ (basis.T @ q)
+    size, along = (q * q).sum(1), (q * r).sum(1)
+    free = 1 - (basis * basis).sum(1)
+    found, least = None, -1e-9 * size.sum()
+    for first in range(0, len(q), _AT_ONCE):
+        some = slice(first, first + _AT_ONCE)
+        apart = size[some, None] + size - 2 * q[some] @ q.T
+        weight = free[some, None] + free + 2 * basis[some] @ basis.T
+        gain = along[some, None] + along - q[some] @ r.T - r[some] @ q.T
+        change = apart * weight - 2 * gain
+        i, j = np.unravel_index(change.argmin(), change.shape)
+        if change[i, j] < least:
+            found, least = tuple(sorted((first + int(i), int(j)))), change[i, j]
+    return found
 
 
 def check_points(points, name):
@@ -175,6 +217,33 @@ def worst_missed(missed, static_points, moving_points):
     return (
         f"The worst is missed by {missed[worst]:.3g} mm: static "
         f"{static_points[worst].round(2)}, moving {moving_points[worst].round(2)}."
+    )
+
+
+def tell_swapped(static_points, moving_points):
+    """The two landmarks that contradict each other most, in words.
+
+    Parameters
+    ----------
+    static_points, moving_points : ndarray, shape (N, dim)
+        The landmarks, whose spline folds.
+
+    Returns
+    -------
+    sentence : str
+        A space, and which rows they are and where; empty if no two are found.
+    """
+    rows = swapped_rows(static_points, moving_points)
+    if rows is None:
+        return ""
+    places = (
+        f"row {row} is static {static_points[row].round(2)}, moving "
+        f"{moving_points[row].round(2)}"
+        for row in rows
+    )
+    return (
+        f" Rows {rows[0]} and {rows[1]} (from 0, copies left out) contradict each "
+        f"other most, as if swapped: {'; '.join(places)}."
     )
 
 

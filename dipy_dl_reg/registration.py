@@ -28,7 +28,7 @@ from dipy_dl_reg.engine.thin_plate_grid import start_field
 from dipy_dl_reg.networks.predict import better_than_none
 from dipy_dl_reg.networks.single_slice import in_plane
 from dipy_dl_reg.networks.single_slice import predict_also_slices as predict
-from dipy_dl_reg.points import check_in_view, worst_missed
+from dipy_dl_reg.points import check_in_view, tell_swapped, worst_missed
 from dipy_dl_reg.registration_options import (
     DEFAULTS,
     automatic_iters,
@@ -671,6 +671,12 @@ class DeepRegistration(DiffeomorphicRegistration):
             bar.set_postfix(energy=f"{energy:.4f}", refresh=False)
             if self.verbosity >= VerbosityLevels.DIAGNOSE:
                 logger.info(f"{self.niter + 1}:\t{energy:.6f}")
+        elif stage == "level_reverted":
+            self._say(
+                f"Level {level} ended with a higher energy than it began with: its "
+                f"fields of the lowest, {energy:.4f}, are kept."
+            )
+            return
         elif stage == "level_end":
             self.full_energy_profile.extend(self.energy_list)
         self._emit(_STAGES[stage])
@@ -714,6 +720,7 @@ class DeepRegistration(DiffeomorphicRegistration):
                 + (", for their spline folds. " if self._spline_folds else ". ")
                 + worst_missed(missed, *self.landmarks)
                 + " Landmarks that cross or contradict the images may be the cause."
+                + (tell_swapped(*self.landmarks) if self._spline_folds else "")
             )
 
 

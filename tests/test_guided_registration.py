@@ -210,6 +210,7 @@ def test_crossing_landmarks_are_told(stripes, log, weight):
     (message,) = log()
     assert "does not meet all landmarks, for their spline folds" in message
     assert f"missed by {registration.landmark_distances.max():.3g} mm" in message
+    assert "Rows 5 and 6 (from 0, copies left out) contradict each other" in message
 
 
 def test_landmarks_against_the_images_are_told(stripes, log):

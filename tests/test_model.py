@@ -163,6 +163,25 @@ def test_what_is_returned_never_folds(output, monkeypatch):
     assert np.abs(mapping.backward).max() > 0.1
 
 
+def test_a_network_that_predicts_a_thousand_voxels(monkeypatch):
+    """Its field comes to an end, and so does a registration."""
+
+    def answer(shape):
+        rng = np.random.default_rng(0)
+        noise = gaussian_filter(rng.standard_normal((len(shape), *shape)), (0, 3, 3))
+        return torch.from_numpy(np.float32(1000 / np.abs(noise).max() * noise))
+
+    monkeypatch.setattr(
+        "dipy_dl_reg.registration.better_than_none", lambda *args, **kwargs: True
+    )
+    monkeypatch.setattr("dipy_dl_reg.registration.predict", plain_word)
+    image = gaussian_filter(np.random.default_rng(1).random((48, 48)), 3)
+    registration = DeepRegistration("SSD", model=Says(2, answer), level_iters=0)
+    mapping = registration.optimize(image, image[::-1])
+    assert np.isfinite(mapping.backward).all() and registration.network_used
+    assert jacobian_determinant(mapping.backward, np.eye(3)).min() > 0
+
+
 def test_a_start_worse_than_none_is_dropped_with_a_warning(caplog):
     """The warning says what happened, what the map is then, and what to do."""
     static, moving, grid2world = heads(GRIDS["RAS"], away=np.array([2.0, 0, 0]))

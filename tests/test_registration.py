@@ -15,7 +15,7 @@ from dipy.align.transforms import RigidTransform2D
 from maps import affine as affine_matrix
 import nibabel as nib
 import numpy as np
-from pairs import make_pair
+from pairs import jacobian, make_pair
 import pytest
 import torch
 
@@ -968,3 +968,17 @@ def test_all_of_a_registration_has_the_threads_asked_for(flat, monkeypatch):
         num_threads=count,
     )
     assert seen == {"make_map": [count], "warn_if_apart": [count, count]}
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (20, 20, 20)])
+def test_long_steps_on_noise_come_to_an_end(shape):
+    """Without smoothing there is nothing but folds to be mended."""
+    rng = np.random.default_rng(3)
+    static, moving = rng.random(shape), rng.random(shape)
+    registration = DeepRegistration(
+        "SSD", model=None, step_length=3, sigma_field=0, level_iters=[50, 50]
+    )
+    mapping = registration.optimize(static, moving)
+    quality = registration.quality
+    assert quality.round_trip_mean <= 0.05 and quality.round_trip_max <= 0.5
+    assert jacobian(mapping.backward, np.eye(len(shape) + 1)).min() > 0

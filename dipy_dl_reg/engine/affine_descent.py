@@ -58,11 +58,11 @@ def minimise(function, start, *, iterations, reach, tolerance):
     """
     batch, size = start.shape
     place = start.clone()
-    entries = torch.arange(batch)
+    entries = torch.arange(batch, device=start.device)
     value, slope = function(place, entries)
-    eye = torch.eye(size, dtype=start.dtype)
+    eye = torch.eye(size, dtype=start.dtype, device=start.device)
     inverse = eye.repeat(batch, 1, 1)
-    fresh = torch.ones(batch, dtype=torch.bool)
+    fresh = torch.ones(batch, dtype=torch.bool, device=start.device)
     step = _first_step(slope, reach)
     running = (step.norm(dim=1) > 0) & value.isfinite()
     calls = 1

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
+_EXACT = {"dtype": torch.float64, "device": "cpu"}
+
 
 @dataclass(frozen=True)
 class Family:
@@ -67,8 +69,8 @@ class Family:
             Of a batch of one.
         """
         if self.kind == "affine":
-            return torch.eye(self.dim, self.dim + 1, dtype=torch.float64).view(1, -1)
-        theta = torch.zeros(1, self.count, dtype=torch.float64)
+            return torch.eye(self.dim, self.dim + 1, **_EXACT).view(1, -1)
+        theta = torch.zeros(1, self.count, **_EXACT)
         theta[:, self.count - self.scales :] = 1
         return theta
 
@@ -86,7 +88,7 @@ class Family:
             The last row is 0 ... 0 1.
         """
         top = self._evaluate(theta, slopes=False)[0]
-        last = torch.eye(self.dim + 1, dtype=theta.dtype)[-1:]
+        last = torch.eye(self.dim + 1, dtype=theta.dtype, device=theta.device)[-1:]
         return torch.cat([top, last.expand(len(theta), 1, -1)], 1)
 
     def array(self, theta):
@@ -102,7 +104,7 @@ class Family:
         matrix : ndarray, shape (D + 1, D + 1)
             As of DIPY's `param_to_matrix`.
         """
-        theta = torch.as_tensor(theta, dtype=torch.float64)
+        theta = torch.as_tensor(theta, **_EXACT)
         return self.matrix(theta[None])[0].numpy()
 
     def jacobian(self, theta):
@@ -156,7 +158,7 @@ class Family:
         jacobian = theta.new_zeros(batch, self.count, dim, dim + 1) if slopes else None
         if self.kind == "affine":
             if slopes:
-                own = torch.eye(self.count, dtype=theta.dtype)
+                own = torch.eye(self.count, dtype=theta.dtype, device=theta.device)
                 jacobian[:] = own.view(self.count, dim, dim + 1)
             return theta.view(batch, dim, dim + 1), jacobian
         top = theta.new_zeros(batch, dim, dim + 1)
@@ -182,7 +184,7 @@ class Family:
 def _rotation(angles, dim):
     """Rotation matrices (B, D, D), and a list of their derivatives by each angle."""
     if angles.shape[1] == 0:
-        eye = torch.eye(dim, dtype=angles.dtype)
+        eye = torch.eye(dim, dtype=angles.dtype, device=angles.device)
         return eye.expand(len(angles), dim, dim), []
     planes = [(0, 1)] if dim == 2 else [(0, 1), (1, 2), (2, 0)]
     # In 3D the factors stand in the order z, x, y of the angles c, a, b.
@@ -199,7 +201,8 @@ def _rotation(angles, dim):
 def _plane(angle, plane, dim):
     """Rotation in a plane of two axes, and its derivative."""
     i, j = plane
-    turn = torch.eye(dim, dtype=angle.dtype).repeat(len(angle), 1, 1)
+    turn = torch.eye(dim, dtype=angle.dtype, device=angle.device)
+    turn = turn.repeat(len(angle), 1, 1)
     slope = torch.zeros_like(turn)
     cos, sin = angle.cos(), angle.sin()
     for matrix, c, s in ((turn, cos, sin), (slope, -sin, cos)):

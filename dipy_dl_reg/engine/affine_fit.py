@@ -12,6 +12,7 @@ _LEAST_MOTION = 1e-8
 _LEAST_VOLUME = 0.05
 #: A fit ends when steps are shorter than this part of a voxel of the level.
 _TOLERANCE = 0.01
+_EXACT = {"dtype": torch.float64, "device": "cpu"}
 
 
 def fit(objective, family, start, theta, *, iterations, tolerance=_TOLERANCE):
@@ -45,7 +46,7 @@ def fit(objective, family, start, theta, *, iterations, tolerance=_TOLERANCE):
     level = objective.level
     dim = family.dim
     centre = start[:, :dim, :dim] @ level.centre + start[:, :dim, dim]
-    back = torch.eye(dim + 1, dtype=torch.float64).repeat(len(start), 1, 1)
+    back = torch.eye(dim + 1, **_EXACT).repeat(len(start), 1, 1)
     if family.shifts:
         back[:, :dim, dim] = centre
     moved = torch.linalg.inv(back) @ start
@@ -74,14 +75,14 @@ def fit(objective, family, start, theta, *, iterations, tolerance=_TOLERANCE):
         reach=0.5 * level.spacing,
         tolerance=tolerance * level.spacing,
     )
-    chart, _ = matrices(found.place, torch.arange(len(start)))
+    chart, _ = matrices(found.place, torch.arange(len(start), device="cpu"))
     theta = family.recentred(chart, -back[:, :dim, dim])
     return Found(theta, found.value, found.evaluations)
 
 
 def _whitening(family, theta, moved, level):
     """Zeros (B, P), and what turns steps in mm into steps of parameters (B, P, P)."""
-    shift = torch.eye(family.dim + 1, dtype=torch.float64)
+    shift = torch.eye(family.dim + 1, **_EXACT)
     shift[:-1, -1] = level.centre
     places = moved @ shift
     second = places @ level.moments @ places.transpose(1, 2)
@@ -118,11 +119,11 @@ def fit_levels(levels, family, start, theta, *, level_iters, metric=None):
     value : float
         Of the metric at the last level.
     """
-    start = torch.as_tensor(np.array(start), dtype=torch.float64)[None]
+    start = torch.as_tensor(np.array(start), **_EXACT)[None]
     if theta is None:
         theta = family.identity()
     else:
-        theta = torch.as_tensor(np.array(theta), dtype=torch.float64)[None]
+        theta = torch.as_tensor(np.array(theta), **_EXACT)[None]
     value = float("nan")
     for level, iterations in zip(levels, level_iters):
         objective = AffineObjective(level, metric)

@@ -198,7 +198,7 @@ def levels(pair, factors, sigmas, *, most_points, proportion=None, grids=False, 
 
 def _level(static, moving, faces, spacing, scale, draw):
     dim, device = static.grid.dim, static.image.device
-    like = {"dtype": torch.float64}
+    like = {"dtype": torch.float64, "device": "cpu"}
     voxels, cell, shape = _places(static, faces["static"], *draw)
     affine = torch.as_tensor(static.grid.affine, **like)
     world = voxels @ affine[:dim, :dim].T + affine[:dim, dim]
@@ -257,7 +257,8 @@ def shared(level, matrix):
     if level.smaller < 1:
         return 1.0
     dim = level.points.shape[1]
-    whole = level.world2volume @ torch.as_tensor(np.array(matrix), dtype=torch.float64)
+    matrix = np.array(matrix, dtype=np.float64)
+    whole = level.world2volume @ torch.from_numpy(matrix)
     world = level.points.cpu().double() + level.centre
     where = world @ whole[:dim, :dim].T + whole[:dim, dim]
     sampled = sample_at(level.volume, where.float().to(level.device)[None])[0]
@@ -339,8 +340,8 @@ def _volume(moving, faces):
     # Axes reversed in memory, as `sample_at` shows them to torch.
     order = (0, 1, *range(dim + 1, 1, -1))
     volume = volume.permute(order).contiguous().permute(order)
-    matrix = torch.as_tensor(moving.grid.inverse, dtype=torch.float64).clone()
-    sizes = torch.tensor(moving.grid.shape, dtype=torch.float64) + 2
+    matrix = torch.from_numpy(np.array(moving.grid.inverse, dtype=np.float64))
+    sizes = torch.from_numpy(np.array(moving.grid.shape, dtype=np.float64)) + 2
     scale = 2 / (sizes - 1)
     matrix[:dim] *= scale[:, None]
     matrix[:dim, dim] += scale - 1

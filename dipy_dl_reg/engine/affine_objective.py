@@ -10,6 +10,7 @@ import math
 import torch
 
 from dipy_dl_reg.engine.fields import sample_at
+from dipy_dl_reg.engine.histogram import add_up
 from dipy_dl_reg.engine.metrics import MIMetric, spline, spline_slope
 
 #: Overlap, over as much as there can be, below which values fade to "unlike".
@@ -43,8 +44,17 @@ class AffineObjective:
     .. footbibliography::
     """
 
+    @torch.inference_mode(False)
     def __init__(self, level, metric=None):
         metric = MIMetric() if metric is None else metric
+        # Tensors made in `torch.inference_mode` cannot be differentiated through.
+        level = level._replace(
+            **{
+                name: part.clone()
+                for name, part in level._asdict().items()
+                if isinstance(part, torch.Tensor) and part.is_inference()
+            }
+        )
         self.level, self.metric = level, metric
         self.compare, self.unlike = {
             "MI": (self._information, 0.0),
@@ -79,10 +89,11 @@ class AffineObjective:
         parts = [self._few(part) for part in matrices.split(each)]
         return tuple(torch.cat(found) for found in zip(*parts))
 
+    @torch.inference_mode(False)
     def _few(self, matrices):
         level = self.level
         dim = level.points.shape[1]
-        shift = torch.eye(dim + 1, dtype=torch.float64)
+        shift = torch.eye(dim + 1, dtype=torch.float64, device="cpu")
         shift[:dim, dim] = level.centre
         whole = (level.world2volume @ matrices @ shift)[:, :dim]
         where = self.homogeneous @ whole.float().to(level.device).transpose(1, 2)
@@ -117,13 +128,10 @@ class AffineObjective:
         if batch > 1:
             start = torch.arange(batch, device=moving.device) * size
             index += start[:, None]
-        joint = moving.new_zeros(batch * size)
-        splines = spline(t)
+        joint, splines = 0.0, spline(t)
         for shift, share in zip((-1, 0, 1, 2), splines):
             share = share if weight is None else share * weight
-            joint += torch.bincount(
-                (index + shift).flatten(), share.flatten(), minlength=batch * size
-            )
+            joint += add_up((index + shift).flatten(), share.flatten(), batch * size)
         total = count if weight is None else weight.sum(1).clamp_min(1e-3)[:, None]
         scale = total if weight is None else total[:, :, None]
         joint = (joint.view(batch, nbins, nbins) / scale).to(moving)

@@ -257,7 +257,7 @@ def _distinct(matrices, values, level, most):
     """Indices of the best, leaving out those that are nearly the same."""
     chosen = []
     dim = matrices.shape[-1] - 1
-    shift = torch.eye(dim + 1, dtype=torch.float64)
+    shift = torch.eye(dim + 1, dtype=torch.float64, device="cpu")
     shift[:dim, dim] = level.centre
     for k in values.argsort().tolist():
         gap = (matrices[k] - matrices[chosen])[:, :dim] @ shift

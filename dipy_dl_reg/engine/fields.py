@@ -98,7 +98,7 @@ def frame(shape, image_shape=None, *, affine=None, dtype=torch.float32, device="
     dim = len(shape)
     image_shape = shape if image_shape is None else image_shape
     if affine is None:
-        affine = torch.eye(dim + 1, dtype=torch.float64)
+        affine = torch.eye(dim + 1, dtype=torch.float64, device="cpu")
     affine = torch.as_tensor(affine, dtype=torch.float64, device="cpu")
     shapes = (tuple(int(n) for n in sizes) for sizes in (shape, image_shape))
     return Frame(affine, *shapes, torch.empty(0, dtype=dtype, device=device))
@@ -162,7 +162,7 @@ def _displaced(displacement):
     for axis, size in enumerate(shape):
         # An axis of one voxel: there is nothing to interpolate, and 0 means it.
         scale, first = (2 / (size - 1), -1) if size > 1 else (0, 0)
-        line = torch.arange(size, dtype=torch.float64) * scale + first
+        line = torch.arange(size, dtype=torch.float64, device="cpu") * scale + first
         line = line.to(u).view(-1, *[1] * (len(shape) - 1 - axis))
         if traced:
             points[axis] = torch.add(line, u[:, axis], alpha=scale)

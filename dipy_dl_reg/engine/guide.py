@@ -48,10 +48,16 @@ class Landmarks(NamedTuple):
             The same points, the targets carried back by the field.
         """
         dim = grid.dim
-        matrix = torch.as_tensor(grid.affine[:dim, :dim]).to(self.points)
+        matrix = torch.as_tensor(grid.affine[:dim, :dim], **_like(self.points))
         places = in_voxels(grid, self.targets)
-        move = sample(inverse, places.T.to(inverse)).T.to(self.targets)
+        # To where there is double precision first: the inverse's device may have none.
+        move = sample(inverse, places.T.to(inverse)).T.to(self.targets.device).double()
         return self._replace(targets=self.targets + move @ matrix.T)
+
+
+def _like(points):
+    """The kind of tensor that points are."""
+    return {"dtype": points.dtype, "device": points.device}
 
 
 def in_voxels(grid, points):
@@ -69,7 +75,7 @@ def in_voxels(grid, points):
     places : Tensor, shape (N, D)
         Voxel coordinates.
     """
-    matrix = torch.as_tensor(grid.inverse).to(points)
+    matrix = torch.as_tensor(grid.inverse, **_like(points))
     return points @ matrix[:-1, :-1].T + matrix[:-1, -1]
 
 
@@ -96,7 +102,7 @@ class Guide:
         inside = ((places >= -0.5) & (places <= last + 0.5)).all(1)
         places = places[inside].clamp(min=0).minimum(last)
         # The distance is counted after the prealign, in mm.
-        linear = torch.as_tensor((pair.prealign @ grid.affine)[:dim, :dim])
+        linear = torch.from_numpy((pair.prealign @ grid.affine)[:dim, :dim])
         self.metric = (linear.T @ linear).to(like)
         self.points, self.aims = places.T.to(like), aims[inside].T.to(like)
         self.factor = weight / max(1, len(places))

@@ -23,8 +23,11 @@ _MARGIN = 0.9
 _ROUNDS = 3
 #: Longest correction of one round of `reconcile`, in voxels.
 _LONGEST = 0.5
-#: Rounds of local smoothing before the whole field is shrunk instead.
-_REPAIRS = 20
+#: Rounds of local smoothing before the whole field is shrunk instead, and how often.
+_REPAIRS, _SHRINKS = 20, 10
+#: What the k-th time leaves of the field that smoothing could not repair: this to the
+#: power of k (k + 1) / 2, so that few are enough for any field.
+_SHRUNK = 0.8
 
 
 class Quality(NamedTuple):
@@ -39,7 +42,8 @@ class Quality(NamedTuple):
         and then the other; the worse of the two orders; over the points whose image
         stays inside the grid.
     repairs : int
-        Rounds of local smoothing that it took to get there.
+        Rounds of local smoothing that it took to get there; above 20 the whole field
+        was shrunk, too.
     """
 
     minimum_jacobian: float
@@ -153,8 +157,9 @@ def _stays(u):
 
 
 def _mean(distance, inside):
-    """Mean over the voxels inside."""
-    return distance.sum(dtype=torch.float64) / inside.sum().clamp_min(1)
+    """Mean over the voxels inside; in double precision where a device has none, too."""
+    planes = distance.sum(tuple(range(3, distance.ndim))).cpu().double()
+    return planes.sum() / max(int(inside.sum()), 1)
 
 
 def reconcile(u, v, *, out=(None, None)):
@@ -277,8 +282,8 @@ def diffeomorphic(u, v=None):
     """Fields that keep the promise, as near to the given one as repairs allow.
 
     Where a limit is passed the field is smoothed, locally and more strongly from
-    round to round; a field that still resists is shrunk, which ends at the identity
-    at the latest.
+    round to round; a field that still resists is shrunk, more strongly from round to
+    round, and is the identity after 30 rounds at the latest.
 
     Parameters
     ----------
@@ -304,8 +309,8 @@ def diffeomorphic(u, v=None):
     if not bool(torch.isfinite(u).all()):
         raise ValueError("displacement must be finite, it holds NaN or infinity.")
     v = invert(u) if v is None else v
-    repairs, margin = 0, 1.0
-    while True:
+    repairs, margin, resists = 0, 1.0, None
+    while repairs <= _REPAIRS + _SHRINKS:
         # Two fields that were smoothed each for itself need more to meet again.
         for _ in range(_ROUNDS + min(repairs, _ROUNDS)):
             u, v = reconcile(u, v)
@@ -317,12 +322,16 @@ def diffeomorphic(u, v=None):
             return u, v, quality
         repairs, margin = repairs + 1, _MARGIN
         if repairs > _REPAIRS:
-            u = u * 0.8
+            # Always of the same field: `reconcile` lets a shrunk one grow again.
+            resists, times = u if resists is None else resists, repairs - _REPAIRS
+            u = resists * _SHRUNK ** (times * (times + 1) / 2)
             v = invert(u)
         elif local:
             u, v = (_mended(f, bad, repairs) for f, bad in ((u, bad_u), (v, bad_v)))
         else:
             u, v = smooth(u, 0.5), smooth(v, 0.5)
+    nothing = torch.zeros_like(u)
+    return nothing, nothing.clone(), measure(nothing, nothing, repairs=repairs)
 
 
 def guarded(u, v, *, out=(None, None)):

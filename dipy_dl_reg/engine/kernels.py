@@ -14,6 +14,9 @@ from dipy_dl_reg.engine.compiled import run
 
 _Sizes = c_int64 * 3
 _Pointers = c_void_p * 3
+#: What kinds of numbers the loops are given, whatever torch's defaults are.
+_SINGLE = {"dtype": torch.float32, "device": "cpu"}
+_DOUBLE = {"dtype": torch.float64, "device": "cpu"}
 
 
 class _Stencil(ctypes.Structure):
@@ -45,8 +48,16 @@ def _made(x, out, channels=None):
     return out
 
 
-def _pointer(x):
-    return None if x is None else x.data_ptr()
+def _pointer(x, dtype=torch.float32):
+    """Where the numbers of a tensor begin, if they are what the loops take them for."""
+    if x is None:
+        return None
+    if x.dtype != dtype or x.device.type != "cpu" or not x.is_contiguous():
+        raise ValueError(
+            f"a compiled loop takes contiguous {dtype} on the CPU, got {x.dtype} on "
+            f"{x.device} with strides {tuple(x.stride())}."
+        )
+    return x.data_ptr()
 
 
 def warp(image, displacement, *, affine=None, plus=None, sign=1.0, out=None):
@@ -78,9 +89,9 @@ def warp(image, displacement, *, affine=None, plus=None, sign=1.0, out=None):
     run(
         "warp",
         u,
-        *(image.data_ptr(), _sizes(image), image.shape[1]),
-        *(u.data_ptr(), _sizes(u), u.shape[1]),
-        *(_rows(affine, u.shape[1]), _pointer(plus), sign, out.data_ptr()),
+        *(_pointer(image), _sizes(image), image.shape[1]),
+        *(_pointer(u), _sizes(u), u.shape[1]),
+        *(_rows(affine, u.shape[1]), _pointer(plus), sign, _pointer(out)),
     )
     return out
 
@@ -90,8 +101,9 @@ def _rows(affine, dim):
     if affine is None:
         return None
     axes = [*range(0, 3, 4 - dim), 3]
-    full = torch.eye(4, dtype=torch.float64)
-    full[torch.tensor(axes)[:, None], torch.tensor(axes)] = affine
+    full = torch.eye(4, **_DOUBLE)
+    for axis, row in zip(axes, affine):
+        full[axis, axes] = row
     return (c_double * 12)(*full.flatten()[:12].tolist())
 
 
@@ -114,8 +126,8 @@ def slopes(image, factor, *, out=None):
     """
     image, factor, dim = image.contiguous(), factor.contiguous(), image.ndim - 2
     out = _made(image, out, dim)
-    pointers = image.data_ptr(), factor.data_ptr(), _sizes(image)
-    run("slopes", image, *pointers, dim, out.data_ptr())
+    pointers = _pointer(image), _pointer(factor), _sizes(image)
+    run("slopes", image, *pointers, dim, _pointer(out))
     return out
 
 
@@ -138,8 +150,8 @@ def corrected(u, v, *, longest, out=None):
     """
     u, v = u.contiguous(), v.contiguous()
     out = _made(u, out)
-    pointers = u.data_ptr(), v.data_ptr(), _sizes(u)
-    run("corrected", u, *pointers, u.shape[1], longest, out.data_ptr())
+    pointers = _pointer(u), _pointer(v), _sizes(u)
+    run("corrected", u, *pointers, u.shape[1], longest, _pointer(out))
     return out
 
 
@@ -162,9 +174,9 @@ def checked(u, v):
     """
     u, v = u.contiguous(), v.contiguous()
     determinant, distance = _made(u, None, 1), _made(u, None, 1)
-    sums = torch.empty(u.shape[2], 2, dtype=torch.float64)
-    results = (x.data_ptr() for x in (determinant, distance, sums))
-    run("checked", u, u.data_ptr(), v.data_ptr(), _sizes(u), u.shape[1], *results)
+    sums = torch.empty(u.shape[2], 2, **_DOUBLE)
+    results = _pointer(determinant), _pointer(distance), _pointer(sums, torch.float64)
+    run("checked", u, _pointer(u), _pointer(v), _sizes(u), u.shape[1], *results)
     total, count = sums.sum(0).tolist()
     return determinant, distance, total / max(count, 1)
 
@@ -198,17 +210,17 @@ def separable(x, taps, *, scales=None, out=None):
     scales = [_array(tuple(scale)) for scale in scales]
     stencil = _Stencil(
         _Sizes(*(len(half) - 1 for half in halves)),
-        _Pointers(*(half.data_ptr() for half in halves)),
-        _Pointers(*(scale.data_ptr() for scale in scales)),
+        _Pointers(*map(_pointer, halves)),
+        _Pointers(*map(_pointer, scales)),
     )
-    where = x.data_ptr(), sizes, x.shape[1], ctypes.addressof(stencil), out.data_ptr()
+    where = _pointer(x), sizes, x.shape[1], ctypes.addressof(stencil), _pointer(out)
     run("separable", x, *where)
     return out
 
 
 @lru_cache(maxsize=256)
 def _array(values):
-    return torch.tensor(values, dtype=torch.float32)
+    return torch.tensor(values, **_SINGLE)
 
 
 class LocalCorrelation:
@@ -234,7 +246,7 @@ class LocalCorrelation:
     ):
         images = (fixed, mean, precision, inverse_count, mask)
         images = [None if x is None else x.contiguous() for x in images]
-        ones = torch.ones(radius + 1)
+        ones = torch.ones(radius + 1, **_SINGLE)
         radii = _Sizes(*(min(radius, n - 1) for n in _sizes(fixed)))
         pointers = (_pointer(x) for x in (*images, ones))
         self._window = _Window(*pointers, radii, floor, float(-2 / total))
@@ -257,9 +269,9 @@ class LocalCorrelation:
         """
         warped = warped.contiguous()
         gradient = torch.empty_like(warped)
-        values = torch.empty(warped.shape[2], dtype=torch.float64)
-        where = warped.data_ptr(), ctypes.addressof(self._window), _sizes(warped)
-        results = gradient.data_ptr(), values.data_ptr()
+        values = torch.empty(warped.shape[2], **_DOUBLE)
+        where = _pointer(warped), ctypes.addressof(self._window), _sizes(warped)
+        results = _pointer(gradient), _pointer(values, torch.float64)
         run("local_correlation", warped, *where, *results)
         return (1 - values.sum() / self._total).to(warped.dtype), gradient
 
@@ -284,10 +296,9 @@ def moments(gradient, first, second, *, betas):
         Of the second moments.
     """
     gradient = gradient.contiguous()
-    largest = torch.empty(gradient.shape[2])
-    pointers = (x.data_ptr() for x in (gradient, first, second))
-    where = *pointers, _sizes(gradient), gradient.shape[1]
-    run("moments", gradient, *where, *betas, largest.data_ptr())
+    largest = torch.empty(gradient.shape[2], **_SINGLE)
+    where = *map(_pointer, (gradient, first, second)), _sizes(gradient)
+    run("moments", gradient, *where, gradient.shape[1], *betas, _pointer(largest))
     return largest.amax()
 
 
@@ -311,6 +322,6 @@ def direction(first, second, *, unbias, floor, rate, out):
         As given.
     """
     out = _made(first, out)
-    where = first.data_ptr(), second.data_ptr(), _sizes(first), first.shape[1]
-    run("direction", first, *where, unbias, floor, rate, out.data_ptr())
+    where = _pointer(first), _pointer(second), _sizes(first), first.shape[1]
+    run("direction", first, *where, unbias, floor, rate, _pointer(out))
     return out

@@ -57,10 +57,22 @@ def _left(files=_CONTAINER):
     """What the container that this runs in has left, if it has a limit."""
     for limit, used in files:
         try:
-            return [max(int(Path(limit).read_text()) - int(Path(used).read_text()), 0)]
+            taken = int(Path(used).read_text()) - _reclaimable(Path(used).parent)
+            return [max(int(Path(limit).read_text()) - max(taken, 0), 0)]
         except (OSError, ValueError):  # none, or "max"
             continue
     return []
+
+
+def _reclaimable(group):
+    """Bytes of a control group that hold files read before, and are free on demand."""
+    try:
+        lines = (group / "memory.stat").read_text().splitlines()
+        sizes = dict(line.split() for line in lines)
+    except (OSError, ValueError):
+        return 0
+    # Version 1 has both, and the usage counts the groups below, as the total does.
+    return int(sizes.get("total_inactive_file", sizes.get("inactive_file", 0)))
 
 
 def to_bytes(size):

@@ -6,6 +6,7 @@ How a metric is used stands in `dipy_dl_reg.engine.metric`.
 import torch
 
 from dipy_dl_reg.engine.correlation import LocalCorrelation
+from dipy_dl_reg.engine.histogram import add_up
 from dipy_dl_reg.engine.metric import Metric, real_number, whole_number
 from dipy_dl_reg.engine.mind import MINDMetric
 
@@ -229,10 +230,11 @@ class MIMetric(Metric):
         t = place - first
         index = rows + first.long()
         size = self.nbins**2
-        joint = values.new_zeros(size)
-        for shift, weight in zip((-1, 0, 1, 2), spline(t)):
-            joint += torch.bincount(index + shift, weight, minlength=size)[:size]
-        joint = (joint / len(values)).view(self.nbins, self.nbins)
+        joint = sum(
+            add_up(index + shift, weight, size)
+            for shift, weight in zip((-1, 0, 1, 2), spline(t))
+        )
+        joint = (joint / len(values)).to(values).view(self.nbins, self.nbins)
         tiny = torch.finfo(values.dtype).tiny
         by_warped = joint.sum(0, keepdim=True)
         ratio = (joint.clamp_min(tiny) / by_warped.clamp_min(tiny)).log_()
@@ -339,7 +341,7 @@ class CRMetric(Metric):
 
         def evaluate(warped):
             flat = warped.flatten() if inside is None else warped.flatten()[inside]
-            means = torch.bincount(bins, flat, minlength=self.nbins) / counts
+            means = add_up(bins, flat, self.nbins) / counts
             rest, spread = flat - means.to(flat.dtype)[bins], flat - flat.mean()
             total = spread.square().sum().clamp_min(torch.finfo(flat.dtype).tiny)
             value = rest.square().sum() / total

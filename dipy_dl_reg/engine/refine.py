@@ -30,6 +30,9 @@ _WINDOW = 10
 _LEAST_GRADIENT = 1e-2
 #: The fields are looked at for folds every so many iterations.
 _GUARD = 10
+#: Fields are kept for a level that ends worse than it began, if better than those
+#: before: at each of the first so many iterations, and then every so many.
+_KEEP = 5
 #: Memory of Adam's first and second moments.
 _BETAS = (0.9, 0.99)
 
@@ -112,6 +115,8 @@ def refine(
         ``observer(stage, level, energy)``: `stage` one of ``"level_start"``,
         ``"iteration_start"``, ``"iteration_end"``, ``"level_end"``; `level` counts
         from 0, the finest; `energy` is a float at ``"iteration_end"``, else None.
+        ``"level_reverted"`` says, before the last of them, that a level ended with a
+        higher energy than it began with, and that its fields of this `energy` are kept.
 
     Returns
     -------
@@ -225,9 +230,9 @@ def _refine_level(
     tolerance,
     notify,
 ):
-    """Iterate at one resolution; undone if the energy rises from first to last.
+    """Iterate at one resolution; the best fields, if the energy ends above the first.
 
-    With landmarks, if it rises with and without them: their pull is bounded, and may
+    With landmarks, if it does so with and without them: their pull is bounded, and may
     let them go a little where a large weight makes much of it.
     """
     frame = pair.frame()
@@ -238,12 +243,12 @@ def _refine_level(
     guide = None
     if pair.landmarks is not None and objective.landmark_weight:
         guide = Guide(pair, objective.landmark_weight, objective.metric.sigma_diff)
-    energies, of_images, start = [], [], (u, v)
-    u, v = (f.clone(memory_format=torch.contiguous_format) for f in start)
+    energies, of_images, best = [], [], _Best((u, v))
+    u, v = (f.clone(memory_format=torch.contiguous_format) for f in (u, v))
     adam = _Adam(u, epsilon=objective.metric.weak_gradient)
     # Written to in turn: a fresh field at every step would cost more than the step.
     gradient, move = torch.empty_like(u), torch.empty_like(u)
-    for _ in range(iterations):
+    for index in range(iterations):
         notify("iteration_start", None)
         warped = warp(pair.moving, u, frame_=frame)
         terms, by_image, by_field = evaluate(warped, u)
@@ -254,6 +259,8 @@ def _refine_level(
         if guide is not None:
             of_images.append(float(energy))
             energy = energy + guide.pull(u, gradient, strongest=adam.largest)
+        energies.append(float(energy))
+        best.look(index, energies[-1], (u, v))
         smooth(gradient, objective.metric.sigma_diff, out=move, scratch=gradient)
         adam.direction(move, step * objective.metric.stride)
         new = compose(v, move, scale=-1, out=gradient)
@@ -261,14 +268,39 @@ def _refine_level(
         new = compose(move, u, out=gradient)
         smooth(new, sigma_field, out=u, scratch=new)
         (u, v), (gradient, move) = reconcile(u, v, out=(gradient, move)), (u, v)
-        if len(energies) % _GUARD == _GUARD - 1:
+        if index % _GUARD == _GUARD - 1:
             u, v = guarded(u, v, out=(gradient, move))
-        energies.append(float(energy))
         notify("iteration_end", energies[-1])
         records = [energies, of_images] if of_images else [energies]
         if all(_converged(record, tolerance) for record in records):
             break
-    return start if all(record[-1] > record[0] for record in records) else (u, v)
+    if all(record[-1] > record[0] for record in records):
+        notify("level_reverted", best.energy)
+        return best.fields
+    return u, v
+
+
+class _Best:
+    """The fields of the lowest energy, of those that were looked at."""
+
+    def __init__(self, fields):
+        self.fields, self.energy = fields, float("inf")
+        self.index, self.room = 0, None
+
+    def look(self, index, energy, fields):
+        """Keep a copy of an iteration's fields, if they are better, once in a while."""
+        due = index < _KEEP or index - self.index >= _KEEP
+        if not (energy < self.energy and due):
+            return
+        self.energy, self.index = energy, index
+        if index:  # the first are the start's
+            room = (
+                [torch.empty_like(f) for f in fields]
+                if self.room is None
+                else self.room
+            )
+            self.room = [own.copy_(f) for own, f in zip(room, fields)]
+            self.fields = tuple(self.room)
 
 
 def _converged(energies, tolerance):

@@ -98,7 +98,8 @@ def gradient(regularizer, displacement):
     slope : Tensor, shape (B, D, *shape)
         ``d value / d displacement``.
     """
-    with torch.enable_grad():
-        u = displacement.detach().requires_grad_()
+    with torch.inference_mode(False), torch.enable_grad():
+        u = displacement.clone() if displacement.is_inference() else displacement
+        u = u.detach().requires_grad_()
         value = regularizer(u)
         return value.detach(), torch.autograd.grad(value, u)[0]

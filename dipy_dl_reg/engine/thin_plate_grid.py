@@ -53,7 +53,7 @@ def sampled(spline, shape, to_world, from_world, *, stride=None):
         In voxels, float32.
     """
     to_world, from_world = (
-        torch.as_tensor(matrix).to(spline.points) for matrix in (to_world, from_world)
+        spline.points.new_tensor(matrix) for matrix in (to_world, from_world)
     )
     u = _linear_part(from_world @ spline.affine @ to_world, shape)
     if stride is None and math.prod(shape) * len(spline.points) <= _EXACT:
@@ -91,13 +91,19 @@ def start_field(pair):
 def _linear_part(matrix, shape):
     """Displacement of an affine map from voxels to voxels, exact to float32."""
     dim = len(shape)
-    move = matrix[:dim] - torch.eye(dim + 1).to(matrix)[:dim]
+    eye = torch.eye(dim + 1, dtype=matrix.dtype, device=matrix.device)
+    move = matrix[:dim] - eye[:dim]
     u = move[:, dim].reshape(1, dim, *[1] * dim)
     for axis, size in enumerate(shape):
-        line = torch.arange(size).to(matrix)
+        line = _numbers(size, matrix)
         line = (move[:, axis, None] * line).view(1, dim, *_along(axis, size, dim))
         u = u + line if axis < dim - 1 else (u.float() + line.float())
     return u.float().contiguous()
+
+
+def _numbers(count, like):
+    """0, 1, 2, ... as a tensor of another one's kind."""
+    return torch.arange(count, dtype=like.dtype, device=like.device)
 
 
 def _along(axis, size, dim):
@@ -125,13 +131,13 @@ class _Sampling:
 
     def exact(self):
         """Every voxel by the whole sum."""
-        axes = [torch.arange(n).to(self.weights) for n in self.shape]
+        axes = [_numbers(n, self.weights) for n in self.shape]
         return self._sums(axes, None).float()
 
     def error(self, rest):
         """Root mean square error, in voxels, next to points of the largest weights."""
         largest = self.weights.norm(dim=1).argsort(descending=True)
-        sizes = torch.tensor(self.shape, device=rest.device)
+        sizes = self.places.new_tensor(self.shape)
         voxels = self.places.round().long()
         inside = ((voxels >= 0) & (voxels < sizes)).all(1)
         voxels = voxels[largest][inside[largest]][:_LOOKED_AT]
@@ -185,7 +191,7 @@ class _Sampling:
         metric = self.metric.tolist()
         # On another device each number fetched would have to be waited for.
         places, weights = self.places.tolist(), self.weights.float()
-        lines = [torch.arange(n, device=u.device).float() for n in self.shape]
+        lines = [_numbers(n, u) for n in self.shape]
         shape = (self.dim, *[1] * self.dim)
         for place, weight in zip(places, weights):
             first = [max(0, math.ceil(p - r)) for p, r in zip(place, reach)]
@@ -259,9 +265,9 @@ def _nodes(size, stride, like):
     """
     count = math.floor((size - 1) / stride) + 2 * _NODES
     if count >= size:
-        return torch.arange(size).to(like), None
-    nodes = (torch.arange(count).to(like) - (_NODES - 1)) * stride
-    place = torch.arange(size).to(like) / stride
+        return _numbers(size, like), None
+    nodes = (_numbers(count, like) - (_NODES - 1)) * stride
+    place = _numbers(size, like) / stride
     before = place.floor()
     t = place - before
     matrix = like.new_zeros(size, count)

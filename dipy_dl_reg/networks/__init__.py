@@ -3,6 +3,7 @@
 import torch
 
 from dipy_dl_reg.networks.dirnet import DIRNet
+from dipy_dl_reg.networks.layers import torch_defaults
 from dipy_dl_reg.networks.pyramid import Pyramid
 from dipy_dl_reg.networks.selfsup_fcn import SelfSupFCN
 from dipy_dl_reg.networks.unet import UNet
@@ -35,7 +36,7 @@ def make_network(name, dim, *, seed=None, **arguments):
     Returns
     -------
     network : RegistrationNetwork
-        On the CPU.
+        On the CPU, in float32, whatever torch's defaults are.
 
     Raises
     ------
@@ -49,6 +50,7 @@ def make_network(name, dim, *, seed=None, **arguments):
             torch.manual_seed(seed)
             return make_network(name, dim, **arguments)
     try:
-        return NETWORKS[name](dim, **arguments)
+        with torch_defaults():
+            return NETWORKS[name](dim, **arguments)
     except TypeError as error:
         raise ValueError(f"{name}: {error}") from None

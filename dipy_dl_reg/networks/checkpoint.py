@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from dipy_dl_reg.networks import NETWORKS
+from dipy_dl_reg.networks.layers import torch_defaults
 
 FORMAT, VERSION = "dipy_dl_reg network", 1
 _HEADER = "header.json"
@@ -362,7 +363,8 @@ def _made(header):
     # What it begins with is replaced: nobody's random numbers should change by it.
     with torch.random.fork_rng(devices=[]):
         try:
-            network = NETWORKS[name](**arguments)
+            with torch_defaults():
+                network = NETWORKS[name](**arguments)
         except (TypeError, AttributeError) as error:
             raise ValueError(f"its arguments are not {name}'s: {error}") from None
     if _canonical(network.arguments) != _canonical(arguments):

@@ -131,8 +131,9 @@ def bspline_matrix(count, grid_spacing):
         Rows add up to 1: beyond the ends the control points go on as the last one.
         In float64.
     """
-    voxels = torch.arange(grid_spacing * count, dtype=torch.float64)
-    points = torch.arange(-2, count + 2)
+    exact = {"dtype": torch.float64, "device": "cpu"}
+    voxels = torch.arange(grid_spacing * count, **exact)
+    points = torch.arange(-2, count + 2, device="cpu")
     centres = points * grid_spacing + (grid_spacing - 1) / 2
     weights = bspline((voxels[:, None] - centres) / grid_spacing)
     nearest = points.clamp(0, count - 1)

@@ -1,5 +1,8 @@
 """Layers by the number of spatial axes, so that 2D and 3D are one definition."""
 
+from contextlib import contextmanager
+from threading import RLock
+
 import torch
 from torch import nn
 import torch.nn.functional as F
@@ -9,6 +12,28 @@ CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 AVERAGE_POOL = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 MAX_POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+_LOCK = RLock()
+
+
+@contextmanager
+def torch_defaults():
+    """Make layers in float32 on the CPU, whatever torch's defaults are.
+
+    Yields
+    ------
+    nothing : None
+        The user's defaults are back afterwards.
+    """
+    with _LOCK, torch.device("cpu"):
+        before = torch.get_default_dtype()
+        if before == torch.float32:
+            yield
+            return
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(before)
 
 
 def conv(dim, inputs, outputs, *, width=3, stride=1):

@@ -232,7 +232,7 @@ def _brought_back(u, grid, target):
     linear = grid.to(target)[: grid.dim, : grid.dim]
     linear = torch.as_tensor(linear, dtype=u.dtype, device=u.device)
     # Nothing moves out of a single slice: there is nothing beyond it.
-    linear[torch.tensor(target.shape) == 1] = 0
+    linear[[size == 1 for size in target.shape]] = 0
     return torch.einsum("ij,bj...->bi...", linear, moved)
 
 

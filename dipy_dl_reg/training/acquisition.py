@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from dipy_dl_reg.engine.smoothing import smooth
+from dipy_dl_reg.training import SINGLE
 
 
 class Acquisition:
@@ -75,7 +76,7 @@ class Acquisition:
         """
         o, shape = self.options, image.shape[1:]
         image = smooth(image[None], o["blur"] * uniform(generator))
-        knots = torch.randn(1, 1, *[4] * len(shape), generator=generator)
+        knots = torch.randn(1, 1, *[4] * len(shape), generator=generator, **SINGLE)
         bias = spread(knots, shape)
         image = image * (o["bias"] * uniform(generator) * bias).exp_()
         image = self._coarse(image, generator)
@@ -92,7 +93,7 @@ class Acquisition:
         if o["coarse"] > 1:
             factors = [1 + (o["coarse"] - 1) * uniform(generator)] * len(shape)
         if o["slices"] and uniform(generator) < o["slices"]:
-            axis = int(torch.randint(len(shape), (), generator=generator))
+            axis = int(torch.randint(len(shape), (), generator=generator, device="cpu"))
             thick = 1 + (o["thick"] - 1) * uniform(generator)
             factors[axis] = max(factors[axis], thick)
         sizes = [max(2, round(n / f)) if n > 1 else 1 for n, f in zip(shape, factors)]
@@ -106,10 +107,10 @@ class Acquisition:
         """The image, whose largest value is 1, with noise."""
         o = self.options
         sigma = o["noise"] * uniform(generator) ** 2
-        noise = sigma * torch.randn(image.shape, generator=generator)
+        noise = sigma * torch.randn(image.shape, generator=generator, **SINGLE)
         if not (o["rician"] and uniform(generator) < o["rician"]):
             return image + noise
-        other = sigma * torch.randn(image.shape, generator=generator)
+        other = sigma * torch.randn(image.shape, generator=generator, **SINGLE)
         return torch.hypot(image + noise, other)
 
     def __repr__(self):
@@ -119,7 +120,7 @@ class Acquisition:
 
 def _cut(image, largest, generator):
     """The image (1, *shape) without one end along one axis."""
-    axis = int(torch.randint(image.ndim - 1, (), generator=generator)) + 1
+    axis = int(torch.randint(image.ndim - 1, (), generator=generator, device="cpu")) + 1
     count = int(largest * uniform(generator) * image.shape[axis])
     first = 0 if uniform(generator) < 0.5 else image.shape[axis] - count
     image = image.clone()
@@ -140,7 +141,7 @@ def uniform(generator):
     number : float
         Below 1.
     """
-    return float(torch.rand((), generator=generator))
+    return float(torch.rand((), generator=generator, **SINGLE))
 
 
 def spread(knots, shape):

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from dipy_dl_reg.engine.fields import warp
+from dipy_dl_reg.training import SINGLE
 
 
 class Augment:
@@ -79,7 +80,7 @@ class Augment:
         example : Example
             Of the same shapes.
         """
-        drawn = torch.rand(len(self.flips), generator=generator).tolist()
+        drawn = torch.rand(len(self.flips), generator=generator, **SINGLE).tolist()
         axes = [axis + 1 for axis, number in zip(self.flips, drawn) if number < 0.5]
         static, moving, *labels = (x if x is None else x.flip(axes) for x in example)
         sides = zip((static, moving), labels)
@@ -104,7 +105,7 @@ class Augment:
             u = self._affine(shape, generator)
         if o["bending"]:
             knots = [max(4, round(n / max(1, o["bending_scale"]))) for n in shape]
-            bend = torch.randn(1, len(shape), *knots, generator=generator)
+            bend = torch.randn(1, len(shape), *knots, generator=generator, **SINGLE)
             bend = _spread(bend, shape) * o["bending"]
             u = bend if u is None else u + bend
         return u
@@ -112,14 +113,16 @@ class Augment:
     def _affine(self, shape, generator):
         """Displacement of a random affine about the middle of the grid."""
         dim, o = len(shape), self.options
-        turn, stretch = torch.randn(2, dim, dim, generator=generator)
+        turn, stretch = torch.randn(2, dim, dim, generator=generator, **SINGLE)
         # Of the entries of a difference (or half a sum) each has the deviation wanted.
         turn = (turn - turn.T) / 2**0.5 * (o["rotation"] * torch.pi / 180)
         stretch = (stretch + stretch.T) / 2 * o["scale"]
-        matrix = torch.matrix_exp(turn) @ torch.matrix_exp(stretch) - torch.eye(dim)
-        size = torch.tensor(shape, dtype=torch.float32)
-        shift = torch.randn(dim, generator=generator) * o["translation"] * size
-        lines = [torch.arange(n) - (n - 1) / 2 for n in shape]
+        matrix = torch.matrix_exp(turn) @ torch.matrix_exp(stretch)
+        matrix -= torch.eye(dim, **SINGLE)
+        size = torch.tensor(shape, **SINGLE)
+        shift = torch.randn(dim, generator=generator, **SINGLE)
+        shift = shift * o["translation"] * size
+        lines = [torch.arange(n, **SINGLE) - (n - 1) / 2 for n in shape]
         places = torch.stack(torch.meshgrid(*lines, indexing="ij"))
         moved = torch.einsum("ij,j...->i...", matrix, places)
         return (moved + shift.view(-1, *[1] * dim))[None]
@@ -127,18 +130,19 @@ class Augment:
     def _intensity(self, image, generator):
         """New contrast, bias and noise."""
         o = self.options
-        gamma, contrast, noise = torch.randn(3, generator=generator)
+        gamma, contrast, noise = torch.randn(3, generator=generator, **SINGLE)
         if o["gamma"]:
             image = image.clamp_min(0) ** (o["gamma"] * gamma).exp()
         if o["contrast"]:
             image = image * (o["contrast"] * contrast).exp()
         if o["bias"]:
             knots = [4] * (image.ndim - 1)
-            bias = torch.randn(1, 1, *knots, generator=generator)
+            bias = torch.randn(1, 1, *knots, generator=generator, **SINGLE)
             image = image * (o["bias"] * _spread(bias, image.shape[1:]))[0].exp()
         if o["noise"]:
-            sigma = o["noise"] * torch.rand((), generator=generator)
-            image = image + sigma * torch.randn(image.shape, generator=generator)
+            sigma = o["noise"] * torch.rand((), generator=generator, **SINGLE)
+            noise = torch.randn(image.shape, generator=generator, **SINGLE)
+            image = image + sigma * noise
         return image
 
 

@@ -3,6 +3,7 @@
 import torch
 
 from dipy_dl_reg.engine.fields import compose, exp, resize
+from dipy_dl_reg.training import SINGLE
 
 #: Squarings of the flow, found at every second voxel.
 _SQUARINGS = 4
@@ -53,7 +54,7 @@ class Bending:
         """
         affine = self._affine(shape, generator)
         coarse = [max(4, round(n / self.bending_scale)) for n in shape]
-        knots = torch.randn(1, len(shape), *coarse, generator=generator)
+        knots = torch.randn(1, len(shape), *coarse, generator=generator, **SINGLE)
         if not self.bending:
             return affine
         half = [max(2, -(-n // 2)) for n in shape]
@@ -65,12 +66,13 @@ class Bending:
     def _affine(self, shape, generator):
         """Displacement of a random affine about the middle of the grid."""
         dim = len(shape)
-        skew = torch.randn(dim, dim, generator=generator)
+        skew = torch.randn(dim, dim, generator=generator, **SINGLE)
         skew = (skew - skew.T) * 0.5 * 2**0.5 * self.rotation * torch.pi / 180
-        stretch = torch.randn(dim, dim, generator=generator) * self.scale
-        matrix = torch.matrix_exp(skew + (stretch + stretch.T) / 2) - torch.eye(dim)
-        shift = torch.randn(dim, generator=generator) * self.translation
-        lines = [torch.arange(n) - (n - 1) / 2 for n in shape]
+        stretch = torch.randn(dim, dim, generator=generator, **SINGLE) * self.scale
+        matrix = torch.matrix_exp(skew + (stretch + stretch.T) / 2)
+        matrix -= torch.eye(dim, **SINGLE)
+        shift = torch.randn(dim, generator=generator, **SINGLE) * self.translation
+        lines = [torch.arange(n, **SINGLE) - (n - 1) / 2 for n in shape]
         grid = torch.stack(torch.meshgrid(*lines, indexing="ij"))
         moved = torch.einsum("ij,j...->i...", matrix, grid)
         return (moved + shift.view(-1, *[1] * dim))[None]

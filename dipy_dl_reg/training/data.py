@@ -106,7 +106,8 @@ class _Listed:
         example : Example
             The pair.
         """
-        return self[int(torch.randint(len(self), (), generator=generator))]
+        index = torch.randint(len(self), (), generator=generator, device="cpu")
+        return self[int(index)]
 
 
 class CrossSubject(_Listed):

@@ -88,7 +88,7 @@ class Group(NamedTuple):
         total : ndarray of float64
             A new one.
         """
-        tensor = torch.tensor(array, dtype=torch.float64)
+        tensor = torch.tensor(array, dtype=torch.float64, device="cpu")
         if self.size > 1:
             tensor = tensor.to(self.device)
             distributed.all_reduce(tensor)

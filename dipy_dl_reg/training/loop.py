@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 
 from dipy_dl_reg.networks.checkpoint import CARD
+from dipy_dl_reg.training import SINGLE
 from dipy_dl_reg.training.batches import collate, to_device
 from dipy_dl_reg.training.losses import LossTerms
 from dipy_dl_reg.training.state import Progress, copy_of, read_state, write_state
@@ -236,7 +237,7 @@ class Training:
         if len(chosen) > _VALIDATION_PAIRS:
             chosen = sorted(random.Random(0).sample(chosen, _VALIDATION_PAIRS))
         mine, late = chosen[self.group.rank :: self.group.size], False
-        total = torch.zeros(1)
+        total = torch.zeros(1, **SINGLE)
         self.network.eval()
         for first in range(0, len(mine), self.batch_size):
             late = self.limit.exceeded()

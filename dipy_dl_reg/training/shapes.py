@@ -9,6 +9,7 @@ import torch
 
 from dipy_dl_reg.engine.fields import warp
 from dipy_dl_reg.engine.metric import whole_number
+from dipy_dl_reg.training import SINGLE
 from dipy_dl_reg.training.acquisition import Acquisition, spread, uniform
 from dipy_dl_reg.training.bending import Bending
 from dipy_dl_reg.training.data import Example
@@ -107,7 +108,7 @@ class ShapePairs:
         sides = []
         dark = uniform(generator) < 0.5
         for _ in range(2):
-            intensities = torch.rand(self.classes, generator=generator)
+            intensities = torch.rand(self.classes, generator=generator, **SINGLE)
             intensities[0] *= not dark
             image = torch.einsum("k,k...->...", intensities, blobs)
             field = self.bent(self.shape, generator)
@@ -119,10 +120,10 @@ class ShapePairs:
     def _blobs(self, generator):
         """Shares of all classes, 0 the background, (K, *shape); they add up to 1."""
         few = [max(4, round(n / self.size)) for n in self.shape]
-        knots = torch.randn(1, self.classes, *few, generator=generator)
+        knots = torch.randn(1, self.classes, *few, generator=generator, **SINGLE)
         height = spread(knots, self.shape)[0]
         # How far from the middle, 1 at the faces; the surface is as rough as blobs are.
-        lines = [torch.linspace(-1, 1, n) for n in self.shape]
+        lines = [torch.linspace(-1, 1, n, **SINGLE) for n in self.shape]
         grid = torch.stack(torch.meshgrid(*lines, indexing="ij"))
         away = grid.square().sum(0).sqrt() + 0.15 * height[0]
         border = 0.7 + 0.2 * uniform(generator)
@@ -152,7 +153,7 @@ class Mixture:
 
     def __init__(self, sources, weights):
         self.sources = list(sources)
-        self.weights = torch.tensor([float(w) for w in weights])
+        self.weights = torch.tensor([float(w) for w in weights], **SINGLE)
         if not self.sources or len(self.sources) != len(self.weights):
             raise ValueError(
                 f"weights must be one for each source, got {len(self.weights)} for "

@@ -194,7 +194,7 @@ def fingerprint(pairs):
 def _sums(tensor):
     """Mean of a tensor, and the mean weighted by where its values stand."""
     flat = tensor.detach().cpu().double().flatten()
-    place = torch.linspace(0, 1, len(flat), dtype=flat.dtype).square()
+    place = torch.linspace(0, 1, len(flat), dtype=flat.dtype, device="cpu").square()
     return torch.stack([flat.mean(), (flat * place).mean()])
 
 

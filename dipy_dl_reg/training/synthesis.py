@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from dipy_dl_reg.engine.fields import warp
+from dipy_dl_reg.training import SINGLE
 from dipy_dl_reg.training.acquisition import Acquisition, uniform
 from dipy_dl_reg.training.bending import Bending
 from dipy_dl_reg.training.data import Example
@@ -62,7 +63,8 @@ def shares(labels, classes, factor):
     shares : Tensor of float16, shape (K, *(fine // factor))
         Between 0 and 1.
     """
-    labels = torch.as_tensor(labels)
+    if not isinstance(labels, torch.Tensor):
+        labels = torch.as_tensor(labels, device="cpu")
     pool = {2: F.avg_pool2d, 3: F.avg_pool3d}[labels.ndim]
     parts = [pool((labels == k).float()[None], factor)[0] for k in classes]
     return torch.stack(parts).half()
@@ -156,7 +158,8 @@ class SynthesisedPairs:
                     f"means and spreads must be of {classes} classes, got "
                     f"{len(contrast.means)} and {len(contrast.spreads)}."
                 )
-        self.groups = torch.tensor(range(classes) if groups is None else groups)
+        groups = range(classes) if groups is None else groups
+        self.groups = torch.tensor(groups, device="cpu")
         self.outside, self.stripped, self.masked = list(outside), stripped, masked
         self.brain = sorted(set(range(classes)) - set(outside))
         self.always = list(always)
@@ -240,17 +243,18 @@ class SynthesisedPairs:
             return None, None
         if len(self.contrasts) == 1:
             return (self.contrasts[0],) * 2
-        weights = torch.tensor([float(c.weight) for c in self.contrasts])
+        weights = torch.tensor([float(c.weight) for c in self.contrasts], **SINGLE)
         drawn = torch.multinomial(weights, 2, replacement=True, generator=generator)
         first, second = (self.contrasts[i] for i in drawn.tolist())
         return (first, second) if uniform(generator) < self.across else (first, first)
 
     def _intensities(self, contrast, generator):
         """Intensity of each class, one for a group."""
-        noise = torch.randn(len(self.groups), generator=generator)
+        noise = torch.randn(len(self.groups), generator=generator, **SINGLE)
         if contrast is None:
-            return torch.rand(len(self.groups), generator=generator)[self.groups]
-        means, spreads = map(torch.tensor, contrast[:2])
+            drawn = torch.rand(len(self.groups), generator=generator, **SINGLE)
+            return drawn[self.groups]
+        means, spreads = (torch.tensor(x, **SINGLE) for x in contrast[:2])
         drawn = (means + spreads * noise[self.groups]).clamp_min(0)
         drawn[self.outside] = _BRIGHTEST_OUTSIDE * torch.rand(
             len(self.outside), generator=generator
@@ -278,4 +282,4 @@ def permutation(count, generator):
     numbers : list of int
         From 0 to ``count - 1``.
     """
-    return torch.randperm(count, generator=generator).tolist()
+    return torch.randperm(count, generator=generator, device="cpu").tolist()

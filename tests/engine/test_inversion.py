@@ -103,6 +103,35 @@ def test_the_promise(shape, amplitude):
     assert quality.minimum_jacobian == pytest.approx(jacobian(u).min().item())
 
 
+@pytest.fixture
+def bounded(monkeypatch):
+    """Fail instead of going on without end."""
+    calls, measured = [], inversion._Checked.of.__func__
+
+    def of(cls, u, v):
+        calls.append(len(calls))
+        assert len(calls) < 60, "no end to the repairs"
+        return measured(cls, u, v)
+
+    monkeypatch.setattr(inversion._Checked, "of", classmethod(of))
+
+
+@pytest.mark.parametrize("amplitude", [1e3, 1e6, 1e30, 3e38])
+@pytest.mark.parametrize("shape", [(32, 32), (48, 48), (20, 18, 1)])
+def test_any_finite_field_ends_sound(shape, amplitude, bounded):
+    """A network may predict a thousand voxels, and smoothing does not mend that."""
+    u, v, quality = diffeomorphic(rough(shape, amplitude))
+    assert torch.isfinite(u).all() and torch.isfinite(v).all()
+    assert jacobian(u).min() > 0 and jacobian(v).min() > 0
+    for distance in (scipy_round_trip(u, v), scipy_round_trip(v, u)):
+        if len(distance):  # else all of the grid leaves it, without a fold
+            assert distance.mean() <= 0.05 and distance.max() <= 0.5
+    assert quality.minimum_jacobian == pytest.approx(jacobian(u).min().item())
+    if amplitude > 1e10:  # it comes to nothing
+        assert not u.any() and not v.any() and u is not v
+        assert quality[:4] == (1, 1, 0, 0) and quality.repairs > 20
+
+
 def test_a_sound_field_is_left_nearly_alone():
     given = rough((24, 20, 22), 1.0, sigma=4.0)
     u, _, quality = diffeomorphic(given)

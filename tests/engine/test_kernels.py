@@ -223,6 +223,28 @@ def test_what_does_not_suit(tensor):
     assert not compiled.suit(torch.zeros(1, 1, 4, 4), tensor)
 
 
+@pytest.mark.parametrize(
+    "mask",
+    [
+        torch.ones(1, 1, 6, 7, 8, dtype=torch.float64),
+        torch.ones(1, 1, 6, 7, 8, device="meta"),
+        torch.ones(1, 1, 6, 7, 8, dtype=torch.bool),
+    ],
+)
+def test_what_a_loop_cannot_read_does_not_reach_it(mask):
+    images = [torch.ones(1, 1, 6, 7, 8)] * 4
+    options = {"radius": 1, "floor": 1e-3, "total": 336}
+    with pytest.raises(ValueError, match="takes contiguous torch.float32 on the CPU"):
+        kernels.LocalCorrelation(*images, mask, **options)
+
+
+def test_offsets_beyond_32_bits_are_left_to_torch():
+    many = torch.zeros(1).expand(1, 1, 2048, 1024, 1024)
+    assert many.numel() == 2**31 and not compiled.suit(many)
+    assert compiled.suit(many[:, :, 1:])
+    assert not compiled.suit(torch.zeros(1).expand(1, 3, 1024, 1024, 1024))
+
+
 def test_what_is_differentiated_is_left_to_torch(calls):
     image, _, u, _ = data((9, 8, 7), torch.float32)
     warp(image, u.requires_grad_()).sum().backward()

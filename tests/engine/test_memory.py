@@ -77,6 +77,26 @@ def test_a_container_may_have_less_left(tmp_path):
     assert memory._left([(limit, used)]) == memory._left([nowhere]) == []
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["anon 100", "inactive_file 600", "active_file 50"],  # version 2
+        ["inactive_file 7", "cache 800", "total_inactive_file 600"],  # version 1
+    ],
+)
+def test_the_page_cache_is_not_used_memory(tmp_path, lines):
+    """Files read before fill `memory.current`, and the kernel gives that back."""
+    limit, used = tmp_path / "max", tmp_path / "current"
+    limit.write_text("3000\n")
+    used.write_text("1000\n")
+    (tmp_path / "memory.stat").write_text("\n".join(lines) + "\n")
+    assert memory._left([(limit, used)]) == [2600]
+    used.write_text("500\n")  # the two files are not read at the same moment
+    assert memory._left([(limit, used)]) == [3000]
+    (tmp_path / "memory.stat").write_text("of another form altogether\n")
+    assert memory._left([(limit, used)]) == [2500]
+
+
 def test_coarser():
     assert memory.coarser([4, 3, 2]) == [4, 3, 0]
     assert memory.coarser([4, 3, 0]) == [4, 0, 0]

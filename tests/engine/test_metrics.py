@@ -1,10 +1,12 @@
 """Every metric: a formula written another way, its gradient, its minimum, its mask."""
 
+from fake_mps import FakeMPS
 import numpy as np
 import pytest
 import torch
 
 from dipy_dl_reg.engine import regularizers
+from dipy_dl_reg.engine.histogram import add_up
 from dipy_dl_reg.engine.metrics import (
     METRICS,
     CCMetric,
@@ -228,3 +230,16 @@ def test_objective_adds_its_terms():
     torch.testing.assert_close(tuple(bound), tuple(terms))
     assert by_image.shape == warped.shape and by_field.shape == u.shape
     assert Objective(SSDMetric()).bind(static)(warped, u)[2] is None
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+def test_sums_of_many_keep_their_digits(device):
+    """In single precision a sum stops growing at 2**24 times what is added."""
+    count, weight = 3 * 2**24 if device == "cpu" else 2**22, 0.37
+    with FakeMPS():
+        index = torch.zeros(1, dtype=torch.int64, device=device).expand(count)
+        weights = torch.full((1,), weight, device=device).expand(count)
+        sums = add_up(index, weights, 3).cpu()
+    assert sums.tolist() == pytest.approx([weight * count, 0, 0], rel=1e-3)
+    if device == "cpu":
+        assert sums[0].item() == pytest.approx(np.float32(weight) * float(count))

@@ -56,6 +56,76 @@ def test_a_known_field_is_found(shape, metric):
     assert after < 0.5 * before
 
 
+class Told(SSDMetric):
+    """Squared differences, but for the values."""
+
+    def __init__(self, values):
+        super().__init__()
+        self.values = values
+
+    def _bind(self, static, mask, moving):
+        evaluate, values = super()._bind(static, mask, moving), iter(self.values)
+        return lambda warped: (warped.new_tensor(next(values)), evaluate(warped)[1])
+
+
+def told(values, iterations):
+    """Fields and events of a level with these energies."""
+    static, moving, _ = displaced((32, 30))
+    seen = []
+    found = refine(
+        make_pair(static, moving),
+        Objective(Told(values)),
+        level_iters=[iterations],
+        observer=lambda *event: seen.append(event),
+    )
+    return found, [event for event in seen if event[0] == "level_reverted"]
+
+
+@pytest.mark.parametrize(
+    "values, best",
+    [
+        ([1.0, 0.5, 0.3, 0.7, 1.2], 2),
+        ([1.0, 0.5, 0.3, 0.7, 0.2, 3.0], 4),
+        ([1.0] * 8 + [0.9] + [2.0], 8),
+        ([1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.3, 0.4, 4.0], 9),
+        ([1.0, 2.0, 3.0], 0),
+    ],
+)
+def test_a_level_that_ends_worse_keeps_its_best_fields(values, best):
+    found, reverted = told(values, len(values))
+    assert reverted == [("level_reverted", 0, pytest.approx(values[best]))]
+    if best:
+        wanted, none = told([1.0] * best, best)
+        assert not none
+    else:
+        wanted = torch.zeros_like(found[0]), torch.zeros_like(found[1])
+    for ours, theirs in zip(found, wanted):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_level_that_ends_better_is_kept_as_it_ends():
+    """Also if it was better on the way."""
+    found, reverted = told([1.0, 0.2, 0.9], 3)
+    wanted, _ = told([1.0, 0.9, 0.8], 3)
+    assert not reverted and torch.equal(found[0], wanted[0])
+
+
+def test_a_level_that_only_gets_worse_is_undone():
+    static, moving, expected = displaced((32, 30))
+    pair, seen = make_pair(static, moving), []
+    start = torch.from_numpy(expected[None].astype(np.float32))
+    u, _ = refine(
+        pair,
+        Objective(SSDMetric()),
+        level_iters=[2],
+        step=30.0,
+        start=(start, -start),
+        observer=lambda *event: seen.append(event[0]),
+    )
+    torch.testing.assert_close(u, start)
+    assert seen[-2:] == ["level_reverted", "level_end"]
+
+
 def test_a_start_is_taken_up():
     static, moving, expected = displaced((32, 30))
     pair = make_pair(static, moving)
@@ -122,7 +192,7 @@ def test_voxels_beyond_the_moving_image_do_not_count():
 
 
 def test_the_observer_sees_every_stage_in_order():
-    static, moving, _ = displaced((24, 24))
+    static, moving, _ = displaced((24, 24), amplitude=8)
     seen = []
     refine(
         make_pair(static, moving),
