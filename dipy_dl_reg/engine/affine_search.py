@@ -171,7 +171,8 @@ def _mirrored(best, objective, family):
     """The best mirror image of a map: reflected along each world axis, and fitted."""
     dim = family.dim
     centre = objective.level.centre
-    reflected = torch.eye(dim + 1, dtype=torch.float64).repeat(dim, 1, 1)
+    reflected = torch.eye(dim + 1, dtype=torch.float64, device="cpu")
+    reflected = reflected.repeat(dim, 1, 1)
     for axis in range(dim):
         reflected[axis, axis, axis] = -1
         reflected[axis, axis, dim] = 2 * centre[axis]

@@ -161,7 +161,7 @@ def _displacements(u, grid, inside, longest):
     mm = u * spacing.view(1, -1, *[1] * grid.dim)
     length = mm.square().sum(1, keepdim=True).sqrt()[inside] / longest
     rate = jacobian(u)[:, None].clamp_min(1e-3).log()[inside]
-    high = length.kthvalue(max(1, int(0.95 * len(length)))).values
+    high = length.sort().values[int(0.95 * (len(length) - 1))]
     return float(length.mean()), float(high), float(rate.std())
 
 
