@@ -191,7 +191,7 @@ def compare_poses(poses, chosen):
         if angle > _OTHER_POSE:
             rival = Rival(angle, _gain(chosen, pose))
             break
-    return PoseComparison(rival, _gain(poses.mirrored, poses.best))
+    return PoseComparison(rival, poses.mirror_gain)
 
 
 def _gain(candidate, other):

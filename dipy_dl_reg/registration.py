@@ -367,7 +367,8 @@ class DeepRegistration(DiffeomorphicRegistration):
             self._prepare(pair)
             whole = pair
             masked = pair.static_mask is not None or pair.moving_mask is not None
-            if masked and not self._automatic_model:
+            own = self.network is not None and not self._automatic_model
+            if masked and own:
                 # Masks say what is compared; a network of one's own was trained on
                 # whole images, the default one on brains without anything around too.
                 whole = bridge.make_pair(static, moving, **affines, device=self.device)

@@ -19,8 +19,11 @@ _AFFINE_SIMILARITY = 0.19
 #: The same less 5 times the mean displacement (as a part of the longest side).
 #: Right: .08 and more; wrong: up to .06.
 _BALANCE, _DISPLACEMENT_COST = 0.07, 5.0
+#: A final similarity that no wrong result reached (up to .61): whatever the affine part
+#: left, the deformation made up for.
+_MADE_UP = 0.68
 #: Below the first two together with the third, images were forced upon each other.
-_FORCED = (0.18, 0.04, 0.65)
+_FORCED = (0.18, 0.04, _MADE_UP)
 #: Least similarity and overlap of the objects in the end.  Right: .33 and .75.
 _FINAL_SIMILARITY, _OVERLAP, _LEAST_OVERLAP = 0.2, 0.6, 0.4
 #: Scales of the affine part, and their ratio, by which people differ.
@@ -31,8 +34,8 @@ _VISIBLE = 0.15
 #: matters, as does a rotation beyond the second, in degrees, if the images agree less
 #: than the third.
 _RIVAL_GAIN, _ROTATION, _CLEAR_SIMILARITY = 0.1, 45.0, 0.25
-#: How much better a mirror image may fit.  Right pairs: up to .008.
-_MIRROR_GAIN = 0.015
+#: How much better a mirror image may fit.  Right pairs: up to .004.
+_MIRROR_GAIN = 0.01
 
 
 class Verdict(NamedTuple):
@@ -146,7 +149,8 @@ def _doubts(m):
     """Reasons to look at a result before it is used."""
     reasons = []
     balance = m.similarity_affine - _DISPLACEMENT_COST * m.displacement
-    if m.similarity_affine < _AFFINE_SIMILARITY or balance < _BALANCE:
+    poor = m.similarity_affine < _AFFINE_SIMILARITY or balance < _BALANCE
+    if poor and not m.similarity >= _MADE_UP:
         reasons.append(
             "the affine part aligned the images poorly (mean squared local correlation "
             f"{m.similarity_affine:.2f}, of aligned heads .2 and more; the deformation "

@@ -165,9 +165,9 @@ def cases(brains, heads, subjects, part):
 
 
 def half(paths, part):
-    """The first or the second half of a list; a list of one belongs to both."""
+    """The first half of a list, or the second from its end; one alone is in both."""
     middle = (len(paths) + 1) // 2
-    return paths[:middle] if part == "choose" else paths[len(paths) // 2 :]
+    return paths[:middle] if part == "choose" else paths[len(paths) // 2 :][::-1]
 
 
 def right_pairs(brains, heads, standard, rng):

@@ -41,6 +41,8 @@ _MOST_STARTS = 180
 _SAME = 1.0
 #: Tolerance of the fits, in voxels: they only have to be told apart.
 _TOLERANCE = 0.1
+#: Evaluations of the fits to mirror images: small differences count there.
+_MIRROR_EVALUATIONS = 60
 #: Where the least spread of either object is below this part of the largest, one is
 #: laid upon the other by their axes too: a thin plate must be nearly level to be seen.
 _THIN = 0.6
@@ -73,14 +75,15 @@ class Poses(NamedTuple):
         The best of all, and the one that the given start leads to.
     all : list of Candidate
         Those that took part in the last round, best first.
-    mirrored : Candidate
-        The best of the maps that turn the best one into its mirror image.
+    mirror_gain : float
+        How much better than the best the best of its mirror images fits, as a part of
+        the mutual information; negative where it fits worse.
     """
 
     best: Candidate
     usual: Candidate
     all: list
-    mirrored: Candidate
+    mirror_gain: float
 
 
 def rotations(dim):
@@ -164,25 +167,33 @@ def search(pair, start):
         kept, values, usual = matrices[chosen], found.value[chosen], 0
     found = [Candidate(m.numpy(), float(v)) for m, v in zip(kept, values)]
     order = sorted(found, key=lambda candidate: candidate.value)
-    return Poses(order[0], found[usual], order, _mirrored(order[0], objective, family))
+    gain = _mirror_gain(order[0].matrix, objective, family)
+    return Poses(order[0], found[usual], order, gain)
 
 
-def _mirrored(best, objective, family):
-    """The best mirror image of a map: reflected along each world axis, and fitted."""
+def _mirror_gain(matrix, objective, family):
+    """How much better the best mirror image of a map fits than the map itself.
+
+    The map is reflected along each world axis and fitted. What comes out is reflected
+    once more: a better pose that only the detour found is no mirror image.
+    """
     dim = family.dim
-    centre = objective.level.centre
-    reflected = torch.eye(dim + 1, dtype=torch.float64, device="cpu")
-    reflected = reflected.repeat(dim, 1, 1)
+    axes = torch.eye(dim + 1, dtype=torch.float64, device="cpu").repeat(dim, 1, 1)
     for axis in range(dim):
-        reflected[axis, axis, axis] = -1
-        reflected[axis, axis, dim] = 2 * centre[axis]
-    start = torch.from_numpy(best.matrix) @ reflected
-    theta = family.identity().repeat(dim, 1)
-    options = {"iterations": _ROUNDS[-1].evaluations, "tolerance": _TOLERANCE}
-    found = fit(objective, family, start, theta, **options)
-    matrices = family.matrix(found.place) @ start
-    k = int(found.value.argmin())
-    return Candidate(matrices[k].numpy(), float(found.value[k]))
+        axes[axis, axis, axis] = -1
+        axes[axis, axis, dim] = 2 * objective.level.centre[axis]
+
+    def fitted(start):
+        theta = family.identity().repeat(len(start), 1)
+        options = {"iterations": _MIRROR_EVALUATIONS, "tolerance": _TOLERANCE / 5}
+        found = fit(objective, family, start, theta, **options)
+        best = int(found.value.argmin())
+        return float(found.value[best]), (family.matrix(found.place) @ start)[best]
+
+    start = torch.from_numpy(matrix)
+    mirrored, image = fitted(start @ axes)
+    own, _ = fitted(torch.cat([start[None], image @ axes]))
+    return (own - mirrored) / max(abs(own), 1e-12)
 
 
 def _starts(pair, start):
