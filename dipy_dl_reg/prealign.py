@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dipy_dl_reg.affine import deep_affine_registration
+from dipy_dl_reg.affine import find_affine
 from dipy_dl_reg.files import check_affine
 
 
@@ -46,7 +46,7 @@ def find_prealign(
     ValueError
         If what is found is no invertible matrix.
     """
-    _, prealign = deep_affine_registration(
+    found = find_affine(
         moving=moving,
         static=static,
         moving_affine=moving_affine,
@@ -57,4 +57,4 @@ def find_prealign(
         starting_affine=starting_affine,
         num_threads=num_threads,
     )
-    return check_affine(prealign, np.ndim(static), "the affine found")
+    return check_affine(found.matrix, np.ndim(static), "the affine found")

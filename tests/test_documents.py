@@ -15,7 +15,7 @@ import numpy as np
 import phantom
 import pytest
 
-from dipy_dl_reg import deep_affine_registration
+from dipy_dl_reg.affine import find_affine
 from dipy_dl_reg.training.fit import fit as train
 
 ROOT = Path(__file__).parents[1]
@@ -79,9 +79,9 @@ def run(monkeypatch):
     def short(*arguments, steps, **options):
         return train(*arguments, steps=1, **options)
 
-    one = partial(deep_affine_registration, starts="one")
-    for module in ("pipeline", "prealign"):
-        monkeypatch.setattr(f"dipy_dl_reg.{module}.deep_affine_registration", one)
+    one = partial(find_affine, starts="one")
+    for module in ("pipeline", "jobs", "prealign"):
+        monkeypatch.setattr(f"dipy_dl_reg.{module}.find_affine", one)
     monkeypatch.setattr("dipy_dl_reg.learning.train", short)
     monkeypatch.setattr(flow_runner, "configure_logger", lambda **options: None)
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
@@ -106,6 +106,7 @@ MADE = {
                   "out/fa.nii.gz", "out/labels.nii.gz", "trained/model.npz",
                   "out_network/warped_moved.nii.gz"],
     "doc/index.rst": [],
+    "doc/verdict.rst": [],
     "doc/networks.rst": ["mine.npz", "model.npz", "out/warped_moved.nii.gz"],
 }  # fmt: skip
 
