@@ -349,7 +349,8 @@ class DeepAffineRegistration:
         if gain > (_FAR_GAIN if far else _GAIN):
             return best
         if turn_between(usual.matrix, self.starting_affine) > _FAR_TURN:
-            return usual if far else best
+            near = turn_between(best.matrix, usual.matrix) <= _FAR_TURN
+            return best if near else usual
         return None
 
     def _fit(self, family, params0, prepared):

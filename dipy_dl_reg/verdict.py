@@ -34,8 +34,9 @@ _VISIBLE = 0.15
 #: matters, as does a rotation beyond the second, in degrees, if the images agree less
 #: than the third.
 _RIVAL_GAIN, _ROTATION, _CLEAR_SIMILARITY = 0.1, 45.0, 0.25
-#: How much better a mirror image may fit.  Right pairs: up to .004.
-_MIRROR_GAIN = 0.01
+#: How much better a mirror image may fit.  Right pairs of two people: up to .03; one
+#: person, mirrored: .08 and more (.02 for b0 and T1).
+_MIRROR_GAIN = 0.04
 
 
 class Verdict(NamedTuple):
