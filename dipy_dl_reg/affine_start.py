@@ -189,14 +189,10 @@ def compare_poses(poses, chosen):
     for pose in poses.all:
         angle = turn_between(pose.matrix, chosen.matrix)
         if angle > _OTHER_POSE:
-            rival = Rival(angle, _gain(chosen, pose))
+            gain = (pose.value - chosen.value) / max(abs(chosen.value), 1e-12)
+            rival = Rival(angle, gain)
             break
     return PoseComparison(rival, poses.mirror_gain)
-
-
-def _gain(candidate, other):
-    """How much better one candidate is than another, as a part of the other's value."""
-    return (other.value - candidate.value) / max(abs(other.value), 1e-12)
 
 
 def warn_if_apart(level, matrix, *, stacklevel):
