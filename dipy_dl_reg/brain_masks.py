@@ -112,6 +112,8 @@ def _scaled(image):
     """Intensities from 0 to 1, and that of the background: the commonest at the rim."""
     image = np.asarray(image, dtype=np.float64)
     known = np.isfinite(image)
+    if not known.any():  # what is known lies between the voxels that are inspected
+        return np.zeros_like(image), 0.0
     low, high = quantile_limits(image[known])
     scaled = np.where(known, image, low)
     scaled = ((scaled - low) / max(high - low, np.finfo(float).tiny)).clip(0, 1)
