@@ -241,6 +241,7 @@ class DeepAffineRegistration:
             If the two images hardly overlap through the map found: the start was too
             far off.
         """
+        self.poses = self.verdict = None  # of an earlier pair, if this one fails
         family = family_of(transform)
         params0 = checked_params(params0, family)
         with bridge.threads(num_threads):
