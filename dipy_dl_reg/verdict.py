@@ -146,7 +146,7 @@ def _doubts(m):
     """Reasons to look at a result before it is used."""
     reasons = []
     balance = m.similarity_affine - _DISPLACEMENT_COST * m.displacement
-    if m.similarity_affine < _AFFINE_SIMILARITY or balance < _BALANCE:
+    if not (m.similarity_affine >= _AFFINE_SIMILARITY and balance >= _BALANCE):  # NaN
         reasons.append(
             "the affine part aligned the images poorly (mean squared local correlation "
             f"{m.similarity_affine:.2f}, of aligned heads .2 and more; the deformation "

@@ -42,6 +42,7 @@ WRONG = [
         "forced upon each other",
     ),
     ("doubtful", {"similarity_affine": 0.15}, "aligned the images poorly"),
+    ("doubtful", {"similarity_affine": float("nan")}, "aligned the images poorly"),
     ("doubtful", {"displacement": 0.08}, "aligned the images poorly"),
     ("doubtful", {"largest_scale": 1.46}, "scales by 0.95 to 1.46"),
     ("doubtful", {"smallest_scale": 0.7}, "mask the former's brain"),
