@@ -241,6 +241,7 @@ class DeepAffineRegistration:
             If the two images hardly overlap through the map found: the start was too
             far off.
         """
+        self.poses = self.verdict = None  # of an earlier pair, if this one fails
         family = family_of(transform)
         params0 = checked_params(params0, family)
         with bridge.threads(num_threads):
@@ -259,7 +260,8 @@ class DeepAffineRegistration:
             matrix = transform.param_to_matrix(theta) @ self.starting_affine
             warn_if_apart(prepared[-1], matrix, stacklevel=4)
             self.verdict = self._judge(pair, matrix)
-        log_verdict(self.verdict, quiet=self.verbosity < VerbosityLevels.STATUS)
+        quiet = self.verbosity < VerbosityLevels.STATUS
+        log_verdict(self.verdict, "affine registration", quiet=quiet)
         found = _affine_map(matrix, pair)
         return (found, theta, value) if ret_metric else found
 
@@ -479,6 +481,8 @@ def deep_affine_registration(
         device=device,
         **metric_kwargs,
     )
+    if result.verdict is not None:
+        log_verdict(result.verdict, "affine registration", quiet=True)
     found = (result.matrix, result.parameters, result.value)
     return (result.resampled, *(found if ret_metric else found[:1]))
 
@@ -542,7 +546,7 @@ def find_affine(
     Returns
     -------
     result : AffineResult
-        Its verdict is logged unless it is "good".
+        Its verdict is not logged: a deformation may follow.
 
     Raises
     ------
@@ -590,8 +594,6 @@ def find_affine(
             warn_if_apart(level, final, stacklevel=5)
             registration.verdict = registration._judge(pair, final)
     verdict = registration.verdict
-    if verdict is not None:
-        log_verdict(verdict, quiet=True)
     resampled = interpolated(_affine_map(final, pair).transform, moving)
     return AffineResult(resampled, *found, registration.poses, verdict)
 

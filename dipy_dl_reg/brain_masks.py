@@ -25,8 +25,9 @@ _OBJECT, _EQUAL = 0.1, 1e-3
 _CONSTANT = 0.95
 #: Inner and outer distance of that shell, in inspected voxels.
 _SHELL = (1.2, 4.0)
-#: How much larger the other object must be: by volume.
-_LARGER = 1.1
+#: Least volume of the other object over that of the brain: a head may be cut by the
+#: field of view, and a template is larger than most brains.
+_LEAST_RATIO = 0.7
 #: Margin of the mask around the brain, as a part of the longest side (2 mm of a head).
 _MARGIN = 0.01
 
@@ -51,8 +52,8 @@ def find_brain_mask(images, grids):
     Returns
     -------
     index : int or None
-        Which of the two is stripped; None where no mask is needed: both images show a
-        brain, both a head, or the difference is too small to tell.
+        Which of the two is stripped; None where no mask is needed: both images are
+        cut out, or none is, or the other one shows a much smaller object.
     mask : ndarray of bool, or None
         The brain with a margin of 1 % of the image's longest side.
     """
@@ -63,7 +64,7 @@ def find_brain_mask(images, grids):
     if constant or objects[0].is_cut_out == objects[1].is_cut_out:
         return None, None
     index = 0 if objects[0].is_cut_out else 1
-    if objects[1 - index].volume < _LARGER * objects[index].volume:
+    if objects[1 - index].volume < _LEAST_RATIO * objects[index].volume:
         return None, None
     return index, _brain_with_margin(images[index], grids[index])
 
@@ -112,6 +113,8 @@ def _scaled(image):
     """Intensities from 0 to 1, and that of the background: the commonest at the rim."""
     image = np.asarray(image, dtype=np.float64)
     known = np.isfinite(image)
+    if not known.any():  # what is known lies between the voxels that are inspected
+        return np.zeros_like(image), 0.0
     low, high = quantile_limits(image[known])
     scaled = np.where(known, image, low)
     scaled = ((scaled - low) / max(high - low, np.finfo(float).tiny)).clip(0, 1)

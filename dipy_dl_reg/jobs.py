@@ -32,7 +32,6 @@ from dipy_dl_reg.image_kinds import (
 )
 from dipy_dl_reg.mapping import SERIES, load_mapping, save_mapping, transform_array
 from dipy_dl_reg.report import plot_registration
-from dipy_dl_reg.verdict import judge
 
 try:  # DIPY 1.13 moves it
     from dipy.utils import VerbosityLevels
@@ -141,6 +140,7 @@ class FilePair:
         """
         logger.info(f"Deformable registration of {self.names}")
         start = time.perf_counter()
+        registration.poses = self.poses
         mapping = registration.optimize(
             self.static,
             self.moving,
@@ -161,8 +161,8 @@ class FilePair:
 
     def _describe(self, registration, seconds):
         """What a registration came to: the last line of the log begins with it."""
-        self.verdict = judge(registration.verdict.measures, poses=self.poses)
-        return f"Registered {self.names} in {seconds:.1f} s, verdict {self.verdict}"
+        self.verdict = registration.verdict
+        return f"Registered {self.names} in {seconds:.1f} s"
 
     def write(self, mapping, prealign, files):
         """Write what is wanted of a registration, and say what is being written.

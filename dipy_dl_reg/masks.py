@@ -6,6 +6,7 @@ import numpy as np
 from scipy.ndimage import affine_transform
 
 from dipy_dl_reg.files import check_affine, open_image, read_image
+from dipy_dl_reg.image_kinds import in_plane
 
 
 def fill_masked(image):
@@ -66,7 +67,7 @@ def read_mask(mask, image, shape, grid2world, *, name):
         values = values[..., 0]
     if own is None or grid2world is None or values.ndim != len(shape):
         return values
-    own, grid2world = _in_dimension(own, len(shape)), np.asarray(grid2world)
+    own, grid2world = in_plane(own, len(shape)), np.asarray(grid2world)
     for other in (grid2world, _stored_affine(image, len(shape))):
         if values.shape == tuple(shape) and _alike(own, other):
             return values
@@ -75,20 +76,13 @@ def read_mask(mask, image, shape, grid2world, *, name):
     return _resample(values, own, shape, grid2world, name)
 
 
-def _in_dimension(matrix, dim):
-    """The matrix of a plane, where a file has one of three axes."""
-    if dim == 2 and np.shape(matrix) == (4, 4):
-        return np.asarray(matrix)[np.ix_([0, 1, 3], [0, 1, 3])]
-    return np.asarray(matrix)
-
-
 def _stored_affine(image, dim):
     """The affine in an image's file or header, if it has one."""
     if isinstance(image, (str, PathLike)):
         image = open_image(image)
     if not hasattr(image, "dataobj"):
         return None
-    return _in_dimension(image.affine, dim)
+    return in_plane(image.affine, dim)
 
 
 def _alike(matrix, other):

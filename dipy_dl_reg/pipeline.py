@@ -147,7 +147,7 @@ def deep_registration(
             **masks,
             **chosen | affine_options,
         )
-        prealign = affine.matrix
+        prealign, registration.poses = affine.matrix, affine.poses
     mapping = registration.optimize(
         static=static,
         moving=moving,

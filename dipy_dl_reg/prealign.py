@@ -4,6 +4,7 @@ import numpy as np
 
 from dipy_dl_reg.affine import find_affine
 from dipy_dl_reg.files import check_affine
+from dipy_dl_reg.verdict import log_verdict
 
 
 def find_prealign(
@@ -57,4 +58,6 @@ def find_prealign(
         starting_affine=starting_affine,
         num_threads=num_threads,
     )
+    if found.verdict is not None:
+        log_verdict(found.verdict, "affine registration", quiet=True)
     return check_affine(found.matrix, np.ndim(static), "the affine found")

@@ -170,6 +170,10 @@ class DeepRegistration(DiffeomorphicRegistration):
         After `optimize`: whether the result is "good", "doubtful" or "failed"
         (`verdict.grade`), and why (`verdict.reasons`); ``print(verdict)`` says both.
         It is logged too, as a warning unless it is "good".
+    poses : PoseComparison or None
+        What the search over poses found whose result is the next prealign
+        (`dipy_dl_reg.affine_start.PoseComparison`); the next verdict takes it into
+        account.
     network_used : bool
         After `optimize`: whether the network's field was better than none, and kept.
     affine_only : bool
@@ -265,7 +269,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         self.landmark_weight = not_negative("landmark_weight", landmark_weight)
         self.device = bridge.find_device(device)
         self.max_memory = None if max_memory is None else memory.to_bytes(max_memory)
-        self.progress = progress
+        self.progress, self.poses = progress, None
         self.callback = callback
         self.mask0 = bool(getattr(metric, "mask0", False))
         self.verbosity = VerbosityLevels.STATUS
@@ -340,6 +344,7 @@ class DeepRegistration(DiffeomorphicRegistration):
             pair either.
         """
         self._forget_results()
+        poses, self.poses = self.poses, None
         if self.mask0:
             static_mask = (
                 np.not_equal(static, 0) if static_mask is None else static_mask
@@ -380,7 +385,7 @@ class DeepRegistration(DiffeomorphicRegistration):
                 super().set_level_iters(brief_iters(self.level_iters, pair.static_grid))
             u, v = self._refine(self._shown(pair), start)
             u, v, self.quality = diffeomorphic(u, v)
-            self.verdict = judge(measure_registration(pair, u))
+            self.verdict = judge(measure_registration(pair, u), poses=poses)
             mapping = bridge.make_map(u, v, pair, **affines)
         self.landmark_distances = _distances(mapping, self.landmarks)
         self._report()

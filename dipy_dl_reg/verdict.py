@@ -84,39 +84,22 @@ def judge(measures, *, poses=None):
     return Verdict(grade, tuple(failures + doubts), measures)
 
 
-def join_verdicts(*verdicts):
-    """The verdict on several steps: the worst grade, and all reasons.
-
-    Parameters
-    ----------
-    *verdicts : Verdict or None
-        Of the steps in order; None is passed over.
-
-    Returns
-    -------
-    verdict : Verdict
-        With the measures of the last step.
-    """
-    known = [verdict for verdict in verdicts if verdict is not None]
-    grade = max((v.grade for v in known), key=GRADES.index)
-    reasons = dict.fromkeys(reason for v in known for reason in v.reasons)
-    return Verdict(grade, tuple(reasons), known[-1].measures)
-
-
-def log_verdict(verdict, *, quiet=False):
+def log_verdict(verdict, what="registration", *, quiet=False):
     """Log a verdict: as a warning unless it is "good".
 
     Parameters
     ----------
     verdict : Verdict
         Of a registration.
+    what : str, optional
+        What is judged.
     quiet : bool, optional
         Pass over "good".
     """
     if verdict.grade != "good":
-        logger.warning(f"Verdict on the registration: {verdict}.")
+        logger.warning(f"Verdict on the {what}: {verdict}.")
     elif not quiet:
-        logger.info("Verdict on the registration: good.")
+        logger.info(f"Verdict on the {what}: good.")
 
 
 def _failures(m):
@@ -128,8 +111,9 @@ def _failures(m):
         reasons.append("the images share no structure where they overlap")
     elif m.similarity < _FINAL_SIMILARITY:
         reasons.append(
-            f"the images do not resemble each other in the end (mean squared local "
-            f"correlation {m.similarity:.2f}, of aligned heads .3 and more)"
+            "the registered images do not resemble each other (mean squared local "
+            f"correlation {m.similarity:.2f}; aligned heads have .2 after the affine "
+            "part, .3 after the deformation, and more)"
         )
     if m.overlap < _LEAST_OVERLAP:
         reasons.append(f"the two objects hardly overlap (Dice {m.overlap:.2f})")
@@ -140,8 +124,9 @@ def _failures(m):
         and m.similarity < final
     ):
         reasons.append(
-            "images that were not aligned by the affine part (mean squared local "
-            f"correlation {m.similarity_affine:.2f}) were forced upon each other"
+            "the deformation had to begin from images that were not aligned (mean "
+            f"squared local correlation {m.similarity_affine:.2f}), and did not align "
+            f"them (now {m.similarity:.2f})"
         )
     return reasons
 
@@ -150,14 +135,9 @@ def _doubts(m):
     """Reasons to look at a result before it is used."""
     reasons = []
     balance = m.similarity_affine - _DISPLACEMENT_COST * m.displacement
-    poor = m.similarity_affine < _AFFINE_SIMILARITY or balance < _BALANCE
-    if poor and not m.similarity >= _MADE_UP:
-        reasons.append(
-            "the affine part aligned the images poorly (mean squared local correlation "
-            f"{m.similarity_affine:.2f}, of aligned heads .2 and more; the deformation "
-            f"moves them by {m.displacement:.1%} of the image's length on average): "
-            "check pose and field of view, and whether both show the same region"
-        )
+    aligned = m.similarity_affine >= _AFFINE_SIMILARITY and balance >= _BALANCE
+    if not aligned and not m.similarity >= _MADE_UP:
+        reasons.append(_poor_affine(m))
     low, high = m.smallest_scale, m.largest_scale
     if low < _SCALES[0] or high > _SCALES[1] or high > _SCALE_RATIO * low:
         reasons.append(
@@ -175,6 +155,22 @@ def _doubts(m):
             f"weakly (mean squared local correlation {m.similarity_affine:.2f})"
         )
     return reasons
+
+
+def _poor_affine(m):
+    """What is wrong before the deformation, and the remedy."""
+    value = f"mean squared local correlation {m.similarity_affine:.2f}"
+    if m.displacement:
+        value += f", mean displacement {m.displacement:.1%} of the image's length"
+    if m.has_prealign:
+        return (
+            f"the affine part hardly aligned the images ({value}): check pose and "
+            "field of view, and whether both images show the same region"
+        )
+    return (
+        f"the images were not aligned before the deformation ({value}): register them "
+        "affinely first (a pipeline with affine steps, or --affine)"
+    )
 
 
 def _doubts_of_pose(m, poses):

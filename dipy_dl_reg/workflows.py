@@ -232,7 +232,9 @@ class AlignDeepFlow(StrictWorkflow):
                 places = zip(files.values(), new)
                 pair.write(mapping, matrix, dict(zip(files, places)))
             folders = dict.fromkeys(str(path.parent) for path in files.values())
-            log_result(f"{pair.result}; saved in {', '.join(folders)}")
+            log_result(
+                f"{pair.result}; saved in {', '.join(folders)}; verdict: {pair.verdict}"
+            )
 
 
 class ApplyDeepFlow(StrictWorkflow):

@@ -135,6 +135,17 @@ def test_any_pose_by_the_class(starts):
     assert misplacement(affine_map.affine, pose) < 2 * NEAR
 
 
+def test_a_failure_leaves_nothing_of_an_earlier_pair():
+    views = scene(2)
+    registration = DeepAffineRegistration(starts="all")
+    registration.optimize(**views, transform=RigidTransform2D(), params0=None)
+    assert registration.verdict is not None and registration.poses is not None
+    views["moving"] = np.ones_like(views["moving"])
+    with pytest.raises(ValueError, match="moving is constant"):
+        registration.optimize(**views, transform=RigidTransform2D(), params0=None)
+    assert registration.verdict is None and registration.poses is None
+
+
 def test_any_pose_2d():
     turn = rotation([0, 0, 1], 165)[:2, :2]
     pose = rigid(turn, [90, -40])

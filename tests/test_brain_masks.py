@@ -83,6 +83,14 @@ def test_missing_data_around_a_brain_count_as_background(scene):
     assert index == 1 and mask[np.isfinite(image)].all()
 
 
+def test_data_between_the_inspected_voxels_need_no_mask():
+    image = np.full((120, 112, 112), np.nan, np.float32)
+    image[1::2, 1::2, 1::2] = 1.0
+    image[61, 61, 61] = 2.0
+    grid, whole = Grid(image.shape, np.eye(4)), np.nan_to_num(image)
+    assert find_brain_mask((image, whole), (grid, grid)) == (None, None)
+
+
 @pytest.mark.parametrize("stripped", ["static", "moving"])
 def test_the_affine_keeps_the_size_of_the_brain(scene, stripped):
     """Without a mask the brain is enlarged to fill the scalp."""

@@ -267,6 +267,26 @@ def test_a_mask_in_2d():
         assert np.array_equal(found.backward, wanted.backward)
 
 
+@pytest.mark.parametrize("plane", [[0, 1], [0, 2], [1, 2]])
+def test_a_mask_of_a_slice_of_any_orientation(plane):
+    affine = phantom.grid((40, 44), 2.0)
+    image, whole = phantom.image((40, 44), affine), np.zeros((4, 4))
+    whole[np.ix_([*plane, 3], [0, 1, 3])] = affine
+    whole[({0, 1, 2} - set(plane)).pop(), 2] = 2.0
+    pair = {
+        "static": nib.Nifti1Image(image, whole),
+        "moving": nib.Nifti1Image(np.roll(image, 1, axis=1), whole),
+    }
+    mask, options = half(image), {"level_iters": [4], "model": None}
+    _, wanted = deep_registration(**pair, static_mask=mask, **options)
+    turned = whole @ np.array(
+        [[-1, 0, 0, 39], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]
+    )
+    stored = nib.Nifti1Image(mask[::-1, :, None].astype(np.uint8), turned)
+    _, found = deep_registration(**pair, static_mask=stored, **options)
+    assert np.array_equal(found.backward, wanted.backward)
+
+
 def test_a_mask_on_the_grid_of_a_file_whose_affine_is_overruled(pair, tmp_path):
     """Its voxels are the image's, whatever both headers say of the world."""
     other = nib.Nifti1Image(pair["static"], np.diag([3.0, 3, 3, 1]))

@@ -14,6 +14,7 @@ from dipy_dl_reg.affine_start import PoseComparison, Rival
 from dipy_dl_reg.engine.assessment import Measures
 from dipy_dl_reg.verdict import judge
 
+NAN = float("nan")
 SHAPE, SPACING = (44, 52, 40), 4.0
 GOOD = Measures(
     similarity_before=0.1,
@@ -30,19 +31,38 @@ GOOD = Measures(
     smallest_scale=0.95,
     largest_scale=1.05,
     mirrors=False,
+    has_prealign=True,
 )
 WRONG = [
     ("failed", {"mirrors": True}, "mirrors"),
-    ("failed", {"similarity": float("nan")}, "share no structure"),
+    ("failed", {"similarity": NAN}, "share no structure"),
     ("failed", {"similarity": 0.1}, "do not resemble each other"),
     ("failed", {"overlap": 0.2}, "hardly overlap"),
     (
         "failed",
         {"similarity_affine": 0.12, "displacement": 0.07, "similarity": 0.5},
-        "forced upon each other",
+        "did not align them",
     ),
-    ("doubtful", {"similarity_affine": 0.15}, "aligned the images poorly"),
-    ("doubtful", {"displacement": 0.08}, "aligned the images poorly"),
+    (
+        "doubtful",
+        {"similarity_affine": 0.15, "similarity": 0.5},
+        "hardly aligned the images",
+    ),
+    (
+        "doubtful",
+        {"similarity_affine": float("nan"), "similarity": 0.5},
+        "hardly aligned the images",
+    ),
+    (
+        "doubtful",
+        {"displacement": 0.08, "similarity": 0.5},
+        "hardly aligned the images",
+    ),
+    (
+        "doubtful",
+        {"similarity_affine": 0.15, "similarity": 0.4, "has_prealign": False},
+        "register them affinely first",
+    ),
     ("doubtful", {"largest_scale": 1.46}, "scales by 0.95 to 1.46"),
     ("doubtful", {"smallest_scale": 0.7}, "mask the former's brain"),
     ("doubtful", {"overlap": 0.5}, "overlap little"),
@@ -62,6 +82,11 @@ def test_each_failure_and_doubt_is_named(grade, measures, reason):
     verdict = judge(GOOD._replace(**measures))
     assert verdict.grade == grade
     assert reason in str(verdict) and str(verdict).startswith(grade)
+
+
+def test_a_deformation_may_make_up_for_the_affine_part():
+    poor = GOOD._replace(similarity_affine=0.15, displacement=0.08)
+    assert poor.similarity >= 0.7 and judge(poor).grade == "good"
 
 
 def test_a_clear_turn_is_no_doubt():

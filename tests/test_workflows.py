@@ -538,7 +538,7 @@ def test_log_level_and_log_file(swift, pair, command, tmp_path, capsys):
     assert logged(log.read_text()) == shown
     written = [line for line in shown if line.startswith("INFO: Writing ")]
     assert written == [f"INFO: Writing {pair['out'] / n}" for n in sorted_outputs()]
-    last = r"INFO: Registered moving.* to static.* in .* s, verdict good; saved in {}"
+    last = r"INFO: Registered moving.* to static.* in .* s; saved in {}; verdict: good"
     assert re.fullmatch(last.format(pair["out"]), shown[-1])
     command(*arguments, "--log_file", log, "--log_level", "warning", "--force")
     assert not logged(capsys.readouterr().out)

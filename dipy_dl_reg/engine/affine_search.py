@@ -5,6 +5,7 @@ several candidates go on until the resolution tells them apart.
 """
 
 from itertools import product
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -77,7 +78,7 @@ class Poses(NamedTuple):
         Those that took part in the last round, best first.
     mirror_gain : float
         How much better than the best the best of its mirror images fits, as a part of
-        the mutual information; negative where it fits worse.
+        the mutual information; negative where it fits worse, minus infinity in 2D.
     """
 
     best: Candidate
@@ -167,7 +168,9 @@ def search(pair, start):
         kept, values, usual = matrices[chosen], found.value[chosen], 0
     found = [Candidate(m.numpy(), float(v)) for m, v in zip(kept, values)]
     order = sorted(found, key=lambda candidate: candidate.value)
-    gain = _mirror_gain(order[0].matrix, objective, family)
+    # A slice of one person may well resemble the mirror image of another's.
+    solid = family.dim == 3
+    gain = _mirror_gain(order[0].matrix, objective, family) if solid else -math.inf
     return Poses(order[0], found[usual], order, gain)
 
 

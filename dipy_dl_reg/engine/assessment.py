@@ -53,6 +53,8 @@ class Measures(NamedTuple):
         Its least and greatest singular value; a shear makes them differ.
     mirrors : bool
         Whether it turns left into right (its determinant is negative).
+    has_prealign : bool
+        Whether there is a prealign other than the identity.
     """
 
     similarity_before: float
@@ -69,6 +71,7 @@ class Measures(NamedTuple):
     smallest_scale: float
     largest_scale: float
     mirrors: bool
+    has_prealign: bool
 
 
 def measure_registration(pair, displacement=None):
@@ -95,8 +98,8 @@ def measure_registration(pair, displacement=None):
         u = resize(displacement, coarse.static.shape[2:])
     unaligned = coarse._replace(prealign=np.eye(dim + 1))
     before = _compare(unaligned, still)
-    affine = before if np.array_equal(pair.prealign, np.eye(dim + 1)) else None
-    affine = affine or _compare(coarse, still)
+    has_prealign = not np.array_equal(pair.prealign, np.eye(dim + 1))
+    affine = _compare(coarse, still) if has_prealign else before
     final = affine if displacement is None else _compare(coarse, u)
     similarities, overlaps = zip(before, affine, final)
     inside = _object(coarse.static, coarse.static_mask)
@@ -106,6 +109,7 @@ def measure_registration(pair, displacement=None):
         _share(coarse.overlap(), inside),
         *_displacements(u, coarse.static_grid, inside, longest),
         *_affine_parts(pair.prealign),
+        has_prealign,
     )
 
 
