@@ -156,8 +156,9 @@ def comparison(pair, *, aligned=False):
         return Comparison(CCMetric(), sigma, weak, None, said)
     curve, explained = _curve(*_together(pair, _FOR_CURVE))
     said += (
-        f" An intensity mapping from moving to static explains {100 * max(explained, 0):.0f} % "
-        f"of static's variance ({100 * _LEAST_EXPLAINED:.0f} % needed)."
+        " An intensity mapping from moving to static explains "
+        f"{100 * max(explained, 0):.0f} % of static's variance "
+        f"({100 * _LEAST_EXPLAINED:.0f} % needed)."
     )
     if explained >= _LEAST_EXPLAINED:
         return Comparison(CCMetric(), _SIGMA_CURVE, True, curve, said)
