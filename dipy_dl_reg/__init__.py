@@ -2,9 +2,21 @@
 
 Everything public is listed below and imported when it is first used: neither
 ``import dipy_dl_reg`` nor a command's ``--help`` waits for torch or DIPY.
+
+Where torch is not loaded yet and ``OMP_WAIT_POLICY`` is not set, it is set to
+``passive`` for this process and those that it starts: OpenMP reads it once, when torch
+is loaded.  Threads that wait for work then sleep.  By default they keep their
+processors busy, and where another program uses these, a registration takes several
+times as long (``tools/waiting_threads.py`` measures it).
 """
 
+import os
+import sys
+
 import lazy_loader
+
+if "torch" not in sys.modules:
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 __version__ = "0.1.0"
 
@@ -12,6 +24,7 @@ _PUBLIC = {
     "registration": ["DeepRegistration"],
     "pipeline": ["deep_registration", "register_dwi_to_template"],
     "affine": ["DeepAffineRegistration", "deep_affine_registration"],
+    "assess": ["assess_mapping"],
     "landmarks": ["ThinPlateSplineRegistration"],
     "points": ["read_landmarks"],
     "engine.metrics": [

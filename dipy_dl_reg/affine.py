@@ -6,6 +6,8 @@ looks for a start if it is to (`engine.affine_search`), and fits the parameters 
 DIPY's transform (`engine.affine_fit`).
 """
 
+from inspect import signature
+from typing import NamedTuple
 from warnings import warn
 
 from dipy.align.imaffine import AffineMap
@@ -28,13 +30,21 @@ from dipy_dl_reg.affine_options import (
     mask_or_none,
     named_metric,
 )
-from dipy_dl_reg.affine_start import starting_matrix, turn_between, warn_if_apart
+from dipy_dl_reg.affine_start import (
+    compare_poses,
+    starting_matrix,
+    turn_between,
+    warn_if_apart,
+)
 from dipy_dl_reg.engine.affine_families import Family
 from dipy_dl_reg.engine.affine_fit import fit_levels
 from dipy_dl_reg.engine.affine_levels import levels
 from dipy_dl_reg.engine.affine_search import search
+from dipy_dl_reg.engine.assessment import measure_registration
 from dipy_dl_reg.files import read_image
 from dipy_dl_reg.mapping import interpolated
+from dipy_dl_reg.masks import fill_masked, read_mask
+from dipy_dl_reg.verdict import judge, log_verdict
 
 try:  # DIPY 1.13 moves it
     from dipy.utils import VerbosityLevels
@@ -44,8 +54,9 @@ except ImportError:
 # Stack levels of warnings count two frames of DIPY's `warning_for_keywords`.
 #: Points that a level compares, unless the user says, and windows of local correlation.
 _POINTS = 50_000
-#: A start from another pose must beat the usual one by this part of its value.
-_CLEARLY = 0.04
+#: A start from another pose must beat the usual one by this part of its value, and
+#: from a pose turned by more than so many degrees from it by more.
+_GAIN, _FAR_POSE, _FAR_GAIN = 0.04, 45.0, 0.15
 #: A usual start that turned farther than this (degrees) is better taken as it ended.
 _FAR_TURN = 15.0
 
@@ -94,6 +105,9 @@ class DeepAffineRegistration:
     ----------
     starting_affine : ndarray
         After `optimize`: what the parameters found are relative to.
+    verdict : Verdict
+        After `optimize`: whether the result is "good", "doubtful" or "failed", and why;
+        logged too, as a warning unless it is "good".
     dim, levels, level_iters, factors, sigmas : int or list
         As DIPY's; set for the images at hand where they were left open.
 
@@ -117,7 +131,7 @@ class DeepAffineRegistration:
     >>> x, y = np.mgrid[-1:1:48j, -1:1:48j]
     >>> static, moving = (np.exp(-9 * (x + s) ** 2 - 4 * y**2) for s in (0, 0.2))
     >>> affine_map = DeepAffineRegistration(metric="SSD").optimize(
-    ...     static, moving, RigidTransform2D(), None
+    ...     static=static, moving=moving, transform=RigidTransform2D(), params0=None
     ... )
     >>> bool(abs(affine_map.transform(moving) - static).max() < 0.05)
     True
@@ -180,7 +194,9 @@ class DeepAffineRegistration:
         Parameters
         ----------
         static : array, 2D or 3D
-            Image that stays.  NaN is missing data.
+            Image that stays, first as in DIPY's class (`deep_affine_registration`
+            takes moving first).  NaN is missing data, and so is what is masked in a
+            `numpy.ma.MaskedArray`.
         moving : array, 2D or 3D
             Image that is brought onto it; on a grid of its own.
         transform : dipy.align.transforms.Transform
@@ -225,6 +241,7 @@ class DeepAffineRegistration:
             If the two images hardly overlap through the map found: the start was too
             far off.
         """
+        self.poses = self.verdict = None  # of an earlier pair, if this one fails
         family = family_of(transform)
         params0 = checked_params(params0, family)
         with bridge.threads(num_threads):
@@ -240,8 +257,11 @@ class DeepAffineRegistration:
                 self._choose_start(pair)
             prepared = self._prepared(pair)
             theta, value = self._fit(family, params0, prepared)
-        matrix = transform.param_to_matrix(theta) @ self.starting_affine
-        warn_if_apart(prepared[-1], matrix, stacklevel=4)
+            matrix = transform.param_to_matrix(theta) @ self.starting_affine
+            warn_if_apart(prepared[-1], matrix, stacklevel=4)
+            self.verdict = self._judge(pair, matrix)
+        quiet = self.verbosity < VerbosityLevels.STATUS
+        log_verdict(self.verdict, "affine registration", quiet=quiet)
         found = _affine_map(matrix, pair)
         return (found, theta, value) if ret_metric else found
 
@@ -275,8 +295,9 @@ class DeepAffineRegistration:
             moving_mask=moving_mask,
             device=self.device,
             apart=True,
+            find_masks=True,
         )
-        self.dim = pair.static_grid.dim
+        self.dim, self.poses, self.verdict = pair.static_grid.dim, None, None
         if self.metric.dim not in (None, self.dim):
             raise ValueError(
                 f"metric is for {self.metric.dim}D images, these are {self.dim}D."
@@ -284,6 +305,11 @@ class DeepAffineRegistration:
         start = starting_matrix(starting_affine, static, moving, pair)
         self.starting_affine = start
         return pair._replace(prealign=start)
+
+    def _judge(self, pair, matrix):
+        """The verdict on a matrix."""
+        measures = measure_registration(pair._replace(prealign=matrix))
+        return judge(measures, poses=self.poses)
 
     def _prepared(self, pair):
         """The images at every level."""
@@ -303,13 +329,31 @@ class DeepAffineRegistration:
 
     def _choose_start(self, pair):
         """Replace `starting_affine` by a start in another pose, if that is better."""
-        best, usual = search(pair, self.starting_affine)
-        turn = turn_between(usual.matrix, self.starting_affine)
-        clearly = best.value < usual.value - _CLEARLY * abs(usual.value)
-        if self.starts == "all" or clearly or turn > _FAR_TURN:
-            angle = turn_between(best.matrix, self.starting_affine)
+        poses = search(pair, self.starting_affine)
+        chosen = self._better_pose(poses)
+        if chosen is not None:
+            angle = turn_between(chosen.matrix, self.starting_affine)
             logger.info(f"Start turned by {angle:.0f} degrees from the one given.")
-            self.starting_affine = best.matrix
+            self.starting_affine = chosen.matrix
+        self.poses = compare_poses(poses, chosen or poses.usual)
+
+    def _better_pose(self, poses):
+        """The pose to start from, or None to stay with `starting_affine`.
+
+        The farther a pose is turned, the more it must gain: images that are hard to
+        compare fit about equally well in poses far apart.
+        """
+        best, usual = poses.best, poses.usual
+        if self.starts == "all":
+            return best
+        gain = (usual.value - best.value) / max(abs(usual.value), 1e-12)
+        far = turn_between(best.matrix, usual.matrix) > _FAR_POSE
+        if gain > (_FAR_GAIN if far else _GAIN):
+            return best
+        if turn_between(usual.matrix, self.starting_affine) > _FAR_TURN:
+            near = turn_between(best.matrix, usual.matrix) <= _FAR_TURN
+            return best if near else usual
+        return None
 
     def _fit(self, family, params0, prepared):
         """Parameters relative to `starting_affine`, and the metric."""
@@ -347,14 +391,17 @@ def deep_affine_registration(
     num_threads=None,
     **metric_kwargs,
 ):
-    """Affine registration in steps, from whatever pose: files, images or arrays.
+    """Affine registration in steps, of files, images or arrays.
 
-    Mirrors `dipy.align.affine_registration`.
+    Mirrors `dipy.align.affine_registration`: moving comes first, where
+    `DeepAffineRegistration.optimize` takes static first.
 
     Parameters
     ----------
     moving, static : array, nibabel image, str or Path
-        The images, 2D or 3D.
+        The images, 2D or 3D: moving first, as in `dipy.align.affine_registration`,
+        while `DeepAffineRegistration.optimize` takes static first.  What is masked in
+        a `numpy.ma.MaskedArray` is missing data, as NaN is.
     moving_affine, static_affine : array, shape (dim + 1, dim + 1), optional
         Voxels to world (mm); needed for arrays, by default the file's own.  A 4x4
         matrix will do for a slice.
@@ -374,7 +421,9 @@ def deep_affine_registration(
     ret_metric : bool, optional
         Return parameters and metric of the last step too.
     moving_mask, static_mask : array, nibabel image, str or Path, optional
-        Only voxels other than 0 are compared.
+        Only voxels other than 0 are compared.  A file or nibabel image on another
+        grid than its image's is resampled onto that, nearest neighbour, through both
+        affines; an array has the image's shape.
     optimizer_options : dict, optional
         Accepted; without a meaning here.
     starts : {"auto", "one", "all"}, optional
@@ -403,7 +452,7 @@ def deep_affine_registration(
     Raises
     ------
     ValueError
-        If an image or an option cannot be used.
+        If an image or an option cannot be used, or a mask does not cover its image.
     FileNotFoundError
         If a file is missing.
 
@@ -412,46 +461,141 @@ def deep_affine_registration(
     UserWarning
         If the two images hardly overlap through the matrix found.
     """
-    steps = checked_pipeline(pipeline, ret_metric)
-    sampling = metric_kwargs.pop("sampling_proportion", None)
-    if metric_kwargs:
-        metric = named_metric(metric, **metric_kwargs)
-    registration = DeepAffineRegistration(
+    checked_pipeline(pipeline, ret_metric)
+    result = find_affine(
+        moving,
+        static,
+        moving_affine=moving_affine,
+        static_affine=static_affine,
+        pipeline=pipeline,
+        starting_affine=starting_affine,
+        moving_mask=moving_mask,
+        static_mask=static_mask,
+        num_threads=num_threads,
         metric=metric,
+        optimizer_options=optimizer_options,
         level_iters=level_iters,
         sigmas=sigmas,
         factors=factors,
+        starts=starts,
+        device=device,
+        **metric_kwargs,
+    )
+    if result.verdict is not None:
+        log_verdict(result.verdict, "affine registration", quiet=True)
+    found = (result.matrix, result.parameters, result.value)
+    return (result.resampled, *(found if ret_metric else found[:1]))
+
+
+class AffineResult(NamedTuple):
+    """What an affine registration in steps found.
+
+    Attributes
+    ----------
+    resampled : ndarray, shape of static
+        The moving image on the static grid.
+    matrix : ndarray, shape (dim + 1, dim + 1)
+        From static's world to moving's.
+    parameters : ndarray or None
+        Of the last step; None after the centre of mass.
+    value : float or None
+        Its metric.
+    poses : PoseComparison or None
+        How clearly the search over poses decided; None without a search.
+    verdict : Verdict or None
+        On the result; None after the centre of mass alone.
+    """
+
+    resampled: np.ndarray
+    matrix: np.ndarray
+    parameters: np.ndarray | None
+    value: float | None
+    poses: NamedTuple
+    verdict: tuple | None
+
+
+def find_affine(
+    moving,
+    static,
+    *,
+    moving_affine,
+    static_affine,
+    pipeline=None,
+    starting_affine=None,
+    moving_mask=None,
+    static_mask=None,
+    num_threads=None,
+    metric="MI",
+    optimizer_options=None,
+    starts="auto",
+    **options,
+):
+    """Affine registration in steps, with all that is known of its result.
+
+    Parameters
+    ----------
+    moving, static, moving_affine, static_affine
+        As in `deep_affine_registration`.
+    pipeline, starting_affine, moving_mask, static_mask, num_threads
+        As in `deep_affine_registration`.
+    metric, optimizer_options, starts
+        As in `deep_affine_registration`.
+    **options : dict
+        Of `DeepAffineRegistration`; others are of the metric.
+
+    Returns
+    -------
+    result : AffineResult
+        Its verdict is not logged: a deformation may follow.
+
+    Raises
+    ------
+    ValueError
+        If an image or an option cannot be used.
+    """
+    steps = checked_pipeline(pipeline, False)
+    known = signature(DeepAffineRegistration).parameters
+    for_metric = {key: options.pop(key) for key in list(options) if key not in known}
+    registration = DeepAffineRegistration(
+        metric=named_metric(metric, **for_metric) if for_metric else metric,
         options=optimizer_options,
         verbosity=VerbosityLevels.NONE,
         starts=starts,
-        sampling_proportion=sampling,
-        device=device,
+        **options,
     )
+    given = static, moving
     moving, moving_affine = read_image(moving, moving_affine, name="moving")
     static, static_affine = read_image(static, static_affine, name="static")
+    static, moving = fill_masked(static), fill_masked(moving)
     for name, matrix in (("moving", moving_affine), ("static", static_affine)):
         if matrix is None:
             raise ValueError(f"{name}_affine is needed where {name} is an array.")
     masks = [
-        None if mask is None else read_image(mask, name=name)[0]
-        for mask, name in ((static_mask, "static_mask"), (moving_mask, "moving_mask"))
+        read_mask(
+            static_mask, given[0], static.shape, static_affine, name="static_mask"
+        ),
+        read_mask(
+            moving_mask, given[1], moving.shape, moving_affine, name="moving_mask"
+        ),
     ]
     if "center_of_mass" in steps and starting_affine is not None:
         warn(
             "starting_affine overwritten by center_of_mass transform",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     with bridge.threads(num_threads):
         pair = registration._prepare(
             *(static, moving, static_affine, moving_affine, starting_affine, *masks)
         )
         found, level = _run(registration, steps, pair, (static, moving))
-    final = found[0]
-    if level is not None:
-        warn_if_apart(level, final, stacklevel=4)
+        final = found[0]
+        if level is not None:
+            warn_if_apart(level, final, stacklevel=5)
+            registration.verdict = registration._judge(pair, final)
+    verdict = registration.verdict
     resampled = interpolated(_affine_map(final, pair).transform, moving)
-    return (resampled, *found) if ret_metric else (resampled, final)
+    return AffineResult(resampled, *found, registration.poses, verdict)
 
 
 def _affine_map(matrix, pair):

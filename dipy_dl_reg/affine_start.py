@@ -1,5 +1,6 @@
 """Where an affine registration starts, and whether it ended where there is a way."""
 
+from typing import NamedTuple
 from warnings import warn
 
 from dipy.align.imaffine import transform_geometric_centers, transform_origins
@@ -7,10 +8,13 @@ import numpy as np
 
 from dipy_dl_reg.affine_options import check_one_of
 from dipy_dl_reg.engine.affine_levels import shared
+from dipy_dl_reg.engine.intensity import extreme_limits
 from dipy_dl_reg.files import check_affine
 
 #: Images whose negative values outweigh this part of the positive ones have no mass.
 _NEGATIVE = 1 / 3
+#: Two poses are different ones if they are turned by more than so many degrees.
+_OTHER_POSE = 30.0
 #: Less than this part of the smaller object upon the other is no alignment.
 _LEAST_SHARED = 0.05
 
@@ -82,13 +86,19 @@ def centre_of_mass(image, mask, grid2world):
     -----
     Of an image with values on both sides of 0, such as one brought to mean 0, the
     total is about 0 or means nothing: unless the positive values clearly outweigh the
-    negative ones, the least value is subtracted from all.
+    negative ones, the least value is subtracted from all.  Values far outside the
+    range of all others are clipped, as for the registration itself: one such voxel
+    would be the centre.
     """
     options = {"dtype": np.float64}
     shown = image
     if mask is not None:
         options["where"] = np.asarray(mask[0, 0].cpu()) > 0
         shown = image[options["where"]]
+    low, high = extreme_limits(shown)
+    if low > shown.min() or high < shown.max():
+        image = np.clip(image.astype(np.float64), low, high)
+        shown = image if mask is None else image[options["where"]]
     negative = float(-np.minimum(shown, 0).sum(dtype=np.float64))
     total = float(shown.sum(dtype=np.float64))
     lift = 0.0
@@ -125,6 +135,64 @@ def turn_between(matrix, other):
     trace = np.trace(u @ v)
     cosine = (trace - 1) / 2 if dim == 3 else trace / 2
     return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
+
+
+class Rival(NamedTuple):
+    """A pose far from the chosen one.
+
+    Attributes
+    ----------
+    angle : float
+        Rotation between the two, degrees.
+    gain : float
+        How much better the chosen pose is, as a part of its mutual information;
+        negative where the other one is better.
+    """
+
+    angle: float
+    gain: float
+
+
+class PoseComparison(NamedTuple):
+    """How clearly a search over poses decided.
+
+    Attributes
+    ----------
+    rival : Rival or None
+        The best pose that is turned by more than 30 degrees from the chosen one; None
+        if no such one took part in the last round of the search.
+    mirror_gain : float
+        How much better a mirror image of the best pose fits, as a part of its mutual
+        information; negative where it fits worse.
+    """
+
+    rival: Rival | None
+    mirror_gain: float
+
+
+def compare_poses(poses, chosen):
+    """Compare the pose that a registration starts from with the others.
+
+    Parameters
+    ----------
+    poses : Poses
+        What the search found.
+    chosen : Candidate
+        Where the registration starts.
+
+    Returns
+    -------
+    comparison : PoseComparison
+        For the verdict.
+    """
+    rival = None
+    for pose in poses.all:
+        angle = turn_between(pose.matrix, chosen.matrix)
+        if angle > _OTHER_POSE:
+            gain = (pose.value - chosen.value) / max(abs(chosen.value), 1e-12)
+            rival = Rival(angle, gain)
+            break
+    return PoseComparison(rival, poses.mirror_gain)
 
 
 def warn_if_apart(level, matrix, *, stacklevel):

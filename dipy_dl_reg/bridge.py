@@ -6,6 +6,8 @@ engine's fields into the `DiffeomorphicMap` that SyN would have returned.
 """
 
 from contextlib import contextmanager
+import os
+import threading
 
 from dipy.align.imwarp import DiffeomorphicMap
 from dipy.utils.logging import logger
@@ -13,16 +15,21 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt
 import torch
 
+from dipy_dl_reg.brain_masks import find_brain_mask
 from dipy_dl_reg.engine.fields import warp
 from dipy_dl_reg.engine.guide import Landmarks
-from dipy_dl_reg.engine.intensity import quantile_limits
+from dipy_dl_reg.engine.intensity import extreme_limits, quantile_limits
 from dipy_dl_reg.engine.pyramid import Pair
 from dipy_dl_reg.engine.refine import combined_mask
 from dipy_dl_reg.files import check_affine
+from dipy_dl_reg.masks import fill_masked
 from dipy_dl_reg.space import Grid
 
 #: Fewest voxels along the longest axis of an image.
 _LEAST_SIZE = 4
+#: Numbers of values of a colour image, red, green and blue and perhaps opacity; and how
+#: many pixels its sides have at least to be told from a volume.
+_COLOURS, _LEAST_PICTURE = (3, 4), 16
 
 
 def find_device(name="auto"):
@@ -72,6 +79,36 @@ def _mps_works():
     return True
 
 
+class _ThreadCounts(threading.local):
+    """Blocks of `threads` that a Python thread is in; and, of all, what they share."""
+
+    lock = threading.Lock()
+    open_blocks, outer_count = 0, 1
+    #: Whether this process was forked from one that had loaded Torch.
+    forked = False
+
+    def __init__(self):
+        self.depth = 0
+
+
+_COUNTS = _ThreadCounts()
+
+
+def _use_one_thread():
+    """Let Torch do with one thread in a process that was forked.
+
+    OpenMP's waiting threads are not there after a fork, and a parallel loop waits for
+    them without end.
+    """
+    _ThreadCounts.lock, _ThreadCounts.forked = threading.Lock(), True
+    _ThreadCounts.open_blocks = _COUNTS.depth = 0
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_use_one_thread)
+
+
 @contextmanager
 def threads(count=None):
     """Let Torch use a number of threads for a while.
@@ -80,7 +117,8 @@ def threads(count=None):
     ----------
     count : int, optional
         As DIPY means it: None leaves Torch's own number, a negative one counts back
-        from all processors (-1 is all of them).
+        from all processors (-1 is all of them).  A process that was forked, such as a
+        worker of `multiprocessing.Pool` on Linux, has one thread whatever is asked for.
 
     Yields
     ------
@@ -91,6 +129,13 @@ def threads(count=None):
     ------
     ValueError
         If `count` is 0 or not a whole number.
+
+    Notes
+    -----
+    Torch keeps a number for each Python thread, which begins with the number that was
+    set last in any.  Blocks may be nested, and open in several Python threads at once:
+    each thread that enters one while another's is open has the number from before all
+    of them afterwards.
     """
     if count is None:
         yield
@@ -99,11 +144,33 @@ def threads(count=None):
 
     if not isinstance(count, (int, np.integer)) or count == 0:
         raise ValueError(f"num_threads must be a whole number but 0, got {count!r}.")
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, determine_num_threads(int(count))))
+    wanted = 1 if _COUNTS.forked else max(1, determine_num_threads(int(count)))
+    before = _enter_block(wanted)
     try:
         yield
     finally:
+        _leave_block(before)
+
+
+def _enter_block(count):
+    """Set the number of threads; returns the one to set afterwards."""
+    with _COUNTS.lock:
+        # A Python thread that is new to Torch would have what another has just set.
+        others_alone = _COUNTS.open_blocks and not _COUNTS.depth
+        before = _COUNTS.outer_count if others_alone else torch.get_num_threads()
+        if not _COUNTS.open_blocks:
+            _ThreadCounts.outer_count = before
+        _ThreadCounts.open_blocks += 1
+        _COUNTS.depth += 1
+        torch.set_num_threads(count)
+    return before
+
+
+def _leave_block(before):
+    """Set the number of threads that was there before."""
+    with _COUNTS.lock:
+        _ThreadCounts.open_blocks -= 1
+        _COUNTS.depth -= 1
         torch.set_num_threads(before)
 
 
@@ -138,23 +205,29 @@ def make_pair(
     moving_mask=None,
     device="cpu",
     apart=False,
+    find_masks=False,
 ):
     """Check two images and their geometry, and give them to Torch.
 
     Parameters
     ----------
     static, moving : array, 2D or 3D
-        The images; NaN is missing data.
+        The images; NaN is missing data, and so is what is masked in a masked array.
+        Values far outside the range of all others are clipped.
     static_grid2world, moving_grid2world : array, shape (dim + 1, dim + 1), optional
         Voxels to world, mm; by default the identity.
     prealign : array, shape (dim + 1, dim + 1), optional
         Static world to moving world; by default the identity.
     static_mask, moving_mask : array, optional
-        Shaped as their images; voxels other than 0 count.
+        Shaped as their images; voxels other than 0 count.  What is masked in a masked
+        array does not.
     device : torch.device or str, optional
         Where the tensors go.
     apart : bool, optional
         They need not overlap yet, and each is scaled by its own intensities.
+    find_masks : bool, optional
+        Where no mask is given and one image shows a brain without skull, the other a
+        whole head: mask the former with its brain (`find_brain_mask`).
 
     Returns
     -------
@@ -184,8 +257,11 @@ def make_pair(
         )
         for role, image in images.items()
     }
+    _check_colours(images)
     prealign = _checked_affine(prealign, "prealign", dim)
     masks = {"static": static_mask, "moving": moving_mask}
+    if find_masks and static_mask is None and moving_mask is None:
+        masks = _brain_masks(images, grids)
     tensors, counted = {}, {}
     for role, image in images.items():
         mask = _checked_mask(masks[role], image, role)
@@ -209,6 +285,24 @@ def make_pair(
             "A pipeline that begins with center_of_mass brings them together."
         )
     return _scaled_alike(pair)
+
+
+def _brain_masks(images, grids):
+    """A mask of the stripped brain, where the other image shows a whole head."""
+    roles = list(images)
+    index, mask = find_brain_mask(
+        [images[role] for role in roles], [grids[role] for role in roles]
+    )
+    masks = dict.fromkeys(roles)
+    if index is not None:
+        brain, head = roles[index], roles[1 - index]
+        logger.info(
+            f"{brain} shows a brain without skull and {head} a whole head: only what "
+            f"lies within {brain}'s brain is compared. Give static_mask or moving_mask "
+            "to choose the region yourself."
+        )
+        masks[brain] = mask
+    return masks
 
 
 def with_landmarks(pair, landmarks):
@@ -277,9 +371,33 @@ def _scaled(images, shown, masks):
     return scaled
 
 
+def _check_colours(images):
+    """Raise if both images are pictures in colour; warn if they may be."""
+    for image in images.values():
+        sides, colours = image.shape[:2], image.shape[2:]
+        if colours not in ((n,) for n in _COLOURS) or min(sides) < _LEAST_PICTURE:
+            return
+    shapes = " and ".join(str(image.shape) for image in images.values())
+    if all(image.dtype == np.uint8 for image in images.values()):
+        raise ValueError(
+            f"static and moving, unsigned bytes of the shapes {shapes}, look like "
+            "colour images: give one channel of each or a mean of them, 2D. (Slabs of "
+            "so few slices can be given as floating-point numbers.)"
+        )
+    logger.warning(
+        f"static and moving, of the shapes {shapes}, are registered as slabs of few "
+        "slices: of colour images give one channel of each or a mean of them, 2D."
+    )
+
+
 def _checked_image(image, role):
     """The image as an array of real numbers, or one clear error."""
-    image = np.asarray(image)
+    image = np.asarray(fill_masked(image))
+    if image.dtype.names:
+        raise ValueError(
+            f"{role} holds colours or other records (dtype {image.dtype}), not real "
+            "numbers: give one channel of it or a mean of them."
+        )
     if image.ndim not in (2, 3):
         raise ValueError(
             f"{role} must be a 2D or 3D image, got shape {image.shape}"
@@ -293,12 +411,9 @@ def _checked_image(image, role):
         )
     if image.dtype.kind not in "buif":
         raise ValueError(f"{role} must hold real numbers, got dtype {image.dtype}.")
-    with np.errstate(over="ignore"):
-        single = image.astype(np.float32)
-    if np.isinf(single).any():
+    if image.dtype.kind == "f" and np.isinf(image).any():
         raise ValueError(
-            f"{role} holds infinity (or numbers beyond float32's range); replace them, "
-            "or set them to NaN if they are missing data."
+            f"{role} holds infinity; replace it, or set it to NaN for missing data."
         )
     if np.isnan(image).all():
         raise ValueError(f"{role} is NaN everywhere.")
@@ -314,7 +429,7 @@ def _checked_mask(mask, image, role):
     """The mask as bool, or None, or one clear error."""
     if mask is None:
         return None
-    mask = np.asarray(mask)
+    mask = np.ma.filled(mask, 0) if np.ma.isMaskedArray(mask) else np.asarray(mask)
     if mask.shape != image.shape:
         raise ValueError(
             f"{role}_mask must have the shape of {role}, {image.shape}, got "
@@ -340,20 +455,34 @@ def _to_tensors(image, mask, role, device):
         )
         mask = ~missing if mask is None else mask & ~missing
     values = image if mask is None else image[mask]
-    low, high = float(values.min()), float(values.max())
+    low, high = extreme_limits(values)
     if not high > low:
         raise ValueError(f"{role} is constant: there is nothing to register.")
+    if not high - low < np.inf:
+        raise ValueError(f"{role} has a range beyond double precision.")
+    _tell_of_extremes(values, (low, high), role)
     if mask is not None:
         nearest = distance_transform_edt(
             ~mask, return_distances=False, return_indices=True
         )
         image = image[tuple(nearest)]
     # In double precision: an offset must not cost the image its digits.
-    scaled = (image.astype(np.float64) - low) / (high - low)
+    scaled = (np.clip(image, low, high, dtype=np.float64) - low) / (high - low)
     image = torch.from_numpy(np.ascontiguousarray(scaled, dtype=np.float32))
     if mask is not None:
         mask = torch.from_numpy(mask.astype(np.float32))[None, None].to(device)
     return image[None, None].to(device), mask
+
+
+def _tell_of_extremes(values, limits, role):
+    """Say how many values are clipped, if any are."""
+    beyond = int(((values < limits[0]) | (values > limits[1])).sum())
+    if beyond:
+        logger.info(
+            f"{role}: {beyond} voxels of extreme value, from {values.min():.3g} to "
+            f"{values.max():.3g}, are clipped to the range from {limits[0]:.3g} to "
+            f"{limits[1]:.3g} while fitting."
+        )
 
 
 def make_map(
@@ -453,3 +582,24 @@ def _to_world(u, grid):
     flat = u[0].flatten(1).cpu().T
     world = (flat.double() @ linear.T).float().view(*grid.shape, grid.dim)
     return np.require(world.numpy(), requirements=["C", "W", "O"])
+
+
+def to_voxels(displacement, grid):
+    """A map's displacement as a field of the engine.
+
+    Parameters
+    ----------
+    displacement : ndarray, shape (*shape, dim)
+        In mm along the world axes.
+    grid : Grid
+        Where it lies.
+
+    Returns
+    -------
+    field : Tensor, shape (1, dim, *shape)
+        In voxels, float32.
+    """
+    inverse = np.linalg.inv(grid.affine[: grid.dim, : grid.dim])
+    voxels = np.asarray(displacement, dtype=np.float64) @ inverse.T
+    moved = np.ascontiguousarray(np.moveaxis(voxels, -1, 0), dtype=np.float32)
+    return torch.from_numpy(moved)[None]

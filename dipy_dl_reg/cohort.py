@@ -16,6 +16,7 @@ from dipy_dl_reg.files import check_affine, write_together
 from dipy_dl_reg.prealign import find_prealign
 from dipy_dl_reg.scan import open_scan
 from dipy_dl_reg.subjects import Subject, check_together, open_subjects
+from dipy_dl_reg.training.clock import TimeLimit
 from dipy_dl_reg.training.data import AtlasPairs, CrossSubject, ListedPairs, normalize
 
 
@@ -46,6 +47,9 @@ class Cohort:
         As `dipy_dl_reg.fit` takes them.
     validation, validation_labels, seed
         As `dipy_dl_reg.fit` takes them.
+    limit : TimeLimit, optional
+        Checked before each affine registration and each image that is read, which
+        raise TimeoutError.
 
     Attributes
     ----------
@@ -81,7 +85,9 @@ class Cohort:
         validation=None,
         validation_labels=None,
         seed=0,
+        limit=None,
     ):
+        self._limit = TimeLimit() if limit is None else limit
         if spacing is not None and not 0 < spacing < float("inf"):
             raise ValueError(f"spacing must be above 0 mm, got {spacing!r}")
         self.labelled = labels is not None
@@ -151,7 +157,7 @@ class Cohort:
             tasks.append((self._fixed, self.atlas.image))
         found = _kept(path, tasks) if reuse else None
         if found is None:
-            found = _found(tasks, group)
+            found = _found(tasks, group, self._limit)
             if path is not None and (group is None or group.leads):
                 _keep(path, tasks, found)
         if len(found) > len(cases):
@@ -280,9 +286,9 @@ class Cohort:
             return pair(images, maps, normalized=True)
         if self.kind == "atlas":
             grid = self._grid(cases[0])
-            atlas, atlas_map = _read(self.atlas, grid, self._atlas_prealign)
+            atlas, atlas_map = self._read(self.atlas, grid, self._atlas_prealign)
             return AtlasPairs(atlas, images, atlas_map, maps, normalized=True)
-        static = [_read(case.static, self._grid(case)) for case in cases]
+        static = [self._read(case.static, self._grid(case)) for case in cases]
         static_images, static_maps = zip(*static)
         return ListedPairs(
             list(zip(static_images, images)),
@@ -292,9 +298,19 @@ class Cohort:
 
     def _moved(self, cases):
         """Images on their grids, and label maps if there are any."""
-        read = [_read(case.subject, self._grid(case), case.prealign) for case in cases]
+        grids = [self._grid(case) for case in cases]
+        read = [self._read(c.subject, g, c.prealign) for c, g in zip(cases, grids)]
         images, maps = ([both[i] for both in read] for i in (0, 1))
         return images, None if maps[0] is None else maps
+
+    def _read(self, subject, grid, prealign=None):
+        """Image scaled to about [0, 1] and label map, on a grid."""
+        if self._limit.exceeded():
+            self._limit.stop("all images were read")
+        image = normalize(subject.image.values_on(grid, prealign)).numpy()
+        if subject.labels is None:
+            return image, None
+        return image, subject.labels.labels_on(grid, prealign)
 
     def _registered(self, case):
         """What a case is registered to, and its image."""
@@ -304,20 +320,24 @@ class Cohort:
         return static, case.subject.image
 
 
-def _found(tasks, group):
+def _found(tasks, group, limit):
     """The matrices of affine registrations, of which each process does a part."""
     found = np.zeros((len(tasks), 4, 4))
     rank, size = (0, 1) if group is None else (group.rank, group.size)
     for i in range(rank, len(tasks), size):
-        found[i] = _affine(*tasks[i])
-    return found if group is None else group.total(found)
+        late = limit.exceeded()
+        found[i] = np.nan if late else _affine(*tasks[i], f"{i + 1} of {len(tasks)}")
+    found = found if group is None else group.total(found)
+    if np.isnan(found).any():  # in all processes, or in none
+        limit.stop("all affine registrations were done")
+    return found
 
 
-def _affine(static, moving):
+def _affine(static, moving, number):
     """World of one image to that of another."""
     if static is moving:
         return np.eye(4)
-    logger.info(f"Affine registration of {moving.name} to {static.name}")
+    logger.info(f"Affine registration {number}: {moving.name} to {static.name}")
     return find_prealign(
         static.values(), moving.values(), static.grid.affine, moving.grid.affine
     )
@@ -345,14 +365,6 @@ def _lie(tasks):
     """Digest of how images lie that are registered."""
     grids = [[scan.grid.shape, scan.grid.affine.tolist()] for t in tasks for scan in t]
     return sha256(json.dumps(grids).encode()).hexdigest()
-
-
-def _read(subject, grid, prealign=None):
-    """Image scaled to about [0, 1] and label map, on a grid."""
-    image = normalize(subject.image.values_on(grid, prealign)).numpy()
-    if subject.labels is None:
-        return image, None
-    return image, subject.labels.labels_on(grid, prealign)
 
 
 def _each_to_the_next(images, maps, *, normalized):

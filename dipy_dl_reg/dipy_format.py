@@ -78,7 +78,8 @@ def dipy_field_image(mapping):
     Returns
     -------
     image : nibabel.Nifti1Image
-        Shape (X, Y, Z, 3, 2), float32, with the inverse of static's affine.
+        Shape (X, Y, Z, 3, 2), float32, with the inverse of static's affine.  It does
+        not hold the prealign.
 
     Raises
     ------

@@ -9,7 +9,12 @@ import nibabel as nib
 from nibabel.filebasedimages import ImageFileError
 import numpy as np
 
+from dipy_dl_reg.image_kinds import in_plane, quiet_nan, refuse_colour
+
 FIELDS = ("forward", "backward")
+
+#: What nibabel reads, as far as users are likely to have it.
+READABLE = "NIfTI (.nii, .nii.gz), MGH (.mgz), MINC (.mnc) or Analyze (.hdr)"
 
 
 @contextlib.contextmanager
@@ -147,32 +152,62 @@ def read_image(image, grid2world=None, *, name="image", dtype=None):
     FileNotFoundError
         If the file does not exist.
     ValueError
-        If it is empty, damaged, or not an image.
+        If it is empty, damaged, not an image, or a colour image.
     """
     if isinstance(image, (str, os.PathLike)):
         image = open_image(image, name=name)
     if not hasattr(image, "dataobj"):
         data = np.asanyarray(image)
-        return data, _in_plane(grid2world, data.ndim)
+        refuse_colour(data.dtype, name)
+        return data, in_plane(grid2world, data.ndim)
     where = image.get_filename() or "the image in memory"
+    refuse_colour(image.get_data_dtype(), f"{name}: {where}")
     try:
-        if dtype is None:
-            data = np.asanyarray(image.dataobj)
-        else:
-            data = image.get_fdata(dtype=dtype, caching="unchanged")
+        with np.errstate(invalid="ignore"):  # of NaN that signals, as FA maps hold
+            if dtype is None:
+                data = quiet_nan(np.asanyarray(image.dataobj))
+            else:
+                data = image.get_fdata(dtype=dtype, caching="unchanged")
     except MemoryError:
         raise
     except Exception as error:  # a damaged file may raise nearly anything
         raise ValueError(f"{name}: {where} is damaged: {error}") from error
     grid2world = image.affine if grid2world is None else grid2world
-    return data, _in_plane(grid2world, data.ndim)
+    return data, in_plane(grid2world, data.ndim)
 
 
-def _in_plane(matrix, dim):
-    """The matrix of a slice without the axis that it does not have."""
-    if dim == 2 and np.shape(matrix) == (4, 4):
-        return np.asarray(matrix)[np.ix_([0, 1, 3], [0, 1, 3])]
-    return matrix
+def read_registration_image(image, grid2world=None, *, name="image"):
+    """Read an image that is to be registered; a single slice comes back 2D.
+
+    Parameters
+    ----------
+    image : ndarray, nibabel image, str or Path
+        The image.  Axes of one voxel at the end are dropped: (X, Y, Z, 1) is a
+        volume, and (X, Y, 1) a slice.  To register such a slice to a volume, in 3D,
+        use `read_image`; `image_kinds.match_dimensions` looks at both images.
+    grid2world : ndarray, optional
+        Its grid-to-world matrix; the file's own where None.
+    name : str, optional
+        What errors call the image.
+
+    Returns
+    -------
+    data : ndarray
+        The values, 2D for a slice.
+    grid2world : ndarray or None
+        The matrix, of the plane for a slice (see `in_plane`).
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file does not exist.
+    ValueError
+        If it is empty, damaged, not an image, or a colour image.
+    """
+    data, grid2world = read_image(image, grid2world, name=name)
+    while data.ndim > 2 and data.shape[-1] == 1:
+        data = data[..., 0]
+    return data, in_plane(grid2world, data.ndim)
 
 
 def open_image(path, *, name="image"):
@@ -208,13 +243,15 @@ def open_image(path, *, name="image"):
         image = nib.load(path)
     except Exception as error:  # a damaged header may raise nearly anything
         what = "" if isinstance(error, ImageFileError) else f" ({error})"
-        raise ValueError(f"{name}: {path} is not an image file{what}") from error
+        raise ValueError(
+            f"{name}: {path} is not an image file that can be read: {READABLE}{what}"
+        ) from error
     if not hasattr(image, "dataobj"):
         raise ValueError(f"{name}: {path} holds no image")
     return image
 
 
-def open_volume(path, name):
+def open_volume(path, name, *, slices=False):
     """Open a file of one 3D image, and check what its header says.
 
     Parameters
@@ -223,12 +260,14 @@ def open_volume(path, name):
         The file.
     name : str
         What errors call the image.
+    slices : bool, optional
+        Accept a file of shape (X, Y), too.
 
     Returns
     -------
     image : nibabel image
-        The image, 3D (further axes of length 1 are dropped), its values still on
-        the disk.
+        The image, 3D (further axes of length 1 are dropped) or (X, Y), its values
+        still on the disk.
 
     Raises
     ------
@@ -242,10 +281,10 @@ def open_volume(path, name):
         data, affine = read_image(image, name=name)
         image = type(image)(data.reshape(image.shape[:3]), affine, image.header)
         image.set_filename(path)
-    if len(image.shape) != 3 or 0 in image.shape:
-        raise ValueError(
-            f"{name}: {path} must be one 3D volume, got shape {image.shape}"
-        )
+    if len(image.shape) not in ((2, 3) if slices else (3,)) or 0 in image.shape:
+        wanted = "one 3D volume" + " or one slice" * slices
+        raise ValueError(f"{name}: {path} must be {wanted}, got shape {image.shape}")
+    refuse_colour(image.get_data_dtype(), f"{name}: {path}")
     if image.get_data_dtype().kind not in "biuf":
         raise ValueError(f"{name}: {path} must hold real numbers")
     check_affine(image.affine, 3, f"{name}: the affine of {path}")

@@ -10,12 +10,15 @@ from inspect import signature
 from pathlib import Path
 import platform
 
+from dipy.utils.logging import logger
+
 from dipy_dl_reg import bridge
 from dipy_dl_reg.cohort import Cohort
 from dipy_dl_reg.files import check_writable, write_together
 from dipy_dl_reg.networks import make_network
 from dipy_dl_reg.networks.base import RegistrationNetwork
 from dipy_dl_reg.networks.checkpoint import network_header, read_arrays, save_network
+from dipy_dl_reg.training.clock import TimeLimit
 from dipy_dl_reg.training.data import INTENSITY
 from dipy_dl_reg.training.distributed import join
 from dipy_dl_reg.training.fit import check_options
@@ -60,7 +63,8 @@ def fit(
     Parameters
     ----------
     network : RegistrationNetwork or str
-        What is trained, in place; or the name of a new one, such as "voxelmorph".
+        What is trained, in place; or the name of a new one: "dirnet", "pyramid",
+        "selfsup-fcn", "unet" or "voxelmorph".
     images : str, Path, or sequence
         A folder, of which all NIfTI files are taken; a list of files, nibabel images
         or arrays, all 2D or all 3D; or a list of pairs (static, moving) of these, of
@@ -123,6 +127,8 @@ def fit(
         If a file or folder is missing, or `save` exists.
     ValueError
         If images or options are unfit, before any training.
+    TimeoutError
+        If `time_limit`, which counts from the call, is reached before the first step.
 
     Examples
     --------
@@ -134,6 +140,7 @@ def fit(
     >>> network.history.steps
     2
     """
+    limit = TimeLimit(options.get("time_limit"))
     settings = _settings(steps=steps, seed=seed, **options)
     check_options({**settings, "validation": validation})
     device = bridge.find_device(device)
@@ -152,6 +159,7 @@ def fit(
         validation=validation,
         validation_labels=validation_labels,
         seed=seed,
+        limit=limit,
     )
     _check_fit(cohort, settings)
     network = _made(network, cohort, spacing, network_arguments, seed)
@@ -163,6 +171,12 @@ def fit(
         beside = checkpoint and Path(checkpoint).with_suffix(".prealign.json")
         cohort.find_prealigns(group, beside, reuse=going_on)
         pairs, validation = cohort.read()
+        if limit.exceeded():
+            limit.stop("the first step")
+        if limit.seconds is not None:
+            options["time_limit"] = limit.left()
+        if group.leads:
+            logger.info(f"Training {network.name}: {steps} steps on {device}")
         network.history = train(
             network,
             pairs,

@@ -8,9 +8,14 @@ Directions: `mapping.transform(moving)` is moving on static's grid,
 takes static world to moving world.
 """
 
+import math
+import os
 from pathlib import Path
+import warnings
+import zipfile
 
 from dipy.align.imwarp import DiffeomorphicMap
+from dipy.utils.logging import logger
 import numpy as np
 
 from dipy_dl_reg.dipy_format import read_dipy_mapping, write_dipy_mapping
@@ -18,9 +23,11 @@ from dipy_dl_reg.files import (
     FIELDS,
     check_affine,
     check_mapping,
+    open_image,
     read_image,
     write_beside,
 )
+from dipy_dl_reg.image_kinds import declares_labels, looks_like_labels
 
 __all__ = [
     "apply_mapping",
@@ -46,6 +53,15 @@ MATRICES = (
     "prealign_inv",
 )
 SHAPES = ("disp_shape", "domain_shape", "codomain_shape")
+
+#: How many bytes deflate makes of one, at most.
+_MOST_PACKED = 1032
+
+#: What is said of series, which may be diffusion data.
+SERIES = (
+    "Each volume was transformed by itself: gradient directions (b-vectors), vectors "
+    "and tensors are not reoriented, and stay in the frame of the subject"
+)
 
 
 def save_mapping(mapping, path, *, overwrite=False):
@@ -114,8 +130,8 @@ def load_mapping(path):
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is empty, cut off, damaged, of another kind, or of a later
-        version of this format.
+        If the file is empty, cut off, damaged, of another kind, of a later version
+        of this format, or declares larger arrays than it can hold.
 
     See Also
     --------
@@ -125,6 +141,7 @@ def load_mapping(path):
     if not path.exists():
         raise FileNotFoundError(f"path: no such file: {path}")
     try:
+        _check_sizes(path)
         with np.load(path, allow_pickle=False) as archive:
             entries = {name: archive[name] for name in archive.files}
     except MemoryError:
@@ -134,6 +151,26 @@ def load_mapping(path):
             f"path: {path} is no map of save_mapping, or is damaged ({error})"
         ) from error
     return _mapping(_checked(entries, path))
+
+
+def _check_sizes(path):
+    """Raise unless each array of an archive is as large as it says, before reading."""
+    there = path.stat().st_size
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            with archive.open(info) as file:
+                version = np.lib.format.read_magic(file)
+                major = 1 if version == (1, 0) else 2
+                read = getattr(np.lib.format, f"read_array_header_{major}_0")
+                shape, _, dtype = read(file)
+                declared = file.tell() + math.prod(shape) * dtype.itemsize
+            packed = info.compress_size
+            if info.compress_type != zipfile.ZIP_STORED:
+                packed *= _MOST_PACKED
+            if declared != info.file_size or info.file_size > packed:
+                raise ValueError(f"{info.filename} is not as large as it says")
+            if info.compress_size > there:
+                raise ValueError(f"{info.filename} is larger than the file")
 
 
 def _checked(entries, path):
@@ -185,7 +222,7 @@ def apply_mapping(
     image_grid2world=None,
     out_shape=None,
     out_grid2world=None,
-    interpolation="linear",
+    interpolation="auto",
     inverse=False,
 ):
     """Carry an image through a map, onto any grid.
@@ -203,7 +240,9 @@ def apply_mapping(
     image : ndarray, nibabel image, str or Path
         An image in moving's world (in static's with `inverse`), on any grid, of any
         type, 2D or 3D as the map; with one axis more, each volume along the last
-        axis is carried.
+        axis is carried by itself: in diffusion data, vectors and tensors are not
+        reoriented, and b-vectors stay in the frame of the subject (a line of the
+        log says so).
     image_grid2world : ndarray, shape (dim + 1, dim + 1), optional
         The image's grid-to-world matrix. By default the file's; for an array,
         moving's (static's), and then the array must have moving's shape.
@@ -212,8 +251,11 @@ def apply_mapping(
     out_grid2world : ndarray, shape (dim + 1, dim + 1), optional
         Grid-to-world matrix of the result; static's (moving's) by default, and
         required for another shape than that.
-    interpolation : {"linear", "nearest"}, optional
-        Use "nearest" for labels and masks.
+    interpolation : {"auto", "linear", "nearest"}, optional
+        Use "nearest" for labels and masks. "auto" does so for NIfTI images whose
+        intent is labels (code 1002); it is "linear" for all others, with a warning
+        where they look like labels: whole numbers, most of which equal their
+        neighbours.
     inverse : bool, optional
         Carry from static to moving.
 
@@ -231,6 +273,11 @@ def apply_mapping(
         If the interpolation is unknown, a matrix is not affine and invertible, or a
         shape and a grid do not go together.
 
+    Warns
+    -----
+    UserWarning
+        If "auto" interpolates linearly what looks like labels.
+
     Notes
     -----
     Unlike ``mapping.transform`` this takes any type (unsigned bytes, booleans, long
@@ -238,11 +285,75 @@ def apply_mapping(
     blank out its neighbours. For a finite image it gives the same numbers.
     """
     check_mapping(mapping)
-    if interpolation not in ("linear", "nearest"):
+    if interpolation not in ("auto", "linear", "nearest"):
         raise ValueError(
-            f'interpolation must be "linear" or "nearest", got {interpolation!r}'
+            'interpolation must be "auto", "linear" or "nearest", got '
+            f"{interpolation!r}"
         )
+    if isinstance(image, (str, os.PathLike)):
+        image = open_image(image)
+    automatic = interpolation == "auto"
+    if automatic:
+        interpolation = "nearest" if declares_labels(image) else "linear"
     image, image_grid2world = read_image(image, image_grid2world)
+    warped = transform_array(
+        mapping,
+        image,
+        image_grid2world=image_grid2world,
+        out_shape=out_shape,
+        out_grid2world=out_grid2world,
+        interpolation=interpolation,
+        inverse=inverse,
+    )
+    series = image.ndim > mapping.dim
+    if automatic and interpolation == "linear":
+        if looks_like_labels(image[..., 0] if series else image):
+            warnings.warn(
+                "image looks like labels or a mask, and was interpolated linearly: "
+                'give interpolation="nearest", or "linear" if that is wanted',
+                UserWarning,
+                stacklevel=2,
+            )
+    if series and mapping.dim == 3:
+        logger.info(f"{SERIES}.")
+    return warped
+
+
+def transform_array(
+    mapping,
+    image,
+    *,
+    image_grid2world=None,
+    out_shape=None,
+    out_grid2world=None,
+    interpolation="linear",
+    inverse=False,
+):
+    """`apply_mapping` for an array that was read, without warnings about its kind.
+
+    Parameters
+    ----------
+    mapping : DiffeomorphicMap
+        The map.
+    image : ndarray
+        The values.
+    image_grid2world, out_shape, out_grid2world : optional
+        As in `apply_mapping`.
+    interpolation : {"linear", "nearest"}, optional
+        As in `apply_mapping`.
+    inverse : bool, optional
+        As in `apply_mapping`.
+
+    Returns
+    -------
+    warped : ndarray
+        The image on the out grid.
+
+    Raises
+    ------
+    ValueError
+        If the image is none for this map, or a shape and a grid do not go together.
+    """
     _check_image(image, mapping.dim)
     grids = _grids(mapping, image, image_grid2world, out_shape, out_grid2world, inverse)
     transform = mapping.transform_inverse if inverse else mapping.transform
@@ -337,7 +448,7 @@ def interpolated(transform, volume, **grids):
         The mean of the known neighbours by their weights, NaN where these have less
         than half of the weight.
     """
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # invalid: NaN that signals
         volume = np.require(volume, np.float32, ["C", "W"])
     known = np.isfinite(volume)
     if known.all():

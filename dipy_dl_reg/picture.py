@@ -13,10 +13,11 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from dipy_dl_reg.dipy_format import mapping_from_fields
-from dipy_dl_reg.mapping import apply_mapping
+from dipy_dl_reg.mapping import transform_array
 
 PANEL_WIDTH = 2.6  # inches
 LINES_HEIGHT = 0.8
+LINE_HEIGHT = 0.2
 TITLE_HEIGHT = 0.35
 NAMES_HEIGHT = 0.3
 OUTLINES = ("#ffb000", "#ff5c00")
@@ -70,6 +71,7 @@ def draw_registration(
     *,
     static_grid2world=None,
     moving_grid2world=None,
+    warped=None,
     jacobian,
     lines=(),
     title=None,
@@ -84,6 +86,8 @@ def draw_registration(
         The map.
     static_grid2world, moving_grid2world : ndarray, optional
         Their matrices; the map's own by default.
+    warped : ndarray, optional
+        Moving on the grid of the field; computed by default.
     jacobian : ndarray
         Jacobian determinant of the field from static to moving.
     lines : sequence of str, optional
@@ -96,7 +100,9 @@ def draw_registration(
     figure : matplotlib.figure.Figure
         The sheet: a row for each plane, a column for each panel.
     """
-    layers = _images(mapping, static, moving, static_grid2world, moving_grid2world)
+    layers = _images(
+        mapping, static, moving, static_grid2world, moving_grid2world, warped
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
         layers["log_jacobian"] = np.where(jacobian > 0, np.log(jacobian), np.nan)
     shape, grid = layers["static"].shape, mapping.disp_grid2world
@@ -111,7 +117,7 @@ def draw_registration(
 # What is drawn ----------------------------------------------------------------------
 
 
-def _images(mapping, static, moving, static_grid2world, moving_grid2world):
+def _images(mapping, static, moving, static_grid2world, moving_grid2world, warped):
     """Static, moving before and moving after, on the grid of the field."""
     grid = mapping.disp_grid2world
     shape = tuple(int(n) for n in mapping.disp_shape)
@@ -126,10 +132,11 @@ def _images(mapping, static, moving, static_grid2world, moving_grid2world):
         "out_grid2world": np.eye(len(shape) + 1) if grid is None else grid,
         "image_grid2world": moving_grid2world,
     }
+    after = transform_array(mapping, moving, **onto) if warped is None else warped
     return {
-        "static": apply_mapping(identity, static, image_grid2world=static_grid2world),
-        "before": apply_mapping(straight, moving, **onto),
-        "after": apply_mapping(mapping, moving, **onto),
+        "static": transform_array(identity, static, image_grid2world=static_grid2world),
+        "before": transform_array(straight, moving, **onto),
+        "after": after,
     }
 
 
@@ -220,7 +227,8 @@ def _sheet(layers, views, spacing, lines, title):
     heights = [PANEL_WIDTH * extents[v.axes[0]] / extents[v.axes[1]] for v in views]
     heights = np.clip(heights, 0.3 * PANEL_WIDTH, 1.5 * PANEL_WIDTH)
     top = NAMES_HEIGHT + TITLE_HEIGHT * bool(title)
-    width, height = PANEL_WIDTH * len(PANELS), heights.sum() + top + LINES_HEIGHT
+    below = max(LINES_HEIGHT, LINE_HEIGHT * (len(lines) + 1) + 0.1)
+    width, height = PANEL_WIDTH * len(PANELS), heights.sum() + top + below
     figure = load_matplotlib().Figure(figsize=(width, height))
     rows = figure.add_gridspec(
         len(views),
@@ -229,7 +237,7 @@ def _sheet(layers, views, spacing, lines, title):
         left=0.004,
         right=0.996,
         top=1 - top / height,
-        bottom=LINES_HEIGHT / height,
+        bottom=below / height,
         wspace=0.03,
         hspace=0.03,
     )
@@ -361,10 +369,11 @@ def _write_below(figure, lines, axes, drawn):
         "before: through the prealign alone; lines: static's outlines; checkerboard: "
         "static and moving after; green: folded"
     )
-    for k, line in enumerate((*lines, key)):
-        figure.text(0.006, (0.52 - 0.2 * k) / height, line, fontsize=9)
+    for k, line in enumerate(reversed((*lines, key))):
+        figure.text(0.006, (0.12 + LINE_HEIGHT * k) / height, line, fontsize=9)
     box = axes.get_position()
-    place = [box.x0 + 0.02 * box.width, 0.56 / height, 0.96 * box.width, 0.12 / height]
+    bottom = box.y0 - 0.16 / height
+    place = [box.x0 + 0.02 * box.width, bottom, 0.96 * box.width, 0.12 / height]
     scale = figure.add_axes(place)
     bar = figure.colorbar(drawn, cax=scale, orientation="horizontal", extend="both")
     bar.ax.tick_params(labelsize=8, pad=1)

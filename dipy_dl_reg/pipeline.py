@@ -12,10 +12,11 @@ from dipy.testing.decorators import warning_for_keywords
 import numpy as np
 
 from dipy_dl_reg import translate
-from dipy_dl_reg.affine import deep_affine_registration
+from dipy_dl_reg.affine import deep_affine_registration, find_affine
 from dipy_dl_reg.affine_options import AFFINE_STEPS, checked_pipeline
 from dipy_dl_reg.files import read_image
 from dipy_dl_reg.mapping import apply_mapping
+from dipy_dl_reg.masks import fill_masked, read_mask
 from dipy_dl_reg.registration import DeepRegistration
 
 #: The last step of a pipeline that deforms.
@@ -46,16 +47,19 @@ def deep_registration(
 ):
     """Register a moving image to a static one: files, NIfTI images or arrays.
 
-    Mirrors `dipy.align.syn_registration`, and with a `pipeline` does what comes before
-    it too, from whatever pose.
+    Mirrors `dipy.align.syn_registration`: moving comes first, where
+    `DeepRegistration.optimize` takes static first.  With a `pipeline` it does the
+    affine registration before it too; without one the images must be aligned already.
 
     Parameters
     ----------
     moving, static : str, Path, nibabel image or array
-        The images, 2D or 3D.
+        The images, 2D or 3D: moving first, as in `dipy.align.syn_registration`, while
+        `DeepRegistration.optimize` and the commands take static first.  What is
+        masked in a `numpy.ma.MaskedArray` is missing data, as NaN is.
     moving_affine, static_affine : array, shape (dim + 1, dim + 1), optional
-        Voxels to world of the two; by default the file's own, the identity for an
-        array.
+        Voxels to world of the two; by default the file's own.  Arrays need both, or
+        none: two arrays without affines both have the identity.
     step_length : float, optional
         See `DeepRegistration`.
     metric : str or metric, optional
@@ -68,7 +72,9 @@ def deep_registration(
         Static world to moving world; where a pipeline's affine steps begin (a centre
         of mass begins anew, with a warning).
     static_mask, moving_mask : str, Path, nibabel image or array, optional
-        Voxels that are compared.
+        Only voxels other than 0 are compared.  A file or nibabel image on another
+        grid than its image's is resampled onto that, nearest neighbour, through both
+        affines; an array has the image's shape.
     num_threads : int, optional
         See `DeepRegistration.optimize`.
     pipeline : sequence of str, optional
@@ -93,7 +99,8 @@ def deep_registration(
     Raises
     ------
     ValueError
-        If an image or an option cannot be used.
+        If an image or an option cannot be used, if one image has an affine and the
+        other has none, or if a mask does not cover its image.
     FileNotFoundError
         If a file is missing.
     """
@@ -109,13 +116,19 @@ def deep_registration(
         translate.make_metric(metric, **for_metric), **options
     )
     affine_options = _checked_affine_options(affine_options, steps)
+    given = {"static": static, "moving": moving}
     moving, moving_affine = _read(moving, moving_affine, "moving")
     static, static_affine = _read(static, static_affine, "static")
     if dim is not None and np.ndim(static) != dim:
         raise ValueError(f"dim is {dim}, and static has {np.ndim(static)} axes.")
+    _check_both_or_none(static_affine, moving_affine)
+    grids = {
+        "static": (np.shape(static), static_affine),
+        "moving": (np.shape(moving), moving_affine),
+    }
     masks = {
-        "static_mask": _read(static_mask, None, "static_mask")[0],
-        "moving_mask": _read(moving_mask, None, "moving_mask")[0],
+        f"{role}_mask": read_mask(mask, given[role], *grids[role], name=f"{role}_mask")
+        for role, mask in (("static", static_mask), ("moving", moving_mask))
     }
     prealign = getattr(prealign, "affine", prealign)
     if steps:
@@ -126,24 +139,25 @@ def deep_registration(
             "static_affine": _matrix(static_affine, static),
             "moving_affine": _matrix(moving_affine, moving),
         }
-        _, prealign = deep_affine_registration(
-            moving,
-            static,
+        affine = find_affine(
+            moving=moving,
+            static=static,
             pipeline=steps,
             **affines,
             **masks,
             **chosen | affine_options,
         )
+        prealign, registration.poses = affine.matrix, affine.poses
     mapping = registration.optimize(
-        static,
-        moving,
+        static=static,
+        moving=moving,
         static_grid2world=static_affine,
         moving_grid2world=moving_affine,
         prealign=prealign,
         num_threads=num_threads,
         **masks,
     )
-    return apply_mapping(mapping, moving), mapping
+    return apply_mapping(mapping, moving, interpolation="linear"), mapping
 
 
 @warning_for_keywords()
@@ -164,8 +178,8 @@ def register_dwi_to_template(
     Parameters
     ----------
     dwi : array, nibabel image, str or Path
-        The series, 4D, its volumes aligned to each other; or, with ``gtab=None``, a b0
-        volume, 3D.
+        The moving image, first as in DIPY's function: the series, 4D, its volumes
+        aligned to each other; or, with ``gtab=None``, a b0 volume, 3D.
     gtab : GradientTable, pair of (bvals, bvecs), or None
         Says which volumes are b0; bvals and bvecs may be files.
     dwi_affine : array, shape (4, 4), optional
@@ -206,11 +220,12 @@ def register_dwi_to_template(
     for name, matrix in (("dwi", dwi_affine), ("template", template_affine)):
         if matrix is None:
             raise ValueError(f"{name}_affine is needed where {name} is an array.")
+    images = {"moving": b0, "static": template}
     affines = {"moving_affine": dwi_affine, "static_affine": template_affine}
     if reg_method == "aff":
-        return deep_affine_registration(b0, template, **affines, **reg_kwargs)
+        return deep_affine_registration(**images, **affines, **reg_kwargs)
     given = {"pipeline": [*AFFINE_STEPS, DEFORM]} | reg_kwargs
-    return deep_registration(b0, template, **affines, **given)
+    return deep_registration(**images, **affines, **given)
 
 
 def _mean_b0(data, gtab):
@@ -313,11 +328,24 @@ def _checked_affine_options(options, steps):
     return options
 
 
+def _check_both_or_none(static_affine, moving_affine):
+    """Raise where one image lies in a world, and nobody knows where the other does."""
+    affines = {"static": static_affine, "moving": moving_affine}
+    without = [role for role, affine in affines.items() if affine is None]
+    if len(without) == 1:
+        (role,) = without
+        raise ValueError(
+            f"{role}_affine is needed: {role} is an array without an affine, and the "
+            "other image has one."
+        )
+
+
 def _matrix(affine, image):
     """Voxels to world, the identity if there is none."""
     return np.eye(image.ndim + 1) if affine is None else affine
 
 
 def _read(image, affine, name):
-    """Array and matrix of whatever holds an image, if there is one."""
-    return (None, None) if image is None else read_image(image, affine, name=name)
+    """Array and matrix of whatever holds an image; NaN for what is masked in it."""
+    values, affine = read_image(image, affine, name=name)
+    return fill_masked(values), affine

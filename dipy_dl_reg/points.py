@@ -335,15 +335,15 @@ def read_landmark_pair(static, moving):
 
     Returns
     -------
-    static_points, moving_points : ndarray, shape (N, 3)
-        World coordinates, mm.
+    static_points, moving_points : ndarray, shape (N, 3) or (N, 2)
+        World coordinates, mm; two of them for slices.
 
     Raises
     ------
     FileNotFoundError
         If one is not there.
     ValueError
-        If one was not given, or they are not pairs of points in space.
+        If one was not given, or they are not pairs of points.
     """
     paths = {"static_landmarks": static, "moving_landmarks": moving}
     for name, path in paths.items():
@@ -352,9 +352,9 @@ def read_landmark_pair(static, moving):
                 f"static_landmarks and moving_landmarks: {name} is missing"
             )
     pair = [read_landmarks(path, name=name) for name, path in paths.items()]
-    if pair[0].shape != pair[1].shape or pair[0].shape[1] != 3:
+    if pair[0].shape != pair[1].shape:
         raise ValueError(
-            "static_landmarks and moving_landmarks must hold as many points of 3 "
+            "static_landmarks and moving_landmarks must hold as many points of as many "
             f"coordinates, got {pair[0].shape} and {pair[1].shape}"
         )
     return tuple(pair)

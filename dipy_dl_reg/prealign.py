@@ -1,7 +1,10 @@
 """The affine part of two images, as the commands and the training find it."""
 
-from dipy_dl_reg.affine import deep_affine_registration
+import numpy as np
+
+from dipy_dl_reg.affine import find_affine
 from dipy_dl_reg.files import check_affine
+from dipy_dl_reg.verdict import log_verdict
 
 
 def find_prealign(
@@ -16,27 +19,27 @@ def find_prealign(
     starting_affine=None,
     num_threads=None,
 ):
-    """Where one image lies in the world of another, from whatever pose.
+    """Where one image lies in the world of another, with a search over rotations.
 
     Parameters
     ----------
-    static, moving : ndarray, 3D
+    static, moving : ndarray, 3D or 2D
         The images; NaN is missing data.
-    static_affine, moving_affine : ndarray, shape (4, 4)
+    static_affine, moving_affine : ndarray, shape (dim + 1, dim + 1)
         Voxels to world, mm.
     static_mask, moving_mask : ndarray of bool, optional
         Where the images count.
     pipeline : sequence of str, optional
         Steps of `deep_affine_registration`; by default its own: centre of mass,
         translation, rigid, affine, by mutual information.
-    starting_affine : ndarray, shape (4, 4), optional
+    starting_affine : ndarray, shape (dim + 1, dim + 1), optional
         Where they begin.
     num_threads : int, optional
         Threads on the CPU.
 
     Returns
     -------
-    prealign : ndarray, shape (4, 4)
+    prealign : ndarray, shape (dim + 1, dim + 1)
         Static world to moving world.
 
     Raises
@@ -44,9 +47,9 @@ def find_prealign(
     ValueError
         If what is found is no invertible matrix.
     """
-    _, prealign = deep_affine_registration(
-        moving,
-        static,
+    found = find_affine(
+        moving=moving,
+        static=static,
         moving_affine=moving_affine,
         static_affine=static_affine,
         static_mask=static_mask,
@@ -55,4 +58,6 @@ def find_prealign(
         starting_affine=starting_affine,
         num_threads=num_threads,
     )
-    return check_affine(prealign, 3, "the affine found")
+    if found.verdict is not None:
+        log_verdict(found.verdict, "affine registration", quiet=True)
+    return check_affine(found.matrix, np.ndim(static), "the affine found")

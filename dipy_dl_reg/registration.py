@@ -15,15 +15,19 @@ from tqdm.auto import tqdm
 
 from dipy_dl_reg import bridge, translate
 from dipy_dl_reg.engine import memory
+from dipy_dl_reg.engine.assessment import measure_registration
 from dipy_dl_reg.engine.contrast import ALIKE, agreement, comparison
 from dipy_dl_reg.engine.discrete import discrete, helps
 from dipy_dl_reg.engine.fields import compose
 from dipy_dl_reg.engine.inversion import diffeomorphic
 from dipy_dl_reg.engine.metrics import CCMetric
+from dipy_dl_reg.engine.names import METRIC_MEANINGS
 from dipy_dl_reg.engine.objective import Objective
 from dipy_dl_reg.engine.refine import moved, refine
 from dipy_dl_reg.engine.thin_plate_grid import start_field
-from dipy_dl_reg.networks.predict import better_than_none, predict
+from dipy_dl_reg.networks.predict import better_than_none
+from dipy_dl_reg.networks.single_slice import in_plane
+from dipy_dl_reg.networks.single_slice import predict_also_slices as predict
 from dipy_dl_reg.points import check_in_view, tell_swapped, worst_missed
 from dipy_dl_reg.registration_options import (
     DEFAULTS,
@@ -33,6 +37,7 @@ from dipy_dl_reg.registration_options import (
     checked_landmarks,
     not_negative,
 )
+from dipy_dl_reg.verdict import judge, log_verdict
 
 try:  # DIPY 1.13 moves it
     from dipy.utils import VerbosityLevels
@@ -45,8 +50,18 @@ except ImportError:
 _WORTH_IT = 1.01
 #: Agreement below which images are of opposite contrasts, and not only far apart.
 _OPPOSITE = -0.15
+#: What a dropped start means where no refinement was asked for.
+_NOTHING_LEFT = (
+    "level_iters=0 asks for no refinement, so the map holds no displacement: it is the "
+    "affine (prealign) alone, or the spline through landmarks."
+)
 #: A landmark missed by more of static's voxels than this is told, where they are held.
 _MISSED = 2
+#: What `optimize` sets.
+_RESULTS = (
+    *("static_to_moving", "static_to_ref", "moving_to_ref", "quality", "verdict"),
+    *("network_used", "initialization_used", "landmark_distances", "affine_only"),
+)
 _STAGES = {
     "level_start": RegistrationStages.SCALE_START,
     "level_end": RegistrationStages.SCALE_END,
@@ -98,13 +113,15 @@ class DeepRegistration(DiffeomorphicRegistration):
         one that comes with the package (`list_models`), or the file of one
         (`save_network`).  With ``level_iters=0`` its field is the result,
         under the same promise.  A field worse than none, by the metric, is dropped
-        with a warning.  None is no network; ``"auto"``, the default, is the one for
+        with a warning (`network_used` is then False; with ``level_iters=0`` the map is
+        the affine alone).  None is no network; ``"auto"``, the default, is the one for
         images of any contrast that comes with the package, ``"pyramid-brain"`` in 3D
-        and ``"pyramid-slices"`` in 2D; it sees nothing outside masks, a model that is
-        named sees the whole images.  It is left out where there are landmarks or a
-        discrete search to begin with, and for images of less than 16 of its voxels
-        along an axis; and its field is dropped, too, if the images agree without it
-        and a coarse refinement, where there are coarse levels, ends no better from it.
+        and ``"pyramid-slices"`` in 2D and for volumes of one slice; it sees nothing
+        outside masks, a model that is named sees the whole images.  It is left out
+        where there are landmarks or a discrete search to begin with, and for images of
+        less than 16 of its voxels along an axis; and its field is dropped, too, if the
+        images agree without it and a coarse refinement, where there are coarse levels,
+        ends no better from it.
     initialization : {"discrete", "auto"} or None, optional
         "discrete" searches for displacements of up to a quarter of the static image's
         longest side first, by self-similarity and so in any contrast, and refinement
@@ -149,8 +166,19 @@ class DeepRegistration(DiffeomorphicRegistration):
     quality : Quality
         After `optimize`: least Jacobian determinant of both fields, round trip
         (voxels of the static grid; mean and maximum) and how many repairs it took.
+    verdict : Verdict
+        After `optimize`: whether the result is "good", "doubtful" or "failed"
+        (`verdict.grade`), and why (`verdict.reasons`); ``print(verdict)`` says both.
+        It is logged too, as a warning unless it is "good".
+    poses : PoseComparison or None
+        What the search over poses found whose result is the next prealign
+        (`dipy_dl_reg.affine_start.PoseComparison`); the next verdict takes it into
+        account.
     network_used : bool
         After `optimize`: whether the network's field was better than none, and kept.
+    affine_only : bool
+        After `optimize`: whether ``level_iters=0`` asked for the field of a network
+        (or search) alone and none was kept, so that the map is the affine alone.
     initialization_used : bool
         After `optimize`: whether there was a search, and what it found was kept.
     landmark_distances : ndarray, shape (N,), or None
@@ -174,7 +202,8 @@ class DeepRegistration(DiffeomorphicRegistration):
     >>> from dipy_dl_reg import DeepRegistration
     >>> x, y = np.mgrid[-1:1:32j, -1:1:32j]
     >>> static, moving = np.exp(-8 * (x**2 + y**2)), np.exp(-8 * (x**2 + 2 * y**2))
-    >>> mapping = DeepRegistration("SSD").optimize(static, moving)
+    >>> registration = DeepRegistration("SSD")
+    >>> mapping = registration.optimize(static=static, moving=moving)
     >>> warped = mapping.transform(moving)
     >>> bool(np.square(static - warped).sum() < 0.1 * np.square(static - moving).sum())
     True
@@ -240,7 +269,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         self.landmark_weight = not_negative("landmark_weight", landmark_weight)
         self.device = bridge.find_device(device)
         self.max_memory = None if max_memory is None else memory.to_bytes(max_memory)
-        self.progress = progress
+        self.progress, self.poses = progress, None
         self.callback = callback
         self.mask0 = bool(getattr(metric, "mask0", False))
         self.verbosity = VerbosityLevels.STATUS
@@ -278,12 +307,16 @@ class DeepRegistration(DiffeomorphicRegistration):
         moving_mask=None,
         num_threads=None,
     ):
-        """Register moving to static.
+        """Register moving to static, which must be aligned by an affine already.
+
+        Static comes first, as in SyN; `deep_registration` takes moving first.
 
         Parameters
         ----------
         static : array, shape (S, R, C) or (R, C)
-            Image that stays; the fields live on its grid.  NaN is missing data.
+            Image that stays, first as in SyN's `optimize` (`deep_registration` takes
+            moving first); the fields live on its grid.  NaN is missing data, and so
+            is what is masked in a `numpy.ma.MaskedArray`.
         moving : array, shape (S', R', C') or (R', C')
             Image that is brought onto it; on a grid of its own.
         static_grid2world, moving_grid2world : array, shape (dim+1, dim+1), optional
@@ -294,7 +327,8 @@ class DeepRegistration(DiffeomorphicRegistration):
         static_mask, moving_mask : array, optional
             Shaped as their images: only voxels other than 0 are compared.
         num_threads : int, optional
-            Threads on the CPU; None is Torch's own choice, -1 all processors.
+            Threads on the CPU; None is Torch's own choice, -1 all processors.  A
+            process that was forked after Torch was loaded has one.
 
         Returns
         -------
@@ -306,8 +340,11 @@ class DeepRegistration(DiffeomorphicRegistration):
         ------
         ValueError
             If an image, mask or matrix cannot be used, or an image holds none of its
-            landmarks; before any work.
+            landmarks; before any work.  There is no map then, not that of an earlier
+            pair either.
         """
+        self._forget_results()
+        poses, self.poses = self.poses, None
         if self.mask0:
             static_mask = (
                 np.not_equal(static, 0) if static_mask is None else static_mask
@@ -328,23 +365,28 @@ class DeepRegistration(DiffeomorphicRegistration):
                 static_mask=static_mask,
                 moving_mask=moving_mask,
                 device=self.device,
+                find_masks=True,
             )
             pair = bridge.with_landmarks(pair, self.landmarks)
             check_in_view(self.landmarks, pair)
             self._prepare(pair)
             whole = pair
-            masked = static_mask is not None or moving_mask is not None
-            if masked and not self._automatic_model:
+            masked = pair.static_mask is not None or pair.moving_mask is not None
+            own = self.network is not None and not self._automatic_model
+            if masked and own:
                 # Masks say what is compared; a network of one's own was trained on
                 # whole images, the default one on brains without anything around too.
                 whole = bridge.make_pair(static, moving, **affines, device=self.device)
                 whole = whole._replace(landmarks=pair.landmarks)
             start = self._affordable_start(pair, whole)
+            unrefined = self.model is not None and not any(self.level_iters)
+            self.affine_only = unrefined and start is None
             if self._automatic and self.network_used and self._across():
                 super().set_level_iters(brief_iters(self.level_iters, pair.static_grid))
             u, v = self._refine(self._shown(pair), start)
             u, v, self.quality = diffeomorphic(u, v)
-        mapping = bridge.make_map(u, v, pair, **affines)
+            self.verdict = judge(measure_registration(pair, u), poses=poses)
+            mapping = bridge.make_map(u, v, pair, **affines)
         self.landmark_distances = _distances(mapping, self.landmarks)
         self._report()
         if self.landmarks is not None:
@@ -391,6 +433,12 @@ class DeepRegistration(DiffeomorphicRegistration):
         self._check_done()
         return self.static_to_ref, self.moving_to_ref
 
+    def _forget_results(self):
+        """Drop what an earlier pair left, so that a failure leaves nothing of it."""
+        for name in _RESULTS:
+            vars(self).pop(name, None)
+        self.energy_list, self.full_energy_profile = [], []
+
     def _check_done(self):
         if not hasattr(self, "static_to_moving"):
             raise ValueError(
@@ -410,10 +458,18 @@ class DeepRegistration(DiffeomorphicRegistration):
         if self._automatic_model:
             # Whoever brings a start, or asks for a search, gets that.
             given = self.landmarks is not None or self.initialization == "discrete"
-            grids = pair.static_grid, pair.moving_grid
+            seen = in_plane(pair) or pair
+            grids = seen.static_grid, seen.moving_grid
             self.network = None if given else translate.default_model(*grids)
         if self._automatic:
             super().set_level_iters(automatic_iters(pair.static_grid))
+        asked = self._automatic_model and self.landmarks is None
+        asked = asked and self.initialization is None and not any(self.level_iters)
+        if asked and self.network is None:
+            logger.warning(
+                "The default network is not used: an image has less than 16 of its "
+                f"voxels along an axis. {_NOTHING_LEFT} Leave out level_iters."
+            )
         self.energy_list, self.full_energy_profile = [], []
         self._emit(RegistrationStages.OPT_START)
 
@@ -435,8 +491,11 @@ class DeepRegistration(DiffeomorphicRegistration):
             return
         self._comparison = chosen = comparison(pair, aligned=aligned)
         self._compare_by(chosen.metric, chosen.sigma_field)
-        curve = "" if chosen.curve is None else ", moving in static's contrast"
-        self._say(f"Compared by {self.metric.name}{curve}: {chosen.reason}.")
+        mapped = ""
+        if chosen.curve is not None:
+            mapped = " of static and intensity-mapped moving"
+        named = f"{self.metric.name} ({METRIC_MEANINGS[self.metric.name]}{mapped})"
+        self._say(f"Metric: {named}. {chosen.reason}")
 
     def _across(self):
         """Whether the images were found to be of different contrasts."""
@@ -483,16 +542,29 @@ class DeepRegistration(DiffeomorphicRegistration):
         self.network_used = self._is_of_use(pair, u, v)
         if self.network_used:
             return u, v
-        said = f"The network's field is no better than none by {self.metric.name}"
-        if self._automatic_model and any(self.level_iters):
-            self._say(f"{said}: refinement begins without it.")
-        else:
-            logger.warning(
-                f"{said} and is dropped: are these images of the kind that it was "
-                "trained on?"
-            )
+        self._report_dropped_field()
         self._comparison = None  # it rests on that field
         return None
+
+    def _report_dropped_field(self):
+        """Say that the network's field is not used, what follows, and what to do."""
+        alone = not any(self.level_iters)
+        said = (
+            "The network's field is not used: by the metric "
+            f"{self.metric.name} the images are aligned no better with it than without"
+        )
+        if self._automatic_model and not alone:
+            self._say(f"{said}. Refinement begins without it.")
+            return
+        check = (
+            "check that the images are aligned by an affine, and are of the kind that "
+            "the network was trained on"
+        )
+        if alone:
+            check = f"{_NOTHING_LEFT} Leave out level_iters, or {check}"
+        else:
+            check = f"Refinement begins without it; {check}"
+        logger.warning(f"{said}. {check}.")
 
     def _is_of_use(self, pair, u, v):
         """Whether a network's field is better than none.
@@ -629,6 +701,7 @@ class DeepRegistration(DiffeomorphicRegistration):
     def _report(self):
         """Say how good the fields are, and loudly if they had to be mended."""
         q = self.quality
+        log_verdict(self.verdict, quiet=self.verbosity < VerbosityLevels.STATUS)
         if self.verbosity >= VerbosityLevels.STATUS:
             logger.info(
                 f"Least Jacobian determinant {q.minimum_jacobian:.3f}, of the inverse "

@@ -1,12 +1,20 @@
 """What a registration did: numbers, and a picture."""
 
+import textwrap
 from typing import NamedTuple
 
+from dipy.core.interpolation import interpolate_vector_2d, interpolate_vector_3d
 import numpy as np
-from scipy.ndimage import map_coordinates
 
 from dipy_dl_reg.files import check_mapping, check_writable, read_image, write_beside
 from dipy_dl_reg.picture import draw_registration, load_matplotlib
+
+#: Voxels beyond the border that still count as on it.
+_ROUNDING = 1e-5
+
+
+#: Characters in a line below the picture.
+_WIDTH = 130
 
 
 class RegistrationNumbers(NamedTuple):
@@ -29,10 +37,12 @@ class RegistrationNumbers(NamedTuple):
         Standard deviation of the logarithm of the forward determinant, which is
         clipped at 0.001.
     round_trip_mean : float
-        Mean distance, in voxels, between a voxel and where it lands after the
-        forward and then the inverse field; over voxels whose image stays inside.
+        Mean distance, in voxels, between a voxel's centre and where it lands after
+        one field and then the other, over voxels whose image stays inside; of the two
+        orders (forward first, inverse first) the worse. This is what a registration
+        logs, and its `quality` holds.
     round_trip_max : float
-        The largest such distance, in voxels.
+        The largest such distance, in voxels; the worse of the two orders.
     round_trip_mean_mm : float
         The mean in mm.
     round_trip_max_mm : float
@@ -62,7 +72,7 @@ def registration_numbers(mapping):
     -------
     numbers : RegistrationNumbers
         The measures, each explained there. All nan for the round trip if no voxel
-        stays inside the field.
+        stays inside the field, in neither order.
 
     Raises
     ------
@@ -70,13 +80,22 @@ def registration_numbers(mapping):
         If `mapping` is no map.
     """
     check_mapping(mapping)
+    forward = jacobian_determinant(mapping.get_forward_field(), mapping.disp_grid2world)
+    return _numbers(mapping, forward)
+
+
+def _numbers(mapping, forward):
+    """`registration_numbers`, given the determinants of the forward field."""
     there, back = mapping.get_forward_field(), mapping.get_backward_field()
-    forward = jacobian_determinant(there, mapping.disp_grid2world)
     inverse = jacobian_determinant(back, mapping.disp_grid2world)
-    voxels, mm = _round_trip(there, back, mapping.disp_grid2world)
-    trip = (
-        [voxels.mean(), voxels.max(), mm.mean(), mm.max()] if mm.size else [np.nan] * 4
-    )
+    orders = ((there, back), (back, there))
+    trips = [_round_trip(*order, mapping.disp_grid2world) for order in orders]
+    trips = [
+        [voxels.mean(), voxels.max(), mm.mean(), mm.max()]
+        for voxels, mm in trips
+        if mm.size
+    ]
+    trip = np.max(trips, axis=0) if trips else [np.nan] * 4
     return RegistrationNumbers(
         float(forward.min()),
         float(inverse.min()),
@@ -128,27 +147,28 @@ def _determinant(m):
     )
 
 
-def _voxel_field(field, grid2world):
-    """A displacement in voxels, component first."""
-    dim = field.shape[-1]
-    matrix = np.eye(dim) if grid2world is None else grid2world[:dim, :dim]
-    return np.moveaxis(field @ np.linalg.inv(matrix).T, -1, 0)
-
-
 def _round_trip(there, back, grid2world):
-    """Distances from each voxel to itself after both fields: in voxels, in mm."""
-    shape = there.shape[:-1]
-    at = np.indices(shape) + _voxel_field(there, grid2world)
-    ends = np.reshape(shape, (-1, *[1] * len(shape))) - 1
-    inside = ((at >= -1e-3) & (at <= ends + 1e-3)).all(axis=0)
-    at = at[:, inside]
-    returned = [
-        map_coordinates(component, at, order=1, mode="nearest")
-        for component in np.moveaxis(back, -1, 0)
-    ]
-    error = there[inside] + np.stack(returned, axis=-1).astype(np.float64)
-    in_voxels = _voxel_field(error, grid2world)
-    return np.linalg.norm(in_voxels, axis=0), np.linalg.norm(error, axis=-1)
+    """Distances from each voxel to itself after both fields: in voxels, in mm.
+
+    Slab by slab, which is faster than all at once and takes little memory.
+    """
+    shape, dim = there.shape[:-1], there.shape[-1]
+    matrix = np.eye(dim) if grid2world is None else grid2world[:dim, :dim]
+    to_voxels, ends = np.linalg.inv(matrix).T, np.array(shape) - 1
+    look_up = interpolate_vector_2d if dim == 2 else interpolate_vector_3d
+    back = np.ascontiguousarray(back, dtype=np.float32)
+    voxels = np.stack([np.zeros(shape[1:]), *np.indices(shape[1:])], axis=-1)
+    voxels = voxels.reshape(-1, dim)
+    errors = []
+    for voxels[:, 0], slab in enumerate(there):
+        moved = slab.reshape(-1, dim).astype(np.float64)
+        at = voxels + moved @ to_voxels
+        # As the engine tells it, but for what mm and voxels round.
+        inside = ((at >= -_ROUNDING) & (at <= ends + _ROUNDING)).all(axis=1)
+        returned, _ = look_up(back, np.clip(at[inside], 0, ends))
+        errors.append(moved[inside] + returned)
+    error = np.concatenate(errors)
+    return tuple(np.linalg.norm(e, axis=-1) for e in (error @ to_voxels, error))
 
 
 def plot_registration(
@@ -159,6 +179,8 @@ def plot_registration(
     *,
     static_grid2world=None,
     moving_grid2world=None,
+    warped=None,
+    verdict=None,
     title=None,
     overwrite=True,
 ):
@@ -182,6 +204,11 @@ def plot_registration(
         The map of a registration.
     static_grid2world, moving_grid2world : ndarray, shape (dim + 1, dim + 1), optional
         Grid-to-world matrices of the images; the files' or the map's own by default.
+    warped : ndarray, shape of the map's field, optional
+        Moving on static's grid, where it is known already, such as the result of
+        ``mapping.transform(moving)``; computed by default.
+    verdict : Verdict, optional
+        Of the registration (`DeepRegistration.verdict`), written below the numbers.
     title : str, optional
         A line on top.
     overwrite : bool, optional
@@ -209,22 +236,33 @@ def plot_registration(
     for name, image in (("static", static), ("moving", moving)):
         if image.ndim != mapping.dim:
             raise ValueError(f"{name} must be {mapping.dim}D, got shape {image.shape}")
-    numbers = registration_numbers(mapping)
+    field_shape = tuple(int(n) for n in mapping.disp_shape)
+    if warped is not None and np.shape(warped) != field_shape:
+        raise ValueError(
+            f"warped must have the shape {field_shape} of the map's field, got "
+            f"{np.shape(warped)}"
+        )
+    forward = jacobian_determinant(mapping.get_forward_field(), mapping.disp_grid2world)
+    numbers = _numbers(mapping, forward)
     figure = draw_registration(
         static,
         moving,
         mapping,
         static_grid2world=static_grid2world,
         moving_grid2world=moving_grid2world,
-        jacobian=jacobian_determinant(
-            mapping.get_forward_field(), mapping.disp_grid2world
-        ),
-        lines=_lines(numbers),
+        warped=warped,
+        jacobian=forward,
+        lines=[*_lines(numbers), *_verdict_lines(verdict)],
         title=title,
     )
     with write_beside(path, overwrite=overwrite) as temporary:
         figure.savefig(temporary, dpi=120, facecolor="white")
     return numbers
+
+
+def _verdict_lines(verdict):
+    """The verdict, in lines as long as those of the numbers."""
+    return [] if verdict is None else textwrap.wrap(f"verdict: {verdict}", _WIDTH)
 
 
 def _lines(numbers):
@@ -235,7 +273,7 @@ def _lines(numbers):
         f"(inverse {n.minimum_jacobian_inverse:.3g}); folded voxels "
         f"{n.folds_percent:.3g} % (inverse {n.folds_percent_inverse:.3g} %); "
         f"SD of its logarithm {n.sd_log_jacobian:.3f}",
-        f"there and back: mean {n.round_trip_mean:.3f}, at most "
-        f"{n.round_trip_max:.3f} voxels ({n.round_trip_mean_mm:.3f} and "
+        f"round trip, the worse of both orders: mean {n.round_trip_mean:.3f}, at most "
+        f"{n.round_trip_max:.3f} voxel ({n.round_trip_mean_mm:.3f} and "
         f"{n.round_trip_max_mm:.3f} mm)",
     )

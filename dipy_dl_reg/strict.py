@@ -4,14 +4,26 @@ What DIPY's workflows log and step over is an error here: an output that exists,
 inputs that give one output, an input that is no image.
 """
 
+import contextlib
+from functools import wraps
 from importlib.metadata import version
 import os
 from pathlib import Path
+import signal
 import sys
+import threading
 import warnings
 
+from dipy.utils.logging import logger
 from dipy.workflows.multi_io import IOIterator
 from dipy.workflows.workflow import Workflow
+
+from dipy_dl_reg.command_log import LogOptions
+
+#: Errors of which a user is told in one line.
+ERRORS = (ValueError, OSError, ImportError, MemoryError, RuntimeError)
+#: How many file names a message holds.
+_NAMED = 3
 
 
 class _Planned(IOIterator):
@@ -22,9 +34,17 @@ class _Planned(IOIterator):
 
 
 class StrictWorkflow(Workflow):
-    """A workflow that stops where DIPY's would go on."""
+    """A workflow that stops where DIPY's would go on.
 
-    def plan(self, inputs, out_dir, outputs, *, others=()):
+    Attributes
+    ----------
+    log_options : LogOptions
+        What of the log is wanted; set by `run_command`.
+    """
+
+    log_options = LogOptions()
+
+    def plan(self, inputs, out_dir, outputs, *, others=(), skip_existing=False):
         """Pair inputs with outputs by DIPY's rules, and check all before any work.
 
         Parameters
@@ -37,11 +57,14 @@ class StrictWorkflow(Workflow):
             File name of each output, by its parameter.
         others : sequence of str, Path or None, optional
             Further files that are read, and must not be written over.
+        skip_existing : bool, optional
+            Leave out, with a line of the log, each run all of whose outputs exist.
 
         Returns
         -------
         rows : list of tuple
-            For each run, the list of its inputs, and the dict of its outputs.
+            For each run that is left, the list of its inputs, and the dict of its
+            outputs.
 
         Raises
         ------
@@ -73,11 +96,17 @@ class StrictWorkflow(Workflow):
         self.flat_outputs = [path for row in planned.outputs for path in row]
         self.last_generated_outputs = dict(zip(outputs, self.flat_outputs))
         self._check_collisions([*planned.inputs, filter(None, others)])
-        self.manage_output_overwrite()
-        return [
+        rows = [
             ([Path(i) for i in given], dict(zip(outputs, map(Path, made))))
             for *given, made in zip(*planned.inputs, planned.outputs)
         ]
+        if skip_existing:
+            rows = [row for row in rows if not _is_done(*row)]
+            self.flat_outputs = [str(p) for _, made in rows for p in made.values()]
+            if not rows:
+                log_result("Nothing to do: all outputs exist")
+        self.manage_output_overwrite()
+        return rows
 
     def plan_one(self, out_dir, parameter, name, others=()):
         """Check the one output of a workflow that makes one of all its inputs.
@@ -145,7 +174,7 @@ class StrictWorkflow(Workflow):
         there = [str(path) for path in self.flat_outputs if Path(path).is_file()]
         if there and not self._force_overwrite:
             raise FileExistsError(
-                f"{', '.join(there)} already there: add --force to overwrite"
+                f"{name_some(there)} already there: add --force to overwrite"
             )
         for path in self.flat_outputs:
             check_writable(path, overwrite=self._force_overwrite)
@@ -179,6 +208,44 @@ def with_ending(name, endings, parameter):
     return name
 
 
+def name_some(paths):
+    """The first of some files, and how many more there are.
+
+    Parameters
+    ----------
+    paths : sequence of str or Path
+        The files.
+
+    Returns
+    -------
+    text : str
+        Such as "a, b, c and 27 more".
+    """
+    named = ", ".join(map(str, paths[:_NAMED]))
+    more = len(paths) - _NAMED
+    return f"{named} and {more} more" if more > 0 else named
+
+
+def _is_done(given, made):
+    """Whether all outputs of a run exist; says so."""
+    done = all(path.is_file() for path in made.values())
+    if done:
+        images = ", ".join(map(str, given))
+        logger.info(f"Skipped {images}: {name_some(list(made.values()))} exist already")
+    return done
+
+
+def log_result(text):
+    """Write the line of the log that a command ends with; --quiet shows it, too.
+
+    Parameters
+    ----------
+    text : str
+        What was done.
+    """
+    logger.info(text, extra={"result": True})
+
+
 def run_command(flow):
     """Run a workflow from the command line: one line for an error, and exit code 1.
 
@@ -194,15 +261,64 @@ def run_command(flow):
 
     release = f"dipy_dl_reg {version('dipy_dl_reg')}"
     warnings.formatwarning = _one_line
+    flow.log_options = options = LogOptions()
+    _log_while_running(flow, options)
     try:
-        run_flow(
-            flow, extra_args={"version": {"action": "version", "version": release}}
-        )
+        with _signals_raise():
+            run_flow(
+                flow,
+                extra_args={
+                    "version": {"action": "version", "version": release},
+                    **options.arguments(),
+                },
+            )
     except KeyboardInterrupt:
         sys.exit(f"{Path(sys.argv[0]).name}: interrupted")
-    except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        sys.exit(f"{Path(sys.argv[0]).name}: error: {text}")
+    except ERRORS as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: error: {_text(error)}")
+
+
+def _log_while_running(flow, options):
+    """Let a workflow's `run` log as the options of its command say."""
+    run = flow.run
+
+    @wraps(run)
+    def logged(**arguments):
+        with options.logging(arguments) as log:
+            try:
+                return run(**arguments)
+            except ERRORS as error:
+                log.write_error(_text(error))
+                raise
+
+    flow.run = logged
+
+
+@contextlib.contextmanager
+def _signals_raise():
+    """Let what ends a process raise SystemExit, so that unfinished files go."""
+
+    def leave(number, frame):
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)  # the end itself is not interrupted
+        raise SystemExit(128 + number)
+
+    numbers = [getattr(signal, n, None) for n in ("SIGTERM", "SIGHUP")]
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in filter(None, numbers):
+            if signal.getsignal(number) == signal.SIG_DFL:  # nohup's is another
+                before[number] = signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _text(error):
+    """An error in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _one_line(message, category, filename, lineno, line=None):

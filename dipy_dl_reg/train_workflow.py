@@ -8,10 +8,9 @@ from ast import literal_eval
 from contextlib import suppress
 from glob import glob
 from pathlib import Path
+from time import monotonic
 
-from dipy.utils.logging import logger
-
-from dipy_dl_reg.strict import StrictWorkflow, run_command, with_ending
+from dipy_dl_reg.strict import StrictWorkflow, log_result, run_command, with_ending
 
 
 class TrainDeepFlow(StrictWorkflow):
@@ -77,16 +76,18 @@ class TrainDeepFlow(StrictWorkflow):
         image_files : variable string or Path
             A folder of NIfTI files, or the files, or patterns: all 3D, or all 2D.
         network : string, optional
-            What is trained: dirnet, selfsup-fcn, unet or voxelmorph; or a file that
-            this command wrote, to go on from.
+            What is trained: dirnet, pyramid, selfsup-fcn, unet or voxelmorph; or a file
+            that this command wrote, to go on from.
         variant : string, optional
             Size of a new voxelmorph: vm1 or vm2, which is the larger.
         output : string, optional
             What a new network predicts: velocity, whose flow is invertible, or
-            displacement. By default voxelmorph velocity, the others displacement.
+            displacement. By default velocity for voxelmorph and pyramid, displacement
+            for the others.
         network_arguments : variable string, optional
-            More of a new network: features=8,16,32 (selfsup-fcn, unet), grid_spacing=8
-            or bounded=true (dirnet), half_resolution=true (voxelmorph).
+            More of a new network: features=8,16,32 (pyramid, selfsup-fcn, unet),
+            repeats=1 or width=32 (pyramid), grid_spacing=8 or bounded=true (dirnet),
+            half_resolution=true (voxelmorph).
         labels : variable string, optional
             Label maps, for --dice_weight: a folder with a file for each image, of its
             name or of that and _labels, _label, _seg or _dseg; or as many files.
@@ -97,7 +98,8 @@ class TrainDeepFlow(StrictWorkflow):
         reference : string or Path, optional
             Image whose field of view is taken; by default the atlas, else the first.
         affine : boolean, optional
-            Register each image to the reference first, from whatever pose.
+            Register each image to the reference first by an affine, with a search over
+            rotations.
         spacing : float, optional
             Voxel size in mm; by default the finest of the reference.
         validation : variable string, optional
@@ -111,8 +113,8 @@ class TrainDeepFlow(StrictWorkflow):
             Pairs in each step.
         metric : string, optional
             What makes images alike: cc (local correlation), ssd (squared difference),
-            ncc (global correlation), mi (mutual information), cr (correlation ratio);
-            or None, for the labels alone.
+            ncc (global correlation), mi (mutual information), cr (correlation ratio),
+            mind (self-similarity); or None, for the labels alone.
         regularizer : string, optional
             Penalty on the field: diffusion, bending, tv, or None.
         weight : float, optional
@@ -136,7 +138,8 @@ class TrainDeepFlow(StrictWorkflow):
         resume : boolean, optional
             Go on from the checkpoint, if there is one. Then out_model is replaced.
         time_limit : float, optional
-            Seconds after which to stop. out_model is written all the same.
+            Seconds after which to stop, the time for reading and --affine included; the
+            step at work is still done. out_model is written if one step was.
         log : string or Path, optional
             A .csv file for the losses, or a folder for TensorBoard.
         licence : string, optional
@@ -152,8 +155,11 @@ class TrainDeepFlow(StrictWorkflow):
         out_model : string, optional
             The trained network.
         """
+        began = monotonic()
         from dipy_dl_reg.learning import fit
 
+        if time_limit is not None and time_limit > 0:  # loading took some of it
+            time_limit = max(1e-3, time_limit - (monotonic() - began))
         out_model = with_ending(out_model, (".npz",), "out_model")
         if resume and checkpoint is not None and Path(checkpoint).exists():
             self._force_overwrite = True  # what the training wrote before
@@ -195,7 +201,7 @@ class TrainDeepFlow(StrictWorkflow):
             log=log,
             **options,
         )
-        logger.info(f"Saved {path}")
+        log_result(f"Saved {path}")
 
 
 def _files_or_part(given, name, *, part=False):

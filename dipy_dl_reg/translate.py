@@ -15,7 +15,11 @@ from dipy_dl_reg.engine.metrics import (
     MIMetric,
     SSDMetric,
 )
-from dipy_dl_reg.engine.names import metric_by_name, regularizer_by_name
+from dipy_dl_reg.engine.names import (
+    is_metric_name,
+    metric_by_name,
+    regularizer_by_name,
+)
 from dipy_dl_reg.networks import NETWORKS
 from dipy_dl_reg.networks.base import RegistrationNetwork
 from dipy_dl_reg.networks.checkpoint import load_network
@@ -28,8 +32,10 @@ from dipy_dl_reg.networks.weights import (
 
 #: A DIPY metric's smoothing of the update becomes this part of it here, where steps
 #: are of equal length everywhere: in SyN only the largest is of full length, and the
-#: rest are as good as smoother.
-_SMOOTHING = 0.5
+#: rest are as good as smoother.  A smoothing of up to a voxel stays as it is: below
+#: that the smoothing of the field undoes the update's detail at every iteration, and
+#: correlation of T1 brains at 3 mm ended below SyN's.
+_SMOOTHING, _LEAST_SMOOTHING = 0.5, 1.0
 #: Voxels along every axis of an image that the default network is asked about.
 _LEAST_EXTENT = 16
 
@@ -43,8 +49,8 @@ def make_metric(metric, **options):
         None and "auto" leave it to the images; a name is one of ``"CC"``, ``"SSD"``
         (or ``"MSE"``), ``"NCC"``, ``"MI"``, ``"CR"``, ``"MIND"`` in any case, or
         ``"EM"``; a metric of DIPY is translated: its radius stays, its smoothing is
-        halved (see the module), other options have no counterpart; a message says what
-        stands for EMMetric.
+        halved but not below one voxel (see the module), other options have no
+        counterpart; a message says what stands for EMMetric.
     **options : dict
         For the metric, where a name has it made here; of local correlation where none
         was given.
@@ -73,10 +79,7 @@ def make_metric(metric, **options):
         return metric
     if isinstance(metric, dipy_metrics.SimilarityMetric):
         return _translate(metric)
-    raise ValueError(
-        f"metric must be one of {sorted(METRICS)}, a metric of this package or of "
-        f"dipy.align.metrics, 'auto' or None, got {metric!r}."
-    )
+    raise _no_metric(repr(metric))
 
 
 def is_automatic(metric):
@@ -96,21 +99,31 @@ def is_automatic(metric):
 
 
 def _metric_by_name(name, options):
-    if name.upper() != "EM":
-        return metric_by_name(name, **options)
-    _say_what_stands_for_em()
-    return metric_by_name("CR", **options)
+    if name.upper() == "EM":
+        _say_what_stands_for_em()
+        return metric_by_name("CR", **options)
+    if not is_metric_name(name):
+        raise _no_metric(repr(name))
+    return metric_by_name(name, **options)
+
+
+def _no_metric(given):
+    """The error for what names no metric."""
+    return ValueError(
+        f"metric must be 'auto' (or None), one of {sorted(METRICS)}, or a metric "
+        f"object of this package or of dipy.align.metrics, got {given}."
+    )
 
 
 def _translate(metric):
     """The counterpart of a DIPY metric."""
     if isinstance(metric, dipy_metrics.CCMetric):
-        smoothing = _SMOOTHING * metric.sigma_diff
+        smoothing = _smoothing(metric.sigma_diff)
         return CCMetric(metric.dim, radius=metric.radius, sigma_diff=smoothing)
     if isinstance(metric, dipy_metrics.SSDMetric):
         # With Gauss-Newton steps DIPY's `smooth` weighs a penalty instead.
         demons = metric.step_type == "demons"
-        options = {"smooth": _SMOOTHING * metric.smooth} if demons else {}
+        options = {"smooth": _smoothing(metric.smooth)} if demons else {}
         return SSDMetric(metric.dim, **options)
     kind = type(metric).__name__
     if kind == "MIMetric":  # by name, for it is in DIPY's newest version only
@@ -118,10 +131,12 @@ def _translate(metric):
     if isinstance(metric, dipy_metrics.EMMetric):
         _say_what_stands_for_em()
         return CRMetric(metric.dim)
-    raise ValueError(
-        f"metric is a {kind}, which this package cannot translate; give a metric of "
-        f"dipy_dl_reg or one of the names {sorted(METRICS)}."
-    )
+    raise _no_metric(f"DIPY's {kind}, which has no counterpart here")
+
+
+def _smoothing(sigma):
+    """Smoothing of the update here for a DIPY metric's, both in voxels."""
+    return max(_SMOOTHING * sigma, min(sigma, _LEAST_SMOOTHING))
 
 
 def _say_what_stands_for_em():

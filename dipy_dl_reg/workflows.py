@@ -13,7 +13,12 @@ Whatever loads slowly is imported where it is used: `--help` answers at once.
 
 from dipy.utils.logging import logger
 
-from dipy_dl_reg.strict import StrictWorkflow, run_command, with_ending
+from dipy_dl_reg.strict import (
+    StrictWorkflow,
+    log_result,
+    run_command,
+    with_ending,
+)
 
 NIFTI = (".nii", ".nii.gz")
 PICTURES = (".png", ".pdf", ".svg", ".jpg")
@@ -53,34 +58,36 @@ class AlignDeepFlow(StrictWorkflow):
         max_memory=None,
         num_threads=None,
         report=False,
+        skip_existing=False,
         out_dir="",
         out_warped="warped_moved.nii.gz",
-        out_inv_static="warped_static.nii.gz",
-        out_field="displacement_field.nii.gz",
+        out_inv_static=None,
+        out_field=None,
         out_mapping="mapping.npz",
         out_prealign="prealign.txt",
         out_report="report.png",
     ):
         """Register images deformably.
 
-        Writes moving on static's grid, static on moving's grid, and the map: as a
-        whole, for dipy_apply_deep, and as DIPY's displacement field. Either all files
-        are written, or none.
+        Two volumes, or two slices in 2D: files of shape (X, Y) or (X, Y, 1). Static is
+        given first. Writes moving on static's grid, the map, which dipy_apply_deep
+        reads, and the prealign; on request static on moving's grid, DIPY's displacement
+        field, and a picture. Either all files of a pair are written, or none.
 
         Parameters
         ----------
         static_image_files : string or Path
-            The image that stays: one 3D volume. Several (a pattern or a folder) pair
-            with as many moving ones.
+            The image that stays: one 3D volume, or one slice. Several (a pattern or a
+            folder) pair with as many moving ones.
         moving_image_files : variable string or Path
             The image or images brought onto it. For several, add --mix_names, which
             gives each its own output names.
         prealign : string or Path, optional
-            Text file of a 4x4 matrix from static world to moving world, as
-            dipy_align_affine writes it; where a pipeline begins.
+            Text file of a 4x4 matrix (3x3 for slices) from static world to moving
+            world, as dipy_align_affine writes it; where a pipeline begins.
         affine : boolean, optional
-            Find the prealign first, from whatever pose (mutual information: centre of
-            mass, translation, rigid, affine).
+            Find the prealign first, by mutual information: centre of mass with a search
+            over rotations, translation, rigid, affine.
         pipeline : variable string, optional
             Steps, in order: some of center_of_mass, translation, rigid,
             rigid_isoscaling, rigid_scaling and affine, then deform. Without the last
@@ -91,7 +98,8 @@ class AlignDeepFlow(StrictWorkflow):
             ssd (squared difference), ncc (global correlation), or for unlike contrasts
             mind (self-similarity), mi (mutual information) or cr (correlation ratio).
         level_iters : variable int, optional
-            Steps at each level, the coarsest first; 0 leaves it at the network's word.
+            Iterations at each level, the coarsest first. 0 writes the network's field
+            unrefined, and is an error where that field is not used.
         model : string, optional
             Network to begin with: the file that dipy_train_deep wrote, the name of one
             that comes with the package (such as voxelmorph-t1), or None. auto is the
@@ -103,7 +111,8 @@ class AlignDeepFlow(StrictWorkflow):
         static_landmarks : string or Path, optional
             Text file (such as CSV) of points in static that are known in moving too,
             one a line: x, y, z in mm in the image's world (RAS for NIfTI). At least 4,
-            not in one plane. Registration starts from them.
+            not in one plane. Registration starts from them. Of slices the two
+            coordinates in the plane, at least 3 points, not on one line.
         moving_landmarks : string or Path, optional
             The same places in moving's world, line by line.
         landmark_weight : float, optional
@@ -120,24 +129,31 @@ class AlignDeepFlow(StrictWorkflow):
             Threads on the CPU; all if not given.
         report : boolean, optional
             Draw a picture too: before, after, warped grid, Jacobian.
+        skip_existing : boolean, optional
+            Leave out pairs all of whose outputs exist. One with some of its outputs
+            is an error, unless --force is given.
         out_dir : string or Path, optional
             Folder of the outputs.
         out_warped : string, optional
-            Moving on static's grid.
+            Moving on static's grid: the registered image.
         out_inv_static : string, optional
-            Static on moving's grid, through the inverse.
+            Static on moving's grid, through the inverse; written only if a name is
+            given. dipy_apply_deep --inverse makes the same of the map.
         out_field : string, optional
-            Both displacement fields in DIPY's format (without the prealign).
+            Both displacement fields in DIPY's format, for programs that read it; a
+            large file, of volumes only, written only if a name is given. It lacks the
+            prealign: a program needs out_prealign, too.
         out_mapping : string, optional
-            The whole map.
+            The whole map, prealign included, for dipy_apply_deep and load_mapping.
         out_prealign : string, optional
-            The prealign that was used; the identity if there was none.
+            The prealign that was used, as text, from static world to moving world; the
+            identity if there was none.
         out_report : string, optional
             The picture, if --report is given.
         """
         from dipy_dl_reg.affine_options import AFFINE_STEPS
         from dipy_dl_reg.files import write_together
-        from dipy_dl_reg.jobs import FilePair, check_pair, read_prealign
+        from dipy_dl_reg.jobs import DIAGNOSE, FilePair, check_pair, read_prealign
         from dipy_dl_reg.pipeline import checked_steps, undeformed
         from dipy_dl_reg.points import read_landmark_pair
         from dipy_dl_reg.registration import DeepRegistration
@@ -152,11 +168,13 @@ class AlignDeepFlow(StrictWorkflow):
             raise ValueError("give either --prealign or center_of_mass, not both")
         outputs = {
             "out_warped": with_ending(out_warped, NIFTI, "out_warped"),
-            "out_inv_static": with_ending(out_inv_static, NIFTI, "out_inv_static"),
-            "out_field": with_ending(out_field, NIFTI, "out_field"),
             "out_mapping": with_ending(out_mapping, (".npz",), "out_mapping"),
             "out_prealign": out_prealign,
         }
+        large = {"out_inv_static": out_inv_static, "out_field": out_field}
+        for name, file in large.items():
+            if file is not None:
+                outputs[name] = with_ending(file, NIFTI, name)
         if report:
             from dipy_dl_reg.picture import load_matplotlib
 
@@ -181,25 +199,42 @@ class AlignDeepFlow(StrictWorkflow):
             out_dir,
             outputs,
             others=[prealign, *masks.values(), static_landmarks, moving_landmarks],
+            skip_existing=skip_existing,
         )
         if guided and len(rows) > 1:
             raise ValueError(
                 f"static_landmarks and moving_landmarks are of one pair of images, got "
                 f"{len(rows)} pairs"
             )
-        start = None if prealign is None else read_prealign(prealign)
-        for (static, moving), _ in rows:
-            check_pair(static, moving, masks)
+        dims = {check_pair(static, moving, masks) for (static, moving), _ in rows}
+        if guided and dims - {points[0].shape[1]}:
+            raise ValueError(
+                f"static_landmarks and moving_landmarks have {points[0].shape[1]} "
+                f"coordinates, and the images are {max(dims)}D"
+            )
+        if 2 in dims and out_field is not None:
+            raise ValueError("out_field: DIPY's format holds 3D maps only, not slices")
+        starts = {
+            dim: None if prealign is None else read_prealign(prealign, dim)
+            for dim in dims
+        }
+        if self.log_options.quiet:
+            registration.progress = False
+        if self.log_options.verbose:
+            registration.verbosity = DIAGNOSE
         for (static, moving), files in rows:
             with write_together(files.values(), overwrite=self._force_overwrite) as new:
                 pair = FilePair(static, moving, **masks)
-                matrix = start
+                matrix = starts[pair.dim]
                 if steps:
-                    matrix = pair.find_prealign(steps, start, num_threads)
+                    matrix = pair.find_prealign(steps, matrix, num_threads)
                 mapping = pair.register(registration, matrix, num_threads)
-                pair.write(mapping, matrix, dict(zip(files, new)))
-            for path in files.values():
-                logger.info(f"Saved {path}")
+                places = zip(files.values(), new)
+                pair.write(mapping, matrix, dict(zip(files, places)))
+            folders = dict.fromkeys(str(path.parent) for path in files.values())
+            log_result(
+                f"{pair.result}; saved in {', '.join(folders)}; verdict: {pair.verdict}"
+            )
 
 
 class ApplyDeepFlow(StrictWorkflow):
@@ -221,17 +256,19 @@ class ApplyDeepFlow(StrictWorkflow):
         mapping_file,
         image_files,
         reference=None,
-        interpolation="linear",
+        interpolation="auto",
         inverse=False,
         prealign=None,
+        skip_existing=False,
         out_dir="",
         out_file="transformed.nii.gz",
     ):
         """Carry images through the map of a registration.
 
         Any image in moving's world, on any grid: what else was measured of that
-        subject, labels, and series, volume by volume. With --inverse, images of
-        static's world.
+        subject, labels, and series, volume by volume (gradients, vectors and tensors
+        of diffusion data are not reoriented). With --inverse, images of static's world.
+        A map of slices goes with slices.
 
         Parameters
         ----------
@@ -242,14 +279,20 @@ class ApplyDeepFlow(StrictWorkflow):
             The image or images. For several, add --mix_names, which gives each its
             own output name.
         reference : string or Path, optional
-            Image whose grid the output has; static by default, moving with --inverse.
+            Image whose grid the output has; static's by default, moving's with
+            --inverse. A map of slices holds no place of their plane: the output lies in
+            the plane of the image, or of this.
         interpolation : string, optional
-            linear, or nearest for labels, which keeps their type.
+            linear, or nearest for labels, which keeps their type. auto is nearest for
+            files that declare labels (NIfTI intent 1002) and linear for others, with a
+            warning where they look like labels.
         inverse : boolean, optional
             From static to moving.
         prealign : string or Path, optional
             For a displacement field in DIPY's format, which does not hold it: the
             prealign of the registration, a text file.
+        skip_existing : boolean, optional
+            Leave out images whose output exists.
         out_dir : string or Path, optional
             Folder of the outputs.
         out_file : string, optional
@@ -258,26 +301,30 @@ class ApplyDeepFlow(StrictWorkflow):
         from dipy_dl_reg.files import write_together
         from dipy_dl_reg.jobs import Carrier, check_carried, read_map
 
-        if interpolation not in ("linear", "nearest"):
+        if interpolation not in ("auto", "linear", "nearest"):
             raise ValueError(
-                f"interpolation must be linear or nearest, got {interpolation}"
+                f"interpolation must be auto, linear or nearest, got {interpolation}"
             )
         outputs = {"out_file": with_ending(out_file, NIFTI, "out_file")}
         rows = self.plan(
-            [mapping_file, image_files], out_dir, outputs, others=[reference, prealign]
+            [mapping_file, image_files],
+            out_dir,
+            outputs,
+            others=[reference, prealign],
+            skip_existing=skip_existing,
         )
         carrier = Carrier(reference, inverse)
         maps = {
             path: read_map(path, prealign, carrier)
             for path in dict.fromkeys(given[0] for given, _ in rows)
         }
-        for (_, image), _ in rows:
-            check_carried(image)
+        for (mapping, image), _ in rows:
+            check_carried(image, maps[mapping].dim)
         for (mapping, image), files in rows:
             with write_together(files.values(), overwrite=self._force_overwrite) as new:
                 logger.info(f"Carrying {image} through {mapping}")
                 carrier.write(maps[mapping], image, new[0], interpolation)
-            logger.info(f"Saved {files['out_file']}")
+            log_result(f"Saved {files['out_file']}")
 
 
 # Console ----------------------------------------------------------------------------

@@ -17,6 +17,8 @@ from dipy_dl_reg import (
     MINDMetric,
     deep_affine_registration,
 )
+from dipy_dl_reg.affine_start import compare_poses
+from dipy_dl_reg.engine.affine_search import Candidate, Poses
 
 #: Errors allowed, in mm; voxels are 6 mm.
 NEAR = 0.5
@@ -131,6 +133,17 @@ def test_any_pose_by_the_class(starts):
         **views, transform=RigidTransform3D(), params0=None, starting_affine=near
     )
     assert misplacement(affine_map.affine, pose) < 2 * NEAR
+
+
+def test_a_failure_leaves_nothing_of_an_earlier_pair():
+    views = scene(2)
+    registration = DeepAffineRegistration(starts="all")
+    registration.optimize(**views, transform=RigidTransform2D(), params0=None)
+    assert registration.verdict is not None and registration.poses is not None
+    views["moving"] = np.ones_like(views["moving"])
+    with pytest.raises(ValueError, match="moving is constant"):
+        registration.optimize(**views, transform=RigidTransform2D(), params0=None)
+    assert registration.verdict is None and registration.poses is None
 
 
 def test_any_pose_2d():
@@ -460,3 +473,41 @@ def test_what_dipy_warns_of():
         registration.optimize(**views, static_mask=mask)
     with pytest.warns(UserWarning, match="static_mask is all zeros"):
         DeepAffineRegistration(level_iters=[2]).optimize(**views, static_mask=0 * mask)
+
+
+# Choice among poses -----------------------------------------------------------------
+
+
+def candidate(angle, value):
+    """A pose turned by an angle, and minus its mutual information."""
+    return Candidate(rigid(rotation((0, 0, 1), angle), np.zeros(3)), value)
+
+
+@pytest.mark.parametrize(
+    "usual, best, chosen",
+    [
+        ((5, -0.50), (120, -0.53), None),  # far, and hardly better
+        ((5, -0.50), (120, -0.60), "best"),
+        ((5, -0.50), (30, -0.53), "best"),  # near, and clearly better
+        ((5, -0.50), (30, -0.51), None),
+        ((28, -0.1486), (68, -0.1511), "usual"),  # a slab, turned too far before
+        ((28, -0.50), (30, -0.51), "best"),
+    ],
+)
+def test_a_pose_turned_far_must_be_clearly_better(usual, best, chosen):
+    usual, best = candidate(*usual), candidate(*best)
+    registration = DeepAffineRegistration(starts="auto")
+    registration.starting_affine = np.eye(4)
+    poses = Poses(best, usual, [best, usual], -1.0)
+    expected = {"best": best, "usual": usual, None: None}[chosen]
+    assert registration._better_pose(poses) is expected
+
+
+def test_the_rival_is_the_best_pose_turned_far():
+    near, far, farther = candidate(10, -0.5), candidate(90, -0.45), candidate(180, -0.4)
+    poses = Poses(near, near, [near, candidate(20, -0.49), far, farther], 0.1)
+    found = compare_poses(poses, near)
+    assert found.rival.angle == pytest.approx(80)
+    assert found.rival.gain == pytest.approx(0.1)
+    assert found.mirror_gain == 0.1
+    assert compare_poses(poses._replace(all=[near]), near).rival is None

@@ -1,13 +1,18 @@
 """What cannot be registered: one clear error that names the argument, and no work."""
 
 import gzip
+import logging
 import re
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from dipy_dl_reg import DeepRegistration, deep_registration
+from dipy_dl_reg import (
+    DeepRegistration,
+    deep_affine_registration,
+    deep_registration,
+)
 
 SHAPE = (12, 13, 11)
 MATRICES = ("static_grid2world", "moving_grid2world", "prealign")
@@ -34,7 +39,6 @@ def images(role):
     return {
         "infinity": ({role: with_value(np.inf)}, "infinity"),
         "minus infinity": ({role: with_value(-np.inf)}, "infinity"),
-        "beyond float32": ({role: with_value(1e60)}, "infinity|float32"),
         "all NaN": ({role: with_value(np.nan, everywhere=True)}, "NaN"),
         "constant": ({role: np.full(SHAPE, 7.0)}, "constant"),
         "zero": ({role: np.zeros(SHAPE, dtype=np.uint8)}, "constant"),
@@ -54,7 +58,11 @@ def images(role):
         "objects": ({role: picture().astype(object)}, "real.*object"),
         "colours": (
             {role: np.zeros(SHAPE, dtype=[(c, "u1") for c in "RGB"])},
-            "real",
+            "colours.*not real numbers",
+        ),
+        "a colour picture": (
+            {role: np.zeros((20, 24, 3), dtype=[(c, "u1") for c in "RGB"])},
+            "colours",
         ),
         "None": ({role: None}, "2D or 3D|real|array"),
     }
@@ -111,6 +119,13 @@ BAD = {
     for name in names
     for what, case in make(name).items()
 }
+
+
+@pytest.fixture
+def log(caplog):
+    """DIPY's messages, from the most trifling."""
+    caplog.set_level(logging.DEBUG, logger="dipy")
+    return lambda: [record.getMessage() for record in caplog.records]
 
 
 def never(registration, stage):
@@ -170,12 +185,45 @@ def test_threads(count):
         registration.optimize(picture(), picture() ** 2, num_threads=count)
 
 
-def test_a_failed_run_leaves_the_last_map():
+def test_a_failed_run_leaves_nothing_of_the_last_pair():
     registration = DeepRegistration("SSD", level_iters=[2])
     mapping = registration.optimize(picture(), picture() ** 2)
+    assert registration.get_map() is mapping and registration.full_energy_profile
     with pytest.raises(ValueError, match="moving is constant"):
         registration.optimize(picture(), np.ones(SHAPE))
-    assert registration.get_map() is mapping
+    for ask in (registration.get_map, registration.get_intermediate_maps):
+        with pytest.raises(ValueError, match="optimize"):
+            ask()
+    results = ("quality", "static_to_moving", "network_used", "landmark_distances")
+    assert not any(hasattr(registration, name) for name in results)
+    assert registration.full_energy_profile == registration.energy_list == []
+    again = registration.optimize(picture(), picture() ** 2)
+    assert np.array_equal(again.forward, mapping.forward)
+
+
+@pytest.mark.parametrize("colours", [3, 4])
+def test_pictures_in_colour(colours, log):
+    """Bytes are an error; other numbers may be a thin slab, and that is said."""
+    image = (255 * picture((24, 26, colours))).astype(np.uint8)
+    registration = DeepRegistration("SSD", level_iters=[2], model=None)
+    with pytest.raises(ValueError, match=rf"24, 26, {colours}\).*colour images"):
+        registration.optimize(image, image[::-1])
+    assert not [m for m in log() if "colour" in m]
+    slab = image.astype(np.float32)
+    assert registration.optimize(slab, slab[::-1]).dim == 3
+    assert len([m for m in log() if "slabs of few slices: of colour images" in m]) == 1
+
+
+def test_few_slices_of_bytes_beside_a_volume(log):
+    """A slab and a volume, or a small stack: no picture in colour."""
+    volume = (255 * picture((24, 26, 20))).astype(np.uint8)
+    registration = DeepRegistration("SSD", level_iters=[2], model=None)
+    for static, moving in (
+        (volume[..., :3], volume),
+        (volume[:9, :8, :3], volume[1:10, :8, :3]),
+    ):
+        assert registration.optimize(static, moving).dim == 3
+    assert not [m for m in log() if "colour" in m]
 
 
 # Files
@@ -273,3 +321,35 @@ def test_a_file_with_a_singular_affine(tmp_path, good, role):
 def test_an_option_that_does_not_exist(good):
     with pytest.raises(ValueError, match="levels is no option of metric 'CC'"):
         deep_registration(good, good, levels=3)
+
+
+@pytest.mark.parametrize("role", ["static", "moving"])
+def test_one_image_without_an_affine(good, role):
+    """Where an array lies in a file's world nobody knows; of two arrays, both agree."""
+    given = {"static": good, "moving": good, role: picture()}
+    with pytest.raises(ValueError, match=f"{role}_affine is needed"):
+        deep_registration(**given, level_iters=[2], callback=never)
+    _, mapping = deep_registration(
+        **given, **{f"{role}_affine": np.eye(4)}, level_iters=[2]
+    )
+    assert np.array_equal(mapping.domain_grid2world, np.eye(4))
+    arrays = {"static": picture(), "moving": picture() ** 2}
+    other = {"static": "moving", "moving": "static"}[role]
+    with pytest.raises(ValueError, match=f"{role}_affine is needed"):
+        deep_registration(**arrays, **{f"{other}_affine": np.eye(4)}, callback=never)
+    _, mapping = deep_registration(**arrays, level_iters=[2])
+    assert mapping.domain_grid2world is None and mapping.codomain_grid2world is None
+
+
+@pytest.mark.parametrize("call", [deep_registration, deep_affine_registration])
+@pytest.mark.parametrize("role", ["static", "moving"])
+def test_a_mask_that_lies_elsewhere(good, call, role):
+    far = np.eye(4)
+    far[:3, 3] = 500
+    mask = nib.Nifti1Image(np.ones(SHAPE, np.uint8), far)
+    with pytest.raises(ValueError, match=f"{role}_mask does not cover the image"):
+        call(moving=good, static=good, **{f"{role}_mask": mask})
+    singular = nib.MGHImage(np.ones(SHAPE, np.uint8), np.eye(4))
+    singular._affine = np.diag([1.0, 0, 1, 1])
+    with pytest.raises(ValueError, match=f"{role}_mask: its affine must be invertible"):
+        call(moving=good, static=good, **{f"{role}_mask": singular})

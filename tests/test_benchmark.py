@@ -298,6 +298,29 @@ def test_bad_arguments_are_one_message(words, message, capsys, monkeypatch):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"subject_1": [[1]], "subject_2": 3}', "no 4x4 matrix for subject_1"),
+        ("{}", "no 4x4 matrix for subject_1"),
+        ("[1, 2]", "is no JSON object of matrices"),
+        ("{", "is no JSON object of matrices"),
+        (None, "no 4x4 matrix for subject_2"),
+    ],
+)
+def test_missing_matrix_is_one_message(brains, tmp_path, capsys, text, message):
+    """Of the subjects that are registered; others need none."""
+    path = brains / "affines_mni.json"
+    if text is None:
+        text = json.dumps({"subject_1": np.eye(4).tolist()})
+    path.write_text(text)
+    words = ["--data", str(brains), "--output", str(tmp_path / "x.json")]
+    with pytest.raises(SystemExit) as end:
+        benchmark.parse(words)
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
 def test_whole_run(brains, tmp_path):
     """Two subjects, both ways to register, in a process of its own."""
     path = tmp_path / "results.json"

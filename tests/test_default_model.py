@@ -1,5 +1,8 @@
 """`DeepRegistration()` with nothing asked for: a network, and a metric for the pair."""
 
+import logging
+import re
+
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, map_coordinates
@@ -93,6 +96,37 @@ def test_small_images_do_without():
         registration = DeepRegistration(level_iters=[2], progress=False)
         registration.optimize(static, moving, **affines(2))
         assert registration.network is None
+
+
+def test_small_images_without_refinement_are_said(caplog):
+    """The map is the affine alone, which nobody asked for."""
+    small, _, _ = pair((14, 40))
+    registration = DeepRegistration(level_iters=0, progress=False)
+    mapping = registration.optimize(small, small.copy(), **affines(2))
+    assert registration.affine_only and not mapping.backward.any()
+    assert "less than 16 of its voxels" in caplog.text
+    assert "affine (prealign) alone" in caplog.text
+    caplog.clear()
+    asked = DeepRegistration(level_iters=0, model=None, progress=False)
+    asked.optimize(small, small.copy(), **affines(2))
+    assert not asked.affine_only and "affine" not in caplog.text
+
+
+def test_the_log_says_what_decided_for_the_metric(caplog):
+    """Metric, reason, value and range."""
+    caplog.set_level(logging.INFO, logger="dipy")
+    static, moving, _ = pair((96, 90), B0)
+    DeepRegistration(level_iters=[1], progress=False).optimize(
+        static, moving, **affines(2)
+    )
+    (said,) = [r.getMessage() for r in caplog.records if "Metric" in r.getMessage()]
+    assert re.fullmatch(
+        r"Metric: CC \(local correlation of static and intensity-mapped moving\)\. "
+        r"Mean local correlation of the images is -0\.\d\d \(range -1 to 1; below 0 "
+        r"means different contrasts\)\. An intensity mapping from moving to static "
+        r"explains \d\d % of static's variance \(30 % needed\)\.",
+        said,
+    ), said
 
 
 def test_the_network_alone():

@@ -207,7 +207,7 @@ def test_crossing_landmarks_are_told(stripes, log, weight):
     )
     mapping = registration.optimize(static, moving)
     assert jacobian(mapping.backward, np.eye(3)).min() > 0
-    (message,) = log()
+    *_, message = log()  # a verdict on these images may come before
     assert "does not meet all landmarks, for their spline folds" in message
     assert f"missed by {registration.landmark_distances.max():.3g} mm" in message
     assert "Rows 5 and 6 (from 0, copies left out) contradict each other" in message

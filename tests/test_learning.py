@@ -19,6 +19,7 @@ from dipy_dl_reg import DeepRegistration, fit, load_network, make_network
 from dipy_dl_reg.cohort import Cohort
 from dipy_dl_reg.engine.pyramid import Pair
 from dipy_dl_reg.networks.predict import on_grid
+from dipy_dl_reg.scan import Scan
 from dipy_dl_reg.subjects import open_subjects
 from dipy_dl_reg.training.fit import fit as train
 
@@ -241,6 +242,79 @@ def test_affines_are_shared_out():
     ]
     for case, matrix in zip(cohort.cases, sum(parts)):
         assert_array_equal(case.prealign, matrix)
+
+
+class Clock:
+    """Seconds that pass only where a test says so."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("dipy_dl_reg.training.clock.monotonic", clock)
+    return clock
+
+
+@pytest.mark.parametrize("where", ["affine", "reading", "both"])
+def test_time_limit_counts_from_the_call(where, clock, monkeypatch, tmp_path):
+    """Ten seconds an image: the limit is passed by one image at most, and said."""
+    calls, read = [], Scan.values_on
+
+    def find_prealign(*images):
+        calls.append("affine")
+        clock.now += 0 if where == "reading" else 10
+        return np.eye(4)
+
+    def values_on(scan, *arguments):
+        calls.append("reading")
+        clock.now += 0 if where == "affine" else 10
+        return read(scan, *arguments)
+
+    monkeypatch.setattr("dipy_dl_reg.cohort.find_prealign", find_prealign)
+    monkeypatch.setattr(Scan, "values_on", values_on)
+    images = [picture("ras") for _ in range(6)]
+    limit = {"affine": 25, "reading": 25, "both": 75}[where]
+    with pytest.raises(TimeoutError, match="before all .*nothing is saved"):
+        fit(
+            "voxelmorph",
+            images,
+            steps=1,
+            prealign="affine",
+            time_limit=limit,
+            save=tmp_path / "model.npz",
+            **OPTIONS,
+        )
+    # One image is the reference, and needs no affine registration.
+    assert (
+        calls
+        == {
+            "affine": ["affine"] * 3,
+            "reading": ["affine"] * 5 + ["reading"] * 3,
+            "both": ["affine"] * 5 + ["reading"] * 3,
+        }[where]
+    )
+    assert limit < clock.now < limit + 10 and not list(tmp_path.iterdir())
+
+
+def test_time_limit_of_one_process_ends_all(clock, monkeypatch):
+    """It may be over in one process and not in the other, which waits for it."""
+
+    class Two(NamedTuple):
+        rank: int
+        size = 2
+
+        def total(self, found):
+            return found * np.nan  # the other process's share
+
+    monkeypatch.setattr("dipy_dl_reg.cohort.find_prealign", lambda *a: np.eye(4))
+    cohort = Cohort([picture("ras"), picture("lps")], prealign="affine")
+    with pytest.raises(TimeoutError, match="affine registrations"):
+        cohort.find_prealigns(Two(0))
 
 
 def test_coarser_grids_are_smoothed_for(rng):

@@ -1,6 +1,10 @@
 """Maps in files, and maps applied to images."""
 
+import io
+import logging
 import os
+import struct
+import warnings
 import zipfile
 
 from dipy.align import read_mapping, write_mapping
@@ -188,6 +192,54 @@ def test_wrong_entries_are_named(tmp_path, change, message):
     np.savez(path, **{k: v for k, v in entries.items() if v is not None})
     with pytest.raises(ValueError, match=message):
         load_mapping(path)
+
+
+def npy(shape, dtype="<f4", data=b""):
+    """A file of NumPy that declares a shape, whatever it holds."""
+    file = io.BytesIO()
+    header = {"descr": dtype, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.getvalue() + data
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_declared_size_is_checked_before_memory_is_taken(tmp_path, packing):
+    path = tmp_path / "map.npz"
+    save_mapping(oblique_map(), path)
+    huge = (10**6, 10**6, 10**6, 3)
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    entries["forward.npy"] = npy(huge)
+    entries["disp_shape.npy"] = npy((3,), "<i4", np.full(3, 10**6, "<i4").tobytes())
+    with zipfile.ZipFile(path, "w", packing) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    with pytest.raises(ValueError, match=r"path: .*forward.npy is not as large"):
+        load_mapping(path)
+    # and where the archive's list of contents tells the same
+    entries["forward.npy"] = npy(huge := (2**30 - 32,), "<u1")
+    with zipfile.ZipFile(path, "w", packing) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+        info = archive.getinfo("forward.npy")
+        sizes = struct.pack("<II", info.compress_size, info.file_size)
+    told = struct.pack("<II", info.compress_size, info.file_size + huge[0])
+    data = path.read_bytes()
+    assert sizes in data
+    path.write_bytes(data.replace(sizes, told))
+    with pytest.raises(ValueError, match=r"path: .*forward.npy is not as large"):
+        load_mapping(path)
+
+
+def test_packed_archives_are_read(tmp_path):
+    """As others may have written it: entries packed."""
+    mapping, path = oblique_map(), tmp_path / "map.npz"
+    mapping.forward[:] = 0  # packs very well
+    save_mapping(mapping, path)
+    with np.load(path) as archive:
+        entries = dict(archive)
+    np.savez_compressed(path, **entries)
+    assert_array_equal(load_mapping(path).backward, mapping.backward)
 
 
 def test_file_holds_no_pickle(tmp_path):
@@ -491,6 +543,56 @@ def test_images_and_paths_bring_their_own_grid(tmp_path, rng):
     assert_array_equal(apply_mapping(mapping, image), wanted)
     from_file = apply_mapping(mapping, tmp_path / "image.nii.gz")
     assert_allclose(from_file, wanted, atol=1e-4)
+
+
+def blocks(shape):
+    """Whole numbers in blocks of four voxels."""
+    return (np.indices(shape) // 4).sum(0)
+
+
+def test_labels_are_not_interpolated_unnoticed(tmp_path, recwarn):
+    mapping = oblique_map()
+    labels = blocks(mapping.domain_shape).astype(np.int16)
+    image = nib.Nifti1Image(labels, mapping.domain_grid2world)
+    with pytest.warns(UserWarning, match='looks like labels.*interpolation="nearest"'):
+        warped = apply_mapping(mapping, image)
+    assert warped.dtype == np.float32
+    with pytest.warns(UserWarning, match="looks like labels"):
+        apply_mapping(mapping, np.stack([labels, labels], axis=-1))
+    recwarn.clear()
+    assert_array_equal(apply_mapping(mapping, image, interpolation="linear"), warped)
+    nearest = apply_mapping(mapping, image, interpolation="nearest")
+    image.header.set_intent("label")
+    nib.save(image, tmp_path / "labels.nii.gz")
+    for declared in (image, tmp_path / "labels.nii.gz"):
+        found = apply_mapping(mapping, declared)
+        assert found.dtype == np.int16
+        assert_array_equal(found, nearest)
+    assert_array_equal(apply_mapping(mapping, image, interpolation="linear"), warped)
+    assert not recwarn.list
+
+
+def test_series_are_said_not_to_be_reoriented(rng, caplog):
+    caplog.set_level(logging.INFO, logger="dipy")
+    mapping = oblique_map()
+    apply_mapping(mapping, rng.random(mapping.domain_shape))
+    assert "reoriented" not in caplog.text
+    apply_mapping(mapping, rng.random((*mapping.domain_shape, 5)))
+    assert caplog.text.count("b-vectors") == 1
+
+
+def test_signalling_nan_are_cast_without_a_warning(tmp_path, rng):
+    """FA maps hold such NaN; only a cast of them tells them from others."""
+    mapping = oblique_map()
+    image = rng.random(mapping.domain_shape)
+    image[:3] = np.nan
+    wanted = apply_mapping(mapping, image)
+    image[:3] = np.array([0x7FF0000000000001], np.uint64).view(np.float64)
+    nib.save(nib.Nifti1Image(image, mapping.domain_grid2world), tmp_path / "fa.nii")
+    with warnings.catch_warnings(), np.errstate(invalid="warn"):
+        warnings.simplefilter("error")
+        for given in (image, tmp_path / "fa.nii"):
+            assert_allclose(apply_mapping(mapping, given), wanted, atol=1e-5)
 
 
 def test_bad_arguments_are_named():

@@ -183,12 +183,19 @@ def test_a_network_that_predicts_a_thousand_voxels(monkeypatch):
 
 
 def test_a_start_worse_than_none_is_dropped_with_a_warning(caplog):
+    """The warning says what happened, what the map is then, and what to do."""
     static, moving, grid2world = heads(GRIDS["RAS"], away=np.array([2.0, 0, 0]))
     network = Says(3, shift(-2, 0, 0))
-    _, mapping = register(network, static, moving, grid2world, level_iters=0)
+    found, mapping = register(network, static, moving, grid2world, level_iters=0)
     assert np.abs(mapping.backward).max() == 0
-    assert "no better than none" in caplog.text
-    _, mapping = register(network, static, moving, grid2world, level_iters=[5])
+    assert found.affine_only and not found.network_used
+    for said in ("field is not used", "affine (prealign) alone", "Leave out"):
+        assert said in caplog.text
+    caplog.clear()
+    found, mapping = register(network, static, moving, grid2world, level_iters=[5])
+    assert not found.affine_only
+    for said in ("field is not used", "Refinement begins without it", "aligned by an"):
+        assert said in caplog.text
     _, without = register(None, static, moving, grid2world, level_iters=[5])
     np.testing.assert_array_equal(mapping.backward, without.backward)
 

@@ -1,7 +1,9 @@
 """What a user meets before anything runs: names, version, commands, light imports."""
 
 import ast
+from importlib import import_module
 from importlib.metadata import entry_points, version
+import inspect
 import os
 from pathlib import Path
 import re
@@ -9,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 
+from numpydoc.docscrape import ClassDoc, FunctionDoc
 from packaging.requirements import Requirement
 import pytest
 
@@ -26,6 +29,7 @@ PUBLIC = {
     "SSDMetric",
     "ThinPlateSplineRegistration",
     "apply_mapping",
+    "assess_mapping",
     "deep_affine_registration",
     "deep_registration",
     "register_dwi_to_template",
@@ -74,6 +78,34 @@ def test_reading_a_map_loads_no_torch():
 def test_use_loads_torch():
     """The tests above can fail: a name from the engine does load torch."""
     assert "torch" in loaded_after("from dipy_dl_reg import CCMetric")
+
+
+def wait_policy(code, **variables):
+    """What ``OMP_WAIT_POLICY`` is for OpenMP and for the process after `code`."""
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport os; print(dict(os.environ))"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env=environment | {"OMP_DISPLAY_ENV": "TRUE"} | variables,
+    )
+    found = re.search(r"OMP_WAIT_POLICY': '(\w+)'", done.stdout)
+    said = re.findall(r"OMP_WAIT_POLICY *= *'(\w+)'", done.stderr)
+    return found and found[1], [policy.lower() for policy in said]
+
+
+def test_waiting_threads_sleep_unless_told_otherwise():
+    """OpenMP itself says so; a setting of the user's stays, and a loaded torch's."""
+    own, said = wait_policy("from dipy_dl_reg import CCMetric")
+    assert own == "passive" and set(said) <= {"passive"}
+    own, said = wait_policy(
+        "from dipy_dl_reg import CCMetric", OMP_WAIT_POLICY="active"
+    )
+    assert own == "active" and set(said) <= {"active"}
+    own, _ = wait_policy("import torch, dipy_dl_reg")
+    assert own is None
 
 
 def test_public_names():
@@ -149,6 +181,42 @@ def test_readme_names_what_exists():
         assert (ROOT / path).is_file(), path
     for name in set(re.findall(r"\bdipy_\w+_deep\b", readme)):
         assert name in COMMANDS
+
+
+def test_api_page_lists_every_public_name():
+    page = (ROOT / "doc" / "api.rst").read_text()
+    listed = re.findall(r"^   ([\w.]+)$", page, re.MULTILINE)
+    assert sorted(name for name in listed if name in PUBLIC) == sorted(PUBLIC)
+
+
+@pytest.mark.parametrize("table", ["NETWORKS", "METRICS"])
+def test_help_and_docstrings_list_what_there_is(table):
+    """Names in the tables of networks and metrics, wherever a user reads them."""
+    networks = import_module("dipy_dl_reg.networks").NETWORKS
+    metrics = import_module("dipy_dl_reg.engine.metrics").METRICS
+    train = import_module("dipy_dl_reg.train_workflow").TrainDeepFlow.run
+    align = import_module("dipy_dl_reg.workflows").AlignDeepFlow.run
+    for item, parameter, names in {
+        "NETWORKS": [
+            (train, "network", networks),
+            (dipy_dl_reg.fit, "network", networks),
+        ],
+        "METRICS": [
+            (train, "metric", map(str.lower, metrics)),
+            (align, "metric", ["auto", *map(str.lower, metrics)]),
+            (dipy_dl_reg.DeepRegistration, "metric", ["auto", *metrics]),
+        ],
+    }[table]:
+        doc = FunctionDoc(item) if inspect.isroutine(item) else ClassDoc(item)
+        (said,) = [p.desc for p in doc["Parameters"] if p.name == parameter]
+        words = set(re.findall(r"[\w-]+", " ".join(said)))
+        assert words.issuperset(names), (item, parameter)
+
+
+def test_pages_list_the_networks():
+    page = (ROOT / "doc" / "networks.rst").read_text()
+    listed = re.findall(r"^   \* - ``([\w-]+)``$", page, re.MULTILINE)
+    assert sorted(listed) == sorted(import_module("dipy_dl_reg.networks").NETWORKS)
 
 
 def test_hooks_are_the_tested_versions():

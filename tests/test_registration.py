@@ -2,13 +2,17 @@
 
 import logging
 import os
+import re
 import subprocess
 import sys
+import threading
 
 from dipy.align import VerbosityLevels
 from dipy.align import metrics as dipy_metrics
 from dipy.align.imaffine import AffineMap
 from dipy.align.imwarp import RegistrationStages, SymmetricDiffeomorphicRegistration
+from dipy.align.transforms import RigidTransform2D
+from maps import affine as affine_matrix
 import nibabel as nib
 import numpy as np
 from pairs import jacobian, make_pair
@@ -16,12 +20,26 @@ import pytest
 import torch
 
 import dipy_dl_reg
-from dipy_dl_reg import DeepRegistration, deep_registration
+from dipy_dl_reg import (
+    DeepRegistration,
+    affine,
+    bridge,
+    deep_affine_registration,
+    deep_registration,
+)
+from dipy_dl_reg.bridge import make_pair as make_pair_of_tensors
+from dipy_dl_reg.engine.metrics import METRICS
+from dipy_dl_reg.networks.single_slice import in_plane
+from dipy_dl_reg.translate import make_metric
 
 FIELDS = ("forward", "backward")
 STAGE = RegistrationStages
 #: As short as it may be where only what surrounds it is looked at.
 SHORT = {"level_iters": [2, 2]}
+
+
+class OwnMetric(dipy_metrics.SimilarityMetric):
+    """A user's own class for SyN, which cannot be translated."""
 
 
 @pytest.fixture(scope="module")
@@ -302,6 +320,16 @@ def test_dipys_options_are_carried_over(flat):
     assert apart(run(flat, sharp), run(flat, smooth)) > 0.05
 
 
+@pytest.mark.parametrize("given, wanted", [(0, 0), (2 / 3, 2 / 3), (1.5, 1), (4, 2)])
+def test_smoothing_of_dipys_metrics(given, wanted):
+    """Half of it, for steps are of equal length; but no rougher than a voxel."""
+    for metric in (
+        dipy_metrics.CCMetric(3, sigma_diff=given),
+        dipy_metrics.SSDMetric(3, smooth=given),
+    ):
+        assert make_metric(metric).sigma_diff == pytest.approx(wanted)
+
+
 def test_what_stands_for_em_is_said(flat, log):
     run(flat, dipy_metrics.EMMetric(2), **SHORT)
     (message,) = [m for m in log() if "EMMetric" in m]
@@ -316,6 +344,13 @@ def test_other_contrast(flat):
         before = run(flat, level_iters=[0]).transform(flat.moving) - flat.static
         after = mapping.transform(flat.moving) - flat.static
         assert np.square(after).sum() < 0.6 * np.square(before).sum()
+
+
+@pytest.mark.parametrize("metric", ["best", 3, OwnMetric(2)])
+def test_error_for_an_unknown_metric_names_all_choices(metric):
+    with pytest.raises(ValueError, match="^metric must be") as error:
+        DeepRegistration(metric)
+    assert {"auto", *METRICS} <= set(re.findall(r"\w+", str(error.value)))
 
 
 def test_metric_of_another_dimension(flat, solid):
@@ -631,6 +666,25 @@ def test_units_of_intensity_do_not_matter(flat, metric, change):
     assert apart(run(flat, metric, **images), run(flat, metric)) < 0.1
 
 
+@pytest.mark.parametrize("metric", ["SSD", "CC", "NCC", "MI"])
+@pytest.mark.parametrize("role", ["static", "moving", "static moving"])
+def test_one_extreme_voxel(flat, metric, role, log):
+    """It is clipped, and that is said; the rest is registered as if it were not there.
+
+    These images are so small that quantiles of a thousandth lie between two voxels.
+    """
+    spoilt = {r: getattr(flat, r).astype(np.float64) for r in role.split()}
+    for image in spoilt.values():
+        image[9, 11] = 1e10
+    mapping = run(flat, metric, level_iters=[20, 20], **spoilt)
+    said = [m for m in log() if "extreme" in m]
+    assert [m.split(":")[0] for m in said] == role.split()
+    assert all("1 voxels" in m and "1e+10" in m for m in said)
+    still = run(flat, level_iters=[0]).transform(flat.moving) - flat.static
+    found = mapping.transform(flat.moving) - flat.static
+    assert np.square(found).sum() < 0.6 * np.square(still).sum()
+
+
 # deep_registration
 
 
@@ -710,7 +764,7 @@ def test_a_slice_in_a_file_has_its_plane(flat, tmp_path):
 def test_masks_and_options_reach_the_registration(flat, solid, files, tmp_path):
     mask = ball(solid.static)
     path = tmp_path / "mask.nii"
-    nib.save(nib.Nifti1Image(mask.astype(np.uint8), np.eye(4)), path)
+    nib.save(nib.Nifti1Image(mask.astype(np.uint8), solid.static_grid2world), path)
     images = files["images"]
     options = {"metric": "SSD", "level_iters": [6, 6], "step_length": 0.2}
     found = [
@@ -736,6 +790,184 @@ def test_an_image_and_itself(flat, solid, metric, dim):
     registration = DeepRegistration(metric, level_iters=[10, 10])
     mapping = registration.optimize(image, image)
     assert np.linalg.norm(mapping.backward, axis=-1).max() < 0.25
+
+
+# Volumes of one slice
+
+
+def as_volume(pair, axis):
+    """A 2D pair as volumes of one slice, which lies in a plane of the world."""
+    own = [k for k in range(3) if k != axis]
+
+    def matrix(flat, thickness):
+        whole = np.eye(4)
+        whole[np.ix_([*own, 3], [*own, 3])] = flat
+        whole[axis, axis], whole[axis, 3] = thickness, 30.0 if thickness > 1 else 0.0
+        return whole
+
+    return type(pair)(
+        np.expand_dims(pair.static, axis),
+        np.expand_dims(pair.moving, axis),
+        matrix(pair.static_grid2world, 3.0),
+        matrix(pair.moving_grid2world, 4.0),
+        matrix(pair.prealign, 1.0),
+    )
+
+
+@pytest.mark.parametrize("oblique", [False, True])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_volume_of_one_slice_is_registered_as_the_slice(flat, axis, oblique):
+    """The network of 2D images included, which is what finds large displacements."""
+    options = {"level_iters": [6]}
+    wanted = DeepRegistration(**options)
+    rigid = np.array([[0.995, 0.0998, 4.0], [-0.0998, 0.995, -6.0], [0, 0, 1]])
+    flat = flat._replace(prealign=rigid)  # without scale, which levels go by
+    by_slice = wanted.optimize(flat.static, flat.moving, **flat.affines)
+    volume, turn = as_volume(flat, axis), np.eye(4)
+    if oblique:
+        turn[:3, :3] = affine_matrix([1, 1, 1], (0.2, 0.1, -0.15))[:3, :3]
+        volume = volume._replace(
+            static_grid2world=turn @ volume.static_grid2world,
+            prealign=volume.prealign @ np.linalg.inv(turn),
+        )
+    found = DeepRegistration(**options)
+    mapping = found.optimize(volume.static, volume.moving, **volume.affines)
+    assert wanted.network_used and found.network_used
+    assert found.network is not None and found.network.dim == 2
+    field = mapping.backward @ turn[:3, :3]  # back into the plane
+    field = np.delete(field.squeeze(axis), axis, axis=-1)
+    assert np.abs(mapping.backward).max() > 1
+    assert np.abs(field - by_slice.backward).max() < (0.2 if oblique else 1e-3)
+
+
+def test_slices_that_lie_apart_have_no_network(flat):
+    """Nor a slice and a slab: what is there is compared, as before."""
+    volume = as_volume(flat, 2)
+    pair = make_pair_of_tensors(volume.static, volume.moving, **volume.affines)
+    assert in_plane(pair) is not None
+    tilt = volume.prealign @ affine_matrix([1, 1, 1], (0, 0.5, 0))
+    tilted = volume.affines | {"prealign": tilt}
+    pair = make_pair_of_tensors(volume.static, volume.moving, **tilted, apart=True)
+    assert in_plane(pair) is None
+    slab = np.repeat(volume.moving, 3, axis=2)
+    assert in_plane(make_pair_of_tensors(volume.static, slab, **volume.affines)) is None
+
+
+# Threads and processes
+
+FORKED = """
+import multiprocessing, sys
+import numpy as np
+import torch
+from dipy_dl_reg import DeepRegistration
+from dipy_dl_reg.bridge import threads
+
+def register(count):
+    x = np.mgrid[-1:1:64j, -1:1:64j, -1:1:48j]
+    images = (np.exp(-8 * ((x - s) ** 2).sum(0)) for s in (0, 0.1))
+    registration = DeepRegistration("NCC", level_iters=[3], model=None)
+    mapping = registration.optimize(*images, num_threads=count)
+    torch.nn.functional.conv3d(torch.rand(1, 4, 40, 40, 40), torch.rand(4, 4, 3, 3, 3))
+    with threads(count):
+        return mapping.forward.sum(), torch.get_num_threads()
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    own, count = register(2)
+    assert count == 2
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        found = pool.map_async(register, [2, 1, None]).get(timeout=60)
+    assert [n for _, n in found] == [1, 1, 1], found
+    assert np.allclose([s for s, _ in found], own)
+    assert register(2) == (own, 2)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_registers_after_its_parent_has():
+    """OpenMP's threads are not there in a child: it does with one of its own."""
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED],
+        env=environment | {"OMP_THREAD_LIMIT": "4"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_thread_counts_come_back():
+    """Nested blocks, and blocks of several Python threads at once."""
+    before = torch.get_num_threads()
+    with bridge.threads(3):
+        assert torch.get_num_threads() == 3
+        with bridge.threads(1):
+            assert torch.get_num_threads() == 1
+        with pytest.raises(ZeroDivisionError), bridge.threads(2):
+            raise ZeroDivisionError
+        assert torch.get_num_threads() == 3
+    assert torch.get_num_threads() == before
+
+
+def test_thread_counts_come_back_after_blocks_that_cross():
+    """One begins while another is open, and ends after it."""
+    before, counts = torch.get_num_threads(), {}
+    entered, left, read = (threading.Event() for _ in range(3))
+
+    def other():
+        with bridge.threads(before + 2):
+            counts["inside"] = torch.get_num_threads()
+            entered.set()
+            left.wait(60)
+            counts["still inside"] = torch.get_num_threads()
+        counts["after"] = torch.get_num_threads()
+        read.set()
+
+    thread = threading.Thread(target=other)
+    with bridge.threads(before + 1):
+        thread.start()
+        assert entered.wait(60)
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+    left.set()
+    thread.join(60)
+    assert counts == {
+        "inside": before + 2,
+        "still inside": before + 2,
+        "after": before,
+    }
+    new = threading.Thread(target=lambda: counts.update(new=torch.get_num_threads()))
+    new.start()
+    new.join(60)
+    assert torch.get_num_threads() == counts["new"] == before
+
+
+def test_all_of_a_registration_has_the_threads_asked_for(flat, monkeypatch):
+    """Up to the map, and to the look at whether affine registration has failed."""
+    seen = {}
+    for module, name in ((bridge, "make_map"), (affine, "warn_if_apart")):
+        function = getattr(module, name)
+
+        def watched(*args, function=function, **options):
+            seen.setdefault(function.__name__, []).append(torch.get_num_threads())
+            return function(*args, **options)
+
+        monkeypatch.setattr(module, name, watched)
+    count = torch.get_num_threads() + 1
+    run(flat, num_threads=count, **SHORT)
+    affine.DeepAffineRegistration(level_iters=[2]).optimize(
+        flat.static, flat.moving, RigidTransform2D(), None, num_threads=count
+    )
+    deep_affine_registration(
+        moving=flat.moving,
+        static=flat.static,
+        moving_affine=flat.moving_grid2world,
+        static_affine=flat.static_grid2world,
+        pipeline=["translation"],
+        num_threads=count,
+    )
+    assert seen == {"make_map": [count], "warn_if_apart": [count, count]}
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (20, 20, 20)])

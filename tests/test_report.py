@@ -5,8 +5,9 @@ import nibabel as nib
 import numpy as np
 from numpy.testing import assert_allclose
 import pytest
+from scipy.ndimage import gaussian_filter
 
-from dipy_dl_reg import picture
+from dipy_dl_reg import DeepRegistration, picture
 from dipy_dl_reg.report import (
     RegistrationNumbers,
     jacobian_determinant,
@@ -72,20 +73,50 @@ def test_round_trip_of_true_inverses_and_of_false_ones(dim):
 
 
 def test_round_trip_agrees_with_the_points_of_the_map():
+    """Whichever field goes first: the worse of the two orders counts."""
     mapping = oblique_map()
     mapping.forward *= np.float32(0.9)
+    mapping.forward[8, 10, 7] += np.float32(0.4)
     shape, grid = mapping.disp_shape, mapping.disp_grid2world
     voxels = np.indices(shape).reshape(3, -1).T
     world = voxels @ grid[:3, :3].T + grid[:3, 3]
-    moved = world + mapping.backward.reshape(-1, 3)
-    at = (moved - grid[:3, 3]) @ np.linalg.inv(grid[:3, :3]).T
-    inside = ((at >= -1e-3) & (at <= shape - 1 + 1e-3)).all(axis=1)
-    back = mapping.transform_points_inverse(mapping.transform_points(world))
-    error = np.linalg.norm(back - world, axis=1)[inside]
+
+    def errors(field, there, back):
+        moved = world + field.reshape(-1, 3)
+        at = (moved - grid[:3, 3]) @ np.linalg.inv(grid[:3, :3]).T
+        inside = ((at >= -1e-5) & (at <= shape - 1 + 1e-5)).all(axis=1)
+        return np.linalg.norm(back(there(world)) - world, axis=1)[inside]
+
+    straight = mapping.shallow_copy()  # the prealign folds nothing and is left out
+    straight.prealign = straight.prealign_inv = None
+    calls = straight.transform_points, straight.transform_points_inverse
+    both = [
+        errors(mapping.backward, *calls),
+        errors(mapping.forward, *reversed(calls)),
+    ]
+    assert abs(both[0].max() - both[1].max()) > 0.01
     numbers = registration_numbers(mapping)
-    assert numbers.round_trip_max_mm > 0.1
-    assert_allclose(numbers.round_trip_mean_mm, error.mean(), rtol=1e-3)
-    assert_allclose(numbers.round_trip_max_mm, error.max(), rtol=1e-3)
+    mean, most = (max(getattr(e, k)() for e in both) for k in ("mean", "max"))
+    assert_allclose(numbers.round_trip_mean_mm, mean, rtol=1e-3)
+    assert_allclose(numbers.round_trip_max_mm, most, rtol=1e-3)
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_log_and_report_tell_the_same(rng, dim):
+    """On a registration that leaves the grid and had to be repaired."""
+    shape = (24, 26, 22)[:dim]
+    static, moving = (gaussian_filter(rng.random(shape), 2) for _ in range(2))
+    grid = affine([1.5, -2, 2.5][:dim], (0.2, 0.1, 0), [3.0, 5, -4][:dim])
+    registration = DeepRegistration("ssd", model=None, level_iters=[20, 20])
+    mapping = registration.optimize(
+        static, moving, static_grid2world=grid, moving_grid2world=grid
+    )
+    numbers, logged = registration_numbers(mapping), registration.quality
+    for name in (
+        *("round_trip_mean", "round_trip_max"),
+        *("minimum_jacobian", "minimum_jacobian_inverse"),
+    ):
+        assert getattr(numbers, name) == pytest.approx(getattr(logged, name), rel=1e-3)
 
 
 def test_singleton_axis_and_field_that_leaves():
@@ -99,6 +130,7 @@ def test_singleton_axis_and_field_that_leaves():
     plane.backward, plane.forward = (f.astype(np.float32) for f in (backward, forward))
     assert_allclose(flat, registration_numbers(plane), rtol=1e-6)
     mapping.backward += 100
+    mapping.forward += 100
     assert np.isnan(registration_numbers(mapping).round_trip_mean)
 
 
@@ -184,6 +216,27 @@ def test_panels_show_what_they_say():
     assert np.abs(shown["moving after"] - shown["moving before"]).max() > 0.02
     for axes in panels.values():
         assert axes.get_aspect() == pytest.approx(2 / 1.5)
+
+
+def test_what_is_warped_already_is_not_warped_again(tmp_path, monkeypatch):
+    mapping = oblique_map(2)
+    static, moving = images(mapping)
+    calls, transform = [], picture.transform_array
+
+    def counted(mapping, *arguments, **options):
+        calls.append(mapping)
+        return transform(mapping, *arguments, **options)
+
+    monkeypatch.setattr(picture, "transform_array", counted)
+    pictures = []
+    for warped in (None, mapping.transform(moving)):
+        calls.clear()
+        plot_registration(tmp_path / "a.png", static, moving, mapping, warped=warped)
+        pictures.append((tmp_path / "a.png").read_bytes())
+        assert (mapping in calls) == (warped is None)
+    assert pictures[0] == pictures[1]
+    with pytest.raises(ValueError, match="warped must have the shape"):
+        plot_registration(tmp_path / "a.png", static, moving, mapping, warped=moving)
 
 
 @pytest.mark.parametrize("dim", [2, 3])

@@ -18,6 +18,7 @@ import pytest
 from dipy_dl_reg import load_mapping, load_network
 from dipy_dl_reg.train_workflow import TrainDeepFlow, train_deep
 from dipy_dl_reg.training.fit import fit as train
+from dipy_dl_reg.training.loop import Training
 from dipy_dl_reg.workflows import align_deep
 
 GRID = affine([3.0, -3, 3], (0.1,), [20.0, -4, 5])
@@ -144,7 +145,7 @@ def test_options_reach_fit(folder, calls, command, tmp_path):
         "bounded": True,
         "features": (8, 16),
     }
-    assert options["time_limit"] == 60 and options["log"] == "runs"
+    assert 0 < options["time_limit"] <= 60 and options["log"] == "runs"
     assert type(options["augment"]).__name__ == "Augment"
     for name, path in zip(("atlas", "atlas_labels", "reference"), files):
         assert options[name] == str(path)
@@ -185,16 +186,52 @@ def test_network_is_made_as_asked(folder, tmp_path, command):
     assert network.arguments["half_resolution"] is True
 
 
-def test_stopped_by_time_and_resumed(folder, tmp_path, command):
-    """The same command again and again: its model is replaced."""
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass only where a test says so, and one with each step."""
+    clock, step = [0.0], Training._step
+
+    def timed(*arguments, **options):
+        clock[0] += 1
+        return step(*arguments, **options)
+
+    monkeypatch.setattr("dipy_dl_reg.training.clock.monotonic", lambda: clock[0])
+    monkeypatch.setattr("dipy_dl_reg.train_workflow.monotonic", lambda: clock[0])
+    monkeypatch.setattr(Training, "_step", timed)
+    return clock
+
+
+def test_stopped_by_time_and_resumed(folder, tmp_path, command, clock, caplog):
+    """The same command again and again: its model is replaced, and the stop is said."""
     again = [folder, *QUICK, "--network", "dirnet", "--out_dir", tmp_path, "--resume",
              "--checkpoint", tmp_path / "c.npz"]  # fmt: skip
-    command(train_deep, *again, "--steps", 3, "--time_limit", 1e-9)
+    command(train_deep, *again, "--steps", 6, "--time_limit", 1.5)
     first = load_network(tmp_path / "model.npz").card["recipe"]
-    assert (first["steps"], first["stopped"]) == (1, "time")
-    command(train_deep, *again, "--steps", 3)
+    assert (first["steps"], first["stopped"], first["time_limit"]) == (3, "time", 1.5)
+    (said,) = [m for m in caplog.messages if "Stopped" in m]
+    assert "by time_limit after 3 of 6 steps" in said and "resume" in said
+    caplog.clear()
+    command(train_deep, *again, "--steps", 6)
     last = load_network(tmp_path / "model.npz").card["recipe"]
-    assert (last["steps"], last["stopped"]) == (3, "steps")
+    assert (last["steps"], last["stopped"]) == (6, "steps")
+    assert "Stopped" not in caplog.text
+
+
+def test_time_over_before_training_is_an_error(folder, tmp_path, command, monkeypatch):
+    """The time for loading counts too; nothing is written."""
+    seconds = iter(range(0, 1000, 10))
+    monkeypatch.setattr("dipy_dl_reg.training.clock.monotonic", lambda: next(seconds))
+    given = [
+        train_deep,
+        folder,
+        *QUICK,
+        "--time_limit",
+        15,
+        "--out_dir",
+        tmp_path / "o",
+    ]
+    assert "time_limit was reached before all images" in fails(command, *given)
+    assert not (tmp_path / "o").exists()
 
 
 def test_what_is_wrong_is_one_clear_line(folder, tmp_path, command):

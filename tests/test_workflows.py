@@ -1,9 +1,10 @@
 """The two commands: what they write, and that they stop where they should."""
 
 import inspect
-import logging
 import os
 from pathlib import Path
+import re
+import signal
 import subprocess
 import sys
 from types import ModuleType
@@ -12,6 +13,7 @@ import warnings
 from dipy.align import affine_registration, read_mapping, write_mapping
 from dipy.align.imwarp import SymmetricDiffeomorphicRegistration
 from dipy.align.metrics import SSDMetric
+from dipy.utils.logging import logger
 from dipy.workflows import flow_runner
 from dipy.workflows.base import IntrospectiveArgumentParser
 from maps import affine, blob, oblique_map
@@ -19,10 +21,13 @@ import nibabel as nib
 import numpy as np
 from numpy.testing import assert_allclose, assert_array_equal
 import pytest
+from test_verdict import GOOD
 
-from dipy_dl_reg import deep_affine_registration
+from dipy_dl_reg import DeepRegistration, deep_affine_registration
 from dipy_dl_reg.files import write_together
+from dipy_dl_reg.jobs import FilePair, distinct_names, open_pair
 from dipy_dl_reg.mapping import apply_mapping, load_mapping, save_mapping
+from dipy_dl_reg.verdict import judge
 from dipy_dl_reg.workflows import (
     AlignDeepFlow,
     ApplyDeepFlow,
@@ -35,19 +40,16 @@ GRIDS = {
     "moving": ((16, 19, 15), affine([-2.2, 2, 2.2], (-0.1,), [34.0, -30, -7])),
 }
 PREALIGN = affine([1.05, 1, 0.95], (0.05,), [1.0, -1, 0.5])
-OUTPUTS = {
-    "warped_moved.nii.gz",
-    "warped_static.nii.gz",
-    "displacement_field.nii.gz",
-    "mapping.npz",
-    "prealign.txt",
-}
+OUTPUTS = {"warped_moved.nii.gz", "mapping.npz", "prealign.txt"}
+LARGE = ("--out_inv_static", "static.nii.gz", "--out_field", "field.nii.gz")
 
 
 class Swift:
     """Stands in for DeepRegistration: DIPY's own, a few steps, and a record."""
 
     calls = []
+    affine_only = False
+    verdict = judge(GOOD)
 
     def __init__(
         self,
@@ -128,6 +130,7 @@ def command(monkeypatch):
         monkeypatch.setattr(sys, "argv", [entry.__name__, *map(str, arguments)])
         monkeypatch.setattr(flow_runner, "configure_logger", lambda **options: None)
         monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+        monkeypatch.setattr(logger, "propagate", True)
         entry()
 
     return run
@@ -150,9 +153,9 @@ def names(folder):
 
 
 def test_align_writes_what_it_says(swift, pair, command):
-    arguments = ["--prealign", pair["prealign"], "--out_dir", pair["out"]]
+    arguments = ["--prealign", pair["prealign"], "--out_dir", pair["out"], *LARGE]
     command(align_deep, pair["static"], pair["moving"], *arguments)
-    assert names(pair["out"]) == OUTPUTS
+    assert names(pair["out"]) == OUTPUTS | {"static.nii.gz", "field.nii.gz"}
     static, moving = (nib.load(pair[k]) for k in ("static", "moving"))
     mapping = load_mapping(pair["out"] / "mapping.npz")
     prealign = np.loadtxt(pair["out"] / "prealign.txt")
@@ -168,7 +171,7 @@ def test_align_writes_what_it_says(swift, pair, command):
     assert_array_equal(warped.get_fdata(), wanted)
     assert 0 < np.isnan(wanted).sum() < 30
 
-    back = nib.load(pair["out"] / "warped_static.nii.gz")
+    back = nib.load(pair["out"] / "static.nii.gz")
     assert_allclose(back.affine, moving.affine)
     assert back.shape == moving.shape
     assert int(back.header["sform_code"]) == 1
@@ -181,7 +184,7 @@ def test_align_writes_what_it_says(swift, pair, command):
     assert np.abs(np.subtract(peak, own)).max() <= 2
 
     theirs = read_mapping(
-        str(pair["out"] / "displacement_field.nii.gz"),
+        str(pair["out"] / "field.nii.gz"),
         moving,
         static,
         prealign=np.linalg.inv(prealign),
@@ -358,6 +361,7 @@ def test_failure_half_way_leaves_nothing(swift, pair, command, monkeypatch):
 
     monkeypatch.setattr(nib, "save", full)
     arguments = (align_deep, pair["static"], pair["moving"], "--out_dir", pair["out"])
+    arguments += LARGE
     assert "No space left" in fails(command, *arguments)
     assert not pair["out"].exists()
     pair["out"].mkdir()
@@ -381,6 +385,8 @@ def bad_images(folder, good):
     cut.write_bytes(good.read_bytes()[:2000])
     infinite = np.ones(shape, np.float32)
     infinite[3, 4, 5] = np.inf
+    rgb = np.zeros(shape, np.dtype([(c, "u1") for c in "RGB"]))
+    colours = save(folder / "colours.nii", rgb, grid)
     flat = save(folder / "flat.nii", infinite, grid)
     data = bytearray(flat.read_bytes())
     data[252:254] = bytes(2)  # no qform
@@ -388,11 +394,12 @@ def bad_images(folder, good):
     flat.write_bytes(data)
     return [
         (empty, "is empty"),
-        (text, "is not an image file"),
+        (text, "is not an image file that can be read: NIfTI"),
+        (colours, "colour image (RGB)"),
         (cut, "is damaged"),
         (folder / "none.nii.gz", "File not found"),
         (save(folder / "4d.nii", np.ones((5, 5, 5, 2))), "must be one 3D volume"),
-        (save(folder / "2d.nii", np.ones((5, 5))), "must be one 3D volume"),
+        (save(folder / "2d.nii", np.ones((5, 5))), "both 2D or both 3D"),
         (save(folder / "inf.nii", infinite, grid), "infinities"),
         (save(folder / "nan.nii", infinite * np.nan, grid), "nothing but NaN"),
         (save(folder / "ones.nii", np.ones(shape), grid), "constant"),
@@ -405,7 +412,8 @@ def test_bad_images_are_one_clear_line(swift, pair, tmp_path, command):
     for path, message in bad_images(tmp_path, pair["static"]):
         for images in ((path, pair["moving"]), (pair["moving"], path)):
             said = fails(command, align_deep, *images, "--out_dir", pair["out"])
-            assert message in said and path.name in said, said
+            assert message in said, said
+            assert path.name in said or "both" in said
             assert said.startswith("align_deep: error: ")
             assert not pair["out"].exists()
     assert not swift
@@ -513,6 +521,373 @@ def test_align_and_apply_with_the_registration_itself(pair, command):
     assert_array_equal(second.get_fdata(), first.get_fdata())
 
 
+# The log ----------------------------------------------------------------------------
+
+
+def logged(text):
+    """Levels and messages of a log, without times."""
+    return re.findall(r"^\[[-\d: ]+\]\[dipy\] (\w+: .*)$", text, re.MULTILINE)
+
+
+def test_log_level_and_log_file(swift, pair, command, tmp_path, capsys):
+    log = tmp_path / "log.txt"
+    arguments = (align_deep, pair["static"], pair["moving"], "--out_dir", pair["out"])
+    before = logger.handlers[:], logger.level, warnings.showwarning
+    command(*arguments, "--log_file", log)
+    shown = logged(capsys.readouterr().out)
+    assert logged(log.read_text()) == shown
+    written = [line for line in shown if line.startswith("INFO: Writing ")]
+    assert written == [f"INFO: Writing {pair['out'] / n}" for n in sorted_outputs()]
+    last = r"INFO: Registered moving.* to static.* in .* s; saved in {}; verdict: good"
+    assert re.fullmatch(last.format(pair["out"]), shown[-1])
+    command(*arguments, "--log_file", log, "--log_level", "warning", "--force")
+    assert not logged(capsys.readouterr().out)
+    assert logged(log.read_text()) == shown
+    assert (logger.handlers, logger.level, warnings.showwarning) == before
+
+
+def sorted_outputs():
+    return ["warped_moved.nii.gz", "mapping.npz", "prealign.txt"]
+
+
+def test_quiet_is_warnings_and_the_last_line(
+    swift, pair, command, tmp_path, capsys, monkeypatch
+):
+    def warned(*arguments, **options):
+        warnings.warn("something\n is odd", UserWarning, stacklevel=2)
+        return optimize(*arguments, **options)
+
+    optimize = Swift.optimize
+    monkeypatch.setattr(Swift, "optimize", warned)
+    log = tmp_path / "log.txt"
+    arguments = ["--out_dir", pair["out"], "--quiet", "--log_file", log]
+    command(align_deep, pair["static"], pair["moving"], *arguments)
+    shown = capsys.readouterr()
+    first, last = logged(shown.out)
+    assert first == "WARNING: something is odd" and last.startswith("INFO: Registered")
+    assert not shown.err
+    assert len(logged(log.read_text())) > 5
+
+
+def test_verbose_tells_every_iteration(pair, command, capsys):
+    options = ("--metric", "ssd", "--model", "None", "--level_iters", 3, "--force")
+    arguments = (align_deep, pair["static"], pair["moving"], "--out_dir", pair["out"])
+    for more, count in (((), 0), (("--verbose",), 3), (("--log_level", "DEBUG"), 3)):
+        command(*arguments, *options, *more)
+        shown = logged(capsys.readouterr().out)
+        assert sum(bool(re.match(r"INFO: \d+:\t", x)) for x in shown) == count
+
+
+def test_files_are_announced_before_they_are_written(
+    swift, pair, command, caplog, monkeypatch
+):
+    save_image, seen = nib.save, []
+
+    def save_and_look(image, path):
+        seen.append((caplog.messages[-1], Path(path).name.partition("-")[2]))
+        save_image(image, path)
+
+    monkeypatch.setattr(nib, "save", save_and_look)
+    arguments = ["--out_dir", pair["out"], *LARGE]
+    command(align_deep, pair["static"], pair["moving"], *arguments)
+    assert len(seen) == 3
+    for message, name in seen:
+        assert message == f"Writing {pair['out'] / name}"
+
+
+def test_errors_of_the_log_and_in_it(swift, pair, command, tmp_path):
+    images = pair["static"], pair["moving"]
+    out, log = ("--out_dir", pair["out"]), tmp_path / "log.txt"
+    for options, message in (
+        (["--log_level", "LOUD"], "log_level must be one of CRITICAL"),
+        (["--quiet", "--verbose"], "not both"),
+        (["--log_file", pair["static"]], "log_file"),
+        (["--log_file", tmp_path], "log_file"),
+        (["--log_file", tmp_path / "none" / "log.txt"], "log_file: the folder"),
+    ):
+        size = pair["static"].stat().st_size
+        assert message in fails(command, align_deep, *images, *out, *options)
+        assert not pair["out"].exists() and pair["static"].stat().st_size == size
+    said = fails(
+        command, align_deep, *images, *out, "--metric", "best", "--log_file", log
+    )
+    (line,) = logged(log.read_text())
+    assert line.startswith("ERROR: metric must be") and said.endswith(line[7:])
+    assert not swift
+
+
+# What is there already --------------------------------------------------------------
+
+
+def test_many_existing_outputs_are_not_all_named(swift, pair, tmp_path, command):
+    folder = tmp_path / "subjects"
+    folder.mkdir()
+    for k in range(10):
+        (folder / f"s{k}.nii.gz").write_bytes(pair["moving"].read_bytes())
+    arguments = (align_deep, pair["static"], folder / "*.nii.gz", "--mix_names")
+    arguments += ("--out_dir", pair["out"])
+    command(*arguments)
+    said = fails(command, *arguments)
+    assert "and 27 more already there" in said and said.count("static_s") == 3
+
+
+def test_skip_existing(swift, pair, tmp_path, command, caplog):
+    folder = tmp_path / "subjects"
+    folder.mkdir()
+    for name in "abc":
+        (folder / f"{name}.nii.gz").write_bytes(pair["moving"].read_bytes())
+    out = "--mix_names", "--out_dir", pair["out"]
+    command(align_deep, pair["static"], folder / "a.nii.gz", folder / "b.nii.gz", *out)
+    kept = pair["out"] / "static_a__mapping.npz"
+    before = kept.stat().st_mtime_ns
+    arguments = (align_deep, pair["static"], folder / "*.nii.gz", *out)
+    arguments += ("--skip_existing",)
+    (pair["out"] / "static_b__prealign.txt").unlink()
+    said = fails(command, *arguments)
+    assert "static_b__warped_moved.nii.gz" in said and "static_a" not in said
+    assert len(swift) == 2
+    command(*arguments, "--force")
+    assert len(swift) == 4 and kept.stat().st_mtime_ns == before
+    skipped = [m for m in caplog.messages if m.startswith("Skipped")]
+    assert len(skipped) == 2 and all("a.nii.gz" in m for m in skipped)
+    caplog.clear()
+    command(*arguments)
+    assert len(swift) == 4
+    assert caplog.messages[-1] == "Nothing to do: all outputs exist"
+
+
+def test_apply_skips_what_exists(saved, tmp_path, rng, command):
+    mapping, path = saved
+    images = [
+        save(tmp_path / f"{n}.nii", rng.random((8, 8, 8)), finer(mapping)) for n in "ab"
+    ]
+    arguments = ("--out_dir", tmp_path / "out", "--mix_names", "--skip_existing")
+    command(apply_deep, path, images[0], *arguments[:2])
+    kept = tmp_path / "out" / "transformed.nii.gz"
+    kept = kept.rename(kept.with_name("mapping_a__transformed.nii.gz"))
+    before = kept.stat().st_mtime_ns
+    command(apply_deep, path, *images, *arguments)
+    assert len(names(tmp_path / "out")) == 2 and kept.stat().st_mtime_ns == before
+
+
+def test_termination_leaves_nothing(pair):
+    """A signal that ends the process while a registration runs."""
+    code = """
+import os, signal, sys, time
+from dipy_dl_reg.registration import DeepRegistration
+from dipy_dl_reg.workflows import align_deep
+
+def optimize(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+
+DeepRegistration.optimize = optimize
+align_deep()
+"""
+    arguments = [pair["static"], pair["moving"], "--out_dir", pair["out"]]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 128 + signal.SIGTERM
+    assert "Traceback" not in done.stderr
+    assert not pair["out"].exists()
+
+
+def test_signals_are_as_before_afterwards(swift, pair, command):
+    before = signal.getsignal(signal.SIGTERM)
+    command(align_deep, pair["static"], pair["moving"], "--out_dir", pair["out"])
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+# Kinds of images --------------------------------------------------------------------
+
+
+def slices(folder, *, axis=2, form="(X, Y, 1)"):
+    """Files of two slices across a world axis, 12 mm apart in the plane."""
+    shape, paths = (40, 36), []
+    kept = [a for a in range(3) if a != axis]
+    grid = np.eye(4)
+    grid[:3, :3] = 0
+    grid[kept[0], 0], grid[kept[1], 1], grid[axis, 2] = 1.5, -2.0, 3.0
+    grid[:3, 3] = np.array([10.0, -20, 30])
+    for name, shift in (("static", 0), ("moving", 4)):
+        image = blob(shape, np.eye(3), [18 + shift, 17 - shift], 4 + shift / 4)
+        image += 0.5 * blob(shape, np.eye(3), [24 + shift, 22], 3)
+        data = image if form == "(X, Y)" else image[..., None]
+        paths.append(save(folder / f"{name}.nii.gz", data, grid))
+    return paths, grid[np.ix_([*kept, 3], [0, 1, 3])]
+
+
+@pytest.mark.parametrize("form", ["(X, Y)", "(X, Y, 1)"])
+@pytest.mark.parametrize("axis", [2, 1])
+def test_slices_are_registered_in_2d(tmp_path, command, axis, form):
+    (static, moving), grid = slices(tmp_path, axis=axis, form=form)
+    out = tmp_path / "out"
+    options = ("--metric", "ssd", "--model", "None", "--level_iters", 20, 10)
+    more = ("--out_inv_static", "back.nii.gz", "--report")
+    command(align_deep, static, moving, *options, *more, "--out_dir", out)
+    images = [nib.load(path) for path in (static, moving)]
+    data = [i.get_fdata(dtype=np.float32).reshape(40, 36) for i in images]
+    registration = DeepRegistration("ssd", model=None, level_iters=[20, 10])
+    wanted = registration.optimize(
+        *data, static_grid2world=grid, moving_grid2world=grid
+    )
+    mapping = load_mapping(out / "mapping.npz")
+    assert mapping.dim == 2
+    assert_allclose(mapping.backward, wanted.backward, atol=1e-4)
+    assert np.abs(wanted.backward).max() > 2
+    assert_array_equal(np.loadtxt(out / "prealign.txt"), np.eye(3))
+    for name, image, result in (
+        ("warped_moved.nii.gz", images[0], wanted.transform(data[1])),
+        ("back.nii.gz", images[1], wanted.transform_inverse(data[0])),
+    ):
+        written = nib.load(out / name)
+        assert written.shape == image.shape
+        assert_allclose(written.affine, image.affine)
+        assert_allclose(written.get_fdata().reshape(40, 36), result, atol=1e-4)
+    command(apply_deep, out / "mapping.npz", moving, "--out_dir", out)
+    again = nib.load(out / "transformed.nii.gz")
+    first = nib.load(out / "warped_moved.nii.gz")
+    assert again.shape == first.shape
+    assert_allclose(again.affine, first.affine, atol=1e-5)
+    assert_array_equal(again.get_fdata(), first.get_fdata())
+    again = "--out_dir", out, "--force", "--inverse", "--reference", moving
+    command(apply_deep, out / "mapping.npz", static, *again)
+    assert_array_equal(
+        nib.load(out / "transformed.nii.gz").get_fdata(),
+        nib.load(out / "back.nii.gz").get_fdata(),
+    )
+
+
+def test_slices_with_masks_prealign_and_affine(swift, tmp_path, command):
+    (static, moving), grid = slices(tmp_path)
+    mask = np.zeros((40, 36), np.uint8)
+    mask[5:-5, 5:-5] = 1
+    mask = save(tmp_path / "mask.nii", mask, nib.load(static).affine)
+    matrix = tmp_path / "matrix.txt"
+    np.savetxt(matrix, affine([1.0, 1], origin=[3.0, -4]))
+    calls = []
+
+    class Flat(Swift):
+        def optimize(self, static, moving, **options):
+            calls.append({"shapes": (static.shape, moving.shape), **options})
+            syn = SymmetricDiffeomorphicRegistration(SSDMetric(2), level_iters=[2])
+            known = "static_grid2world", "moving_grid2world", "prealign"
+            return syn.optimize(static, moving, **{k: options[k] for k in known})
+
+    sys.modules["dipy_dl_reg.registration"].DeepRegistration = Flat
+    images = (align_deep, static, moving, "--out_dir", tmp_path / "out")
+    command(*images, "--prealign", matrix, "--static_mask", mask)
+    assert_array_equal(calls[0]["prealign"], np.loadtxt(matrix))
+    assert calls[0]["static_mask"].shape == (40, 36)
+    assert calls[0]["shapes"] == ((40, 36), (40, 36))
+    assert_array_equal(calls[0]["static_grid2world"], grid)
+    command(*images, "--pipeline", "translation", "deform", "--force")
+    found = calls[1]["prealign"]
+    assert found.shape == (3, 3) and np.linalg.norm(found[:2, 2]) > 3
+    assert "3D maps only" in fails(command, *images, "--force", "--out_field", "f.nii")
+
+
+def test_slices_with_landmarks(tmp_path, command, pair):
+    shift = np.array([1.5 * 4, 2.0 * 4])  # of `slices`, in mm
+    (static, moving), grid = slices(tmp_path)
+    points = np.array([[18.0, 17], [24, 22], [10, 25], [28, 9]])
+    points = points @ grid[:2, :2].T + grid[:2, 2]
+    np.savetxt(tmp_path / "s.csv", points, delimiter=",")
+    np.savetxt(tmp_path / "m.csv", points + shift, delimiter=",")
+    options = ("--metric", "ssd", "--model", "None", "--level_iters", 2, 2)
+    options += ("--static_landmarks", tmp_path / "s.csv")
+    options += ("--moving_landmarks", tmp_path / "m.csv")
+    out = tmp_path / "out"
+    command(align_deep, static, moving, *options, "--out_dir", out)
+    found = load_mapping(out / "mapping.npz").transform_points(points)
+    assert np.abs(found - points - shift).max() < 1.5  # a voxel
+    volume = save(tmp_path / "v.nii", np.random.default_rng(0).random((9, 8, 7)))
+    out = "--out_dir", tmp_path / "other"
+    said = fails(command, align_deep, volume, volume, *options, *out)
+    assert "have 2 coordinates, and the images are 3D" in said
+    assert not out[1].exists()
+
+
+def test_slices_and_volumes_do_not_mix(swift, pair, tmp_path, command):
+    (axial, _), _ = slices(tmp_path, form="(X, Y)")
+    other = tmp_path / "other"
+    other.mkdir()
+    (coronal, _), _ = slices(other, axis=1)
+    out = "--out_dir", pair["out"]
+    moving = tmp_path / "moving.nii.gz"  # `slices` has written over the volume
+    volume = save(tmp_path / "volume.nii", np.random.default_rng(0).random((9, 8, 7)))
+    for images, message in (
+        ((axial, volume), "both 2D or both 3D, got shapes (40, 36) and (9, 8, 7)"),
+        ((volume, axial), "both 2D or both 3D, got shapes (9, 8, 7) and (40, 36)"),
+        ((moving, coronal), "unlike orientation: static lies along the world's xy"),
+    ):
+        assert message in fails(command, align_deep, *images, *out)
+        assert not pair["out"].exists()
+    assert not swift
+
+
+def test_slice_of_a_volume_stays_in_3d(swift, pair, command, tmp_path):
+    """One thick slice against a whole volume is a registration in 3D."""
+    image = nib.load(pair["static"])
+    one = save(tmp_path / "one.nii", image.get_fdata()[..., 8:9], image.affine)
+    opened = open_pair(one, pair["moving"])
+    assert [len(i.shape) for i in opened] == [3, 3]
+    assert FilePair(one, pair["moving"]).dim == 3
+    assert FilePair(one, one).dim == 2
+
+
+def test_picture_is_drawn_of_names_that_differ(swift, pair, command, tmp_path, caplog):
+    for name in ("static", "moving"):
+        folder = tmp_path / "study" / name / "dti"
+        folder.mkdir(parents=True)
+        (folder / "fa.nii.gz").write_bytes(pair[name].read_bytes())
+    images = [
+        tmp_path / "study" / n / "dti" / "fa.nii.gz" for n in ("static", "moving")
+    ]
+    command(align_deep, *images, "--out_dir", pair["out"])
+    names_ = f"{Path('moving/dti/fa.nii.gz')} to {Path('static/dti/fa.nii.gz')}"
+    assert f"Deformable registration of {names_}" in caplog.messages
+    assert distinct_names("a/fa.nii", "b/md.nii") == ("fa.nii", "md.nii")
+    assert distinct_names("a/fa.nii", "a/../a/fa.nii") == ("fa.nii", "fa.nii")
+    here = Path.cwd().name
+    assert distinct_names("fa.nii", "b/fa.nii") == (f"{here}/fa.nii", "b/fa.nii")
+
+
+def signalling(shape):
+    """Values with NaN that signal, as some programs write them."""
+    data = np.random.default_rng(3).random(shape)
+    data[:2] = np.array([0x7FF0000000000001], np.uint64).view(np.float64)
+    return data
+
+
+def test_signalling_nan_do_not_warn(swift, pair, command, tmp_path):
+    image = nib.load(pair["moving"])
+    odd = save(tmp_path / "fa.nii.gz", signalling(image.shape), image.affine)
+    with np.errstate(invalid="warn"), warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        command(align_deep, pair["static"], odd, "--report", "--out_dir", pair["out"])
+        again = "--out_dir", pair["out"]
+        command(apply_deep, pair["out"] / "mapping.npz", odd, *again)
+
+
+def test_network_alone_that_is_not_used_is_an_error(pair, command, monkeypatch):
+    """Not an affine map that looks like a success."""
+    monkeypatch.setattr(
+        "dipy_dl_reg.registration.better_than_none", lambda *args, **options: False
+    )
+    given = [align_deep, pair["static"], pair["moving"], "--device", "cpu"]
+    given += ["--prealign", pair["prealign"], "--out_dir", pair["out"]]
+    said = fails(command, *given, "--level_iters", 0)
+    assert "no deformation" in said and "Leave out --level_iters 0" in said
+    assert not pair["out"].exists()
+    command(*given, "--level_iters", 0, "--model", "None")  # asked for nothing
+    assert names(pair["out"]) == OUTPUTS
+
+
 # dipy_apply_deep --------------------------------------------------------------------
 
 
@@ -554,6 +929,51 @@ def test_labels_on_another_grid(saved, tmp_path, rng, command, dtype):
     )
     assert_array_equal(np.asanyarray(warped.dataobj), wanted)
     assert len(np.unique(wanted)) > 50
+
+
+def labels_of(shape):
+    """Blocks of whole numbers."""
+    return (np.indices(shape) // 4).sum(0)
+
+
+def test_labels_are_recognised(saved, tmp_path, rng, command, capsys):
+    """A warning, or nearest neighbour where the file says what it is."""
+    mapping, path = saved
+    labels = labels_of(mapping.domain_shape).astype(np.int16)
+    image = nib.Nifti1Image(labels, mapping.domain_grid2world)
+    nib.save(image, tmp_path / "plain.nii.gz")
+    image.header.set_intent("label")
+    nib.save(image, tmp_path / "declared.nii.gz")
+    t1 = rng.integers(0, 1000, labels.shape).astype(np.int16)
+    save(tmp_path / "t1.nii.gz", t1, mapping.domain_grid2world)
+    out = tmp_path / "out" / "transformed.nii.gz"
+    for name, more, warned, kind in (
+        ("plain", (), True, np.float32),
+        ("plain", ("--interpolation", "linear"), False, np.float32),
+        ("plain", ("--interpolation", "nearest"), False, np.int16),
+        ("declared", (), False, np.int16),
+        ("t1", (), False, np.float32),
+    ):
+        file = tmp_path / f"{name}.nii.gz"
+        command(apply_deep, path, file, "--out_dir", out.parent, "--force", *more)
+        shown = capsys.readouterr().out
+        assert ("--interpolation nearest" in shown) == warned, (name, more)
+        assert nib.load(out).get_data_dtype() == kind
+
+
+def test_series_of_directions_are_not_reoriented_and_it_is_said(
+    saved, tmp_path, rng, command, capsys
+):
+    mapping, path = saved
+    for name, many in (("dwi", 4), ("fmri", 4), ("v1", 3)):
+        series = rng.random((*mapping.domain_shape, many)).astype(np.float32)
+        save(tmp_path / f"{name}.nii.gz", series, mapping.domain_grid2world)
+    (tmp_path / "dwi.bvec").touch()
+    for name, level in (("dwi", "WARNING"), ("v1", "WARNING"), ("fmri", "INFO")):
+        image = tmp_path / f"{name}.nii.gz"
+        command(apply_deep, path, image, "--out_dir", tmp_path / "out", "--force")
+        said = [x for x in logged(capsys.readouterr().out) if "not reoriented" in x]
+        assert len(said) == 1 and said[0].startswith(level)
 
 
 def test_series_goes_volume_by_volume(saved, tmp_path, rng, command):
@@ -619,7 +1039,6 @@ def test_fields_in_dipys_format(saved, tmp_path, rng, command, caplog):
     command(apply_deep, field, atlas, *options)
     wanted = mapping.transform_inverse(atlas_data)
     assert_allclose(nib.load(out).get_fdata(), wanted, atol=1e-4)
-    logging.getLogger("dipy").propagate = True
     command(apply_deep, field, image, *again)
     assert "holds no prealign" in caplog.text
     assert np.abs(nib.load(out).get_fdata() - mapping.transform(data)).max() > 0.1
@@ -652,6 +1071,9 @@ def test_nan_does_not_spread_in_files(saved, tmp_path, rng, command):
 def test_apply_says_what_is_wrong(saved, tmp_path, pair, command):
     mapping, path = saved
     image = save(tmp_path / "fa.nii", np.ones((8, 8, 8)), finer(mapping))
+    slice_ = save(tmp_path / "slice.nii", np.ones((8, 8)))
+    rgb = np.zeros((8, 8, 8), np.dtype([(c, "u1") for c in "RGB"]))
+    colours = save(tmp_path / "colours.nii", rgb)
     flat, plain = tmp_path / "flat.npz", tmp_path / "plain.npz"
     save_mapping(oblique_map(2), flat)
     bare = oblique_map()
@@ -664,7 +1086,11 @@ def test_apply_says_what_is_wrong(saved, tmp_path, pair, command):
     many = save(tmp_path / "many.nii", np.ones((4, 4, 4, 1, 3)))
     for arguments, message in (
         ((broken, image), "damaged"),
-        ((flat, image), "2D"),
+        ((flat, image), "must be a slice"),
+        ((flat, slice_, "--reference", image), "is 2D"),
+        ((path, slice_), "a volume or a series"),
+        ((path, image, "--reference", slice_), "is 3D"),
+        ((path, colours), "colour image"),
         ((plain, image), "without affines"),
         ((text, image), "not an image file"),
         ((image, image), "(X, Y, Z, 3, 2)"),

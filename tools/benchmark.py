@@ -56,6 +56,7 @@ from benchmark_cases import (
     files_of,
     labelled_case,
     pairs_in,
+    problem_of_affines,
 )
 from benchmark_methods import (
     COMPARED,
@@ -218,7 +219,9 @@ def problem_of(arguments):
             f for name in pair.split(":") for f in files_of(arguments.data, name)
         ]
     missing = next((path for path in needed if not path.is_file()), None)
-    return missing and f"--data: there is no {missing}."
+    if missing:
+        return f"--data: there is no {missing}."
+    return problem_of_affines(arguments.data, arguments.pairs)
 
 
 def main(words=None):

@@ -77,9 +77,34 @@ def prealign_of(folder, pair, images):
         return deep_affine_registration(images["moving"], images["static"], **affines)[
             1
         ]
+    problem = problem_of_affines(folder, [pair])
+    if problem:
+        raise ValueError(problem)
     affines = json.loads((folder / AFFINES).read_text())
     first, second = (np.array(affines[f"subject_{n}"]) for n in pair.split(":"))
     return second @ np.linalg.inv(first)
+
+
+def problem_of_affines(folder, pairs):
+    """What is wrong with a folder's matrices, in one sentence; None if nothing is."""
+    path = folder / AFFINES
+    if not path.is_file():
+        return None
+    try:
+        affines = dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        return f"--data: {path} is no JSON object of matrices: {error}"
+    for name in dict.fromkeys(name for pair in pairs for name in pair.split(":")):
+        try:
+            matrix = np.array(affines.get(f"subject_{name}"), dtype=float)
+        except (ValueError, TypeError):
+            matrix = np.empty(0)
+        if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
+            return (
+                f"--data: {path} holds no 4x4 matrix for subject_{name}; add it, or "
+                "remove the file to have all affines found"
+            )
+    return None
 
 
 def pairs_in(folder):

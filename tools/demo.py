@@ -68,7 +68,7 @@ def mutual_information(static, warped):
     return np.sum(joint[some] * np.log(joint[some] / apart[some]))
 
 
-def write(folder, static, moving, prealign, mapping):
+def write(folder, static, moving, prealign, mapping, verdict):
     """Write both warped images, the map, the affine part and a picture."""
     warped = apply_mapping(mapping, moving.data)
     nib.save(
@@ -89,12 +89,14 @@ def write(folder, static, moving, prealign, mapping):
         static_grid2world=static.grid2world,
         moving_grid2world=moving.grid2world,
         title="b0 (moving) to MNI152 T1 (static)",
+        verdict=verdict,
         overwrite=True,
     )
 
 
-def report(quality, static, brain, prealign, mapping):
-    """Print what the deformation gained, and that it can be undone."""
+def report(registration, static, brain, prealign, mapping):
+    """Print what the deformation gained, that it can be undone, and the verdict."""
+    quality = registration.quality
     affine_map = AffineMap(
         prealign,
         domain_grid_shape=static.data.shape,
@@ -111,7 +113,8 @@ def report(quality, static, brain, prealign, mapping):
         f"{quality.minimum_jacobian:.2f} forth, "
         f"{quality.minimum_jacobian_inverse:.2f} back\n"
         f"There and back again: off by {quality.round_trip_mean:.3f} voxel on "
-        f"average, {quality.round_trip_max:.3f} at most"
+        f"average, {quality.round_trip_max:.3f} at most\n"
+        f"Verdict: {registration.verdict}"
     )
 
 
@@ -130,8 +133,8 @@ def main(folder):
 
     with step("Affine registration from scanner coordinates, mutual information"):
         _, prealign = deep_affine_registration(
-            brain.data,
-            static.data,
+            moving=brain.data,
+            static=static.data,
             moving_affine=brain.grid2world,
             static_affine=static.grid2world,
         )
@@ -139,17 +142,17 @@ def main(folder):
     with step("Deformable registration by DeepRegistration, self-similarity (MIND)"):
         registration = DeepRegistration("MIND")
         mapping = registration.optimize(
-            static.data,
-            brain.data,
+            static=static.data,
+            moving=brain.data,
             static_grid2world=static.grid2world,
             moving_grid2world=brain.grid2world,
             prealign=prealign,
         )
 
     with step(f"Writing images, map and picture to {folder}"):
-        write(folder, static, moving, prealign, mapping)
+        write(folder, static, moving, prealign, mapping, registration.verdict)
 
-    report(registration.quality, static, brain, prealign, mapping)
+    report(registration, static, brain, prealign, mapping)
     print("\nWritten:")
     for path in sorted(folder.iterdir()):
         print(f"    {path}")

@@ -111,7 +111,7 @@ def measured(image, seed, chosen):
         start = time.perf_counter()
         affines = dict.fromkeys(("static_grid2world", "moving_grid2world"), MATRIX)
         mapping = registration.optimize(
-            static, moving, num_threads=chosen.threads, **affines
+            static=static, moving=moving, num_threads=chosen.threads, **affines
         )
         row[f"s {way}"] = time.perf_counter() - start
         row[way] = length(mapping.backward / 2 - field, inside)

@@ -84,7 +84,8 @@ def train(network, stage, arguments, seconds):
         time_limit=seconds,
         log=arguments.output.with_name(f"{beside}.csv"),
     )
-    print(f"{stage.spacing:g} mm: {history.steps} steps; best {history.best:.4f}")
+    best = "none validated" if history.best is None else f"best {history.best:.4f}"
+    print(f"{stage.spacing:g} mm: {history.steps} steps; {best}")
     return history
 
 

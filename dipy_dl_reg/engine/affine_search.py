@@ -5,6 +5,7 @@ several candidates go on until the resolution tells them apart.
 """
 
 from itertools import product
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -31,7 +32,7 @@ class _Round(NamedTuple):
 _ROUNDS = (
     _Round(3, 1_500, 14, 12),
     _Round(2, 4_000, 14, 4),
-    _Round(1, 12_000, 20, 1),
+    _Round(1, 12_000, 20, 4),
 )
 #: Voxels along static's longest axis at the last of them.
 _SIZE = 44
@@ -41,6 +42,8 @@ _MOST_STARTS = 180
 _SAME = 1.0
 #: Tolerance of the fits, in voxels: they only have to be told apart.
 _TOLERANCE = 0.1
+#: Evaluations of the fits to mirror images: small differences count there.
+_MIRROR_EVALUATIONS = 60
 #: Where the least spread of either object is below this part of the largest, one is
 #: laid upon the other by their axes too: a thin plate must be nearly level to be seen.
 _THIN = 0.6
@@ -62,6 +65,26 @@ class Candidate(NamedTuple):
 
     matrix: np.ndarray
     value: float
+
+
+class Poses(NamedTuple):
+    """What a search over poses found.
+
+    Attributes
+    ----------
+    best, usual : Candidate
+        The best of all, and the one that the given start leads to.
+    all : list of Candidate
+        Those that took part in the last round, best first.
+    mirror_gain : float
+        How much better than the best the best of its mirror images fits, as a part of
+        the mutual information; negative where it fits worse, minus infinity in 2D.
+    """
+
+    best: Candidate
+    usual: Candidate
+    all: list
+    mirror_gain: float
 
 
 def rotations(dim):
@@ -109,7 +132,7 @@ def _from_quaternion(q):
 
 
 def search(pair, start):
-    """The best rigid map from any pose, and the one that `start` leads to.
+    """Rigid maps from any pose, and the one that `start` leads to.
 
     Parameters
     ----------
@@ -120,8 +143,8 @@ def search(pair, start):
 
     Returns
     -------
-    best, usual : Candidate
-        Of all, and from `start`.
+    poses : Poses
+        The best, the usual one, and those that came near.
     """
     longest = max(np.array(pair.static_grid.shape) * pair.static_grid.spacing)
     pair = coarsen(pair._replace(prealign=start), longest / _SIZE, sigma_factor=0.5)
@@ -143,8 +166,37 @@ def search(pair, start):
         chosen = _distinct(matrices, found.value, level, turn.kept)
         chosen = [usual, *(k for k in chosen if k != usual)]
         kept, values, usual = matrices[chosen], found.value[chosen], 0
-    best = int(values.argmin())
-    return tuple(Candidate(kept[k].numpy(), float(values[k])) for k in (best, usual))
+    found = [Candidate(m.numpy(), float(v)) for m, v in zip(kept, values)]
+    order = sorted(found, key=lambda candidate: candidate.value)
+    # A slice of one person may well resemble the mirror image of another's.
+    solid = family.dim == 3
+    gain = _mirror_gain(order[0].matrix, objective, family) if solid else -math.inf
+    return Poses(order[0], found[usual], order, gain)
+
+
+def _mirror_gain(matrix, objective, family):
+    """How much better the best mirror image of a map fits than the map itself.
+
+    The map is reflected along each world axis and fitted. What comes out is reflected
+    once more: a better pose that only the detour found is no mirror image.
+    """
+    dim = family.dim
+    axes = torch.eye(dim + 1, dtype=torch.float64, device="cpu").repeat(dim, 1, 1)
+    for axis in range(dim):
+        axes[axis, axis, axis] = -1
+        axes[axis, axis, dim] = 2 * objective.level.centre[axis]
+
+    def fitted(start):
+        theta = family.identity().repeat(len(start), 1)
+        options = {"iterations": _MIRROR_EVALUATIONS, "tolerance": _TOLERANCE / 5}
+        found = fit(objective, family, start, theta, **options)
+        best = int(found.value.argmin())
+        return float(found.value[best]), (family.matrix(found.place) @ start)[best]
+
+    start = torch.from_numpy(matrix)
+    mirrored, image = fitted(start @ axes)
+    own, _ = fitted(torch.cat([start[None], image @ axes]))
+    return (own - mirrored) / max(abs(own), 1e-12)
 
 
 def _starts(pair, start):

@@ -95,7 +95,7 @@ class Comparison(NamedTuple):
     curve : Curve or None
         How the moving image is to be shown first, if at all.
     reason : str
-        For the log.
+        Sentences for the log: the values that decided, with their ranges.
     """
 
     metric: Metric
@@ -144,16 +144,38 @@ def comparison(pair, *, aligned=False):
         Metric, smoothing and curve.
     """
     told = agreement(pair)
+    said = _describe(told)
     if told is None or told >= 0:
-        said = "too little to tell" if told is None else f"they agree by {told:.2f}"
         weak = aligned and told is not None and told < ALIKE
+        if weak:
+            said += (
+                f" Below {ALIKE} after the network's alignment, contrasts differ and "
+                "the field is smoothed more."
+            )
         sigma = _SIGMA_WEAK if weak else CCMetric.sigma_field
         return Comparison(CCMetric(), sigma, weak, None, said)
     curve, explained = _curve(*_together(pair, _FOR_CURVE))
-    said = f"they agree by {told:.2f}, and a curve explains {explained:.0%}"
+    said += (
+        " An intensity mapping from moving to static explains "
+        f"{100 * max(explained, 0):.0f} % of static's variance "
+        f"({100 * _LEAST_EXPLAINED:.0f} % needed)."
+    )
     if explained >= _LEAST_EXPLAINED:
         return Comparison(CCMetric(), _SIGMA_CURVE, True, curve, said)
     return Comparison(MINDMetric(), _SIGMA_MIND, True, None, said)
+
+
+def _describe(correlation):
+    """The mean local correlation as a sentence for the log."""
+    if correlation is None:
+        return (
+            "Mean local correlation of the images is unknown: too few windows hold "
+            "structure in both."
+        )
+    return (
+        f"Mean local correlation of the images is {correlation:.2f} (range -1 to 1; "
+        "below 0 means different contrasts)."
+    )
 
 
 def agreement(pair):

@@ -24,3 +24,68 @@ def quantile_limits(values):
     if not high > low:
         low, high = values.min(), values.max()
     return float(low), float(high)
+
+
+#: Values farther beyond the outermost thousandths than this many times the range
+#: between them are extreme, and are brought to within `_MARGIN` times that range.
+_EXTREME, _MARGIN = 5.0, 1.0
+#: At least this many values on either side may be extreme, of images of few voxels too.
+_LEAST_EXTREME = 3
+
+
+def extreme_limits(values):
+    """The limits that extreme values are to be clipped to, where there are any.
+
+    A few voxels of a ratio, of kurtosis or of T2* may lie many times outside the range
+    of all others; scaled by such a value, summed or squared, an image is nothing but
+    that voxel.
+
+    Parameters
+    ----------
+    values : ndarray
+        At least one, all finite.
+
+    Returns
+    -------
+    low, high : float
+        What to clip to: one range below and above what is left without the outermost
+        thousandths (three values at least), where a value lies more than five such
+        ranges beyond; else the least and the greatest value, so that an ordinary image
+        stays as it is, bit for bit.
+    """
+    values = np.asarray(values).ravel()
+    least, greatest = float(values.min()), float(values.max())
+    low, high = _inner_range(values)
+    margin = high - low
+    if not 0 < margin < np.inf:
+        return least, greatest
+    if low - least > _EXTREME * margin:
+        least = low - _MARGIN * margin
+    if greatest - high > _EXTREME * margin:
+        greatest = high + _MARGIN * margin
+    return least, greatest
+
+
+def _inner_range(values):
+    """Least and greatest value without the outermost; background does not hide these.
+
+    Where nearly all values are one, as of a small object on empty background, the
+    others are looked at by themselves.
+    """
+    low, high = _without_outermost(values)
+    if high > low:
+        return low, high
+    others = values[values != low]
+    if not others.size:
+        return low, high
+    inner = _without_outermost(others)
+    return min(low, inner[0]), max(high, inner[1])
+
+
+def _without_outermost(values):
+    """Least and greatest value but for a thousandth on either side."""
+    left_out = max(_LEAST_EXTREME, int(QUANTILES[0] * values.size))
+    left_out = min(left_out, values.size // 8)
+    last = values.size - 1 - left_out
+    sides = np.partition(values, (left_out, last))
+    return float(sides[left_out]), float(sides[last])

@@ -5,8 +5,33 @@ from inspect import signature
 from dipy_dl_reg.engine.metrics import METRICS
 from dipy_dl_reg.engine.regularizers import REGULARIZERS
 
+#: What the metrics of `METRICS` measure, in messages.
+METRIC_MEANINGS = {
+    "CC": "local correlation",
+    "SSD": "squared difference",
+    "NCC": "global correlation",
+    "MI": "mutual information",
+    "CR": "correlation ratio",
+    "MIND": "self-similarity",
+}
 #: Other names, by which training literature knows the same.
 _SYNONYMS = {"MSE": "SSD"}
+
+
+def is_metric_name(name):
+    """Whether a metric has this name.
+
+    Parameters
+    ----------
+    name : str
+        In any case.
+
+    Returns
+    -------
+    known : bool
+        True for those of `METRICS` and "MSE".
+    """
+    return _SYNONYMS.get(name.upper(), name.upper()) in METRICS
 
 
 def metric_by_name(name, **options):

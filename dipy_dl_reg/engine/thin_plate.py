@@ -14,6 +14,9 @@ import torch
 
 #: A point set whose thickness is this part of its length is flat.
 _FLAT = 1e-5
+#: Steps of the inverse end within this many scales of their start: far beyond, the
+#: round-off of tiny weights is as large as any point.
+_REACH = 1e3
 #: Most numbers in one temporary: it is to stay in a processor's cache.
 _CHUNK = 2**18
 
@@ -285,8 +288,8 @@ def invert_points(spline, y, *, start, tolerance=1e-9, steps=50):
     x : Tensor, shape (M, D)
         With ``f(x) = y``, float64; NaN where the steps found none.
     """
-    y, x = y.to(spline.points), start.to(spline.points)
-    tolerance = tolerance * spline.scale
+    y, start = y.to(spline.points), start.to(spline.points)
+    x, tolerance, reach = start, tolerance * spline.scale, _REACH * spline.scale
     rest = evaluate(spline, x) - y
     damping = torch.ones_like(rest[:, :1])
     for _ in range(steps):
@@ -296,7 +299,8 @@ def invert_points(spline, y, *, start, tolerance=1e-9, steps=50):
         move = torch.linalg.solve_ex(jacobian_matrix(spline, x), rest[..., None])[0]
         trial = x - damping * move[..., 0].nan_to_num(0, 0, 0)
         new = evaluate(spline, trial) - y
-        better = new.norm(dim=1, keepdim=True) < size
+        near = (trial - start).norm(dim=1, keepdim=True) <= reach
+        better = (new.norm(dim=1, keepdim=True) < size) & near
         x, rest = torch.where(better, trial, x), torch.where(better, new, rest)
         damping = torch.where(better, (2 * damping).clamp(max=1), damping / 2)
     found = rest.norm(dim=1, keepdim=True) <= tolerance

@@ -6,9 +6,10 @@ from dipy_dl_reg.engine.metric import whole_number
 from dipy_dl_reg.networks.base import RegistrationNetwork
 from dipy_dl_reg.networks.checkpoint import network_header
 from dipy_dl_reg.training.batches import Batches
+from dipy_dl_reg.training.clock import TimeLimit
 from dipy_dl_reg.training.data import INTENSITY, as_pairs
 from dipy_dl_reg.training.distributed import join
-from dipy_dl_reg.training.log import Log, check_log
+from dipy_dl_reg.training.log import Log, check_log, report_stop
 from dipy_dl_reg.training.loop import Training
 from dipy_dl_reg.training.losses import TrainingLoss
 from dipy_dl_reg.training.state import fingerprint, plain
@@ -74,12 +75,14 @@ def fit(
     resume : bool, optional
         Go on from the checkpoint, if there is one.
     time_limit : float, optional
-        Seconds after which training stops, with its checkpoint written.
+        Seconds from the call after which training stops, with its checkpoint written:
+        when the step at work is done, and without the validation that would follow.
     log : str or Path, optional
         A file ``....csv``, or a folder for TensorBoard; a training that is resumed
         writes all its rows anew.
     progress : bool, optional
-        Show a progress bar; by default if the output is a terminal.
+        Show a progress bar; by default if the output is a terminal, and where it is
+        none a line of the log every minute.
     card : dict, optional
         What the file is to say about the network, see `save_network`; how far the
         training came, its best validation and the scaling of intensities are added.
@@ -105,7 +108,7 @@ def fit(
     ----------
     .. footbibliography::
     """
-    given = dict(locals())
+    given, limit = dict(locals()), TimeLimit(time_limit)
     if not isinstance(network, RegistrationNetwork):
         raise ValueError(
             f"network must be a RegistrationNetwork, got {type(network).__name__}."
@@ -145,12 +148,16 @@ def fit(
     with Log(
         log if group.leads else None, steps=steps, done=training.progress.step,
         rows=training.progress.rows, progress=progress if group.leads else False,
+        limit=limit,
     ) as lines:  # fmt: skip
-        return training.run(
+        history = training.run(
             batches, steps=steps, workers=workers, validate_every=validate_every,
-            patience=patience, time_limit=time_limit, log=lines, checkpoint=checkpoint,
+            patience=patience, limit=limit, log=lines, checkpoint=checkpoint,
             checkpoint_every=checkpoint_every,
         )  # fmt: skip
+    if group.leads:
+        report_stop(history, steps, resumable=checkpoint is not None)
+    return history
 
 
 def check_options(options):

@@ -1,9 +1,19 @@
-"""What a training tells while it runs: rows in a file, events, a bar."""
+"""What a training tells while it runs: rows in a file, events, a bar or lines."""
 
 import csv
+import logging
 from pathlib import Path
+from time import monotonic
 
 from tqdm.auto import tqdm
+
+from dipy_dl_reg.training.clock import TimeLimit
+
+#: DIPY's logger, to which this package writes; by its name, for dipy is not imported
+#: here.
+_logger = logging.getLogger("dipy")
+#: Seconds to the first line where there is no bar, and from one line to the next.
+_FIRST_LINE, _NEXT_LINE = 10, 60
 
 
 class Log:
@@ -22,7 +32,10 @@ class Log:
         Rows of the interrupted training that goes on: the file is written anew with
         them.
     progress : bool, optional
-        Show a bar; by default if the output is a terminal.
+        Show a bar.  By default there is a bar if the output is a terminal; else a line
+        of the log after 10 s, and every 60 s from then on.
+    limit : TimeLimit, optional
+        When the training stops, for the time that is left.
 
     Raises
     ------
@@ -30,7 +43,7 @@ class Log:
         If a folder is given and TensorBoard is not installed.
     """
 
-    def __init__(self, path=None, *, steps, done=0, rows=(), progress=None):
+    def __init__(self, path=None, *, steps, done=0, rows=(), progress=None, limit=None):
         self.file = self.events = None
         if path is not None:
             self._open(Path(path), done)
@@ -38,6 +51,12 @@ class Log:
             self._line(row)
         disable = None if progress is None else not progress
         self.bar = tqdm(total=steps, initial=done, disable=disable, unit="step")
+        self._lines = progress is None and self.bar.disable
+        self._steps, self._first, self._done = steps, done, done
+        self._limit = TimeLimit() if limit is None else limit
+        self._start, self._losses = monotonic(), []
+        self._next_line = self._start + _FIRST_LINE
+        self._validation = rows[-1].get("validation") if rows else None
 
     def __enter__(self):
         return self
@@ -49,9 +68,19 @@ class Log:
         if self.file is not None:
             self.file.close()
 
-    def step(self):
-        """One step is done."""
+    def step(self, loss):
+        """One step is done.
+
+        Parameters
+        ----------
+        loss : float
+            Of this step.
+        """
         self.bar.update()
+        self._done += 1
+        self._losses.append(loss)
+        if self._lines and monotonic() >= self._next_line:
+            self._write_line()
 
     def row(self, row):
         """Add a row.
@@ -62,11 +91,27 @@ class Log:
             Numbers by their names, "step" among them, the same names each time.
         """
         self._line(row)
+        self._validation = row.get("validation")
         for name, value in row.items():
             if self.events is not None and name != "step":
                 self.events.add_scalar(name, value, row["step"])
         shown = ("total", "validation")
         self.bar.set_postfix({k: f"{row[k]:.4g}" for k in shown if k in row})
+
+    def _write_line(self):
+        """How far the training is, as a line of the log."""
+        now, steps = monotonic(), self._done - self._first
+        left = (now - self._start) / steps * (self._steps - self._done)
+        mean = sum(self._losses) / len(self._losses)
+        said = f"Step {self._done} of {self._steps}: loss {mean:.4g}"
+        if self._validation is not None:
+            said += f", validation {self._validation:.4g}"
+        if self._limit.left() < left:
+            said += f"; stops at the time limit in {_duration(self._limit.left())}"
+        else:
+            said += f"; about {_duration(left)} left"
+        _logger.info(said)
+        self._next_line, self._losses = now + _NEXT_LINE, []
 
     def _open(self, path, done):
         if _table(path) != path:
@@ -112,6 +157,40 @@ def check_log(path, *, overwrite=False):
         raise FileExistsError(
             f"log {_table(path)} exists; name another, or resume that training."
         )
+
+
+def report_stop(history, steps, *, resumable):
+    """Say in the log why a training ended, and which weights it leaves.
+
+    Parameters
+    ----------
+    history : History
+        How it went.
+    steps : int
+        Steps that were asked for.
+    resumable : bool
+        Whether a checkpoint was written.
+    """
+    done = f"after {history.steps} of {steps} steps"
+    if history.best is None:
+        kept = "The weights are those of the last step; there was no validation."
+    else:
+        kept = f"The weights are the best in validation, with loss {history.best:.4g}."
+    if history.stopped == "time":
+        go_on = " resume goes on from the checkpoint." if resumable else ""
+        _logger.warning(f"Stopped by time_limit {done}. {kept}{go_on}")
+    elif history.stopped == "patience":
+        _logger.info(f"Stopped by patience {done}. {kept}")
+    else:
+        _logger.info(f"Trained for {history.steps} steps. {kept}")
+
+
+def _duration(seconds):
+    """A time as people say it."""
+    if seconds < 90:
+        return f"{max(0, seconds):.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _table(path):

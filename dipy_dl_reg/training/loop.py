@@ -10,7 +10,6 @@ import math
 import random
 import signal
 import threading
-import time
 from typing import NamedTuple
 
 import torch
@@ -34,9 +33,11 @@ class History(NamedTuple):
         Steps done, those of an interrupted training before included.
     rows : list of dict
         The log: every so many steps, the means of the loss's terms since the row
-        before, the learning rate, and the loss on the validation pairs.
+        before, the learning rate, and the loss on the validation pairs, which the
+        last row lacks if the time was over.
     best : float or None
-        Least loss on the validation pairs, which is that of the network returned.
+        Least loss on the validation pairs, which is that of the network returned; None
+        if there was no validation.
     stopped : {"steps", "patience", "time"}
         Why it ended: all steps done, no progress in validation, or time used up.
     """
@@ -98,8 +99,8 @@ class Training:
         )
 
     def run(
-        self, batches, *, steps, log, workers=0, validate_every=100, patience=None,
-        time_limit=None, checkpoint=None, checkpoint_every=500,
+        self, batches, *, steps, log, limit, workers=0, validate_every=100,
+        patience=None, checkpoint=None, checkpoint_every=500,
     ):  # fmt: skip
         """Train.
 
@@ -111,7 +112,9 @@ class Training:
             See `fit`, as for all others.
         log : Log
             Open.
-        workers, validate_every, patience, time_limit : optional
+        limit : TimeLimit
+            When to stop.
+        workers, validate_every, patience : optional
             See `fit`.
         checkpoint, checkpoint_every : optional
             See `fit`.
@@ -121,21 +124,25 @@ class Training:
         history : History
             How it went.
         """
-        end = math.inf if time_limit is None else time.monotonic() + time_limit
-        progress, device, late = self.progress, self.group.device, False
+        progress, device, self.limit = self.progress, self.group.device, limit
         self.network.train()
-        drawn = batches.steps(progress.step, steps, workers=workers, device=device)
+        # A validation that time did not suffice for, before this training was resumed.
+        owed = progress.step and progress.step % validate_every == 0
+        owed = owed and (not progress.rows or progress.rows[-1]["step"] < progress.step)
+        late = bool(owed) and not self._note(log)
+        first = steps if late or self._exhausted(patience) else progress.step
+        drawn = batches.steps(first, steps, workers=workers, device=device)
         try:
             for batch in drawn:
-                if late or self._exhausted(patience):
-                    break
                 with _undivided():
-                    late = self._step(batch, late=time.monotonic() > end)
-                    log.step()
+                    loss, late = self._step(batch, late=limit.exceeded())
+                    log.step(loss)
                     if progress.step % validate_every == 0:
-                        self._note(log)
+                        late = not self._note(log) or late
                     if checkpoint is not None and progress.step % checkpoint_every == 0:
                         self._save(checkpoint, latest=self.best is None)
+                if late or self._exhausted(patience):
+                    break  # before the next batch is drawn
         except KeyboardInterrupt:
             if checkpoint is not None and progress.step:
                 self._save(checkpoint, latest=self.best is None)
@@ -150,7 +157,7 @@ class Training:
         return patience is not None and self.progress.stale >= patience
 
     def _step(self, batch, *, late):
-        """Update the weights once; say whether time is up for any process."""
+        """Update the weights once; the loss, and if time is over for any process."""
         for group in self.adam.param_groups:
             group["lr"] = self._rate(self.progress.step)
         self.adam.zero_grad()
@@ -163,7 +170,7 @@ class Training:
         self.adam.step()
         self.progress.step += 1
         self.progress.sums = [a + b for a, b in zip(self.progress.sums, values)]
-        return late > 0
+        return values[LossTerms._fields.index("total")], late > 0
 
     def _rate(self, step):
         """Learning rate of a step, counted from 0."""
@@ -198,40 +205,53 @@ class Training:
         means = [x / (progress.step - before) for x in progress.sums]
         row = {"step": progress.step, **dict(zip(LossTerms._fields, means))}
         row["learning_rate"] = self._rate(progress.step - 1)
-        if self.validation is not None:
-            row["validation"] = self._validated()
-        return row
+        validation = None if self.validation is None else self._validated()
+        return row if validation is None else {**row, "validation": validation}
 
     def _note(self, log):
-        """Add a row, and keep the weights if they are the best so far."""
+        """Add a row, and keep the weights if they are the best so far.
+
+        If time is over before the validation ends, nothing changes, and False is
+        returned: a training that goes on begins with that row.
+        """
         progress, row = self.progress, self._row()
+        if self.validation is not None and "validation" not in row:
+            return False
         progress.rows.append(row)
         progress.sums = [0.0] * len(progress.sums)
         log.row(row)
         if self.validation is None:
-            return
+            return True
         progress.stale += 1
         if progress.best is None or row["validation"] < progress.best:
             progress.best, progress.stale = row["validation"], 0
             self.best = copy_of(self.network.state_dict())
+        return True
 
     def _validated(self):
-        """Mean loss over the validation pairs, shared out among the processes."""
+        """Mean loss over the validation pairs, shared out among the processes.
+
+        None if time is over for any of them before it is known.
+        """
         chosen = range(len(self.validation))
         if len(chosen) > _VALIDATION_PAIRS:
             chosen = sorted(random.Random(0).sample(chosen, _VALIDATION_PAIRS))
-        mine = chosen[self.group.rank :: self.group.size]
+        mine, late = chosen[self.group.rank :: self.group.size], False
         total = torch.zeros(1, **SINGLE)
         self.network.eval()
         for first in range(0, len(mine), self.batch_size):
+            late = self.limit.exceeded()
+            if late:
+                break
             some = [self.validation[i] for i in mine[first : first + self.batch_size]]
             with torch.no_grad():
                 terms = self._terms(to_device(collate(some), self.group.device))
             total += len(some) * terms.total.cpu()
         self.network.train()
-        total = total.to(self.group.device)
-        self.group.average([total])
-        return float(total) * self.group.size / len(chosen)
+        told = torch.cat([total, total.new_tensor([late])]).to(self.group.device)
+        self.group.average([told])
+        total, late = told.tolist()
+        return None if late else total * self.group.size / len(chosen)
 
     def _save(self, path, *, latest, card=None):
         """Write a checkpoint whose weights for use are the latest, or the best."""

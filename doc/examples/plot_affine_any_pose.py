@@ -39,7 +39,10 @@ moving, _ = median_otsu(b0.get_fdata(dtype=np.float32), median_radius=2, numpass
 
 start = time.perf_counter()
 resampled, affine = deep_affine_registration(
-    moving, static, moving_affine=moving_affine, static_affine=static_affine
+    moving=moving,
+    static=static,
+    moving_affine=moving_affine,
+    static_affine=static_affine,
 )
 print(f"{time.perf_counter() - start:.1f} s")
 print(affine.round(2))
@@ -112,7 +115,8 @@ def by_dipy(moving, static, **affines):
     """DIPY's registration, with fewer iterations than its own, to save time."""
     options = {"level_iters": [50, 20], "sigmas": [1.5, 0.5], "factors": [2, 1]}
     pipeline = ["center_of_mass", "rigid", "affine"]
-    return affine_registration(moving, static, pipeline=pipeline, **affines, **options)
+    images = {"moving": moving, "static": static}
+    return affine_registration(**images, pipeline=pipeline, **affines, **options)
 
 
 poses = {
@@ -153,10 +157,10 @@ for angle in angles:
     pose = turn(0, angle)
     for starts, kept in offs.items():
         found = DeepAffineRegistration(starts=starts).optimize(
-            static,
-            moving,
-            RigidIsoScalingTransform3D(),
-            None,
+            static=static,
+            moving=moving,
+            transform=RigidIsoScalingTransform3D(),
+            params0=None,
             static_grid2world=static_affine,
             moving_grid2world=pose @ moving_affine,
             starting_affine="mass",

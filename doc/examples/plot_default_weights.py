@@ -139,7 +139,7 @@ logger.addHandler(messages)
 def timed(registration, static, moving, **options):
     """A map and the seconds that it took."""
     start = time.perf_counter()
-    mapping = registration.optimize(static, moving, **options)
+    mapping = registration.optimize(static=static, moving=moving, **options)
     return mapping, time.perf_counter() - start
 
 
@@ -177,12 +177,12 @@ for pair, (kind, other) in pairs.items():
     alone, default = deep(*two, level_iters=0), deep(*two)
     results[pair] = {"SyN": best, "network alone": alone, "default": default}
     said = [record.getMessage() for record in messages.buffer]
-    chosen[pair] = next(line for line in said[::-1] if line.startswith("Compared"))
+    chosen[pair] = next(line for line in said[::-1] if line.startswith("Metric"))
 
 ###############################################################################
-# What the log said of the default's choice. In short: local correlation where both
-# images brighten and darken together; where they do the opposite, the moving image is
-# first shown in static's contrast by a curve, if there is one; else self-similarity
+# What the log said of the default's choice. In short: local correlation for images of
+# one contrast; for opposite contrasts local correlation after the intensities of moving
+# are mapped to static's contrast, if a mapping explains enough; else self-similarity
 # (MIND). ``DeepRegistration("MI")``, or another name, overrules it.
 
 for pair, line in chosen.items():

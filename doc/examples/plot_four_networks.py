@@ -95,7 +95,7 @@ for name, network in networks.items():
     registration.verbosity = VerbosityLevels.NONE
     warped[name], fields[name], jacobians[name] = [], [], []
     for s, m in zip(static, moving):
-        mapping = registration.optimize(s, m)
+        mapping = registration.optimize(static=s, moving=m)
         warped[name].append(mapping.transform(m))
         fields[name].append(mapping.backward)
         jacobians[name].append(registration.quality.minimum_jacobian)
@@ -164,7 +164,8 @@ network = fit(
     weight=0.03,
     progress=False,
 )
-mapping = DeepRegistration("NCC", model=network, level_iters=0).optimize(*pair)
+registration = DeepRegistration("NCC", model=network, level_iters=0)
+mapping = registration.optimize(static=pair[0], moving=pair[1])
 alone = mapping.transform(pair[1])
 print(
     f"correlation {correlation([pair[0]], [pair[1]]):.3f}, after "

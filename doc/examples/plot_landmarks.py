@@ -216,13 +216,14 @@ inside = static > 0.3
 six = rng.permutation(world[inside])[:6]
 grids = {"static_grid2world": slice2world, "moving_grid2world": slice2world}
 landmarks = six, far(six)
+images = {"static": static, "moving": moving}
 
 maps = {
-    "images": DeepRegistration().optimize(static, moving, **grids),
+    "images": DeepRegistration().optimize(**images, **grids),
     "landmarks": ThinPlateSplineRegistration().optimize(
         *landmarks, static_shape=static.shape, moving_shape=moving.shape, **grids
     ),
-    "both": DeepRegistration(landmarks=landmarks).optimize(static, moving, **grids),
+    "both": DeepRegistration(landmarks=landmarks).optimize(**images, **grids),
 }
 fig, axes = plt.subplots(1, 4, figsize=(12, 3.6), layout="constrained")
 show(axes[0], static, "static", six)

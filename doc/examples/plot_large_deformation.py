@@ -61,7 +61,9 @@ ways = {
     "search, refinement": {"initialization": "discrete"},
 }
 maps = {
-    name: DeepRegistration(model=None, progress=False, **how).optimize(static, moving)
+    name: DeepRegistration(model=None, progress=False, **how).optimize(
+        static=static, moving=moving
+    )
     for name, how in ways.items()
 }
 
@@ -102,7 +104,7 @@ unlike = {
 fig, axes = plt.subplots(1, 3, figsize=(10, 3.6), layout="constrained")
 pictures = {"moving": other}
 for name, registration in unlike.items():
-    mapping = registration.optimize(static, other)
+    mapping = registration.optimize(static=static, moving=other)
     pictures[f"warped, {name}"] = mapping.transform(other)
     error = np.linalg.norm(mapping.backward - field, axis=-1)[brain]
     print(f"{name:4} error {np.sqrt(np.square(error).mean()):5.2f} voxels (RMS)")

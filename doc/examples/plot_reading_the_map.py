@@ -33,8 +33,8 @@ moving_grid2world = b0.affine
 moving, _ = median_otsu(b0.get_fdata(dtype=np.float32), median_radius=2, numpass=1)
 
 _, prealign = affine_registration(
-    moving,
-    static,
+    moving=moving,
+    static=static,
     moving_affine=moving_grid2world,
     static_affine=static_grid2world,
     pipeline=["center_of_mass", "rigid", "affine"],
@@ -45,8 +45,8 @@ _, prealign = affine_registration(
 
 registration = DeepRegistration("MI")
 mapping = registration.optimize(
-    static,
-    moving,
+    static=static,
+    moving=moving,
     static_grid2world=static_grid2world,
     moving_grid2world=moving_grid2world,
     prealign=prealign,

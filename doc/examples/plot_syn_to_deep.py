@@ -50,8 +50,8 @@ print("static", static.shape, "moving", moving.shape)
 
 coarse = load_mni152_template(resolution=4)
 _, prealign = affine_registration(
-    moving,
-    coarse.get_fdata(dtype=np.float32),
+    moving=moving,
+    static=coarse.get_fdata(dtype=np.float32),
     moving_affine=moving_grid2world,
     static_affine=coarse.affine,
     pipeline=["center_of_mass", "rigid", "affine"],
@@ -78,7 +78,7 @@ for metric in (EMMetric(3), CCMetric(3)):
     start = time.perf_counter()
     registration = SymmetricDiffeomorphicRegistration(metric, level_iters=level_iters)
     name = f"SyN, {type(metric).__name__}"
-    mappings[name] = registration.optimize(static, moving, **grids)
+    mappings[name] = registration.optimize(static=static, moving=moving, **grids)
     print(f"{name}: {time.perf_counter() - start:.1f} s")
 
 ###############################################################################
@@ -93,7 +93,7 @@ for metric in (EMMetric(3), "MI"):
     start = time.perf_counter()
     registration = DeepRegistration(metric, level_iters=level_iters)
     name = f"Deep, {metric if isinstance(metric, str) else type(metric).__name__}"
-    mappings[name] = registration.optimize(static, moving, **grids)
+    mappings[name] = registration.optimize(static=static, moving=moving, **grids)
     print(f"{name}: {time.perf_counter() - start:.1f} s")
 
 mapping = mappings["Deep, MI"]

@@ -167,8 +167,8 @@ def register(static, moving, white):
     warped = {"before": [as_it_lies.transform(each) for each in (moving, white)]}
     for name, registration in runs.items():
         mapping = registration.optimize(
-            static.get_fdata(),
-            moving,
+            static=static.get_fdata(),
+            moving=moving,
             static_grid2world=grids["static"],
             moving_grid2world=grids["moving"],
         )

@@ -73,8 +73,10 @@ def test_agreement_is_the_mean_local_correlation(shape):
 @every_shape
 def test_one_contrast_is_compared_as_it_is(shape):
     shares = tissue(shape)
-    chosen = comparison(pair_of(head(T1, shares), head(T1, bent(shares), seed=5)))
+    images = head(T1, shares), head(T1, bent(shares), seed=5)
+    chosen = comparison(pair_of(*images))
     assert chosen.metric.name == "CC" and chosen.curve is None and not chosen.across
+    assert f"is {agreement(pair_of(*images)):.2f} (range -1 to 1" in chosen.reason
 
 
 @every_shape
@@ -105,6 +107,7 @@ def test_where_no_curve_leads_to_static_it_is_self_similarity(shape):
     assert agreement(pair) < 0
     chosen = comparison(pair)
     assert chosen.metric.name == "MIND" and chosen.curve is None and chosen.across
+    assert "variance (30 % needed)" in chosen.reason
 
 
 def test_masks_say_where_to_look():
@@ -153,4 +156,5 @@ def test_without_evidence_it_is_local_correlation():
     moving = torch.zeros(1, 1, 30, 30)
     moving[..., 25:, 25:] = 1
     assert agreement(pair_of(static, moving)) is None
-    assert comparison(pair_of(static, moving)).metric.name == "CC"
+    chosen = comparison(pair_of(static, moving))
+    assert chosen.metric.name == "CC" and "is unknown" in chosen.reason

@@ -1,0 +1,171 @@
+"""What the pages tell users to type runs as it is printed, block after block."""
+
+import ast
+from functools import partial, wraps
+from importlib.metadata import entry_points
+from pathlib import Path
+import re
+import shlex
+import sys
+import warnings
+
+from dipy.workflows import flow_runner
+import nibabel as nib
+import numpy as np
+import phantom
+import pytest
+
+from dipy_dl_reg.affine import find_affine
+from dipy_dl_reg.training.fit import fit as train
+
+ROOT = Path(__file__).parents[1]
+SHAPE = (18, 20, 17)
+#: The phantom is as large as a head; a part of it is quicker.
+PART = 4.0
+
+
+def blocks(page):
+    """Language and text of every block of code of a page, in order."""
+    text = (ROOT / page).read_text()
+    if page.endswith(".md"):
+        return re.findall(r"^```(python|bash)\n(.*?)^```", text, re.M | re.S)
+    pattern = r"^\.\. code-block:: (\w+)\n\n((?:   .*\n|\n)+)"
+    return [
+        (language, re.sub("^   ", "", body, flags=re.M))
+        for language, body in re.findall(pattern, text, re.M)
+    ]
+
+
+def save(name, data, grid):
+    Path(name).parent.mkdir(exist_ok=True)
+    nib.save(nib.Nifti1Image(data, grid), name)
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """The files that the pages name, in a folder that becomes the current one."""
+    monkeypatch.chdir(tmp_path)
+    grids = {
+        "template": phantom.grid(SHAPE, 2.2),
+        "subject": phantom.grid(SHAPE, [-2.2, 2.2, 2.2], centre=[1.0, -2, 1]),
+    }
+    images = {}
+    for name, grid in grids.items():
+        scaled = np.diag([PART, PART, PART, 1]) @ grid
+        bent = phantom.rigid(phantom.rotation([0, 0, 1], 5), np.zeros(3))
+        pose = None if name == "template" else bent
+        images[name] = phantom.image(SHAPE, scaled, pose)
+        save(f"{name}.nii.gz", images[name], grid)
+    labels = (images["template"] > 0.4).astype(np.uint8)
+    save("template_labels.nii.gz", labels, grids["template"])
+    save("subject_fa.nii.gz", images["subject"], grids["subject"])
+    lesion = np.zeros(SHAPE, np.uint8)
+    lesion[8:11, 9:12, 8:11] = 1
+    save("subject_lesion.nii.gz", lesion, grids["subject"])
+    series = np.stack([images["subject"]] * 2 + [0.5 * images["subject"]] * 3, -1)
+    save("dwi.nii.gz", series, grids["subject"])
+    np.savetxt("dwi.bval", [[0, 0, 1000, 1000, 1000]])
+    np.savetxt("dwi.bvec", np.hstack([np.zeros((3, 2)), np.eye(3)]))
+    for name, image in images.items():
+        save(f"folder_of_images/{name}.nii.gz", image, grids[name])
+    return tmp_path
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Run a block of a page; trainings do one step, and no rotation is searched for."""
+
+    @wraps(train)
+    def short(*arguments, steps, **options):
+        return train(*arguments, steps=1, **options)
+
+    one = partial(find_affine, starts="one")
+    for module in ("pipeline", "jobs", "prealign"):
+        monkeypatch.setattr(f"dipy_dl_reg.{module}.find_affine", one)
+    monkeypatch.setattr("dipy_dl_reg.learning.train", short)
+    monkeypatch.setattr(flow_runner, "configure_logger", lambda **options: None)
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    names = {}
+
+    def run(language, text):
+        if language == "python":
+            exec(compile(text, "<page>", "exec"), names)
+            return
+        for words in filter(None, map(shlex.split, text.splitlines())):
+            if words[0].startswith("dipy_"):
+                monkeypatch.setattr(sys, "argv", words)
+                (entry,) = entry_points(group="console_scripts", name=words[0])
+                entry.load()()
+
+    return run
+
+
+#: What the blocks of a page must leave behind.
+MADE = {
+    "README.md": ["warped.nii.gz", "mapping.npz", "mine.npz", "out/report.png",
+                  "out/fa.nii.gz", "out/labels.nii.gz", "trained/model.npz",
+                  "out_network/warped_moved.nii.gz"],
+    "doc/index.rst": [],
+    "doc/verdict.rst": [],
+    "doc/networks.rst": ["mine.npz", "model.npz", "out/warped_moved.nii.gz"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("page", MADE)
+def test_blocks_run_as_printed(page, files, run):
+    found = blocks(page)
+    assert found and "python" in dict(found)
+    for language, text in found:
+        run(language, text)
+    for name in MADE[page]:
+        assert (files / name).is_file(), name
+
+
+#: Calls of two images, in one order or the other.
+OF_TWO_IMAGES = {
+    "affine_registration",
+    "deep_affine_registration",
+    "deep_registration",
+    "optimize",
+    "syn_registration",
+}
+
+
+def images_by_position(source):
+    """Calls that are given images by position; points of landmarks have their names."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and node.args:
+            name = getattr(node.func, "attr", getattr(node.func, "id", None))
+            words = ast.unparse(node)
+            keywords = {keyword.arg for keyword in node.keywords}
+            if name in OF_TWO_IMAGES and "static_shape" not in keywords:
+                yield words
+
+
+SCRIPTS = [*sorted((ROOT / "doc" / "examples").glob("*.py")), ROOT / "tools/demo.py"]
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_examples_pass_images_by_name(path):
+    """Two orders are in use, and nobody should have to remember which is where."""
+    points = ("spline.optimize",)  # of landmarks, given as pairs
+    calls = images_by_position(path.read_text())
+    assert not [call for call in calls if not call.startswith(points)]
+
+
+@pytest.mark.parametrize("page", MADE)
+def test_pages_pass_images_by_name(page):
+    for language, text in blocks(page):
+        if language == "python":
+            assert not list(images_by_position(text))
+
+
+def test_no_page_shows_code_that_is_not_run():
+    """A page with blocks of code is in the table above."""
+    pages = [*(ROOT / "doc").glob("*.rst"), ROOT / "README.md"]
+    with_code = {
+        str(path.relative_to(ROOT))
+        for path in pages
+        if blocks(str(path.relative_to(ROOT)))
+    }
+    assert with_code == set(MADE)
