@@ -422,7 +422,13 @@ def _checked_shape(shape, dim):
 def _nearest(transform, image, dim, grids):
     """Carry the voxels' numbers instead of their values, so any type comes through."""
     shape = image.shape[:dim]
-    numbers = np.arange(1, np.prod(shape) + 1, dtype=np.int32).reshape(shape)
+    count = int(np.prod(shape, dtype=np.int64))
+    if count > np.iinfo(np.int32).max:  # the integers that DIPY's maps carry
+        raise ValueError(
+            f'image must have fewer than 2**31 voxels for interpolation="nearest", got '
+            f"{count} of shape {shape}."
+        )
+    numbers = np.arange(1, count + 1, dtype=np.int32).reshape(shape)
     numbers = transform(numbers, interpolation="nearest", **grids)
     voxels = np.unravel_index(np.maximum(numbers - 1, 0), shape)
     warped = image[voxels]

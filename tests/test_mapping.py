@@ -595,6 +595,20 @@ def test_signalling_nan_are_cast_without_a_warning(tmp_path, rng):
             assert_allclose(apply_mapping(mapping, given), wanted, atol=1e-5)
 
 
+def test_more_voxels_than_can_be_numbered():
+    """An error before memory is taken for their numbers (all are one byte here)."""
+    many = np.broadcast_to(np.uint8(1), (2**11, 2**10, 2**10))
+    with pytest.raises(
+        ValueError, match=r"fewer than 2\*\*31 voxels .* got 2147483648"
+    ):
+        apply_mapping(
+            make_map((6, 6, 6), (6, 6, 6)),
+            many,
+            interpolation="nearest",
+            image_grid2world=np.eye(4),
+        )
+
+
 def test_bad_arguments_are_named():
     mapping = oblique_map()
     image = np.zeros(mapping.domain_shape)
