@@ -4,6 +4,8 @@ The networks here are no networks: they answer with a field that is known, so th
 where it ends up can be said in millimetres.
 """
 
+import threading
+
 from maps import affine
 import numpy as np
 from pairs import anatomy, centred, move, voxels
@@ -19,7 +21,7 @@ from dipy_dl_reg.engine.objective import Objective
 from dipy_dl_reg.networks import make_network
 from dipy_dl_reg.networks.base import RegistrationNetwork
 from dipy_dl_reg.networks.layers import BatchNorm
-from dipy_dl_reg.networks.predict import _asked, predict
+from dipy_dl_reg.networks.predict import _asked, _ready, predict
 from dipy_dl_reg.report import jacobian_determinant
 
 
@@ -337,6 +339,27 @@ def test_the_network_is_left_as_it_was():
     assert network.training and not frozen.training
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
     assert all(p.grad is None for p in network.parameters())
+
+
+def test_threads_share_a_network_in_training_mode():
+    """It stays set for use until the last has done, and is set back then."""
+    network, modes = make_network("selfsup-fcn", 2).train(), []
+    entered, left = threading.Event(), threading.Event()
+
+    def early():
+        with _ready(network, torch.device("cpu")):
+            entered.set()
+            left.wait(5)
+
+    thread = threading.Thread(target=early)
+    thread.start()
+    assert entered.wait(5)
+    with _ready(network, torch.device("cpu")):
+        left.set()
+        thread.join()  # the other has gone
+        modes += [module.training for module in network.modules()]
+    assert not any(modes)
+    assert all(module.training for module in network.modules())
 
 
 def test_a_network_in_double_precision():

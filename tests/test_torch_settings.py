@@ -209,3 +209,18 @@ def test_affine_registration_without_gradients(metric, mode, flat):
 )
 def test_registration_without_gradients(options, mode, flat, way):
     unchanged(mode, lambda: fields(flat, "CC", **options))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_deterministic_algorithms(metric, flat, way):
+    """On the CPU nothing is refused."""
+
+    @contextmanager
+    def deterministic():
+        torch.use_deterministic_algorithms(True)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(False)
+
+    unchanged(deterministic, lambda: fields(flat, metric))

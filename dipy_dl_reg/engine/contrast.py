@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 
 from dipy_dl_reg.engine.fields import warp
+from dipy_dl_reg.engine.histogram import add_up
 from dipy_dl_reg.engine.metric import Metric
 from dipy_dl_reg.engine.metrics import CCMetric
 from dipy_dl_reg.engine.mind import MINDMetric
@@ -241,7 +242,7 @@ def _curve(static, moving, counts, inside):
     highest = float(values.topk(kept).values[-1])
     bins = (moving[counts] * (_BINS / highest)).long().clamp_(0, _BINS - 1)
     count = torch.bincount(bins, minlength=_BINS).to(static)
-    total = torch.bincount(bins, static[counts], minlength=_BINS)
+    total = add_up(bins, static[counts], _BINS)
     # The empty bin between two full ones is between them, too.
     count, total = _smoothed(torch.stack([count, total.to(static)]))
     curve = Curve(total / count.clamp_min(1e-6), highest)

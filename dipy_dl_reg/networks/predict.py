@@ -7,6 +7,8 @@ the world's), and the field is brought back to the static image's grid.
 
 from contextlib import contextmanager
 from copy import deepcopy
+from threading import Lock
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -24,6 +26,8 @@ _SIGMA_FACTOR = 0.5
 _LOOKS, _LOOKS_AGAIN, _FROM_FAR = (1,), (1, 1), (4, 2)
 #: Voxels, in the network's own, where it looks again.
 _FINER = 0.75
+#: Networks that are at work: by how many, and which parts were in training mode before.
+_IN_USE, _LOCK = WeakKeyDictionary(), Lock()
 
 
 def predict(network, pair, objective, *, alone=True):
@@ -242,10 +246,20 @@ def _ready(network, device):
     home = next(network.parameters()).device
     if home != device:
         network = deepcopy(network).to(device)
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
+    # Threads may share a network: the first sets it for use, the last sets it back.
+    with _LOCK:
+        users, modes = _IN_USE.get(network, (0, None))
+        if not users:
+            modes = {module: module.training for module in network.modules()}
+            network.eval()
+        _IN_USE[network] = users + 1, modes
     try:
         yield network
     finally:
-        for module, training in modes.items():
-            module.training = training
+        with _LOCK:
+            users, modes = _IN_USE.pop(network)
+            if users > 1:
+                _IN_USE[network] = users - 1, modes
+            else:
+                for module, training in modes.items():
+                    module.training = training
