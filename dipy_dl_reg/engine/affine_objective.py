@@ -39,8 +39,8 @@ class AffineObjective:
     ``h V + (1 - h) V0``: ``V0`` is the value of unlike images, ``h = 1`` from
     ``o = 0.8`` on, and falls to 0 with ``o``.
 
-    Its derivatives go backwards through `torch.nn.functional.grid_sample`, which on CUDA
-    is not the same from run to run and an error under
+    Derivatives go backwards through `torch.nn.functional.grid_sample`, which on CUDA is
+    not the same from run to run, and an error under
     ``torch.use_deterministic_algorithms(True)``.
 
     References
