@@ -15,6 +15,7 @@ from dipy_dl_reg import translate
 from dipy_dl_reg.affine import deep_affine_registration, find_affine
 from dipy_dl_reg.affine_options import AFFINE_STEPS, checked_pipeline
 from dipy_dl_reg.files import read_image
+from dipy_dl_reg.image_kinds import is_slice, match_dimensions, plane_of
 from dipy_dl_reg.mapping import apply_mapping
 from dipy_dl_reg.masks import fill_masked, read_mask
 from dipy_dl_reg.registration import DeepRegistration
@@ -94,7 +95,8 @@ def deep_registration(
     warped : ndarray, shape of static
         The moving image on the static grid.
     mapping : dipy.align.imwarp.DiffeomorphicMap
-        From static to moving.
+        From static to moving; in 2D if both images are single slices, also of shape
+        (X, Y, 1).
 
     Raises
     ------
@@ -130,7 +132,16 @@ def deep_registration(
         f"{role}_mask": read_mask(mask, given[role], *grids[role], name=f"{role}_mask")
         for role, mask in (("static", static_mask), ("moving", moving_mask))
     }
-    prealign = getattr(prealign, "affine", prealign)
+    prealign, shape = getattr(prealign, "affine", prealign), np.shape(static)
+    if is_slice(np.shape(static)) and is_slice(np.shape(moving)):
+        prealign = _in_plane_of(static_affine, prealign)
+        static, moving, static_affine, moving_affine = match_dimensions(
+            static, moving, static_affine, moving_affine
+        )
+        masks = {
+            name: None if mask is None else np.reshape(mask, np.shape(mask)[:2])
+            for name, mask in masks.items()
+        }
     if steps:
         chosen = {"device": registration.device, "num_threads": num_threads}
         if prealign is not None:
@@ -157,7 +168,8 @@ def deep_registration(
         num_threads=num_threads,
         **masks,
     )
-    return apply_mapping(mapping, moving, interpolation="linear"), mapping
+    warped = apply_mapping(mapping, moving, interpolation="linear")
+    return warped.reshape(shape), mapping
 
 
 @warning_for_keywords()
@@ -338,6 +350,14 @@ def _check_both_or_none(static_affine, moving_affine):
             f"{role}_affine is needed: {role} is an array without an affine, and the "
             "other image has one."
         )
+
+
+def _in_plane_of(grid2world, prealign):
+    """The part of a prealign, world to world, that acts in the plane of a slice."""
+    if np.shape(prealign) != (4, 4) or np.shape(grid2world) != (4, 4):
+        return prealign
+    axes = [*plane_of(grid2world), 3]
+    return np.asarray(prealign)[np.ix_(axes, axes)]
 
 
 def _matrix(affine, image):

@@ -378,3 +378,32 @@ def test_an_extreme_voxel_is_not_the_centre_of_mass(pair, role):
     _, wanted = deep_affine_registration(**pair, **steps)
     _, found = deep_affine_registration(**pair | {role: image}, **steps)
     assert np.abs(found - wanted).max() < 0.5
+
+
+def test_two_files_of_one_slice_are_registered_in_2d():
+    """With affine steps, too: in 3D nothing held the slice in its plane."""
+    shape, matrix = (56, 60), phantom.grid((56, 60), 3.0)
+    pose = phantom.rigid(
+        np.array([[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]]), [5.0, -4]
+    )
+    whole = np.eye(4)
+    whole[np.ix_([0, 1, 3], [0, 1, 3])] = matrix
+    static, moving = (phantom.image(shape, matrix, p) for p in (None, pose))
+    steps = ["center_of_mass", "rigid", "deform"]
+    flat, _ = deep_registration(
+        moving=moving,
+        static=static,
+        moving_affine=matrix,
+        static_affine=matrix,
+        pipeline=steps,
+    )
+    files = (nib.Nifti1Image(x[..., None], whole) for x in (moving, static))
+    moving, static = files
+    warped, mapping = deep_registration(moving=moving, static=static, pipeline=steps)
+    assert mapping.dim == 2 and warped.shape == (*shape, 1)
+    np.testing.assert_array_equal(warped[..., 0], flat)
+    solid = np.eye(4)
+    solid[:2, 3] = 3.0, -2
+    warped, mapping = deep_registration(moving=moving, static=static, prealign=solid)
+    assert mapping.dim == 2 and warped.shape == (*shape, 1)
+    np.testing.assert_allclose(np.linalg.inv(mapping.prealign)[:2, 2], [3.0, -2])
