@@ -1,8 +1,8 @@
-"""Histograms that metrics rest on: sums that keep their digits."""
+"""Sums of weights by index, in double precision, for the histograms of metrics."""
 
 import torch
 
-#: How many numbers are converted and added up at a time: what caches hold.
+#: Numbers converted and summed at a time: as many as a processor's cache holds.
 _AT_ONCE = 2**16
 
 
