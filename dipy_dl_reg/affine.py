@@ -1,4 +1,4 @@
-"""`DeepAffineRegistration`, in place of DIPY's `AffineRegistration`, from any pose.
+"""`DeepAffineRegistration`, in place of DIPY's `AffineRegistration`.
 
 Start reading at `DeepAffineRegistration.optimize`: arrays become a pair of tensors
 (`bridge`), the engine prepares them at a few resolutions (`engine.affine_levels`),
@@ -54,8 +54,8 @@ except ImportError:
 # Stack levels of warnings count two frames of DIPY's `warning_for_keywords`.
 #: Points that a level compares, unless the user says, and windows of local correlation.
 _POINTS = 50_000
-#: A start from another pose must beat the usual one by this part of its value, and
-#: from a pose turned by more than so many degrees from it by more.
+#: A start from another pose is taken if it improves the usual one's value by this part
+#: of it; if it is turned by more than `_FAR_POSE` degrees from it, by `_FAR_GAIN`.
 _GAIN, _FAR_POSE, _FAR_GAIN = 0.04, 45.0, 0.15
 #: A usual start that turned farther than this (degrees) is better taken as it ended.
 _FAR_TURN = 15.0
@@ -530,7 +530,7 @@ def find_affine(
     starts="auto",
     **options,
 ):
-    """Affine registration in steps, with all that is known of its result.
+    """Affine registration in steps, with its parameters, poses and verdict.
 
     Parameters
     ----------
@@ -541,7 +541,7 @@ def find_affine(
     metric, optimizer_options, starts
         As in `deep_affine_registration`.
     **options : dict
-        Of `DeepAffineRegistration`; others are of the metric.
+        Options of `DeepAffineRegistration`; all others go to the metric.
 
     Returns
     -------

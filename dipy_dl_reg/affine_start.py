@@ -1,4 +1,4 @@
-"""Where an affine registration starts, and whether it ended where there is a way."""
+"""Starts of an affine registration, comparison of poses, and check of the overlap."""
 
 from typing import NamedTuple
 from warnings import warn

@@ -18,7 +18,8 @@ def assess_mapping(
 ):
     """Judge a registration by its images and its map.
 
-    `DeepRegistration.verdict` is the same for a registration just done.
+    `DeepRegistration.verdict` is the same for a registration just done, but it also
+    considers the search over poses, which a map does not hold.
 
     Parameters
     ----------

@@ -20,8 +20,8 @@ _SIZE, _SIZE_OF_MASK = 56, 112
 #: Part of the intensity range above which there is an object, and within which two
 #: background values count as equal.
 _OBJECT, _EQUAL = 0.1, 1e-3
-#: A cut-out object has this part of constant voxels in the shell around it.  Stripped
-#: brains have .99 and more; of heads, the one nearest to it has .84.
+#: Least part of constant voxels in the shell around an object that was cut out.
+#: Stripped brains have .99 and more, whole heads .84 at most.
 _CONSTANT = 0.95
 #: Inner and outer distance of that shell, in inspected voxels.
 _SHELL = (1.2, 4.0)
@@ -97,23 +97,23 @@ def _brain_with_margin(image, grid):
 
 
 def _steps(grid, size):
-    """How many voxels apart those lie that are inspected, along each axis."""
+    """Step from one inspected voxel to the next along each axis, in voxels."""
     wanted = max(np.array(grid.shape) * grid.spacing) / size
     return [max(1, int(wanted / spacing + 0.5)) for spacing in grid.spacing]
 
 
 def _thinned(image, grid, size):
-    """Every few voxels of an image, so that values stay as they are; their spacing."""
+    """Every n-th voxel of an image, values unchanged, and the spacing of these."""
     steps = _steps(grid, size)
     image = image[tuple(slice(None, None, step) for step in steps)]
     return image, grid.spacing * steps
 
 
 def _scaled(image):
-    """Intensities from 0 to 1, and that of the background: the commonest at the rim."""
+    """Intensities from 0 to 1, and the background's: the median of the six faces."""
     image = np.asarray(image, dtype=np.float64)
     known = np.isfinite(image)
-    if not known.any():  # what is known lies between the voxels that are inspected
+    if not known.any():  # none of the inspected voxels has data
         return np.zeros_like(image), 0.0
     low, high = quantile_limits(image[known])
     scaled = np.where(known, image, low)

@@ -27,8 +27,8 @@ from dipy_dl_reg.space import Grid
 
 #: Fewest voxels along the longest axis of an image.
 _LEAST_SIZE = 4
-#: Numbers of values of a colour image, red, green and blue and perhaps opacity; and how
-#: many pixels its sides have at least to be told from a volume.
+#: Numbers of channels of a colour image (RGB, RGBA); and the least length of its sides,
+#: in pixels: a smaller array may be a volume.
 _COLOURS, _LEAST_PICTURE = (3, 4), 16
 
 
@@ -80,7 +80,7 @@ def _mps_works():
 
 
 class _ThreadCounts(threading.local):
-    """Blocks of `threads` that a Python thread is in; and, of all, what they share."""
+    """Counts of open `threads` blocks: `depth` in this thread, `open_blocks` in all."""
 
     lock = threading.Lock()
     open_blocks, outer_count = 0, 1
@@ -95,9 +95,9 @@ _COUNTS = _ThreadCounts()
 
 
 def _use_one_thread():
-    """Let Torch do with one thread in a process that was forked.
+    """Limit Torch to one thread in a process that was forked.
 
-    OpenMP's waiting threads are not there after a fork, and a parallel loop waits for
+    A fork does not copy OpenMP's waiting threads, and a parallel loop would wait for
     them without end.
     """
     _ThreadCounts.lock, _ThreadCounts.forked = threading.Lock(), True
@@ -132,10 +132,10 @@ def threads(count=None):
 
     Notes
     -----
-    Torch keeps a number for each Python thread, which begins with the number that was
-    set last in any.  Blocks may be nested, and open in several Python threads at once:
-    each thread that enters one while another's is open has the number from before all
-    of them afterwards.
+    Torch keeps a number for each Python thread; a new one begins with the number that
+    was set last in any thread.  Blocks may be nested, and may be open in several Python
+    threads at once.  A thread that enters a block while another thread's is open gets
+    back, at the end, the number that was set before the first of these blocks.
     """
     if count is None:
         yield

@@ -31,7 +31,7 @@ class _Keep(argparse.Action):
 
 
 class LogOptions:
-    """What a user wants of a command's log.
+    """Options of a command's log.
 
     Attributes
     ----------
@@ -86,7 +86,7 @@ class LogOptions:
                 **text,
                 "dest": "log_file",
                 "default": "",
-                "help": "File to which the log is added, too, errors included; --quiet "
+                "help": "File to which the log is appended, errors included; --quiet "
                 "does not shorten it.",
             },
             "quiet": {
@@ -106,12 +106,12 @@ class LogOptions:
         Parameters
         ----------
         arguments : dict
-            What the workflow is given, so that no input is taken for the log.
+            The workflow's arguments: the log file must be none of its inputs.
 
         Yields
         ------
         log : LogOptions
-            This.
+            This object.
 
         Raises
         ------
@@ -162,7 +162,7 @@ class LogOptions:
         return logging.FileHandler(path, encoding="utf-8")
 
     def write_error(self, text):
-        """Write an error to the log file; the terminal is told in another way.
+        """Write an error to the log file; the terminal shows it when the command ends.
 
         Parameters
         ----------

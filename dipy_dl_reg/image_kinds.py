@@ -12,7 +12,7 @@ _LABELS = 1002
 
 
 def quiet_nan(data):
-    """Values whose NaN are ordinary ones: a cast of signalling NaN warns.
+    """Replace signalling NaN, whose cast gives a warning, by quiet NaN.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ def match_dimensions(static, moving, static_grid2world=None, moving_grid2world=N
 
 
 def check_planes(static_grid2world, moving_grid2world):
-    """Raise if two slices have no plane in common.
+    """Raise if two slices have different orientations.
 
     Parameters
     ----------
@@ -169,7 +169,7 @@ def check_planes(static_grid2world, moving_grid2world):
 
 
 def declares_labels(image):
-    """Whether an image says of itself that it holds labels.
+    """Whether an image's header declares labels.
 
     Parameters
     ----------
@@ -220,7 +220,7 @@ def _whole(image):
     """Whether there are values, all of them whole numbers but for missing ones."""
     if image.dtype.kind != "f":
         return image.size > 0
-    few = image.ravel()[:: max(1, image.size // 1000)]  # tells most images at once
+    few = image.ravel()[:: max(1, image.size // 1000)]  # enough for most images
     for values in (few, image):
         known = values[np.isfinite(values)]
         if not known.size or not np.array_equal(known, np.rint(known)):

@@ -59,9 +59,9 @@ class FilePair:
     dim : {2, 3}
         Dimension of the registration.
     result : str or None
-        What the registration came to, in one line, once it is done.
+        Summary of the registration in one line, once it is done.
     verdict : Verdict or None
-        Whether to believe it, once it is done.
+        Whether the result can be trusted, once it is done.
     """
 
     def __init__(self, static, moving, *, static_mask=None, moving_mask=None):
@@ -160,7 +160,7 @@ class FilePair:
         return mapping
 
     def _describe(self, registration, seconds):
-        """What a registration came to: the last line of the log begins with it."""
+        """Summary of a registration: the last line of the log begins with it."""
         self.verdict = registration.verdict
         return f"Registered {self.names} in {seconds:.1f} s"
 
@@ -430,7 +430,7 @@ class Carrier:
     def _grid_of(self, mapping, image):
         """An image with the grid of the result.
 
-        A 2D map does not know where its planes lie: the image says that.
+        A 2D map does not hold the position of its plane: the image does.
         """
         if self.reference is not None:
             return self.reference
@@ -444,7 +444,7 @@ class Carrier:
 
 
 def _is_directional(path, data):
-    """Whether a series holds, or goes with, directions: by its files and its length."""
+    """Whether a series seems to be vectors, tensors or volumes with b-vectors."""
     stem = path.name.removesuffix(".gz").rpartition(".")[0]
     return data.shape[-1] in (3, 6) or any(
         path.with_name(f"{stem}{ending}").exists() for ending in (".bvec", ".bvecs")

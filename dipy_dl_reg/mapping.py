@@ -54,7 +54,7 @@ MATRICES = (
 )
 SHAPES = ("disp_shape", "domain_shape", "codomain_shape")
 
-#: How many bytes deflate makes of one, at most.
+#: Largest ratio of compression by deflate.
 _MOST_PACKED = 1032
 
 #: What is said of series, which may be diffusion data.
@@ -329,7 +329,7 @@ def transform_array(
     interpolation="linear",
     inverse=False,
 ):
-    """`apply_mapping` for an array that was read, without warnings about its kind.
+    """`apply_mapping` for an array, without messages about labels and series.
 
     Parameters
     ----------

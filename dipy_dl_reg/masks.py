@@ -1,4 +1,4 @@
-"""Masks as users hold them: files, NIfTI images and arrays, on whatever grid."""
+"""Masks that users give: files, NIfTI images and arrays, on any grid."""
 
 from os import PathLike
 

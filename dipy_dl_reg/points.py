@@ -231,7 +231,7 @@ def tell_swapped(static_points, moving_points):
     Returns
     -------
     sentence : str
-        A space, and which rows they are and where; empty if no two are found.
+        A sentence, after a space, with their rows and places; empty if there are none.
     """
     rows = swapped_rows(static_points, moving_points)
     if rows is None:

@@ -171,9 +171,9 @@ class DeepRegistration(DiffeomorphicRegistration):
         (`verdict.grade`), and why (`verdict.reasons`); ``print(verdict)`` says both.
         It is logged too, as a warning unless it is "good".
     poses : PoseComparison or None
-        What the search over poses found whose result is the next prealign
-        (`dipy_dl_reg.affine_start.PoseComparison`); the next verdict takes it into
-        account.
+        Result of the search over poses from which the next prealign comes
+        (`dipy_dl_reg.affine_start.PoseComparison`).  Set it before `optimize`, whose
+        verdict then considers it; `optimize` sets it back to None.
     network_used : bool
         After `optimize`: whether the network's field was better than none, and kept.
     affine_only : bool
@@ -385,7 +385,8 @@ class DeepRegistration(DiffeomorphicRegistration):
                 super().set_level_iters(brief_iters(self.level_iters, pair.static_grid))
             u, v = self._refine(self._shown(pair), start)
             u, v, self.quality = diffeomorphic(u, v)
-            self.verdict = judge(measure_registration(pair, u), poses=poses)
+            measures, shrunk = measure_registration(pair, u), self.quality.shrunk
+            self.verdict = judge(measures, poses=poses, shrunk=shrunk)
             mapping = bridge.make_map(u, v, pair, **affines)
         self.landmark_distances = _distances(mapping, self.landmarks)
         self._report()
@@ -680,7 +681,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         elif stage == "level_reverted":
             self._say(
                 f"Level {level} ended with a higher energy than it began with: its "
-                f"fields of the lowest, {energy:.4f}, are kept."
+                f"fields of the lowest energy, {energy:.4f}, are kept."
             )
             return
         elif stage == "level_end":
@@ -699,7 +700,7 @@ class DeepRegistration(DiffeomorphicRegistration):
             self.callback(self, stage)
 
     def _report(self):
-        """Say how good the fields are, and loudly if they had to be mended."""
+        """Log verdict and quality of the fields; warn if these had to be repaired."""
         q = self.quality
         log_verdict(self.verdict, quiet=self.verbosity < VerbosityLevels.STATUS)
         if self.verbosity >= VerbosityLevels.STATUS:

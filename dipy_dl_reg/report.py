@@ -163,7 +163,7 @@ def _round_trip(there, back, grid2world):
     for voxels[:, 0], slab in enumerate(there):
         moved = slab.reshape(-1, dim).astype(np.float64)
         at = voxels + moved @ to_voxels
-        # As the engine tells it, but for what mm and voxels round.
+        # The engine's rule, with room for rounding between mm and voxels.
         inside = ((at >= -_ROUNDING) & (at <= ends + _ROUNDING)).all(axis=1)
         returned, _ = look_up(back, np.clip(at[inside], 0, ends))
         errors.append(moved[inside] + returned)

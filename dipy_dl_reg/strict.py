@@ -39,7 +39,7 @@ class StrictWorkflow(Workflow):
     Attributes
     ----------
     log_options : LogOptions
-        What of the log is wanted; set by `run_command`.
+        Options of the log; set by `run_command`.
     """
 
     log_options = LogOptions()
@@ -227,7 +227,7 @@ def name_some(paths):
 
 
 def _is_done(given, made):
-    """Whether all outputs of a run exist; says so."""
+    """Whether all outputs of a run exist; logs it if so."""
     done = all(path.is_file() for path in made.values())
     if done:
         images = ", ".join(map(str, given))
@@ -296,18 +296,18 @@ def _log_while_running(flow, options):
 
 @contextlib.contextmanager
 def _signals_raise():
-    """Let what ends a process raise SystemExit, so that unfinished files go."""
+    """Let SIGTERM and SIGHUP raise SystemExit, so that temporary files are removed."""
 
     def leave(number, frame):
         for each in before:
-            signal.signal(each, signal.SIG_IGN)  # the end itself is not interrupted
+            signal.signal(each, signal.SIG_IGN)  # cleaning up is not interrupted
         raise SystemExit(128 + number)
 
     numbers = [getattr(signal, n, None) for n in ("SIGTERM", "SIGHUP")]
     before = {}
     if threading.current_thread() is threading.main_thread():
         for number in filter(None, numbers):
-            if signal.getsignal(number) == signal.SIG_DFL:  # nohup's is another
+            if signal.getsignal(number) == signal.SIG_DFL:  # nohup sets another
                 before[number] = signal.signal(number, leave)
     try:
         yield

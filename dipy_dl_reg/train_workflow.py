@@ -139,7 +139,7 @@ class TrainDeepFlow(StrictWorkflow):
             Go on from the checkpoint, if there is one. Then out_model is replaced.
         time_limit : float, optional
             Seconds after which to stop, the time for reading and --affine included; the
-            step at work is still done. out_model is written if one step was.
+            current step is finished. out_model is written if a step was done.
         log : string or Path, optional
             A .csv file for the losses, or a folder for TensorBoard.
         licence : string, optional

@@ -19,20 +19,22 @@ _AFFINE_SIMILARITY = 0.19
 #: The same less 5 times the mean displacement (as a part of the longest side).
 #: Right: .08 and more; wrong: up to .06.
 _BALANCE, _DISPLACEMENT_COST = 0.07, 5.0
-#: A final similarity that no wrong result reached (up to .61): whatever the affine part
-#: left, the deformation made up for.
+#: A final similarity that no wrong result reached (up to .61): the deformation has
+#: corrected what was wrong after the affine part.
 _MADE_UP = 0.68
-#: Below the first two together with the third, images were forced upon each other.
+#: Affine similarity below the first, mean displacement above the second and final
+#: similarity below the third: images that do not match were forced onto each other.
 _FORCED = (0.18, 0.04, _MADE_UP)
-#: Least similarity and overlap of the objects in the end.  Right: .33 and .75.
+#: Least final similarity; overlap of the objects below which there is a doubt, and a
+#: failure.  Right results: similarity .33 and more, overlap .75 and more.
 _FINAL_SIMILARITY, _OVERLAP, _LEAST_OVERLAP = 0.2, 0.6, 0.4
 #: Scales of the affine part, and their ratio, by which people differ.
 _SCALES, _SCALE_RATIO = (0.74, 1.34), 1.4
 #: Least part of static's object that moving shows.
 _VISIBLE = 0.15
-#: Another pose is a rival if the chosen one is better by less than the first; that
-#: matters, as does a rotation beyond the second, in degrees, if the images agree less
-#: than the third.
+#: If the similarity after the affine part is below the third, there is a doubt where
+#: the chosen pose is better than another one by less than the first, or where the
+#: affine part turns by more than the second, in degrees.
 _RIVAL_GAIN, _ROTATION, _CLEAR_SIMILARITY = 0.1, 45.0, 0.25
 #: How much better a mirror image may fit.  Right pairs of two people: up to .03; one
 #: person, mirrored: .08 and more (.02 for b0 and T1).
@@ -40,7 +42,7 @@ _MIRROR_GAIN = 0.04
 
 
 class Verdict(NamedTuple):
-    """What is thought of a registration.
+    """The judgement of a registration.
 
     Attributes
     ----------
@@ -62,7 +64,7 @@ class Verdict(NamedTuple):
         return f"{self.grade}: {'; '.join(self.reasons)}"
 
 
-def judge(measures, *, poses=None):
+def judge(measures, *, poses=None, shrunk=False):
     """Judge a registration by its measures.
 
     Parameters
@@ -70,7 +72,10 @@ def judge(measures, *, poses=None):
     measures : Measures
         See `dipy_dl_reg.engine.assessment.measure_registration`.
     poses : PoseComparison, optional
-        What a search over poses told, where there was one.
+        Result of the search over poses, if there was one.
+    shrunk : bool, optional
+        Whether the whole displacement had to be shrunk until it was invertible
+        (`dipy_dl_reg.engine.inversion.Quality.shrunk`).
 
     Returns
     -------
@@ -80,6 +85,8 @@ def judge(measures, *, poses=None):
     failures, doubts = _failures(measures), _doubts(measures)
     if poses is not None:
         doubts += _doubts_of_pose(measures, poses)
+    if shrunk:
+        doubts.append("the displacement had to be shrunk until it was invertible")
     grade = "failed" if failures else "doubtful" if doubts else "good"
     return Verdict(grade, tuple(failures + doubts), measures)
 
@@ -94,7 +101,7 @@ def log_verdict(verdict, what="registration", *, quiet=False):
     what : str, optional
         What is judged.
     quiet : bool, optional
-        Pass over "good".
+        Do not log "good".
     """
     if verdict.grade != "good":
         logger.warning(f"Verdict on the {what}: {verdict}.")
@@ -112,8 +119,8 @@ def _failures(m):
     elif m.similarity < _FINAL_SIMILARITY:
         reasons.append(
             "the registered images do not resemble each other (mean squared local "
-            f"correlation {m.similarity:.2f}; aligned heads have .2 after the affine "
-            "part, .3 after the deformation, and more)"
+            f"correlation {m.similarity:.2f}; aligned heads have at least .2 after the "
+            "affine part and .3 after the deformation)"
         )
     if m.overlap < _LEAST_OVERLAP:
         reasons.append(f"the two objects hardly overlap (Dice {m.overlap:.2f})")
@@ -143,7 +150,7 @@ def _doubts(m):
         reasons.append(
             f"the affine part scales by {low:.2f} to {high:.2f}, more than people "
             "differ by: if one image shows a whole head and the other a brain without "
-            "skull, mask the former's brain or strip it"
+            "skull, strip the former, or mask the brain of the latter"
         )
     if _LEAST_OVERLAP <= m.overlap < _OVERLAP:
         reasons.append(f"the two objects overlap little (Dice {m.overlap:.2f})")
@@ -189,6 +196,6 @@ def _doubts_of_pose(m, poses):
     if poses.mirror_gain > _MIRROR_GAIN:
         reasons.append(
             "a mirror image of moving fits better (its mutual information is higher by "
-            f"{poses.mirror_gain:.1%}): is left taken for right in one of the headers?"
+            f"{poses.mirror_gain:.1%}): check whether a header exchanges left and right"
         )
     return reasons

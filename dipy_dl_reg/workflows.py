@@ -130,15 +130,15 @@ class AlignDeepFlow(StrictWorkflow):
         report : boolean, optional
             Draw a picture too: before, after, warped grid, Jacobian.
         skip_existing : boolean, optional
-            Leave out pairs all of whose outputs exist. One with some of its outputs
-            is an error, unless --force is given.
+            Skip pairs whose outputs all exist. A pair of which only some exist is an
+            error, unless --force is given.
         out_dir : string or Path, optional
             Folder of the outputs.
         out_warped : string, optional
             Moving on static's grid: the registered image.
         out_inv_static : string, optional
             Static on moving's grid, through the inverse; written only if a name is
-            given. dipy_apply_deep --inverse makes the same of the map.
+            given. dipy_apply_deep --inverse makes the same from the map.
         out_field : string, optional
             Both displacement fields in DIPY's format, for programs that read it; a
             large file, of volumes only, written only if a name is given. It lacks the

@@ -7,13 +7,14 @@ from numpy.testing import assert_allclose
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from dipy_dl_reg import DeepRegistration, picture
+from dipy_dl_reg import DeepRegistration, picture, report
 from dipy_dl_reg.report import (
     RegistrationNumbers,
     jacobian_determinant,
     plot_registration,
     registration_numbers,
 )
+from dipy_dl_reg.verdict import Verdict
 
 
 @pytest.mark.parametrize("dim", [2, 3])
@@ -290,3 +291,23 @@ def test_missing_matplotlib_is_said(monkeypatch, tmp_path):
     mapping = oblique_map(2)
     with pytest.raises(ImportError, match=r"dipy_dl_reg\[report\]"):
         plot_registration(tmp_path / "a.png", *images(mapping), mapping)
+
+
+def test_the_verdict_stands_below_the_picture(tmp_path, monkeypatch):
+    """A long one in several lines."""
+    shown = []
+    draw = report.draw_registration
+
+    def watched(*arguments, lines, **options):
+        shown.extend(lines)
+        return draw(*arguments, lines=lines, **options)
+
+    monkeypatch.setattr(report, "draw_registration", watched)
+    mapping = oblique_map(2)
+    verdict = Verdict("doubtful", ("the two objects overlap little " * 8,))
+    plot_registration(
+        tmp_path / "picture.png", *images(mapping), mapping, verdict=verdict
+    )
+    text = " ".join(shown)
+    assert text.count("overlap little") == 8 and "verdict: doubtful: the two" in text
+    assert len(shown) > 3

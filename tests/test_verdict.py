@@ -12,6 +12,7 @@ from dipy_dl_reg import (
 )
 from dipy_dl_reg.affine_start import PoseComparison, Rival
 from dipy_dl_reg.engine.assessment import Measures
+from dipy_dl_reg.engine.inversion import Quality
 from dipy_dl_reg.verdict import judge
 
 NAN = float("nan")
@@ -64,7 +65,7 @@ WRONG = [
         "register them affinely first",
     ),
     ("doubtful", {"largest_scale": 1.46}, "scales by 0.95 to 1.46"),
-    ("doubtful", {"smallest_scale": 0.7}, "mask the former's brain"),
+    ("doubtful", {"smallest_scale": 0.7}, "mask the brain of the latter"),
     ("doubtful", {"overlap": 0.5}, "overlap little"),
     ("doubtful", {"visible": 0.1}, "shows only 10%"),
     ("doubtful", {"rotation": 63.0, "similarity_affine": 0.22}, "turns by 63 degrees"),
@@ -82,6 +83,12 @@ def test_each_failure_and_doubt_is_named(grade, measures, reason):
     verdict = judge(GOOD._replace(**measures))
     assert verdict.grade == grade
     assert reason in str(verdict) and str(verdict).startswith(grade)
+
+
+def test_a_field_that_had_to_be_shrunk_is_doubtful():
+    assert "shrunk" in str(judge(GOOD, shrunk=True))
+    quality = Quality(0.1, 0.1, 0.01, 0.1, repairs=25)
+    assert quality.shrunk and not quality._replace(repairs=3).shrunk
 
 
 def test_a_deformation_may_make_up_for_the_affine_part():

@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-#: Parts of static's length by which the constant background replaces the object.
+#: Shift, as a part of static's length, after which moving shows background alone.
 AWAY = 0.9
 #: Linear parts of wrong affines.
 LINEAR = (
@@ -46,9 +46,9 @@ class Image(NamedTuple):
 class Case(NamedTuple):
     """Two images, and how they are registered.
 
-    ``change`` is multiplied to the prealign found, ``prealign`` replaces it, and
-    ``everywhere`` gives masks of ones, so that none is looked for.  Without
-    ``reference`` a failure is wrong whatever comes out.
+    The prealign found is multiplied by ``change``, or replaced by ``prealign``.
+    ``everywhere`` gives a mask of ones, so that no brain mask is made.  Without
+    ``reference`` a failure counts as wrong whatever the result is.
     """
 
     kind: str

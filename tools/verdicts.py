@@ -75,7 +75,7 @@ def register(case, *, right_way=False):
         )
         prealign, poses = found.matrix, found.poses
     if case.change is not None and not right_way:
-        # The user came with this prealign: no search told anything.
+        # As if a user had given this prealign: without a search over poses.
         prealign, poses = prealign @ case.change, None
     registration = DeepRegistration(**case.options or {}, progress=False)
     mapping = registration.optimize(

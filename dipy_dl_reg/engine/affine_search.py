@@ -177,8 +177,9 @@ def search(pair, start):
 def _mirror_gain(matrix, objective, family):
     """How much better the best mirror image of a map fits than the map itself.
 
-    The map is reflected along each world axis and fitted. What comes out is reflected
-    once more: a better pose that only the detour found is no mirror image.
+    The map is reflected along each world axis and fitted.  The best of these is
+    reflected back and fitted too, and competes with the map itself: a better pose that
+    only these further fits found does not count as a mirror image.
     """
     dim = family.dim
     axes = torch.eye(dim + 1, dtype=torch.float64, device="cpu").repeat(dim, 1, 1)

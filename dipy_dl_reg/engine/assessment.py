@@ -1,6 +1,6 @@
 """Measures of a finished registration from which its success can be judged.
 
-The images are compared on a coarse grid (1/64 of the longest side of static, 3 mm of a
+The images are compared on a coarse grid (1/64 of the longest side of static, 3 mm for a
 head): a registration that failed is visibly wrong at that resolution already, and the
 measures take a small part of the registration's time.
 """
@@ -87,7 +87,7 @@ def measure_registration(pair, displacement=None):
     Returns
     -------
     measures : Measures
-        See there.
+        The measures.
     """
     longest = float(max(np.array(pair.static_grid.shape) * pair.static_grid.spacing))
     coarse = coarsen(pair, longest / _SIZE, sigma_factor=_SIGMA_FACTOR)

@@ -50,7 +50,7 @@ class Landmarks(NamedTuple):
         dim = grid.dim
         matrix = torch.as_tensor(grid.affine[:dim, :dim], **_like(self.points))
         places = in_voxels(grid, self.targets)
-        # To where there is double precision first: the inverse's device may have none.
+        # The inverse's device may have no double precision: convert after the copy.
         move = sample(inverse, places.T.to(inverse)).T.to(self.targets.device).double()
         return self._replace(targets=self.targets + move @ matrix.T)
 

@@ -1,12 +1,12 @@
-"""Histograms that metrics rest on: bins that share, and sums that keep their digits.
+"""Histograms that metrics rest on: bins, and sums in double precision.
 
-Where intensities fall into bins whole, a second image gains by taking bins' middles:
-a metric of such bins moves an image away from itself.
+Where each intensity falls into one bin, a second image gains by moving towards the
+middles of the bins: a metric of such bins moves an image away from itself.
 """
 
 import torch
 
-#: How many numbers are converted and added up at a time: what caches hold.
+#: Numbers converted and summed at a time: as many as a processor's cache holds.
 _AT_ONCE = 2**16
 
 

@@ -37,8 +37,8 @@ def extreme_limits(values):
     """The limits that extreme values are to be clipped to, where there are any.
 
     A few voxels of a ratio, of kurtosis or of T2* may lie many times outside the range
-    of all others; scaled by such a value, summed or squared, an image is nothing but
-    that voxel.
+    of all others.  If an image is scaled by such a value, all its other voxels become
+    nearly equal, and sums of its values or squares depend on that voxel alone.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def extreme_limits(values):
 
 
 def _inner_range(values):
-    """Least and greatest value without the outermost; background does not hide these.
+    """Least and greatest value without the outermost, background left out if need be.
 
     Where nearly all values are one, as of a small object on empty background, the
     others are looked at by themselves.

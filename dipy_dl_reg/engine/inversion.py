@@ -25,8 +25,8 @@ _ROUNDS = 3
 _LONGEST = 0.5
 #: Rounds of local smoothing before the whole field is shrunk instead, and how often.
 _REPAIRS, _SHRINKS = 20, 10
-#: What the k-th time leaves of the field that smoothing could not repair: this to the
-#: power of k (k + 1) / 2, so that few are enough for any field.
+#: The k-th shrinking multiplies the field that smoothing could not repair by this to
+#: the power of k (k + 1) / 2: few rounds are enough for any field.
 _SHRUNK = 0.8
 
 
@@ -51,6 +51,11 @@ class Quality(NamedTuple):
     round_trip_mean: float
     round_trip_max: float
     repairs: int = 0
+
+    @property
+    def shrunk(self):
+        """Whether smoothing did not suffice and the whole field was shrunk."""
+        return self.repairs > _REPAIRS
 
 
 def invert(displacement, *, start=None, tolerance=1e-3, sweeps=6, newton=20):
@@ -157,7 +162,7 @@ def _stays(u):
 
 
 def _mean(distance, inside):
-    """Mean over the voxels inside; in double precision where a device has none, too."""
+    """Mean over the voxels inside; added up in float64 on the CPU: MPS has none."""
     planes = distance.sum(tuple(range(3, distance.ndim))).cpu().double()
     return planes.sum() / max(int(inside.sum()), 1)
 
@@ -282,8 +287,8 @@ def diffeomorphic(u, v=None):
     """Fields that keep the promise, as near to the given one as repairs allow.
 
     Where a limit is passed the field is smoothed, locally and more strongly from
-    round to round; a field that still resists is shrunk, more strongly from round to
-    round, and is the identity after 30 rounds at the latest.
+    round to round; a field that still passes a limit after 20 rounds is multiplied by
+    ever smaller factors, and is replaced by the identity after 30 rounds at the latest.
 
     Parameters
     ----------

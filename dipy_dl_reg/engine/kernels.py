@@ -14,7 +14,7 @@ from dipy_dl_reg.engine.compiled import run
 
 _Sizes = c_int64 * 3
 _Pointers = c_void_p * 3
-#: What kinds of numbers the loops are given, whatever torch's defaults are.
+#: Type and device of what the loops are given, whatever torch's defaults are.
 _SINGLE = {"dtype": torch.float32, "device": "cpu"}
 _DOUBLE = {"dtype": torch.float64, "device": "cpu"}
 
@@ -49,7 +49,7 @@ def _made(x, out, channels=None):
 
 
 def _pointer(x, dtype=torch.float32):
-    """Where the numbers of a tensor begin, if they are what the loops take them for."""
+    """Address of a tensor's data; an error if a loop cannot read its type or layout."""
     if x is None:
         return None
     if x.dtype != dtype or x.device.type != "cpu" or not x.is_contiguous():

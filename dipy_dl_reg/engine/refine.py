@@ -30,8 +30,8 @@ _WINDOW = 10
 _LEAST_GRADIENT = 1e-2
 #: The fields are looked at for folds every so many iterations.
 _GUARD = 10
-#: Fields are kept for a level that ends worse than it began, if better than those
-#: before: at each of the first so many iterations, and then every so many.
+#: Fields better than all before are copied, for a level that ends worse than it began:
+#: at each of the first so many iterations, and then at most every so many.
 _KEEP = 5
 #: Memory of Adam's first and second moments.
 _BETAS = (0.9, 0.99)
@@ -230,7 +230,7 @@ def _refine_level(
     tolerance,
     notify,
 ):
-    """Iterate at one resolution; the best fields, if the energy ends above the first.
+    """Iterate at one resolution; return the best fields if the energy ends higher.
 
     With landmarks, if it does so with and without them: their pull is bounded, and may
     let them go a little where a large weight makes much of it.
@@ -288,7 +288,7 @@ class _Best:
         self.index, self.room = 0, None
 
     def look(self, index, energy, fields):
-        """Keep a copy of an iteration's fields, if they are better, once in a while."""
+        """Copy an iteration's fields if they are the best and a copy is due."""
         due = index < _KEEP or index - self.index >= _KEEP
         if not (energy < self.energy and due):
             return

@@ -76,7 +76,7 @@ def fit(
         Go on from the checkpoint, if there is one.
     time_limit : float, optional
         Seconds from the call after which training stops, with its checkpoint written:
-        when the step at work is done, and without the validation that would follow.
+        when the current step is done, and without the validation that would follow.
     log : str or Path, optional
         A file ``....csv``, or a folder for TensorBoard; a training that is resumed
         writes all its rows anew.

@@ -1,4 +1,4 @@
-"""What a training tells while it runs: rows in a file, events, a bar or lines."""
+"""Progress of a training: rows in a file, events, a progress bar or lines of a log."""
 
 import csv
 import logging
@@ -186,7 +186,7 @@ def report_stop(history, steps, *, resumable):
 
 
 def _duration(seconds):
-    """A time as people say it."""
+    """A time in seconds, minutes or hours, as text."""
     if seconds < 90:
         return f"{max(0, seconds):.0f} s"
     minutes = round(seconds / 60)

@@ -126,7 +126,7 @@ class Training:
         """
         progress, device, self.limit = self.progress, self.group.device, limit
         self.network.train()
-        # A validation that time did not suffice for, before this training was resumed.
+        # A validation that the time limit cut off before this training was resumed.
         owed = progress.step and progress.step % validate_every == 0
         owed = owed and (not progress.rows or progress.rows[-1]["step"] < progress.step)
         late = bool(owed) and not self._note(log)

@@ -3,11 +3,12 @@ Affine registration from any starting pose
 ==========================================
 
 :func:`~dipy_dl_reg.deep_affine_registration` is called as DIPY's
-:func:`~dipy.align.affine_registration` is, and returns the same. It is done in about a
-second, and it does not depend on where the images start: upside down, back to front or
-far away. Here it brings a real b0, bundled with DIPY :footcite:p:`Garyfallidis2014`, to
-the MNI152 T1 template :footcite:p:`Fonov2011`, bundled with nilearn, by mutual
-information :footcite:p:`Mattes2003`.
+:func:`~dipy.align.affine_registration` is, and returns the same. It takes about a
+second. For images that show the same whole object the result does not depend on where
+they start: upside down, back to front or far away. Here it brings a real b0, bundled
+with DIPY :footcite:p:`Garyfallidis2014`, to the MNI152 T1 template
+:footcite:p:`Fonov2011`, bundled with nilearn, by mutual information
+:footcite:p:`Mattes2003`.
 """
 
 import time

@@ -5,7 +5,7 @@ Masks and lesions
 A lesion, a tumour or an implant is in one image and not in the other. Registration
 then pulls healthy tissue towards what is missing there, and the map is wrong in and
 around the lesion. A mask leaves those voxels out of the comparison; there the map
-follows from its surroundings. This is cost function masking
+is interpolated smoothly from its surroundings. This is cost function masking
 :footcite:p:`Brett2001`.
 
 Here a lesion is drawn into a brain that was deformed by a known field, so that the
@@ -83,8 +83,8 @@ maps = {
 
 ###############################################################################
 # The error is the distance between where a map takes a voxel of static and where it
-# belongs. ``backward`` holds the displacement of each voxel in mm. Where the lesion
-# would lie in static, the true field says.
+# belongs. ``backward`` holds the displacement of each voxel in mm. The true field
+# says where the lesion would lie in static.
 
 there = at(lesion.astype(np.uint8), voxels + truth / size, order=0) > 0
 near = at((away * size < 30).astype(np.uint8), voxels + truth / size, order=0) > 0
@@ -128,9 +128,10 @@ fig.colorbar(shown, ax=rows[1], label="error, mm")
 ###############################################################################
 # What else masks are for
 # -----------------------
-# - **A whole head and a skull-stripped brain.** Pass the brain of the stripped image as
-#   its mask, ``static_mask=static > 0`` where that is static. Only there are the
-#   images compared, and the scalp of the other is not pulled into it.
+# - **A whole head and a skull-stripped brain.** This is usually detected, and the brain
+#   masked. Where it is not, pass the brain of the stripped image as its mask,
+#   ``static_mask=static > 0`` where that is static. The images are then compared only
+#   there, and the scalp of the other is not pulled into the brain.
 # - **A slab and a whole brain.** A mask of what both images show.
 # - **Signal loss, implants, the edge of the field of view.** A mask without them.
 #   Voxels that are NaN are left out without a mask.
