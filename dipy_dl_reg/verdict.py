@@ -22,6 +22,9 @@ _BALANCE, _DISPLACEMENT_COST = 0.07, 5.0
 #: A final similarity that no wrong result reached (up to .61): the deformation has
 #: corrected what was wrong after the affine part.
 _MADE_UP = 0.68
+#: But a mean displacement of more than this part of the longest side is unusual in any
+#: case (of right pairs: up to .047).
+_FAR = 0.06
 #: Affine similarity below the first, mean displacement above the second and final
 #: similarity below the third: images that do not match were forced onto each other.
 _FORCED = (0.18, 0.04, _MADE_UP)
@@ -143,7 +146,8 @@ def _doubts(m):
     reasons = []
     balance = m.similarity_affine - _DISPLACEMENT_COST * m.displacement
     aligned = m.similarity_affine >= _AFFINE_SIMILARITY and balance >= _BALANCE
-    if not aligned and not m.similarity >= _MADE_UP:
+    made_up = m.similarity >= _MADE_UP and m.displacement <= _FAR
+    if not aligned and not made_up:
         reasons.append(_poor_affine(m))
     low, high = m.smallest_scale, m.largest_scale
     if low < _SCALES[0] or high > _SCALES[1] or high > _SCALE_RATIO * low:

@@ -92,8 +92,9 @@ def test_a_field_that_had_to_be_shrunk_is_doubtful():
 
 
 def test_a_deformation_may_make_up_for_the_affine_part():
-    poor = GOOD._replace(similarity_affine=0.15, displacement=0.08)
+    poor = GOOD._replace(similarity_affine=0.15, displacement=0.05)
     assert poor.similarity >= 0.7 and judge(poor).grade == "good"
+    assert judge(poor._replace(displacement=0.1)).grade == "doubtful"
 
 
 def test_a_clear_turn_is_no_doubt():
