@@ -168,8 +168,16 @@ def test_killed_training_goes_on_from_its_last_checkpoint(tmp_path):
     assert torch.equal(weights(network), weights(whole))
 
 
+@pytest.fixture
+def interruptible():
+    """Python's own handler of Ctrl-C, also where tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("when", ["drawing", "in a step"])
-def test_interrupted_training_goes_on(tmp_path, when, monkeypatch):
+def test_interrupted_training_goes_on(tmp_path, when, monkeypatch, interruptible):
     """Ctrl-C, at whatever time, leaves a checkpoint of the last whole step."""
     path = tmp_path / "c.npz"
     options = {"steps": 7, "validation": HELD_OUT, "validate_every": 3}
