@@ -176,40 +176,6 @@ def read_image(image, grid2world=None, *, name="image", dtype=None):
     return data, in_plane(grid2world, data.ndim)
 
 
-def read_registration_image(image, grid2world=None, *, name="image"):
-    """Read an image that is to be registered; a single slice comes back 2D.
-
-    Parameters
-    ----------
-    image : ndarray, nibabel image, str or Path
-        The image.  Axes of one voxel at the end are dropped: (X, Y, Z, 1) is a
-        volume, and (X, Y, 1) a slice.  To register such a slice to a volume, in 3D,
-        use `read_image`; `image_kinds.match_dimensions` looks at both images.
-    grid2world : ndarray, optional
-        Its grid-to-world matrix; the file's own where None.
-    name : str, optional
-        What errors call the image.
-
-    Returns
-    -------
-    data : ndarray
-        The values, 2D for a slice.
-    grid2world : ndarray or None
-        The matrix, of the plane for a slice (see `in_plane`).
-
-    Raises
-    ------
-    FileNotFoundError
-        If the file does not exist.
-    ValueError
-        If it is empty, damaged, not an image, or a colour image.
-    """
-    data, grid2world = read_image(image, grid2world, name=name)
-    while data.ndim > 2 and data.shape[-1] == 1:
-        data = data[..., 0]
-    return data, in_plane(grid2world, data.ndim)
-
-
 def open_image(path, *, name="image"):
     """Open an image file without reading its values.
 
