@@ -165,6 +165,7 @@ class DeepAffineRegistration:
                 f"verbosity must be one of DIPY's VerbosityLevels, got {verbosity!r}."
             )
         self.method, self.options, self.verbosity = method, options, verbosity
+        self._forget_results()
         if options or method != "L-BFGS-B":
             logger.info("method and options of DIPY's optimiser have no effect here.")
         self.ss_sigma_factor = ss_sigma_factor
@@ -241,7 +242,7 @@ class DeepAffineRegistration:
             If the two images hardly overlap through the map found: the start was too
             far off.
         """
-        self.poses = self.verdict = None  # of an earlier pair, if this one fails
+        self._forget_results()
         family = family_of(transform)
         params0 = checked_params(params0, family)
         with bridge.threads(num_threads):
@@ -297,7 +298,7 @@ class DeepAffineRegistration:
             apart=True,
             find_masks=True,
         )
-        self.dim, self.poses, self.verdict = pair.static_grid.dim, None, None
+        self.dim = pair.static_grid.dim
         if self.metric.dim not in (None, self.dim):
             raise ValueError(
                 f"metric is for {self.metric.dim}D images, these are {self.dim}D."
@@ -305,6 +306,10 @@ class DeepAffineRegistration:
         start = starting_matrix(starting_affine, static, moving, pair)
         self.starting_affine = start
         return pair._replace(prealign=start)
+
+    def _forget_results(self):
+        """Drop what an earlier pair left, so that a failure leaves nothing of it."""
+        self.poses = self.verdict = None
 
     def _judge(self, pair, matrix):
         """The verdict on a matrix."""
@@ -484,7 +489,8 @@ def deep_affine_registration(
     if result.verdict is not None:
         log_verdict(result.verdict, "affine registration", quiet=True)
     found = (result.matrix, result.parameters, result.value)
-    return (result.resampled, *(found if ret_metric else found[:1]))
+    resampled = interpolated(result.affine_map.transform, result.moving)
+    return (resampled, *(found if ret_metric else found[:1]))
 
 
 class AffineResult(NamedTuple):
@@ -492,8 +498,10 @@ class AffineResult(NamedTuple):
 
     Attributes
     ----------
-    resampled : ndarray, shape of static
-        The moving image on the static grid.
+    affine_map : AffineMap
+        DIPY's map on the grids of the images.
+    moving : ndarray
+        The moving image as it was read.
     matrix : ndarray, shape (dim + 1, dim + 1)
         From static's world to moving's.
     parameters : ndarray or None
@@ -506,7 +514,8 @@ class AffineResult(NamedTuple):
         On the result; None after the centre of mass alone.
     """
 
-    resampled: np.ndarray
+    affine_map: AffineMap
+    moving: np.ndarray
     matrix: np.ndarray
     parameters: np.ndarray | None
     value: float | None
@@ -593,9 +602,10 @@ def find_affine(
         if level is not None:
             warn_if_apart(level, final, stacklevel=5)
             registration.verdict = registration._judge(pair, final)
-    verdict = registration.verdict
-    resampled = interpolated(_affine_map(final, pair).transform, moving)
-    return AffineResult(resampled, *found, registration.poses, verdict)
+    affine_map = _affine_map(final, pair)
+    return AffineResult(
+        affine_map, moving, *found, registration.poses, registration.verdict
+    )
 
 
 def _affine_map(matrix, pair):

@@ -253,7 +253,7 @@ def automatic_factors(grid):
         Coarsest first.
     """
     finest = min(s for s, n in zip(grid.spacing, grid.shape) if n > 1)
-    longest = max(np.array(grid.shape) * grid.spacing) / finest
+    longest = grid.longest_side / finest
     count = 1
     while longest / 2**count > _LEAST_LEVEL_SIZE and count < _LEVELS:
         count += 1

@@ -10,6 +10,7 @@ from dipy_dl_reg.affine_options import check_one_of
 from dipy_dl_reg.engine.affine_levels import shared
 from dipy_dl_reg.engine.intensity import extreme_limits
 from dipy_dl_reg.files import check_affine
+from dipy_dl_reg.space import rotation_angle
 
 #: Images whose negative values outweigh this part of the positive ones have no mass.
 _NEGATIVE = 1 / 3
@@ -130,11 +131,7 @@ def turn_between(matrix, other):
         From 0 to 180.
     """
     dim = len(matrix) - 1
-    linear = matrix[:dim, :dim] @ np.linalg.inv(other[:dim, :dim])
-    u, _, v = np.linalg.svd(linear)
-    trace = np.trace(u @ v)
-    cosine = (trace - 1) / 2 if dim == 3 else trace / 2
-    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
+    return rotation_angle(matrix[:dim, :dim] @ np.linalg.inv(other[:dim, :dim]))
 
 
 class Rival(NamedTuple):

@@ -71,9 +71,9 @@ def find_brain_mask(images, grids):
 
 def _find_object(image, grid):
     """Volume of the largest object, and whether it was cut out."""
-    image, spacing = _thinned(image, grid, _SIZE)
-    scaled, background = _scaled(image)
-    inside = _largest(np.abs(scaled - background) > _OBJECT)
+    image, spacing = _subsample(image, grid, _SIZE)
+    scaled, background = _scale_intensities(image)
+    inside = _fill_largest_part(np.abs(scaled - background) > _OBJECT)
     low, high = _SHELL
     distance = distance_transform_edt(~inside, sampling=spacing / spacing.max())
     shell = (distance > low) & (distance <= high)
@@ -85,10 +85,10 @@ def _find_object(image, grid):
 
 def _brain_with_margin(image, grid):
     """The object and a margin, on the image's grid."""
-    thinned, spacing = _thinned(image, grid, _SIZE_OF_MASK)
-    scaled, background = _scaled(thinned)
-    inside = _largest(np.abs(scaled - background) > _EQUAL)
-    margin = _MARGIN * max(np.array(grid.shape) * grid.spacing)
+    sampled, spacing = _subsample(image, grid, _SIZE_OF_MASK)
+    scaled, background = _scale_intensities(sampled)
+    inside = _fill_largest_part(np.abs(scaled - background) > _EQUAL)
+    margin = _MARGIN * grid.longest_side
     mask = distance_transform_edt(~inside, sampling=spacing) <= margin
     for axis, (size, step) in enumerate(zip(image.shape, _steps(grid, _SIZE_OF_MASK))):
         nearest = (np.arange(size) + step // 2) // step
@@ -98,18 +98,18 @@ def _brain_with_margin(image, grid):
 
 def _steps(grid, size):
     """Step from one inspected voxel to the next along each axis, in voxels."""
-    wanted = max(np.array(grid.shape) * grid.spacing) / size
+    wanted = grid.longest_side / size
     return [max(1, int(wanted / spacing + 0.5)) for spacing in grid.spacing]
 
 
-def _thinned(image, grid, size):
+def _subsample(image, grid, size):
     """Every n-th voxel of an image, values unchanged, and the spacing of these."""
     steps = _steps(grid, size)
     image = image[tuple(slice(None, None, step) for step in steps)]
     return image, grid.spacing * steps
 
 
-def _scaled(image):
+def _scale_intensities(image):
     """Intensities from 0 to 1, and the background's: the median of the six faces."""
     image = np.asarray(image, dtype=np.float64)
     known = np.isfinite(image)
@@ -122,7 +122,7 @@ def _scaled(image):
     return scaled, float(np.median(np.concatenate(faces)))
 
 
-def _largest(mask):
+def _fill_largest_part(mask):
     """The largest connected part of a mask, its holes filled."""
     parts, count = label(mask)
     if count > 1:

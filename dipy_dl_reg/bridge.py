@@ -460,7 +460,7 @@ def _to_tensors(image, mask, role, device):
         raise ValueError(f"{role} is constant: there is nothing to register.")
     if not high - low < np.inf:
         raise ValueError(f"{role} has a range beyond double precision.")
-    _tell_of_extremes(values, (low, high), role)
+    _log_extremes(values, (low, high), role)
     if mask is not None:
         nearest = distance_transform_edt(
             ~mask, return_distances=False, return_indices=True
@@ -474,8 +474,8 @@ def _to_tensors(image, mask, role, device):
     return image[None, None].to(device), mask
 
 
-def _tell_of_extremes(values, limits, role):
-    """Say how many values are clipped, if any are."""
+def _log_extremes(values, limits, role):
+    """Log how many values are clipped, if any are."""
     beyond = int(((values < limits[0]) | (values > limits[1])).sum())
     if beyond:
         logger.info(

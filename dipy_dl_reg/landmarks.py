@@ -17,8 +17,8 @@ from dipy_dl_reg.files import check_affine
 from dipy_dl_reg.points import (
     check_landmarks,
     check_points,
+    describe_swapped_rows,
     tell_outside,
-    tell_swapped,
     worst_missed,
 )
 from dipy_dl_reg.space import Grid
@@ -338,7 +338,7 @@ class ThinPlateSplineRegistration:
                 "the grid can hold, and was smoothed there: the map does not meet all "
                 f"of them. {worst_missed(missed, *landmarks)} Landmarks that cross may "
                 "be the cause, and a larger regularization the cure."
-                + tell_swapped(*landmarks)
+                + describe_swapped_rows(*landmarks)
             )
 
 

@@ -220,7 +220,7 @@ def worst_missed(missed, static_points, moving_points):
     )
 
 
-def tell_swapped(static_points, moving_points):
+def describe_swapped_rows(static_points, moving_points):
     """The two landmarks that contradict each other most, in words.
 
     Parameters

@@ -1,4 +1,4 @@
-"""The affine part of two images, as the commands and the training find it."""
+"""The affine part of two images, as the training finds it."""
 
 import numpy as np
 

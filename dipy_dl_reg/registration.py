@@ -26,9 +26,9 @@ from dipy_dl_reg.engine.objective import Objective
 from dipy_dl_reg.engine.refine import moved, refine
 from dipy_dl_reg.engine.thin_plate_grid import start_field
 from dipy_dl_reg.networks.predict import better_than_none
-from dipy_dl_reg.networks.single_slice import in_plane
+from dipy_dl_reg.networks.single_slice import flatten_slices
 from dipy_dl_reg.networks.single_slice import predict_also_slices as predict
-from dipy_dl_reg.points import check_in_view, tell_swapped, worst_missed
+from dipy_dl_reg.points import check_in_view, describe_swapped_rows, worst_missed
 from dipy_dl_reg.registration_options import (
     DEFAULTS,
     automatic_iters,
@@ -459,7 +459,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         if self._automatic_model:
             # Whoever brings a start, or asks for a search, gets that.
             given = self.landmarks is not None or self.initialization == "discrete"
-            seen = in_plane(pair) or pair
+            seen = flatten_slices(pair) or pair
             grids = seen.static_grid, seen.moving_grid
             self.network = None if given else translate.default_model(*grids)
         if self._automatic:
@@ -727,7 +727,7 @@ class DeepRegistration(DiffeomorphicRegistration):
                 + (", for their spline folds. " if self._spline_folds else ". ")
                 + worst_missed(missed, *self.landmarks)
                 + " Landmarks that cross or contradict the images may be the cause."
-                + (tell_swapped(*self.landmarks) if self._spline_folds else "")
+                + (describe_swapped_rows(*self.landmarks) if self._spline_folds else "")
             )
 
 

@@ -81,6 +81,11 @@ class Grid:
         step[: self.dim, self.dim] = np.where(new > 1, 0.0, (old - 1) / 2)
         return Grid(tuple(int(n) for n in new), self.affine @ step)
 
+    @property
+    def longest_side(self):
+        """Length of the longest side of the field of view, mm."""
+        return float(max(np.array(self.shape) * self.spacing))
+
     def coarsened(self, spacing, *, least=8):
         """The grid over the same field of view with voxels of about a given size.
 
@@ -157,3 +162,25 @@ class Grid:
         """
         world = self.affine if prealign is None else prealign @ self.affine
         return other.inverse @ world
+
+
+def rotation_angle(linear):
+    """Angle of the rotation nearest to a matrix.
+
+    Parameters
+    ----------
+    linear : ndarray, shape (D, D)
+        Linear part of an affine map; if it mirrors, the last axis is reflected first.
+
+    Returns
+    -------
+    angle : float
+        Degrees, from 0 to 180.
+    """
+    dim = len(linear)
+    left, _, right = np.linalg.svd(linear)
+    if np.linalg.det(linear) < 0:
+        left = left @ np.diag([1.0] * (dim - 1) + [-1.0])
+    trace = np.trace(left @ right)
+    cosine = (trace - 1) / 2 if dim == 3 else trace / 2
+    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))

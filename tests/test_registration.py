@@ -29,7 +29,7 @@ from dipy_dl_reg import (
 )
 from dipy_dl_reg.bridge import make_pair as make_pair_of_tensors
 from dipy_dl_reg.engine.metrics import METRICS
-from dipy_dl_reg.networks.single_slice import in_plane
+from dipy_dl_reg.networks.single_slice import flatten_slices
 from dipy_dl_reg.translate import make_metric
 
 FIELDS = ("forward", "backward")
@@ -844,13 +844,16 @@ def test_slices_that_lie_apart_have_no_network(flat):
     """Nor a slice and a slab: what is there is compared, as before."""
     volume = as_volume(flat, 2)
     pair = make_pair_of_tensors(volume.static, volume.moving, **volume.affines)
-    assert in_plane(pair) is not None
+    assert flatten_slices(pair) is not None
     tilt = volume.prealign @ affine_matrix([1, 1, 1], (0, 0.5, 0))
     tilted = volume.affines | {"prealign": tilt}
     pair = make_pair_of_tensors(volume.static, volume.moving, **tilted, apart=True)
-    assert in_plane(pair) is None
+    assert flatten_slices(pair) is None
     slab = np.repeat(volume.moving, 3, axis=2)
-    assert in_plane(make_pair_of_tensors(volume.static, slab, **volume.affines)) is None
+    assert (
+        flatten_slices(make_pair_of_tensors(volume.static, slab, **volume.affines))
+        is None
+    )
 
 
 # Threads and processes

@@ -215,31 +215,31 @@ def wrong_affines(brains, heads, rng):
     """Right pairs whose prealign was spoilt."""
     count = len(brains)
 
-    def spoilt(kind, static, moving, linear, shift=(0, 0, 0)):
+    def failure(kind, static, moving, linear, shift=(0, 0, 0)):
         change = about(static.centre, linear, shift)
         return Case(kind, False, static, moving, change=change, reference=True)
 
     for k, angle in enumerate(TURNS):
         turn, static = rotation(rng, angle), brains[k]
-        yield spoilt("wrong pose", static, brains[(k + 9) % count], turn)
+        yield failure("wrong pose", static, brains[(k + 9) % count], turn)
         if k % 2:
             moving = Image(like_b0(static.data, rng), static.grid2world)
-            yield spoilt("wrong pose, b0-like", brains[k + 1], moving, turn)
+            yield failure("wrong pose, b0-like", brains[k + 1], moving, turn)
         if k < len(heads):
             moving = heads[(k + 1) % len(heads)]
-            yield spoilt("wrong pose, heads", heads[k], moving, turn)
+            yield failure("wrong pose, heads", heads[k], moving, turn)
     for k, length in enumerate(SHIFTS):
         shift = rotation(rng, 90) @ np.array([length, 0, 0])
-        yield spoilt("shifted", brains[k], brains[k + 11], np.eye(3), shift)
+        yield failure("shifted", brains[k], brains[k + 11], np.eye(3), shift)
     for k, linear in enumerate(LINEAR):
-        yield spoilt("wrong scale or shear", brains[k], brains[k + 8], linear)
+        yield failure("wrong scale or shear", brains[k], brains[k + 8], linear)
     for k in range(4):
         offset = (0, 0, OFFSETS[k % 2] * (-1) ** (k // 2))
         part = slab(brains[k + 5])
-        yield spoilt("slab in a wrong place", brains[k], part, np.eye(3), offset)
+        yield failure("slab in a wrong place", brains[k], part, np.eye(3), offset)
     for k in range(3):
         mirror = np.diag([-1.0, 1, 1])
-        yield spoilt("prealign mirrors", brains[k], brains[k + 6], mirror)
+        yield failure("prealign mirrors", brains[k], brains[k + 6], mirror)
 
 
 def wrong_images(brains, heads, standard, rng):

@@ -146,7 +146,7 @@ def search(pair, start):
     poses : Poses
         The best, the usual one, and those that came near.
     """
-    longest = max(np.array(pair.static_grid.shape) * pair.static_grid.spacing)
+    longest = pair.static_grid.longest_side
     pair = coarsen(pair._replace(prealign=start), longest / _SIZE, sigma_factor=0.5)
     kept, values = _starts(pair, start), None
     family = Family("rigid", pair.static_grid.dim)
@@ -265,7 +265,7 @@ def _offsets(picture, other):
     extent = np.array(picture.grid.shape) * picture.grid.spacing
     axis = np.where(cut, extent, np.inf).argmin()
     direction = picture.grid.affine[:-1, axis] / picture.grid.spacing[axis]
-    length = max(np.array(other.grid.shape) * other.grid.spacing)
+    length = other.grid.longest_side
     return [part * length * direction for part in _OFFSETS]
 
 

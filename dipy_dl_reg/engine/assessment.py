@@ -10,9 +10,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from dipy_dl_reg.engine.affine_levels import BACKGROUND
+from dipy_dl_reg.engine.contrast import compared_voxels, window_moments
 from dipy_dl_reg.engine.fields import jacobian, resize, warp
 from dipy_dl_reg.engine.pyramid import coarsen
-from dipy_dl_reg.engine.smoothing import box_sum
+from dipy_dl_reg.space import rotation_angle
 
 #: Voxels along the longest side, and the smoothing on the way there (see `coarsen`).
 _SIZE, _SIGMA_FACTOR = 64, 0.5
@@ -23,8 +25,6 @@ _RADIUS = 2
 _STRUCTURE = 1e-3
 #: Fewer windows with structure than this are no evidence.
 _ENOUGH = 30
-#: Part of the intensity range above which a voxel belongs to the object.
-_OBJECT = 0.1
 
 
 class Measures(NamedTuple):
@@ -89,7 +89,7 @@ def measure_registration(pair, displacement=None):
     measures : Measures
         The measures.
     """
-    longest = float(max(np.array(pair.static_grid.shape) * pair.static_grid.spacing))
+    longest = pair.static_grid.longest_side
     coarse = coarsen(pair, longest / _SIZE, sigma_factor=_SIGMA_FACTOR)
     dim = coarse.static_grid.dim
     still = coarse.static.new_zeros(1, dim, *coarse.static.shape[2:])
@@ -116,13 +116,9 @@ def measure_registration(pair, displacement=None):
 def _compare(pair, u):
     """Mean squared local correlation and overlap of the objects through a field."""
     frame = pair.frame()
-    counts = pair.overlap()
-    if pair.static_mask is not None:
-        counts &= pair.static_mask > 0.5
-    if pair.moving_mask is not None:
-        counts &= warp(pair.moving_mask, u, frame_=frame) > 0.5
+    counts = compared_voxels(pair, u, frame)
     warped = warp(pair.moving, u, frame_=frame)
-    objects = (pair.static > _OBJECT) & counts, (warped > _OBJECT) & counts
+    objects = (pair.static > BACKGROUND) & counts, (warped > BACKGROUND) & counts
     sizes = objects[0].sum() + objects[1].sum()
     dice = float(2 * (objects[0] & objects[1]).sum() / sizes.clamp_min(1))
     return _squared_correlation(pair.static, warped, counts), dice
@@ -134,22 +130,18 @@ def _squared_correlation(static, warped, counts):
     ``cov**2 / ((var_s + e) (var_w + e))`` in cubes of 5 voxels, over the voxels that
     count, with ``e`` the least variance that counts as structure.
     """
-    inside = counts.to(static)
-    s, w = static * inside, warped * inside
-    sums = box_sum(torch.cat([inside, s, w, s * s, w * w, s * w], 1), _RADIUS)
-    count, *sums = sums.split(1, 1)
-    s, w, ss, ww, sw = (x / count.clamp_min(1) for x in sums)
-    variances = (ss - s * s).clamp_min(0), (ww - w * w).clamp_min(0)
-    told = counts & (torch.maximum(*variances) > _STRUCTURE)
-    if int(told.sum()) < _ENOUGH:
+    *variances, covariance = window_moments(static, warped, counts, _RADIUS)
+    variances = [variance.clamp_min(0) for variance in variances]
+    structured = counts & (torch.maximum(*variances) > _STRUCTURE)
+    if int(structured.sum()) < _ENOUGH:
         return float("nan")
     floors = (variances[0] + _STRUCTURE) * (variances[1] + _STRUCTURE)
-    return float(((sw - s * w).square() / floors)[told].mean())
+    return float((covariance.square() / floors)[structured].mean())
 
 
 def _object(image, mask):
     """Voxels that are not background, or all where there is hardly any."""
-    inside = image > _OBJECT
+    inside = image > BACKGROUND
     if mask is not None:
         inside &= mask > 0.5
     return inside if int(inside.sum()) >= _ENOUGH else torch.ones_like(inside)
@@ -172,9 +164,7 @@ def _displacements(u, grid, inside, longest):
 def _affine_parts(matrix):
     """Rotation in degrees, least and greatest scale, and whether it mirrors."""
     dim = len(matrix) - 1
-    left, scales, right = np.linalg.svd(matrix[:dim, :dim])
-    mirrors = bool(np.linalg.det(matrix[:dim, :dim]) < 0)
-    turn = left @ np.diag([1.0] * (dim - 1) + [-1.0 if mirrors else 1.0]) @ right
-    cosine = (np.trace(turn) - 1) / 2 if dim == 3 else np.trace(turn) / 2
-    angle = float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
-    return angle, float(scales.min()), float(scales.max()), mirrors
+    linear = matrix[:dim, :dim]
+    scales = np.linalg.svd(linear)[1]
+    mirrors = bool(np.linalg.det(linear) < 0)
+    return rotation_angle(linear), float(scales.min()), float(scales.max()), mirrors

@@ -197,33 +197,73 @@ def agreement(pair):
         Between -1 and 1; None where hardly any window tells.
     """
     static, moving, _, inside = _together(pair)
-    counts = inside.to(static)
-    s, m = static * counts, moving * counts
-    sums = box_sum(torch.cat([counts, s, m, s * s, m * m, s * m], 1), _RADIUS)
-    count, *sums = sums.split(1, 1)
-    s, m, ss, mm, sm = (x / count.clamp_min(1) for x in sums)
-    variances = ss - s * s, mm - m * m
+    *variances, covariance = window_moments(static, moving, inside, _RADIUS)
     tells = inside & (torch.minimum(*variances) > _LEAST_VARIANCE)
     if int(tells.sum()) < _ENOUGH:
         return None
-    correlation = (sm - s * m)[tells] / (variances[0] * variances[1])[tells].sqrt()
+    correlation = covariance[tells] / (variances[0] * variances[1])[tells].sqrt()
     return float(correlation.mean())
+
+
+def window_moments(static, moving, counts, radius):
+    """Variances and covariance of two images in a window around each voxel.
+
+    Parameters
+    ----------
+    static, moving : Tensor, shape (1, 1, *shape)
+        The images on one grid.
+    counts : Tensor of bool, shape (1, 1, *shape)
+        Voxels that count; the moments are over those within the window.
+    radius : int
+        The window is a cube ``2 radius + 1`` voxels wide.
+
+    Returns
+    -------
+    static_variance, moving_variance, covariance : Tensor, shape (1, 1, *shape)
+        Variances may be negative by round-off.
+    """
+    inside = counts.to(static)
+    s, m = static * inside, moving * inside
+    sums = box_sum(torch.cat([inside, s, m, s * s, m * m, s * m], 1), radius)
+    count, *sums = sums.split(1, 1)
+    s, m, ss, mm, sm = (x / count.clamp_min(1) for x in sums)
+    return ss - s * s, mm - m * m, sm - s * m
+
+
+def compared_voxels(pair, displacement, frame):
+    """Static voxels that both fields of view and both masks hold through a field.
+
+    Parameters
+    ----------
+    pair : Pair
+        The images; the prealign alone decides on the fields of view.
+    displacement : Tensor, shape (1, D, *static_shape)
+        Field in voxels of the static grid, through which the moving mask is read.
+    frame : dipy_dl_reg.engine.fields.Frame
+        The pair's.
+
+    Returns
+    -------
+    counts : Tensor of bool, shape (1, 1, *static_shape)
+        Voxels that count.
+    """
+    counts = pair.overlap()
+    if pair.static_mask is not None:
+        counts &= pair.static_mask > 0.5
+    if pair.moving_mask is not None:
+        counts &= warp(pair.moving_mask, displacement, frame_=frame) > 0.5
+    return counts
 
 
 def _together(pair, factor=1.0):
     """Both images on one grid; what counts of it, and where something is in both."""
     grid = pair.static_grid
-    longest = float(max(n * s for n, s in zip(grid.shape, grid.spacing)))
-    spacing = factor * min(_SPACING, longest / _PARTS)
+    spacing = factor * min(_SPACING, grid.longest_side / _PARTS)
     pair = coarsen(pair, spacing, sigma_factor=_SIGMA_FACTOR)
     static, frame = pair.static, pair.frame()
     still = static.new_zeros(1, static.ndim - 2, *static.shape[2:])
     moving = warp(pair.moving, still, frame_=frame)
-    counts = pair.overlap()
-    if pair.static_mask is not None:
-        counts &= pair.static_mask > 0.5
-    if pair.moving_mask is not None:
-        counts &= warp(pair.moving_mask, still, frame_=frame) > 0.5
+    counts = compared_voxels(pair, still, frame)
     return (
         static,
         moving,

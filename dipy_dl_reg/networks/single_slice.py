@@ -14,7 +14,7 @@ from dipy_dl_reg.space import Grid
 _APART = 0.5
 
 
-def in_plane(pair):
+def flatten_slices(pair):
     """Two volumes of a single slice as 2D images.
 
     Parameters
@@ -80,12 +80,14 @@ def predict_also_slices(network, pair, objective, *, alone=True):
     ValueError
         As `predict` does.
     """
-    flat = in_plane(pair) if network.dim == 2 else None
+    flat = flatten_slices(pair) if network.dim == 2 else None
     if flat is None:
         return predict(network, pair, objective, alone=alone)
     across, own = _axes(pair.static_grid.shape)
     fields = predict(network, flat, objective, alone=alone)
-    return tuple(None if u is None else _lifted(u, across, own) for u in fields)
+    return tuple(
+        None if u is None else _embed_in_volume(u, across, own) for u in fields
+    )
 
 
 def _axes(shape):
@@ -116,7 +118,7 @@ def _plane_affine(affine, own):
     return flat
 
 
-def _lifted(u, across, own):
+def _embed_in_volume(u, across, own):
     """A field in a plane as one of a volume of one slice."""
     field = u.new_zeros(1, 3, *u.shape[2:])
     field[:, own] = u
