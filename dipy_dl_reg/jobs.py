@@ -156,13 +156,10 @@ class FilePair:
                 "asks for the network's field alone, which was not used (the reason is "
                 "in the warning). Leave out --level_iters 0 to refine without it"
             )
-        self.result = self._describe(registration, time.perf_counter() - start)
-        return mapping
-
-    def _describe(self, registration, seconds):
-        """Summary of a registration: the last line of the log begins with it."""
+        seconds = time.perf_counter() - start
         self.verdict = registration.verdict
-        return f"Registered {self.names} in {seconds:.1f} s"
+        self.result = f"Registered {self.names} in {seconds:.1f} s"
+        return mapping
 
     def write(self, mapping, prealign, files):
         """Write what is wanted of a registration, and say what is being written.

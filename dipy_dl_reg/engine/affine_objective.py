@@ -10,11 +10,13 @@ import math
 import torch
 
 from dipy_dl_reg.engine.fields import sample_at
-from dipy_dl_reg.engine.histogram import add_up
-from dipy_dl_reg.engine.metrics import MIMetric, spline, spline_slope
+from dipy_dl_reg.engine.histogram import add_up, spline, spline_slope
+from dipy_dl_reg.engine.metrics import MIMetric
 
 #: Overlap, over as much as there can be, below which values fade to "unlike".
 _ENOUGH = 0.8
+#: Bins of a joint histogram, unless the metric says.
+_NBINS = 32
 #: Points of all poses that are dealt with at once: what caches and memory hold.
 _AT_ONCE = 2**18
 
@@ -67,7 +69,7 @@ class AffineObjective:
             "CC": (self._local, 1.0),
         }[metric.name]
         if metric.name == "MI":
-            self.nbins = nbins = metric.nbins or 32
+            self.nbins = nbins = metric.nbins or _NBINS
             places, _ = _bins(level.static, nbins, *_limits(level.static))
             self.rows = (places + 0.5).long().clamp_(0, nbins - 1) * nbins
             self.limits = _limits(level.volume[:, 0].flatten())

@@ -8,14 +8,12 @@ import torch
 
 #: Numbers converted and summed at a time: as many as a processor's cache holds.
 _AT_ONCE = 2**16
-
-
-#: Places among bins are told to this part of one.
+#: Places among bins are rounded to this part of a bin.
 PART = 1 / 16
 
 
 def shares(nbins, like):
-    """What bins get of intensities, by a cubic B-spline.
+    """Weights of all bins, by a cubic B-spline, at evenly spaced places among them.
 
     Parameters
     ----------
@@ -27,7 +25,7 @@ def shares(nbins, like):
     Returns
     -------
     shares : Tensor, shape (R, nbins)
-        For places 0, 1/16, 2/16, ..., ``nbins - 1`` among the bins.
+        One row for each of the places 0, 1/16, 2/16, ..., ``nbins - 1``.
     """
     kind = {"dtype": like.dtype, "device": like.device}
     count = round((nbins - 1) / PART) + 1
@@ -120,7 +118,7 @@ class PiecewiseLinear:
         first[1:] += second[:-1]
         both = both[:-1]
         gram = first.diag() + both.diag(1) + both.diag(-1)
-        # Nodes without an intensity: the least function of those that are as near.
+        # Nodes without an intensity leave the fit open: take the one of least norm.
         self._inverse = torch.linalg.pinv(gram, hermitian=True, rtol=1e-10)
 
     def nearest(self, values):

@@ -169,7 +169,7 @@ class CCMetric(Metric):
 
 
 class MIMetric(Metric):
-    """Minus the mutual information of the two images, over what warped tells of itself.
+    """Minus the mutual information of the two images, normalised.
 
     Fit for two contrasts, such as b0 and T1 :footcite:p:`Mattes2003`.
 
@@ -194,12 +194,12 @@ class MIMetric(Metric):
     Both images are spread over the bins by a cubic B-spline ``h``; ``p`` is the joint
     histogram, ``I(s, w) = sum p log(p / (p_s p_w))`` and
     ``value = -I(s, w) / sqrt(I(w, w))``.  With ``t`` a voxel's place among the bins,
-    and ``i`` those of static, told to a sixteenth of a bin,
+    and ``i`` those of static, rounded to a sixteenth of a bin,
     ``d I(s, w) / d t = sum_ik h(s - i) h'(t - k) log(p[i, k] / p_w[k]) / N``.
 
-    Mutual information alone is not largest for an image and itself: bins smear what
-    is frequent over what is rare, and to move the rare away from it, or to make room
-    for it, tells more.  It does so in ``I(w, w)`` just as well, and there twice.
+    ``I(s, w)`` alone is not largest for an image and itself: the spline spreads
+    frequent intensities over bins of rare ones, and moving the rare ones away from
+    these raises it.  ``I(w, w)`` rises by twice as much, so that the quotient does not.
 
     References
     ----------

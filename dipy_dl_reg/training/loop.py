@@ -248,9 +248,9 @@ class Training:
                 terms = self._terms(to_device(collate(some), self.group.device))
             total += len(some) * terms.total.cpu()
         self.network.train()
-        told = torch.cat([total, total.new_tensor([late])]).to(self.group.device)
-        self.group.average([told])
-        total, late = told.tolist()
+        shared = torch.cat([total, total.new_tensor([late])]).to(self.group.device)
+        self.group.average([shared])
+        total, late = shared.tolist()
         return None if late else total * self.group.size / len(chosen)
 
     def _save(self, path, *, latest, card=None):
