@@ -2,12 +2,12 @@
 
 from setuptools import Extension, setup
 
-FOLDER = "dipy_dl_reg/engine/csrc"
+FOLDER = "dipy_dl_reg/geometry/kernels/csrc"
 
 setup(
     ext_modules=[
         Extension(
-            "dipy_dl_reg.engine._kernels",
+            "dipy_dl_reg.geometry.kernels._kernels",
             [f"{FOLDER}/{name}.c" for name in ("module", "fields", "windows")],
             depends=[f"{FOLDER}/kernels.h"],
             extra_compile_args=[

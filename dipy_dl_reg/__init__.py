@@ -21,13 +21,13 @@ if "torch" not in sys.modules:
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "registration": ["DeepRegistration"],
-    "pipeline": ["deep_registration", "register_dwi_to_template"],
-    "affine": ["DeepAffineRegistration", "deep_affine_registration"],
-    "assess": ["assess_mapping"],
-    "landmarks": ["ThinPlateSplineRegistration"],
-    "points": ["read_landmarks"],
-    "engine.metrics": [
+    "registration.deformable": ["DeepRegistration"],
+    "registration.pipeline": ["deep_registration", "register_dwi_to_template"],
+    "registration.affine": ["DeepAffineRegistration", "deep_affine_registration"],
+    "registration.assess": ["assess_mapping"],
+    "registration.landmarks": ["ThinPlateSplineRegistration"],
+    "registration.landmark_points": ["read_landmarks"],
+    "metrics.metrics": [
         "CCMetric",
         "CRMetric",
         "MINDMetric",
@@ -35,7 +35,7 @@ _PUBLIC = {
         "NCCMetric",
         "SSDMetric",
     ],
-    "mapping": [
+    "maps.mapping": [
         "apply_mapping",
         "load_mapping",
         "read_dipy_mapping",
@@ -43,10 +43,10 @@ _PUBLIC = {
         "write_dipy_mapping",
     ],
     "diffusion.streamlines": ["transform_streamlines"],
-    "learning": ["fit"],
+    "training.fit": ["fit"],
     "networks": ["make_network"],
     "networks.checkpoint": ["load_network", "save_network"],
-    "networks.weights": ["list_models", "load_model"],
+    "networks.pretrained": ["list_models", "load_model"],
 }
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=_PUBLIC)

@@ -15,8 +15,8 @@ import numpy as np
 import phantom
 import pytest
 
-from dipy_dl_reg.affine import find_affine
-from dipy_dl_reg.training.fit import fit as train
+from dipy_dl_reg.registration.affine import find_affine
+from dipy_dl_reg.training.loop.fit import fit as train
 
 ROOT = Path(__file__).parents[1]
 SHAPE = (18, 20, 17)
@@ -82,7 +82,7 @@ def run(monkeypatch):
     one = partial(find_affine, starts="one")
     for module in ("pipeline", "jobs", "prealign"):
         monkeypatch.setattr(f"dipy_dl_reg.{module}.find_affine", one)
-    monkeypatch.setattr("dipy_dl_reg.learning.train", short)
+    monkeypatch.setattr("dipy_dl_reg.training.fit.train", short)
     monkeypatch.setattr(flow_runner, "configure_logger", lambda **options: None)
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
     names = {}

@@ -45,12 +45,12 @@ import numpy as np
 import torch
 from train_pyramid import KEPT, STAGES, brain_options, shape_pairs, train
 
-from dipy_dl_reg.engine.fields import compose, exp, resize, warp
+from dipy_dl_reg.geometry.fields import compose, exp, resize, warp
 from dipy_dl_reg.networks import NETWORKS, make_network
 from dipy_dl_reg.networks.checkpoint import load_network, save_network
 from dipy_dl_reg.networks.layers import conv
-from dipy_dl_reg.networks.pyramid import _SQUARINGS, Pyramid, _compared
-from dipy_dl_reg.training.losses import dice_loss
+from dipy_dl_reg.networks.pyramid_network import _SQUARINGS, Pyramid, _compared
+from dipy_dl_reg.training.loop.losses import dice_loss
 
 #: Seed of the pairs that variants are judged on; no training is near it.
 JUDGED = 10_000

@@ -12,8 +12,8 @@ import numpy as np
 from scipy.ndimage import center_of_mass, map_coordinates
 import torch
 
-from dipy_dl_reg.training.acquisition import Acquisition
-from dipy_dl_reg.training.synthesis import Contrast, SynthesisedPairs, shares
+from dipy_dl_reg.training.examples.acquisition import Acquisition
+from dipy_dl_reg.training.examples.synthesis import Contrast, SynthesisedPairs, shares
 
 #: Left and right of the same tissue, and the mean and spread of its T1 intensity.
 TISSUES = {

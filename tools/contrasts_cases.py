@@ -80,8 +80,8 @@ def slices_of(folder, pair, kind):
     """Slices of the moving subject, and the same as T1, deformed."""
     import torch
 
-    from dipy_dl_reg.engine.fields import warp
-    from dipy_dl_reg.training.bending import Bending
+    from dipy_dl_reg.geometry.fields import warp
+    from dipy_dl_reg.training.examples.deformation import Bending
 
     looks, plain = (case_of(folder, pair, k).images["moving"] for k in (kind, "T1"))
     for number in SLICES:

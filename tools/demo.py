@@ -27,7 +27,7 @@ from dipy_dl_reg import (
     deep_affine_registration,
     save_mapping,
 )
-from dipy_dl_reg.report import plot_registration
+from dipy_dl_reg.maps.report import plot_registration
 
 
 class Image(NamedTuple):

@@ -42,10 +42,10 @@ import numpy as np
 from scipy.ndimage import zoom
 import torch
 
-from dipy_dl_reg.engine.fields import identity, jacobian, warp
+from dipy_dl_reg.geometry.fields import identity, jacobian, warp
 from dipy_dl_reg.networks import NETWORKS, make_network
-from dipy_dl_reg.training.data import CrossSubject
-from dipy_dl_reg.training.fit import fit
+from dipy_dl_reg.training.loop.fit import fit
+from dipy_dl_reg.training.training_set import CrossSubject
 
 #: Parts of each digit's images.
 PARTS = {"training": (0, 0.7), "validation": (0.7, 0.85), "held-out": (0.85, 1)}

@@ -35,7 +35,7 @@ make_environment() {
     mark=$venv/installed-$extra
     # The folder's own name counts: an environment does not survive a move.
     sum=$(cat "$root"/{pyproject.toml,setup.py,dipy_dl_reg/__init__.py} \
-        "$root"/dipy_dl_reg/engine/csrc/* \
+        "$root"/dipy_dl_reg/geometry/kernels/csrc/* \
         "$root"/tools/constraints.txt - <<<"$root" | cksum)
     if [ -f "$mark" ] && [ "$(cat "$mark")" = "$sum" ]; then
         return

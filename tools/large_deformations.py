@@ -36,8 +36,8 @@ import numpy as np
 import torch
 
 from dipy_dl_reg import DeepRegistration
-from dipy_dl_reg.engine.fields import exp, jacobian, warp
-from dipy_dl_reg.engine.smoothing import smooth
+from dipy_dl_reg.geometry.fields import exp, jacobian, warp
+from dipy_dl_reg.geometry.smoothing import smooth
 
 #: Part of the brightest value above which a voxel is brain; noise of the images.
 _BRAIN, _NOISE = 0.05, 0.02

@@ -21,15 +21,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import numpy as np
 import torch
 
-from dipy_dl_reg.engine import compiled
-from dipy_dl_reg.engine.fields import compose, frame, slopes, warp
-from dipy_dl_reg.engine.inversion import guarded, reconcile
-from dipy_dl_reg.engine.metrics import CCMetric
-from dipy_dl_reg.engine.objective import Objective
-from dipy_dl_reg.engine.pyramid import Pair
-from dipy_dl_reg.engine.refine import _Adam, refine
-from dipy_dl_reg.engine.smoothing import smooth
-from dipy_dl_reg.space import Grid
+from dipy_dl_reg.geometry.fields import compose, frame, slopes, warp
+from dipy_dl_reg.geometry.inversion import guarded, reconcile
+from dipy_dl_reg.geometry.kernels import dispatch
+from dipy_dl_reg.geometry.pyramid import Pair
+from dipy_dl_reg.geometry.smoothing import smooth
+from dipy_dl_reg.grid import Grid
+from dipy_dl_reg.metrics.metrics import CCMetric
+from dipy_dl_reg.metrics.objective import Objective
+from dipy_dl_reg.optimization.deformable import _Adam, refine
 
 
 def options():
@@ -125,11 +125,11 @@ def main():
     chosen = options()
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
-    if not compiled.available():
+    if not dispatch.available():
         raise SystemExit("no compiled loops: was there a C compiler on installation?")
     if chosen.growth:
         return growth(chosen.repeats)
-    with compiled.plain():
+    with dispatch.plain():
         before = column(chosen.shape, chosen.repeats)
     after = column(chosen.shape, chosen.repeats)
     print(

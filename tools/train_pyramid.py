@@ -32,9 +32,9 @@ import torch
 
 from dipy_dl_reg.networks import make_network
 from dipy_dl_reg.networks.checkpoint import save_network
-from dipy_dl_reg.training.acquisition import Acquisition
-from dipy_dl_reg.training.fit import fit
-from dipy_dl_reg.training.shapes import Mixture, ShapePairs
+from dipy_dl_reg.training.examples.acquisition import Acquisition
+from dipy_dl_reg.training.examples.shapes import Mixture, ShapePairs
+from dipy_dl_reg.training.loop.fit import fit
 
 
 class Stage(NamedTuple):

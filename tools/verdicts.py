@@ -5,7 +5,8 @@ r"""How often the verdict on a registration is wrong, on right pairs and made fa
 
 BRAINS and HEADS are folders of T1 images (*t1.nii.gz) without and with skull, SUBJECT
 one with t1, b0, fa and md (.nii.gz) of a person. The first half of each is the part
-``choose``, by which the thresholds of `dipy_dl_reg.verdict` were set; the second half
+``choose``, by which the thresholds of `dipy_dl_reg.maps.verdict` were set; the second
+half
 is the part ``report``.
 
 Each pair is registered from its centre of mass, affinely and then deformably. Right
@@ -37,8 +38,8 @@ import torch
 from verdict_cases import cases
 
 from dipy_dl_reg import DeepRegistration, __version__
-from dipy_dl_reg.affine import find_affine
-from dipy_dl_reg.verdict import GRADES, judge
+from dipy_dl_reg.maps.verdict import GRADES, judge
+from dipy_dl_reg.registration.affine import find_affine
 
 #: Mean distance between two maps, mm, from which on one of them is wrong.
 WRONG = 3.0
@@ -101,7 +102,7 @@ def distance(case, mapping, other):
 
 def draw(folder, number, case, mapping, verdict):
     """Picture of a right pair that is not called good."""
-    from dipy_dl_reg.report import plot_registration
+    from dipy_dl_reg.maps.report import plot_registration
 
     folder.mkdir(parents=True, exist_ok=True)
     plot_registration(

@@ -1,1 +1,1 @@
-"""What diffusion MRI needs beyond images: streamlines."""
+"""What diffusion MRI warps: streamlines."""

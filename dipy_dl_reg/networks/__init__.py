@@ -4,7 +4,7 @@ import torch
 
 from dipy_dl_reg.networks.dirnet import DIRNet
 from dipy_dl_reg.networks.layers import torch_defaults
-from dipy_dl_reg.networks.pyramid import Pyramid
+from dipy_dl_reg.networks.pyramid_network import Pyramid
 from dipy_dl_reg.networks.selfsup_fcn import SelfSupFCN
 from dipy_dl_reg.networks.unet import UNet
 from dipy_dl_reg.networks.voxelmorph import VoxelMorph

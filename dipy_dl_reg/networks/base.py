@@ -1,11 +1,11 @@
 """What all networks share: two images of one grid in, a field on that grid out.
 
-Fields follow `dipy_dl_reg.engine.fields`.  An image of any size is padded at its far
+Fields follow `dipy_dl_reg.geometry.fields`.  An image of any size is padded at its far
 ends to the next size that a network can halve as often as it does (for most a multiple
 plus one, so that grids of all resolutions share their corners: voxel ``i`` of a grid
 ``2**k`` times coarser stands at voxel ``2**k i``), and the field is cropped back.
 Nothing is ever resampled to a fixed size.  Voxels are taken as isotropic;
-`dipy_dl_reg.networks.predict` brings images with other voxels there and back.
+`dipy_dl_reg.initialization.network` brings images with other voxels there and back.
 """
 
 from functools import partial
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 import torch.nn.functional as F
 
-from dipy_dl_reg.engine.fields import exp
+from dipy_dl_reg.geometry.fields import exp
 
 #: Squarings that make a displacement of a velocity: one of 8 voxels begins with steps
 #: of a quarter, and each costs as much as a layer.

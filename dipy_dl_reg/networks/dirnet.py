@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from dipy_dl_reg.engine.metric import whole_number
+from dipy_dl_reg.metrics.base import whole_number
 from dipy_dl_reg.networks.base import RegistrationNetwork
 from dipy_dl_reg.networks.layers import AVERAGE_POOL, BatchNorm, conv
 

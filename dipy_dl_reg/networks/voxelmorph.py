@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from dipy_dl_reg.engine.fields import resize
+from dipy_dl_reg.geometry.fields import resize
 from dipy_dl_reg.networks.base import RegistrationNetwork
 from dipy_dl_reg.networks.layers import conv, flow_conv, upsample
 

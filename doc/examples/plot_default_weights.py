@@ -28,8 +28,8 @@ from scipy.ndimage import gaussian_filter
 import torch
 
 from dipy_dl_reg import DeepRegistration, list_models, load_model
-from dipy_dl_reg.engine.fields import exp, warp
-from dipy_dl_reg.networks.weights import DEFAULT_MODELS, WEIGHTS
+from dipy_dl_reg.geometry.fields import exp, warp
+from dipy_dl_reg.networks.pretrained import DEFAULT_MODELS, WEIGHTS
 
 ###############################################################################
 # What comes with the package

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 import torch.nn.functional as F
 
-from dipy_dl_reg.engine.fields import compose, exp, identity, jacobian, warp
+from dipy_dl_reg.geometry.fields import compose, exp, identity, jacobian, warp
 
 torch.manual_seed(0)
 

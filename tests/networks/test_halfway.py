@@ -5,13 +5,13 @@ import pytest
 from scipy.spatial.transform import Rotation
 import torch
 
-from dipy_dl_reg.engine.metrics import CCMetric
-from dipy_dl_reg.engine.objective import Objective
-from dipy_dl_reg.engine.pyramid import Pair
+from dipy_dl_reg.geometry.pyramid import Pair
+from dipy_dl_reg.grid import Grid
+from dipy_dl_reg.initialization.midspace import common_grid, half_of
+from dipy_dl_reg.initialization.network import predict
+from dipy_dl_reg.metrics.metrics import CCMetric
+from dipy_dl_reg.metrics.objective import Objective
 from dipy_dl_reg.networks import make_network
-from dipy_dl_reg.networks.halfway import common_grid, half_of
-from dipy_dl_reg.networks.predict import predict
-from dipy_dl_reg.space import Grid
 
 
 def affine(angles, zooms, shift):

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dipy_dl_reg.engine.fields import exp, warp
+from dipy_dl_reg.geometry.fields import exp, warp
 from dipy_dl_reg.networks import NETWORKS, make_network
 from dipy_dl_reg.networks.base import SQUARINGS
 from dipy_dl_reg.networks.checkpoint import load_network, save_network

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from dipy_dl_reg.engine.fields import compose, exp, resize, warp
+from dipy_dl_reg.geometry.fields import compose, exp, resize, warp
+from dipy_dl_reg.initialization.midspace import ask_half_way
 from dipy_dl_reg.networks import make_network
-from dipy_dl_reg.networks.halfway import ask_half_way
-from dipy_dl_reg.networks.pyramid import REACH, _compared, _turned
+from dipy_dl_reg.networks.pyramid_network import REACH, _compared, _turned
 
 SHAPES = [(26, 33), (18, 21, 16)]
 every_shape = pytest.mark.parametrize("shape", SHAPES)

@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from dipy_dl_reg import DeepRegistration, list_models, load_model
-from dipy_dl_reg.networks import weights
+from dipy_dl_reg.networks import pretrained as weights
 
 #: Largest file of a 3D and of a 2D network, bytes.
 LARGEST = {3: 5e6, 2: 2e6}

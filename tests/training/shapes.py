@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from dipy_dl_reg.networks import make_network
-from dipy_dl_reg.training.data import CrossSubject, Example
+from dipy_dl_reg.training.training_set import CrossSubject, Example
 
 
 def ellipses(count, shape=(16, 16), seed=0):

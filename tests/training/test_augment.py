@@ -5,8 +5,8 @@ import pytest
 from scipy.ndimage import affine_transform
 import torch
 
-from dipy_dl_reg.training.augment import Augment
-from dipy_dl_reg.training.data import Example
+from dipy_dl_reg.training.examples.augmentation import Augment
+from dipy_dl_reg.training.training_set import Example
 
 NOTHING = dict.fromkeys(
     ("rotation", "scale", "translation", "gamma", "contrast", "bias", "noise"), 0

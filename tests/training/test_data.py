@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from dipy_dl_reg.training.batches import Batches, collate, seeded
-from dipy_dl_reg.training.data import (
+from dipy_dl_reg.training.loop.batches import Batches, collate, seeded
+from dipy_dl_reg.training.training_set import (
     AtlasPairs,
     CrossSubject,
     Example,

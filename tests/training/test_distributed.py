@@ -10,16 +10,16 @@ from shapes import DoublePairs, ellipses, small, weights
 import torch
 
 from dipy_dl_reg.networks.checkpoint import load_network, read_arrays
-from dipy_dl_reg.training.augment import Augment
-from dipy_dl_reg.training.distributed import join
-from dipy_dl_reg.training.fit import fit
+from dipy_dl_reg.training.examples.augmentation import Augment
+from dipy_dl_reg.training.loop.distributed import join
+from dipy_dl_reg.training.loop.fit import fit
 
 SCRIPT = """
 import os, sys
 import torch
 torch.set_num_threads(1)
 from test_distributed import *
-from dipy_dl_reg.training.distributed import leave
+from dipy_dl_reg.training.loop.distributed import leave
 rank, folder = int(os.environ["RANK"]), sys.argv[1]
 total = join("cpu").total(np.array([0.1, rank]))
 assert total.tolist() == [0.2, 1.0] and total.dtype == np.float64, total

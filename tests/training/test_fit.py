@@ -8,15 +8,20 @@ import pytest
 from shapes import DoublePairs, ellipses, small, weights
 import torch
 
-from dipy_dl_reg.engine.fields import warp
-from dipy_dl_reg.engine.metrics import METRICS, NCCMetric
+from dipy_dl_reg.geometry.fields import warp
+from dipy_dl_reg.metrics.metrics import METRICS, NCCMetric
 from dipy_dl_reg.networks import NETWORKS
 from dipy_dl_reg.networks.checkpoint import load_network, read_arrays, write_arrays
-from dipy_dl_reg.training import loop
-from dipy_dl_reg.training.augment import Augment
-from dipy_dl_reg.training.batches import seeded
-from dipy_dl_reg.training.data import AtlasPairs, CrossSubject, Example, ListedPairs
-from dipy_dl_reg.training.fit import fit
+from dipy_dl_reg.training.examples.augmentation import Augment
+from dipy_dl_reg.training.loop import trainer as loop
+from dipy_dl_reg.training.loop.batches import seeded
+from dipy_dl_reg.training.loop.fit import fit
+from dipy_dl_reg.training.training_set import (
+    AtlasPairs,
+    CrossSubject,
+    Example,
+    ListedPairs,
+)
 
 IMAGES = ellipses(8)
 HELD_OUT = ellipses(5, seed=1)

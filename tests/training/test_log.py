@@ -9,8 +9,8 @@ import pytest
 from shapes import ellipses, small, weights
 import torch
 
-from dipy_dl_reg.training.data import CrossSubject
-from dipy_dl_reg.training.fit import fit
+from dipy_dl_reg.training.loop.fit import fit
+from dipy_dl_reg.training.training_set import CrossSubject
 
 IMAGES = ellipses(4)
 

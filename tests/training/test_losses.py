@@ -5,14 +5,14 @@ import pytest
 from scipy.ndimage import map_coordinates
 import torch
 
-from dipy_dl_reg.engine import regularizers
-from dipy_dl_reg.engine.fields import exp, warp
-from dipy_dl_reg.engine.metrics import METRICS
+from dipy_dl_reg.geometry.fields import exp, warp
+from dipy_dl_reg.metrics import regularizers
+from dipy_dl_reg.metrics.metrics import METRICS
 from dipy_dl_reg.networks.base import Prediction
-from dipy_dl_reg.training import losses
-from dipy_dl_reg.training.data import Example
-from dipy_dl_reg.training.losses import TrainingLoss, dice_loss
-from dipy_dl_reg.translate import make_metric
+from dipy_dl_reg.registration.factory import make_metric
+from dipy_dl_reg.training.loop import losses
+from dipy_dl_reg.training.loop.losses import TrainingLoss, dice_loss
+from dipy_dl_reg.training.training_set import Example
 
 SHAPES = [(9, 8), (6, 7, 5)]
 every_shape = pytest.mark.parametrize("shape", SHAPES)

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from dipy_dl_reg.engine.fields import jacobian
-from dipy_dl_reg.training.acquisition import Acquisition
-from dipy_dl_reg.training.batches import Batches
-from dipy_dl_reg.training.batches import seeded as step_generator
-from dipy_dl_reg.training.bending import Bending
-from dipy_dl_reg.training.losses import dice_loss
-from dipy_dl_reg.training.shapes import Mixture, ShapePairs
-from dipy_dl_reg.training.synthesis import Contrast, SynthesisedPairs, shares
+from dipy_dl_reg.geometry.fields import jacobian
+from dipy_dl_reg.training.examples.acquisition import Acquisition
+from dipy_dl_reg.training.examples.deformation import Bending
+from dipy_dl_reg.training.examples.shapes import Mixture, ShapePairs
+from dipy_dl_reg.training.examples.synthesis import Contrast, SynthesisedPairs, shares
+from dipy_dl_reg.training.loop.batches import Batches
+from dipy_dl_reg.training.loop.batches import seeded as step_generator
+from dipy_dl_reg.training.loop.losses import dice_loss
 
 CLASSES = [1, 2, 5, 9]
 PLAIN = {"noise": 0.0, "blur": 0.0, "bias": 0.0}

@@ -1,1 +1,0 @@
-"""Fields, metrics and refinement in Torch alone: no DIPY, no files."""

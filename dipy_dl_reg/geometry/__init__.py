@@ -1,0 +1,1 @@
+"""Torch only: pairs of images, fields, smoothing, splines, affine transforms."""

@@ -1,0 +1,327 @@
+"""What the compiled loops compute: a function in Python for each.
+
+Called by the plain functions of the same purpose, where `compiled.suit` says so: these
+do not look again.  A 2D image is handed over with an axis of one voxel between its two.
+"""
+
+import ctypes
+from ctypes import c_double, c_float, c_int64, c_void_p
+from functools import lru_cache
+
+import torch
+
+from dipy_dl_reg.geometry.kernels.dispatch import run
+
+_Sizes = c_int64 * 3
+_Pointers = c_void_p * 3
+#: Type and device of what the loops are given, whatever torch's defaults are.
+_SINGLE = {"dtype": torch.float32, "device": "cpu"}
+_DOUBLE = {"dtype": torch.float64, "device": "cpu"}
+
+
+class _Stencil(ctypes.Structure):
+    _fields_ = [("radius", _Sizes), ("taps", _Pointers), ("scale", _Pointers)]
+
+
+class _Window(ctypes.Structure):
+    _fields_ = [
+        *((name, c_void_p) for name in ("fixed", "mean", "precision")),
+        *((name, c_void_p) for name in ("inverse_count", "mask", "ones")),
+        ("radius", _Sizes),
+        ("floor", c_float),
+        ("scale", c_float),
+    ]
+
+
+def _sizes(x):
+    """Shape of an image as three numbers."""
+    first, *middle, last = x.shape[2:]
+    return _Sizes(first, *(middle or [1]), last)
+
+
+def _made(x, out, channels=None):
+    """Where a result shaped as `x` goes, but for its channels."""
+    if out is None:
+        return x.new_empty(1, channels or x.shape[1], *x.shape[2:])
+    if not out.is_contiguous():
+        raise ValueError("out must be contiguous.")
+    return out
+
+
+def _pointer(x, dtype=torch.float32):
+    """Address of a tensor's data; an error if a loop cannot read its type or layout."""
+    if x is None:
+        return None
+    if x.dtype != dtype or x.device.type != "cpu" or not x.is_contiguous():
+        raise ValueError(
+            f"a compiled loop takes contiguous {dtype} on the CPU, got {x.dtype} on "
+            f"{x.device} with strides {tuple(x.stride())}."
+        )
+    return x.data_ptr()
+
+
+def warp(image, displacement, *, affine=None, plus=None, sign=1.0, out=None):
+    """Compute ``plus + sign * image(A (x + u(x)))`` by linear interpolation.
+
+    Parameters
+    ----------
+    image : Tensor, shape (1, C, *image_shape)
+        What is sampled.
+    displacement : Tensor, shape (1, D, *shape)
+        Field `u` in voxels of its own grid.
+    affine : Tensor, shape (D + 1, D + 1), optional
+        `A`, from grid to image voxels; by default the identity.
+    plus : Tensor, shape (1, C, *shape), optional
+        What is added.
+    sign : float, optional
+        What the sample is multiplied with.
+    out : Tensor, shape (1, C, *shape), optional
+        Where the result goes: none of the others, but `plus` if it may be lost.
+
+    Returns
+    -------
+    warped : Tensor, shape (1, C, *shape)
+        `out` if it was given.
+    """
+    image, u = image.contiguous(), displacement.contiguous()
+    plus = None if plus is None else plus.contiguous()
+    out = _made(u, out, image.shape[1])
+    run(
+        "warp",
+        u,
+        *(_pointer(image), _sizes(image), image.shape[1]),
+        *(_pointer(u), _sizes(u), u.shape[1]),
+        *(_rows(affine, u.shape[1]), _pointer(plus), sign, _pointer(out)),
+    )
+    return out
+
+
+def _rows(affine, dim):
+    """Rows of an affine for three axes, the middle one left alone in 2D."""
+    if affine is None:
+        return None
+    axes = [*range(0, 3, 4 - dim), 3]
+    full = torch.eye(4, **_DOUBLE)
+    for axis, row in zip(axes, affine):
+        full[axis, axes] = row
+    return (c_double * 12)(*full.flatten()[:12].tolist())
+
+
+def slopes(image, factor, *, out=None):
+    """Derivatives of an image along every axis, times another image.
+
+    Parameters
+    ----------
+    image : Tensor, shape (1, 1, *shape)
+        Central differences are taken, one-sided at the ends.
+    factor : Tensor, shape (1, 1, *shape)
+        What they are multiplied with.
+    out : Tensor, shape (1, D, *shape), optional
+        Where the result goes; neither of the others.
+
+    Returns
+    -------
+    slopes : Tensor, shape (1, D, *shape)
+        `out` if it was given.
+    """
+    image, factor, dim = image.contiguous(), factor.contiguous(), image.ndim - 2
+    out = _made(image, out, dim)
+    pointers = _pointer(image), _pointer(factor), _sizes(image)
+    run("slopes", image, *pointers, dim, _pointer(out))
+    return out
+
+
+def corrected(u, v, *, longest, out=None):
+    """Field less half a Newton step towards another's inverse.
+
+    Parameters
+    ----------
+    u, v : Tensor, shape (1, D, *shape)
+        Fields in voxels; see `dipy_dl_reg.geometry.inversion.reconcile`.
+    longest : float
+        The most that is taken away from a vector.
+    out : Tensor, shape (1, D, *shape), optional
+        Where the result goes; neither of the others.
+
+    Returns
+    -------
+    u : Tensor, shape (1, D, *shape)
+        `out` if it was given.
+    """
+    u, v = u.contiguous(), v.contiguous()
+    out = _made(u, out)
+    pointers = _pointer(u), _pointer(v), _sizes(u)
+    run("corrected", u, *pointers, u.shape[1], longest, _pointer(out))
+    return out
+
+
+def checked(u, v):
+    """Measure what must hold of a field and its inverse.
+
+    Parameters
+    ----------
+    u, v : Tensor, shape (1, D, *shape)
+        Fields in voxels.
+
+    Returns
+    -------
+    determinant : Tensor, shape (1, 1, *shape)
+        Of the Jacobian of ``x + u(x)``.
+    distance : Tensor, shape (1, 1, *shape)
+        ``|u(x) + v(x + u(x))|``; 0 where ``x + u(x)`` is not on the grid.
+    mean : float
+        Of the distances of the points that are.
+    """
+    u, v = u.contiguous(), v.contiguous()
+    determinant, distance = _made(u, None, 1), _made(u, None, 1)
+    sums = torch.empty(u.shape[2], 2, **_DOUBLE)
+    results = _pointer(determinant), _pointer(distance), _pointer(sums, torch.float64)
+    run("checked", u, _pointer(u), _pointer(v), _sizes(u), u.shape[1], *results)
+    total, count = sums.sum(0).tolist()
+    return determinant, distance, total / max(count, 1)
+
+
+def separable(x, taps, *, scales=None, out=None):
+    """Correlate images with a symmetric kernel along every axis, zeros beyond.
+
+    Parameters
+    ----------
+    x : Tensor, shape (1, C, *shape)
+        Images or fields.
+    taps : sequence of sequence of float
+        Half of each axis's kernel, centre first.
+    scales : sequence of sequence of float, optional
+        What results are multiplied with at each position along each axis, other than 1
+        only where the kernel reaches beyond an end; by default nothing.
+    out : Tensor, shape (1, C, *shape), optional
+        Where the result goes; not `x`.
+
+    Returns
+    -------
+    sums : Tensor, shape (1, C, *shape)
+        `out` if it was given.
+    """
+    x, sizes = x.contiguous(), _sizes(x)
+    out = _made(x, out)
+    scales = [(1.0,) * n for n in x.shape[2:]] if scales is None else scales
+    if x.ndim == 4:
+        taps, scales = ([both[0], (1.0,), both[1]] for both in (taps, scales))
+    halves = [_array(tuple(half)[:n]) for half, n in zip(taps, sizes)]
+    scales = [_array(tuple(scale)) for scale in scales]
+    stencil = _Stencil(
+        _Sizes(*(len(half) - 1 for half in halves)),
+        _Pointers(*map(_pointer, halves)),
+        _Pointers(*map(_pointer, scales)),
+    )
+    where = _pointer(x), sizes, x.shape[1], ctypes.addressof(stencil), _pointer(out)
+    run("separable", x, *where)
+    return out
+
+
+@lru_cache(maxsize=256)
+def _array(values):
+    return torch.tensor(values, **_SINGLE)
+
+
+class LocalCorrelation:
+    """Local correlation with one image; see `metrics.CCMetric`.
+
+    Parameters
+    ----------
+    fixed, mean, precision, inverse_count : Tensor, shape (1, 1, *shape)
+        The image within the mask, its mean and inverse variance within each window, and
+        one over the window's number of voxels.
+    mask : Tensor, shape (1, 1, *shape), or None
+        1 where a voxel counts.
+    radius : int
+        Half-width of the window.
+    floor : float
+        Added to variances.
+    total : Tensor, shape ()
+        How many voxels count.
+    """
+
+    def __init__(
+        self, fixed, mean, precision, inverse_count, mask, *, radius, floor, total
+    ):
+        images = (fixed, mean, precision, inverse_count, mask)
+        images = [None if x is None else x.contiguous() for x in images]
+        ones = torch.ones(radius + 1, **_SINGLE)
+        radii = _Sizes(*(min(radius, n - 1) for n in _sizes(fixed)))
+        pointers = (_pointer(x) for x in (*images, ones))
+        self._window = _Window(*pointers, radii, floor, float(-2 / total))
+        self._kept, self._total = (*images, ones), total
+
+    def __call__(self, warped):
+        """Evaluate.
+
+        Parameters
+        ----------
+        warped : Tensor, shape (1, 1, *shape)
+            The other image.
+
+        Returns
+        -------
+        value : Tensor, shape ()
+            One minus the mean of squared local correlations.
+        gradient : Tensor, shape (1, 1, *shape)
+            Its derivative by `warped`.
+        """
+        warped = warped.contiguous()
+        gradient = torch.empty_like(warped)
+        values = torch.empty(warped.shape[2], **_DOUBLE)
+        where = _pointer(warped), ctypes.addressof(self._window), _sizes(warped)
+        results = _pointer(gradient), _pointer(values, torch.float64)
+        run("local_correlation", warped, *where, *results)
+        return (1 - values.sum() / self._total).to(warped.dtype), gradient
+
+
+def moments(gradient, first, second, *, betas):
+    """Update Adam's moments in place, the second that of the vector.
+
+    Parameters
+    ----------
+    gradient : Tensor, shape (1, D, *shape)
+        What is averaged.
+    first : Tensor, shape (1, D, *shape)
+        Running mean of the gradient; contiguous.
+    second : Tensor, shape (1, 1, *shape)
+        Running mean of its squared length; contiguous.
+    betas : tuple of float
+        What both keep of themselves.
+
+    Returns
+    -------
+    largest : Tensor, shape ()
+        Of the second moments.
+    """
+    gradient = gradient.contiguous()
+    largest = torch.empty(gradient.shape[2], **_SINGLE)
+    where = *map(_pointer, (gradient, first, second)), _sizes(gradient)
+    run("moments", gradient, *where, gradient.shape[1], *betas, _pointer(largest))
+    return largest.amax()
+
+
+def direction(first, second, *, unbias, floor, rate, out):
+    """Compute ``rate * first / (sqrt(second * unbias) + floor)``.
+
+    Parameters
+    ----------
+    first : Tensor, shape (1, D, *shape)
+        Running mean of the gradient; contiguous.
+    second : Tensor, shape (1, 1, *shape)
+        Running mean of its squared length; contiguous.
+    unbias, floor, rate : float
+        See above.
+    out : Tensor, shape (1, D, *shape)
+        Where the result goes.
+
+    Returns
+    -------
+    out : Tensor, shape (1, D, *shape)
+        As given.
+    """
+    out = _made(first, out)
+    where = _pointer(first), _pointer(second), _sizes(first), first.shape[1]
+    run("direction", first, *where, unbias, floor, rate, _pointer(out))
+    return out

@@ -1,0 +1,1 @@
+"""Where the optimisation begins, and which metric it minimises."""

@@ -1,0 +1,1 @@
+"""Images, masks and landmark files in; complete files out."""

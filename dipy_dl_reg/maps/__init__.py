@@ -1,0 +1,1 @@
+"""A finished map: store, apply, measure, draw."""

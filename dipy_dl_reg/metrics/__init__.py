@@ -1,0 +1,1 @@
+"""Torch only: what compares two images, and penalties on a displacement."""

@@ -1,0 +1,1 @@
+"""Torch only: minimise a metric over a displacement field or an affine."""

@@ -1,0 +1,1 @@
+"""The classes and calls that users know, and their options."""

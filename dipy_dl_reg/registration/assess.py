@@ -1,0 +1,74 @@
+"""The verdict on a map that was found before, or by another program."""
+
+from dipy_dl_reg.io.images import check_mapping, read_image
+from dipy_dl_reg.io.masks import fill_masked, read_mask
+from dipy_dl_reg.maps.measures import measure_registration
+from dipy_dl_reg.maps.verdict import judge
+from dipy_dl_reg.registration import dipy_adapter
+
+
+def assess_mapping(
+    mapping,
+    static,
+    moving,
+    *,
+    static_mask=None,
+    moving_mask=None,
+    num_threads=None,
+):
+    """Judge a registration by its images and its map.
+
+    `DeepRegistration.verdict` is the same for a registration just done, but it also
+    considers the search over poses, which a map does not hold.
+
+    Parameters
+    ----------
+    mapping : DiffeomorphicMap
+        The map of this package, of SyN, or read by `load_mapping`.
+    static, moving : array, nibabel image, str or Path
+        The images that were registered, on their own grids.
+    static_mask, moving_mask : array, nibabel image, str or Path, optional
+        The masks that were used.
+    num_threads : int, optional
+        Threads on the CPU; None is Torch's own choice, -1 all processors.
+
+    Returns
+    -------
+    verdict : Verdict
+        "good", "doubtful" or "failed" (`verdict.grade`), and why (`verdict.reasons`).
+
+    Raises
+    ------
+    ValueError
+        If `mapping` is no map in SyN's form, or the images are not those of its grids.
+    """
+    check_mapping(mapping)
+    if not mapping.is_inverse:
+        raise ValueError(
+            "mapping must be the whole map of a registration, got one in another form "
+            "(is_inverse is False)."
+        )
+    affines = {
+        "static_grid2world": mapping.codomain_grid2world,
+        "moving_grid2world": mapping.domain_grid2world,
+    }
+    images, masks = {}, {}
+    given = {"static": (static, static_mask), "moving": (moving, moving_mask)}
+    shapes = {"static": mapping.codomain_shape, "moving": mapping.domain_shape}
+    for role, (image, mask) in given.items():
+        data = fill_masked(read_image(image, name=role)[0])
+        wanted = tuple(int(n) for n in shapes[role])
+        if data.shape == (*wanted, 1):
+            data = data[..., 0]
+        if data.shape != wanted:
+            raise ValueError(f"{role} must have shape {wanted}, got {data.shape}.")
+        grid2world = affines[f"{role}_grid2world"]
+        name = f"{role}_mask"
+        masks[name] = read_mask(mask, image, wanted, grid2world, name=name)
+        images[role] = data
+    with dipy_adapter.threads(num_threads):
+        pair = dipy_adapter.make_pair(
+            **images, **affines, **masks, prealign=mapping.prealign_inv, find_masks=True
+        )
+        displacement = dipy_adapter.to_voxels(mapping.backward, pair.static_grid)
+        return judge(measure_registration(pair, displacement))

@@ -1,0 +1,605 @@
+"""The one door between NumPy, DIPY and Torch.
+
+In goes what a DIPY user holds: arrays, affines, a prealign. `make_pair` checks it,
+once and before any work, and gives the engine its tensors; `make_map` turns the
+engine's fields into the `DiffeomorphicMap` that SyN would have returned.
+"""
+
+from contextlib import contextmanager
+import os
+import threading
+
+from dipy.align.imwarp import DiffeomorphicMap
+from dipy.utils.logging import logger
+import numpy as np
+from scipy.ndimage import distance_transform_edt
+import torch
+
+from dipy_dl_reg.geometry.fields import warp
+from dipy_dl_reg.geometry.intensity import extreme_limits, quantile_limits
+from dipy_dl_reg.geometry.point_pairs import Landmarks
+from dipy_dl_reg.geometry.pyramid import Pair
+from dipy_dl_reg.grid import Grid
+from dipy_dl_reg.io.masks import fill_masked
+from dipy_dl_reg.optimization.deformable import combined_mask
+from dipy_dl_reg.registration.brain_masks import find_brain_mask
+from dipy_dl_reg.validation import check_affine
+
+#: Fewest voxels along the longest axis of an image.
+_LEAST_SIZE = 4
+#: Numbers of channels of a colour image (RGB, RGBA); and the least length of its sides,
+#: in pixels: a smaller array may be a volume.
+_COLOURS, _LEAST_PICTURE = (3, 4), 16
+
+
+def find_device(name="auto"):
+    """Torch device by name.
+
+    Parameters
+    ----------
+    name : str or torch.device, optional
+        ``"auto"`` takes CUDA if it is there, else MPS if it can do what is needed,
+        else the CPU; anything else is Torch's own name for a device.
+
+    Returns
+    -------
+    device : torch.device
+        One that works.
+
+    Raises
+    ------
+    ValueError
+        If there is no such device here.
+    """
+    if str(name) == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if _mps_works() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        first = str(error).splitlines()[0]
+        raise ValueError(f"device={name!r} cannot be used: {first}") from None
+    return device
+
+
+def _mps_works():
+    """Whether Apple's device samples volumes, which not every Torch version can."""
+    if not torch.backends.mps.is_available():
+        return False
+    try:
+        image = torch.zeros(1, 1, 2, 2, 2, device="mps")
+        grid = torch.zeros(1, 1, 1, 1, 3, device="mps")
+        torch.nn.functional.grid_sample(
+            image, grid, padding_mode="border", align_corners=True
+        )
+    except (RuntimeError, NotImplementedError):
+        return False
+    return True
+
+
+class _ThreadCounts(threading.local):
+    """Counts of open `threads` blocks: `depth` in this thread, `open_blocks` in all."""
+
+    lock = threading.Lock()
+    open_blocks, outer_count = 0, 1
+    #: Whether this process was forked from one that had loaded Torch.
+    forked = False
+
+    def __init__(self):
+        self.depth = 0
+
+
+_COUNTS = _ThreadCounts()
+
+
+def _use_one_thread():
+    """Limit Torch to one thread in a process that was forked.
+
+    A fork does not copy OpenMP's waiting threads, and a parallel loop would wait for
+    them without end.
+    """
+    _ThreadCounts.lock, _ThreadCounts.forked = threading.Lock(), True
+    _ThreadCounts.open_blocks = _COUNTS.depth = 0
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_use_one_thread)
+
+
+@contextmanager
+def threads(count=None):
+    """Let Torch use a number of threads for a while.
+
+    Parameters
+    ----------
+    count : int, optional
+        As DIPY means it: None leaves Torch's own number, a negative one counts back
+        from all processors (-1 is all of them).  A process that was forked, such as a
+        worker of `multiprocessing.Pool` on Linux, has one thread whatever is asked for.
+
+    Yields
+    ------
+    None
+        The old number is back afterwards.
+
+    Raises
+    ------
+    ValueError
+        If `count` is 0 or not a whole number.
+
+    Notes
+    -----
+    Torch keeps a number for each Python thread; a new one begins with the number that
+    was set last in any thread.  Blocks may be nested, and may be open in several Python
+    threads at once.  A thread that enters a block while another thread's is open gets
+    back, at the end, the number that was set before the first of these blocks.
+    """
+    if count is None:
+        yield
+        return
+    from dipy.utils.omp import determine_num_threads
+
+    if not isinstance(count, (int, np.integer)) or count == 0:
+        raise ValueError(f"num_threads must be a whole number but 0, got {count!r}.")
+    wanted = 1 if _COUNTS.forked else max(1, determine_num_threads(int(count)))
+    before = _enter_block(wanted)
+    try:
+        yield
+    finally:
+        _leave_block(before)
+
+
+def _enter_block(count):
+    """Set the number of threads; returns the one to set afterwards."""
+    with _COUNTS.lock:
+        # A Python thread that is new to Torch would have what another has just set.
+        others_alone = _COUNTS.open_blocks and not _COUNTS.depth
+        before = _COUNTS.outer_count if others_alone else torch.get_num_threads()
+        if not _COUNTS.open_blocks:
+            _ThreadCounts.outer_count = before
+        _ThreadCounts.open_blocks += 1
+        _COUNTS.depth += 1
+        torch.set_num_threads(count)
+    return before
+
+
+def _leave_block(before):
+    """Set the number of threads that was there before."""
+    with _COUNTS.lock:
+        _ThreadCounts.open_blocks -= 1
+        _COUNTS.depth -= 1
+        torch.set_num_threads(before)
+
+
+def exact_tensor(array, device):
+    """An array as a tensor in double precision.
+
+    Parameters
+    ----------
+    array : array
+        Numbers.
+    device : torch.device or str
+        Where it goes; the CPU for devices that have no double precision.
+
+    Returns
+    -------
+    tensor : Tensor
+        float64.
+    """
+    device = torch.device(device)
+    device = torch.device("cpu") if device.type == "mps" else device
+    return torch.from_numpy(np.array(array, dtype=np.float64)).to(device)
+
+
+def make_pair(
+    static,
+    moving,
+    *,
+    static_grid2world=None,
+    moving_grid2world=None,
+    prealign=None,
+    static_mask=None,
+    moving_mask=None,
+    device="cpu",
+    apart=False,
+    find_masks=False,
+):
+    """Check two images and their geometry, and give them to Torch.
+
+    Parameters
+    ----------
+    static, moving : array, 2D or 3D
+        The images; NaN is missing data, and so is what is masked in a masked array.
+        Values far outside the range of all others are clipped.
+    static_grid2world, moving_grid2world : array, shape (dim + 1, dim + 1), optional
+        Voxels to world, mm; by default the identity.
+    prealign : array, shape (dim + 1, dim + 1), optional
+        Static world to moving world; by default the identity.
+    static_mask, moving_mask : array, optional
+        Shaped as their images; voxels other than 0 count.  What is masked in a masked
+        array does not.
+    device : torch.device or str, optional
+        Where the tensors go.
+    apart : bool, optional
+        They need not overlap yet, and each is scaled by its own intensities.
+    find_masks : bool, optional
+        Where no mask is given and one image shows a brain without skull, the other a
+        whole head: mask the former with its brain (`find_brain_mask`).
+
+    Returns
+    -------
+    pair : Pair
+        Intensities scaled to about [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If an image is not 2D or 3D, the two differ in that, or one is too small,
+        constant, all NaN or infinite somewhere; if a mask is empty or of another
+        shape; if a matrix is of the wrong shape, singular or not finite; if the
+        images do not overlap.
+    """
+    images = {"static": static, "moving": moving}
+    images = {role: _checked_image(image, role) for role, image in images.items()}
+    dim = images["static"].ndim
+    if images["moving"].ndim != dim:
+        raise ValueError(
+            f"static and moving must have the same number of dimensions, got shapes "
+            f"{images['static'].shape} and {images['moving'].shape}."
+        )
+    affines = {"static": static_grid2world, "moving": moving_grid2world}
+    grids = {
+        role: Grid(
+            image.shape, _checked_affine(affines[role], f"{role}_grid2world", dim)
+        )
+        for role, image in images.items()
+    }
+    _check_colours(images)
+    prealign = _checked_affine(prealign, "prealign", dim)
+    masks = {"static": static_mask, "moving": moving_mask}
+    if find_masks and static_mask is None and moving_mask is None:
+        masks = _brain_masks(images, grids)
+    tensors, counted = {}, {}
+    for role, image in images.items():
+        mask = _checked_mask(masks[role], image, role)
+        tensors[role], counted[role] = _to_tensors(image, mask, role, device)
+    pair = Pair(
+        tensors["static"],
+        tensors["moving"],
+        grids["static"],
+        grids["moving"],
+        prealign,
+        counted["static"],
+        counted["moving"],
+    )
+    if apart:
+        images = {"static": pair.static, "moving": pair.moving}
+        return pair._replace(**_scaled(images, images, counted))
+    if not bool(pair.overlap().any()):
+        raise ValueError(
+            "static and moving do not overlap: no static voxel falls inside the "
+            "moving image through the affines and prealign given. Was one left out? "
+            "A pipeline that begins with center_of_mass brings them together."
+        )
+    return _scaled_alike(pair)
+
+
+def _brain_masks(images, grids):
+    """A mask of the stripped brain, where the other image shows a whole head."""
+    roles = list(images)
+    index, mask = find_brain_mask(
+        [images[role] for role in roles], [grids[role] for role in roles]
+    )
+    masks = dict.fromkeys(roles)
+    if index is not None:
+        brain, head = roles[index], roles[1 - index]
+        logger.info(
+            f"{brain} shows a brain without skull and {head} a whole head: only what "
+            f"lies within {brain}'s brain is compared. Give static_mask or moving_mask "
+            "to choose the region yourself."
+        )
+        masks[brain] = mask
+    return masks
+
+
+def with_landmarks(pair, landmarks):
+    """The pair with points that belong together.
+
+    Parameters
+    ----------
+    pair : Pair
+        The images.
+    landmarks : tuple of array, shape (N, dim), or None
+        Points in static's world and in moving's, mm.
+
+    Returns
+    -------
+    pair : Pair
+        The same without landmarks.
+
+    Raises
+    ------
+    ValueError
+        If the landmarks are of another dimension than the images.
+    """
+    if landmarks is None:
+        return pair
+    dim = pair.static_grid.dim
+    static_points, moving_points = landmarks
+    if static_points.shape[1] != dim:
+        raise ValueError(
+            f"landmarks are {static_points.shape[1]}D, and the images {dim}D."
+        )
+    back = np.linalg.inv(pair.prealign)
+    targets = moving_points @ back[:dim, :dim].T + back[:dim, dim]
+    device = pair.static.device
+    points = (exact_tensor(p, device) for p in (static_points, targets))
+    return pair._replace(landmarks=Landmarks(*points))
+
+
+def _scaled_alike(pair):
+    """The pair with both intensities scaled by the voxels that are compared.
+
+    By the same ones: quantiles of two different regions would make two equal images
+    differ.
+    """
+    none = pair.static.new_zeros(1, pair.static_grid.dim, *pair.static_grid.shape)
+    frame = pair.frame()
+    mask = combined_mask(pair, none, frame)
+    if mask is not None and not bool(mask.any()):
+        raise ValueError(
+            "static_mask and moving_mask do not overlap through the affines and "
+            "prealign given: no voxel would be compared."
+        )
+    warped = {"static": pair.static, "moving": warp(pair.moving, none, frame_=frame)}
+    images = {"static": pair.static, "moving": pair.moving}
+    masks = {"static": mask, "moving": mask}
+    return pair._replace(**_scaled(images, warped, masks))
+
+
+def _scaled(images, shown, masks):
+    """Images with the quantiles of what is shown of them brought to 0 and 1."""
+    scaled = {}
+    for role, image in images.items():
+        mask = masks[role]
+        values = shown[role] if mask is None else shown[role][mask > 0]
+        low, high = quantile_limits(values.cpu().numpy())
+        scaled[role] = (image - low) / (high - low) if high > low else image
+    return scaled
+
+
+def _check_colours(images):
+    """Raise if both images are pictures in colour; warn if they may be."""
+    for image in images.values():
+        sides, colours = image.shape[:2], image.shape[2:]
+        if colours not in ((n,) for n in _COLOURS) or min(sides) < _LEAST_PICTURE:
+            return
+    shapes = " and ".join(str(image.shape) for image in images.values())
+    if all(image.dtype == np.uint8 for image in images.values()):
+        raise ValueError(
+            f"static and moving, unsigned bytes of the shapes {shapes}, look like "
+            "colour images: give one channel of each or a mean of them, 2D. (Slabs of "
+            "so few slices can be given as floating-point numbers.)"
+        )
+    logger.warning(
+        f"static and moving, of the shapes {shapes}, are registered as slabs of few "
+        "slices: of colour images give one channel of each or a mean of them, 2D."
+    )
+
+
+def _checked_image(image, role):
+    """The image as an array of real numbers, or one clear error."""
+    image = np.asarray(fill_masked(image))
+    if image.dtype.names:
+        raise ValueError(
+            f"{role} holds colours or other records (dtype {image.dtype}), not real "
+            "numbers: give one channel of it or a mean of them."
+        )
+    if image.ndim not in (2, 3):
+        raise ValueError(
+            f"{role} must be a 2D or 3D image, got shape {image.shape}"
+            + ("; pick one volume of it." if image.ndim == 4 else ".")
+            + (" (deep_registration reads files.)" if image.ndim == 0 else "")
+        )
+    if image.size == 0 or max(image.shape) < _LEAST_SIZE:
+        raise ValueError(
+            f"{role} is too small: at least one axis must have {_LEAST_SIZE} voxels, "
+            f"got shape {image.shape}."
+        )
+    if image.dtype.kind not in "buif":
+        raise ValueError(f"{role} must hold real numbers, got dtype {image.dtype}.")
+    if image.dtype.kind == "f" and np.isinf(image).any():
+        raise ValueError(
+            f"{role} holds infinity; replace it, or set it to NaN for missing data."
+        )
+    if np.isnan(image).all():
+        raise ValueError(f"{role} is NaN everywhere.")
+    return image
+
+
+def _checked_affine(matrix, name, dim):
+    """The matrix as float64, the identity for None."""
+    return np.eye(dim + 1) if matrix is None else check_affine(matrix, dim, name)
+
+
+def _checked_mask(mask, image, role):
+    """The mask as bool, or None, or one clear error."""
+    if mask is None:
+        return None
+    mask = np.ma.filled(mask, 0) if np.ma.isMaskedArray(mask) else np.asarray(mask)
+    if mask.shape != image.shape:
+        raise ValueError(
+            f"{role}_mask must have the shape of {role}, {image.shape}, got "
+            f"{mask.shape}."
+        )
+    mask = np.nan_to_num(mask) != 0
+    if not (mask & ~np.isnan(image)).any():
+        raise ValueError(f"{role}_mask is empty: no voxel of {role} would count.")
+    return mask
+
+
+def _to_tensors(image, mask, role, device):
+    """Image scaled to [0, 1] and mask (None if all counts), with NaN as missing data.
+
+    What is masked out takes the nearest value that is not: smoothing and derivatives
+    reach over the mask's edge, and must not find there what is not to count.
+    """
+    missing = np.isnan(image)
+    if missing.any():
+        logger.info(
+            f"{role}: {100 * missing.mean():.1f} % of the voxels are NaN; they are "
+            "taken as missing data and masked while fitting."
+        )
+        mask = ~missing if mask is None else mask & ~missing
+    values = image if mask is None else image[mask]
+    low, high = extreme_limits(values)
+    if not high > low:
+        raise ValueError(f"{role} is constant: there is nothing to register.")
+    if not high - low < np.inf:
+        raise ValueError(f"{role} has a range beyond double precision.")
+    _log_extremes(values, (low, high), role)
+    if mask is not None:
+        nearest = distance_transform_edt(
+            ~mask, return_distances=False, return_indices=True
+        )
+        image = image[tuple(nearest)]
+    # In double precision: an offset must not cost the image its digits.
+    scaled = (np.clip(image, low, high, dtype=np.float64) - low) / (high - low)
+    image = torch.from_numpy(np.ascontiguousarray(scaled, dtype=np.float32))
+    if mask is not None:
+        mask = torch.from_numpy(mask.astype(np.float32))[None, None].to(device)
+    return image[None, None].to(device), mask
+
+
+def _log_extremes(values, limits, role):
+    """Log how many values are clipped, if any are."""
+    beyond = int(((values < limits[0]) | (values > limits[1])).sum())
+    if beyond:
+        logger.info(
+            f"{role}: {beyond} voxels of extreme value, from {values.min():.3g} to "
+            f"{values.max():.3g}, are clipped to the range from {limits[0]:.3g} to "
+            f"{limits[1]:.3g} while fitting."
+        )
+
+
+def make_map(
+    u,
+    v,
+    pair,
+    *,
+    static_grid2world=None,
+    moving_grid2world=None,
+    prealign=None,
+):
+    """The map that SyN would have returned, from fields in voxels.
+
+    Parameters
+    ----------
+    u : Tensor, shape (1, dim, *static_shape)
+        Static voxels to where the prealigned moving image is sampled.
+    v : Tensor, shape (1, dim, *static_shape)
+        Its inverse.
+    pair : Pair
+        What was registered.
+    static_grid2world, moving_grid2world, prealign : array or None
+        As the user gave them: None stays None in the map.
+
+    Returns
+    -------
+    mapping : dipy.align.imwarp.DiffeomorphicMap
+        ``mapping.transform(moving)`` lies on the static grid.  Its domain is moving,
+        its codomain static, its `prealign` the inverse of the one given, and its
+        fields are float32, in mm along the world axes.
+    """
+    mapping = _empty_map(
+        pair, pair.moving_grid.shape, static_grid2world, moving_grid2world, prealign
+    )
+    mapping.forward = _to_world(v, pair.static_grid)
+    mapping.backward = _to_world(u, pair.static_grid)
+    mapping.is_inverse = True
+    return mapping
+
+
+def make_halves(mapping, pair):
+    """The two intermediate maps of a registration that has no halfway point.
+
+    Parameters
+    ----------
+    mapping : DiffeomorphicMap
+        The whole map.
+    pair : Pair
+        What was registered.
+
+    Returns
+    -------
+    static_to_ref : DiffeomorphicMap
+        The whole map on the static grid.
+    moving_to_ref : DiffeomorphicMap
+        The prealign alone.  Static to reference to moving is `mapping`; both have
+        ``is_inverse=False``.
+    """
+    static_grid2world = mapping.codomain_grid2world
+    static_to_ref = _empty_map(
+        pair, pair.static_grid.shape, static_grid2world, static_grid2world, None
+    )
+    static_to_ref.forward = mapping.backward.copy()
+    static_to_ref.backward = mapping.forward.copy()
+    moving_to_ref = _empty_map(
+        pair,
+        pair.moving_grid.shape,
+        static_grid2world,
+        mapping.domain_grid2world,
+        mapping.prealign_inv,
+    )
+    moving_to_ref.allocate()
+    return static_to_ref, moving_to_ref
+
+
+def _empty_map(pair, domain_shape, static_grid2world, domain_grid2world, prealign):
+    """A map on the static grid without fields, its matrices copies of the user's."""
+
+    def own(matrix):
+        return None if matrix is None else np.array(matrix, dtype=np.float64)
+
+    return DiffeomorphicMap(
+        dim=pair.static_grid.dim,
+        disp_shape=pair.static_grid.shape,
+        disp_grid2world=pair.static_grid.affine.copy(),
+        domain_shape=domain_shape,
+        domain_grid2world=own(domain_grid2world),
+        codomain_shape=pair.static_grid.shape,
+        codomain_grid2world=own(static_grid2world),
+        prealign=None if prealign is None else np.linalg.inv(own(prealign)),
+    )
+
+
+def _to_world(u, grid):
+    """Field ``(1, dim, *shape)`` in voxels to ``(*shape, dim)`` in mm, float32."""
+    linear = exact_tensor(grid.affine[: grid.dim, : grid.dim], "cpu")
+    flat = u[0].flatten(1).cpu().T
+    world = (flat.double() @ linear.T).float().view(*grid.shape, grid.dim)
+    return np.require(world.numpy(), requirements=["C", "W", "O"])
+
+
+def to_voxels(displacement, grid):
+    """A map's displacement as a field of the engine.
+
+    Parameters
+    ----------
+    displacement : ndarray, shape (*shape, dim)
+        In mm along the world axes.
+    grid : Grid
+        Where it lies.
+
+    Returns
+    -------
+    field : Tensor, shape (1, dim, *shape)
+        In voxels, float32.
+    """
+    inverse = np.linalg.inv(grid.affine[: grid.dim, : grid.dim])
+    voxels = np.asarray(displacement, dtype=np.float64) @ inverse.T
+    moved = np.ascontiguousarray(np.moveaxis(voxels, -1, 0), dtype=np.float32)
+    return torch.from_numpy(moved)[None]

@@ -1,0 +1,1 @@
+"""Torch only: the training loop."""

@@ -1,0 +1,224 @@
+"""What training minimises: similarity, regularity, and overlap of labels."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
+
+from dipy_dl_reg.geometry.fields import warp
+from dipy_dl_reg.metrics.base import Metric
+from dipy_dl_reg.metrics.registry import metric_by_name, regularizer_by_name
+
+#: So many values of warped labels are held at a time.
+_CHUNK = 2**24
+
+
+class LossTerms(NamedTuple):
+    """The parts of the loss, each already weighted; ``_asdict()`` is a line of the log.
+
+    Attributes
+    ----------
+    similarity : Tensor, shape ()
+        Value of the metric.
+    regularity : Tensor, shape ()
+        Of the penalty.
+    overlap : Tensor, shape ()
+        Of `dice_loss`.
+    total : Tensor, shape ()
+        Their sum.
+    """
+
+    similarity: torch.Tensor
+    regularity: torch.Tensor
+    overlap: torch.Tensor
+    total: torch.Tensor
+
+
+class TrainingLoss:
+    """Similarity of the images, plus regularity of the field, plus overlap of labels.
+
+    ``sum_k w_k (metric(static_k, moving_k(x + u_k)) + weight * regularizer(u_k))
+    + w_0 * dice_weight * dice_loss``, the mean over the batch.  ``k`` counts the
+    resolutions that the network predicts, 0 the finest; images of the coarser ones
+    are means over 3 voxels at every second one.  A network that predicts a velocity
+    has that regularised instead, at the finest.
+
+    Parameters
+    ----------
+    metric : Metric or str, optional
+        Compares the images; "MSE" is another name for "SSD".  None leaves it to the
+        labels alone.
+    regularizer : callable or str, optional
+        Penalty on the field; by default none.
+    weight : float, optional
+        Of the penalty.
+    dice_weight : float, optional
+        Of the overlap of labels.
+
+    Raises
+    ------
+    ValueError
+        If there is no such metric or regularizer, a weight is negative, or nothing
+        is left to be compared.
+    """
+
+    def __init__(self, metric="NCC", regularizer=None, *, weight=0.0, dice_weight=0.0):
+        for name, value in (("weight", weight), ("dice_weight", dice_weight)):
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"{name} must be 0 or more, got {value!r}.")
+        if metric is None and not dice_weight:
+            raise ValueError("metric=None needs a dice_weight above 0.")
+        made = metric is None or isinstance(metric, Metric)
+        self.metric = metric if made else metric_by_name(metric)
+        self.regularizer = regularizer_by_name(regularizer)
+        self.weight = float(weight) if self.regularizer is not None else 0.0
+        self.dice_weight = float(dice_weight)
+
+    def __call__(self, prediction, batch, level_weights=(1.0,)):
+        """Terms that autograd differentiates.
+
+        Parameters
+        ----------
+        prediction : Prediction
+            The network's.
+        batch : Example
+            What it was made from.
+        level_weights : sequence of float, optional
+            ``w_k``; what there is none for does not count.
+
+        Returns
+        -------
+        terms : LossTerms
+            Scalars.
+
+        Raises
+        ------
+        ValueError
+            If `dice_weight` is above 0 and the batch has no labels.
+        """
+        zero = batch.static.new_zeros(())
+        similarity, regularity, overlap = zero, zero, zero
+        static, moving = batch.static, batch.moving
+        fields = (prediction.displacement, *prediction.coarse)
+        for level, (w, u) in enumerate(zip(level_weights, fields)):
+            if level:
+                static, moving = _halved(static), _halved(moving)
+            if self.metric is not None:
+                similarity = similarity + w * self.metric(static, warp(moving, u))
+            if self.weight:
+                velocity = None if level else prediction.velocity
+                rough = self.regularizer(u if velocity is None else velocity)
+                regularity = regularity + (w * self.weight) * rough
+        if self.dice_weight:
+            overlap = (
+                level_weights[0] * self.dice_weight * _batch_dice(batch, fields[0])
+            )
+        return LossTerms(
+            similarity, regularity, overlap, similarity + regularity + overlap
+        )
+
+    def __repr__(self):
+        options = ", ".join(
+            f"{key}={value!r}" for key, value in self.settings().items()
+        )
+        return f"TrainingLoss({options})"
+
+    def settings(self):
+        """All options.
+
+        Returns
+        -------
+        settings : dict
+            Enough to tell two losses apart.
+        """
+        return {
+            "metric": self.metric,
+            "regularizer": self.regularizer,
+            "weight": self.weight,
+            "dice_weight": self.dice_weight,
+        }
+
+
+def dice_loss(static_labels, moving_labels, displacement):
+    """One minus the soft Dice overlap, averaged over labels and batch.
+
+    ``dice = 2 sum(s w) / (sum(s^2) + sum(w^2))`` for each label, with ``s`` its share
+    of the static voxels and ``w`` that of the moving ones at ``x + u(x)``, by linear
+    interpolation :footcite:p:`Milletari2016`.  The mean is over the labels that are in
+    either image of the pair; a pair without any counts as 0.
+
+    Parameters
+    ----------
+    static_labels, moving_labels : Tensor
+        Label maps, whole numbers ``(B, 1, *shape)``, 0 the background, which is not
+        counted; or shares, ``(B, K, *shape)``, each channel one label.
+    displacement : Tensor, shape (B, D, *shape)
+        Field in voxels.
+
+    Returns
+    -------
+    loss : Tensor, shape ()
+        Between 0 and 1.
+
+    References
+    ----------
+    .. footbibliography::
+    """
+    batch, voxels = displacement.shape[0], displacement[0, 0].numel()
+    labels, shares = range(static_labels.shape[1]), _channels
+    if not static_labels.is_floating_point():
+        both = torch.stack([static_labels, moving_labels]).unique()
+        labels, shares = [k for k in both.tolist() if k != 0], _one_hot
+    step = max(1, _CHUNK // (batch * voxels))
+    chunks = [labels[i : i + step] for i in range(0, len(labels), step)]
+    total = present = displacement.new_zeros(batch)
+    for chunk in chunks:
+        arguments = shares, static_labels, moving_labels, displacement, chunk
+        if len(chunks) > 1:
+            # Computed again on the way back: many labels must not fill the memory.
+            parts = checkpoint(
+                _overlaps, *arguments, use_reentrant=False, preserve_rng_state=False
+            )
+        else:
+            parts = _overlaps(*arguments)
+        total, present = total + parts[0], present + parts[1]
+    return (1 - total / present.clamp_min(1))[present > 0].sum() / batch
+
+
+def _overlaps(shares, static_labels, moving_labels, displacement, labels):
+    """Sum of the overlaps of some labels, and how many of them there are: (B,) each."""
+    s = shares(static_labels, labels).to(displacement)
+    m = shares(moving_labels, labels).to(displacement)
+    present = s.flatten(2).any(2) | m.flatten(2).any(2)
+    w = warp(m, displacement)
+    axes = tuple(range(2, s.ndim))
+    whole = (s.square() + w.square()).sum(axes)
+    dice = 2 * (s * w).sum(axes) / whole.clamp_min(torch.finfo(s.dtype).tiny)
+    return (dice * present).sum(1), present.sum(1)
+
+
+def _one_hot(labels, chosen):
+    """Shares (B, K, *shape) of a label map."""
+    return torch.cat([labels == k for k in chosen], 1)
+
+
+def _channels(shares, chosen):
+    """Some of the channels."""
+    return shares[:, chosen.start : chosen.stop]
+
+
+def _batch_dice(batch, displacement):
+    """`dice_loss` of a batch that must have labels."""
+    if batch.static_labels is None or batch.moving_labels is None:
+        raise ValueError("dice_weight is above 0, and the pairs have no labels.")
+    return dice_loss(batch.static_labels, batch.moving_labels, displacement)
+
+
+def _halved(image):
+    """Means over 3 voxels at every second one: ``ceil(n / 2)`` voxels along each axis.
+
+    Voxel ``i`` stands where voxel ``2 i`` was.
+    """
+    pool = {2: F.avg_pool2d, 3: F.avg_pool3d}[image.ndim - 2]
+    return pool(image, 3, stride=2, padding=1, count_include_pad=False)

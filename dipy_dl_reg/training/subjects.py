@@ -1,0 +1,217 @@
+"""Images of many subjects and their label maps, found and checked by their headers."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from dipy_dl_reg.training.scan import Scan, open_scan
+from dipy_dl_reg.training.training_set import as_array
+
+ENDINGS = (".nii.gz", ".nii")
+#: What may follow an image's name in the name of its label map.
+LABEL_SUFFIXES = ("", "_labels", "_label", "_seg", "_dseg")
+
+
+class Subject(NamedTuple):
+    """An image, and the label map that belongs to it.
+
+    Attributes
+    ----------
+    image : Scan
+        The image.
+    labels : Scan or None
+        Its label map, on whatever grid.
+    """
+
+    image: Scan
+    labels: Scan | None = None
+
+    @classmethod
+    def checked(cls, image, labels=None):
+        """Put both together, if the map can be brought where the image is.
+
+        Parameters
+        ----------
+        image : Scan
+            The image.
+        labels : Scan, optional
+            Its label map.
+
+        Returns
+        -------
+        subject : Subject
+            Both.
+
+        Raises
+        ------
+        ValueError
+            If their shapes differ, and affines do not say how they lie.
+        """
+        if labels is not None and labels.grid.shape != image.grid.shape:
+            placed = labels.placed and image.placed
+            if not placed or labels.grid.dim != image.grid.dim:
+                raise ValueError(
+                    f"{labels.name} has the shape {labels.grid.shape}, and "
+                    f"{image.name} {image.grid.shape}"
+                )
+        return cls(image, labels)
+
+
+def open_subjects(images, labels=None, *, name="images"):
+    """Find images and their label maps, and check what their headers say.
+
+    Parameters
+    ----------
+    images : str, Path, or sequence
+        A folder, of which all NIfTI files are taken, by name; a sequence of files,
+        nibabel images or arrays; an array of several images; or a sequence of pairs
+        (static, moving) of these.
+    labels : str, Path, or sequence, optional
+        A sequence as `images` is; or a folder with a file for each image, of the
+        image's name or of that and one of `LABEL_SUFFIXES`.
+    name : str, optional
+        What errors call the images.
+
+    Returns
+    -------
+    subjects : list of Subject, or list of (Subject, Subject)
+        Pairs if pairs were given.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a folder or a file is missing, or an image's label map is.
+    ValueError
+        If there is no image, one is unfit, or labels do not match.
+    """
+    items = _listed(images, name)
+    paired = [isinstance(item, (tuple, list)) and len(item) == 2 for item in items]
+    if any(paired) != all(paired):
+        raise ValueError(f"{name} must be all pairs (static, moving), or all images")
+    paired = all(paired)
+    if paired:
+        items = [image for pair in items for image in pair]
+    scans = _opened(items, name, paired)
+    maps = [None] * len(scans)
+    if labels is not None:
+        labels = _matching_labels(labels, items, name, paired)
+        maps = _opened(labels, f"labels of {name}", paired)
+    subjects = [Subject.checked(*both) for both in zip(scans, maps)]
+    return list(zip(subjects[::2], subjects[1::2])) if paired else subjects
+
+
+def _opened(items, name, paired):
+    """A scan of each item; errors say which one of the list it is."""
+    places = [f"[{i // 2}][{i % 2}]" if paired else f"[{i}]" for i in range(len(items))]
+    return [
+        open_scan(item, name if isinstance(item, (str, os.PathLike)) else name + place)
+        for item, place in zip(items, places)
+    ]
+
+
+def _listed(images, name):
+    """What a folder, a sequence or an array of images holds, at least one."""
+    if isinstance(images, (str, os.PathLike)):
+        return _files(Path(images), name)
+    if getattr(images, "ndim", 0) > 2 and not hasattr(images, "dataobj"):
+        images = list(as_array(images))  # a stack
+    if not isinstance(images, (list, tuple)):
+        raise ValueError(
+            f"{name} must be a folder, or a list of files, nibabel images or arrays, "
+            f"got one {type(images).__name__}"
+        )
+    if len(images) == 0:
+        raise ValueError(f"{name} must hold at least one image, got none")
+    return list(images)
+
+
+def _files(folder, name):
+    """The NIfTI files of a folder, by name."""
+    if not folder.exists():
+        raise FileNotFoundError(f"{name}: no such folder: {folder}")
+    if not folder.is_dir():
+        raise ValueError(f"{name}: {folder} is one file; give its folder, or a list")
+    files = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.name.endswith(ENDINGS) and not path.name.startswith(".")
+    ]
+    if not files:
+        raise ValueError(f"{name}: no NIfTI file (.nii, .nii.gz) in {folder}")
+    return files
+
+
+def _matching_labels(labels, images, name, paired):
+    """The label map of each image, in their order."""
+    if isinstance(labels, (str, os.PathLike)):
+        files = {path.name: path for path in _files(Path(labels), f"labels of {name}")}
+        return [_label_file(image, files, Path(labels)) for image in images]
+    labels = _listed(labels, f"labels of {name}")
+    if paired:
+        labels = [one for pair in labels for one in pair]
+    if len(labels) != len(images):
+        raise ValueError(
+            f"labels of {name} must be as many as the images, {len(images)}, got "
+            f"{len(labels)}"
+        )
+    return labels
+
+
+def _label_file(image, files, folder):
+    """The one file of a folder whose name goes with an image's."""
+    if not isinstance(image, (str, os.PathLike)):
+        raise ValueError(
+            "labels can be a folder only if images are files; give a list of label maps"
+        )
+    stem = _stem(image)
+    wanted = [stem + suffix + end for suffix in LABEL_SUFFIXES for end in ENDINGS]
+    found = [files[name] for name in wanted if name in files]
+    if not found:
+        raise FileNotFoundError(
+            f"labels: {folder} holds none for {image}: neither {stem}.nii.gz nor "
+            f"{stem}_labels.nii.gz"
+        )
+    if len(found) > 1:
+        raise ValueError(f"labels: {found[0]} and {found[1]} are both for {image}")
+    return found[0]
+
+
+def _stem(path):
+    """A file's name without the ending."""
+    name = Path(path).name
+    for end in ENDINGS:
+        name = name.removesuffix(end)
+    return name
+
+
+def check_together(scans):
+    """Raise unless images can be brought onto one grid.
+
+    Parameters
+    ----------
+    scans : sequence of Scan
+        The images, the reference first.
+
+    Raises
+    ------
+    ValueError
+        If they differ in their number of axes; if only some have affines; or if none
+        has, and they differ in shape.
+    """
+    first = scans[0]
+    for scan in scans[1:]:
+        if scan.grid.dim != first.grid.dim:
+            raise ValueError(
+                f"images must have the same number of axes, got {scan.grid.shape} "
+                f"({scan.name}) and {first.grid.shape} ({first.name})"
+            )
+        if scan.placed != first.placed:
+            raise ValueError(
+                "images must all have affines or none: arrays cannot be placed beside "
+                "files; give nibabel images"
+            )
+        if not scan.placed and scan.grid.shape != first.grid.shape:
+            raise ValueError(
+                "arrays must be of one shape, since they have no affines, got "
+                f"{scan.grid.shape} and {first.grid.shape}"
+            )

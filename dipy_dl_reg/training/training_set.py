@@ -1,0 +1,401 @@
+"""Pairs of images for training, and how they become batches.
+
+What is trained on is any object with
+
+``draw(generator) -> Example``
+    a pair, all that is random in it taken from the `torch.Generator`;
+``len(pairs)`` and ``pairs[i] -> Example``
+    a fixed enumeration, for validation.
+
+The classes here are such objects, from arrays; reading files is the caller's part.
+"""
+
+from bisect import bisect_right
+from itertools import accumulate
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from dipy_dl_reg.geometry.intensity import quantile_limits
+from dipy_dl_reg.networks.checkpoint import to_array
+
+#: What a network's card says of how intensities were scaled: nothing acts on it.
+INTENSITY = "quantiles .001 and .999 to 0 and 1, NaN to 0"
+
+
+class Example(NamedTuple):
+    """A pair of images on one grid; or, with an axis B in front, a batch of them.
+
+    Attributes
+    ----------
+    static, moving : Tensor, shape (1, *shape)
+        Intensities in about [0, 1].
+    static_labels, moving_labels : Tensor, optional
+        Either label maps, whole numbers ``(1, *shape)``, 0 the background; or shares
+        ``(K, *shape)``, how much of each voxel each of K classes fills.
+    """
+
+    static: torch.Tensor
+    moving: torch.Tensor
+    static_labels: torch.Tensor | None = None
+    moving_labels: torch.Tensor | None = None
+
+
+def normalize(image):
+    """Scale intensities so that the quantiles .001 and .999 become 0 and 1.
+
+    Parameters
+    ----------
+    image : array, shape (*shape)
+        Real numbers; NaN is missing data and becomes 0.
+
+    Returns
+    -------
+    scaled : Tensor of float32, shape (*shape)
+        In about [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If the image is constant, or holds infinity.
+    """
+    image = as_array(image).astype(np.float64)
+    values = image[~np.isnan(image)]
+    if not np.isfinite(values).all():
+        raise ValueError("image holds infinity.")
+    if not values.size or values.min() == values.max():
+        raise ValueError("image is constant: there is nothing to register.")
+    low, high = quantile_limits(values)
+    scaled = np.nan_to_num((image - low) / (high - low), nan=0.0)
+    return torch.from_numpy(scaled.astype(np.float32))
+
+
+def as_array(image):
+    """An image as an array.
+
+    Parameters
+    ----------
+    image : array or Tensor
+        A tensor on any device, whether it requires a gradient or not.
+
+    Returns
+    -------
+    array : ndarray
+        The same numbers.
+    """
+    return to_array(image) if isinstance(image, torch.Tensor) else np.asarray(image)
+
+
+class _Listed:
+    """Pairs of which each is drawn with the same chance."""
+
+    #: Whether intensities were scaled here.
+    scaled = False
+
+    def draw(self, generator):
+        """A pair, each with the same chance.
+
+        Parameters
+        ----------
+        generator : torch.Generator
+            All that is random comes from it.
+
+        Returns
+        -------
+        example : Example
+            The pair.
+        """
+        index = torch.randint(len(self), (), generator=generator, device="cpu")
+        return self[int(index)]
+
+
+class CrossSubject(_Listed):
+    """Ordered pairs of two different subjects.
+
+    Parameters
+    ----------
+    images : sequence of array, shape (*shape)
+        An image of each subject, all of one shape.
+    labels : sequence of array of int, shape (*shape), optional
+        A label map of each subject.
+    groups : sequence, optional
+        Subjects are paired only with those of the same group, such as one class of
+        digits; by default with all.
+    normalized : bool, optional
+        Take intensities as they are, instead of scaling them by `normalize`.
+
+    Raises
+    ------
+    ValueError
+        If there are no two images to pair, shapes differ, or an image is unfit.
+    """
+
+    def __init__(self, images, labels=None, groups=None, *, normalized=False):
+        self.images = _images(images, "images", normalized)
+        self.scaled = not normalized
+        self.labels = _label_maps(labels, self.images, "labels")
+        _one_shape(self.images, "images")
+        groups = [0] * len(self.images) if groups is None else list(groups)
+        if len(groups) != len(self.images):
+            raise ValueError(
+                f"groups must name a group for each of {len(self.images)} images, got "
+                f"{len(groups)}."
+            )
+        members = {}
+        for subject, group in enumerate(groups):
+            members.setdefault(group, []).append(subject)
+        self.members = [m for m in members.values() if len(m) > 1]
+        if not self.members:
+            raise ValueError(
+                f"images must hold two of one group to pair, got {len(self.images)}."
+            )
+        self._ends = list(accumulate(len(m) * (len(m) - 1) for m in self.members))
+
+    def __len__(self):
+        return self._ends[-1]
+
+    def __getitem__(self, index):
+        """One of all ordered pairs.
+
+        Parameters
+        ----------
+        index : int
+            Its number.
+
+        Returns
+        -------
+        example : Example
+            The pair.
+        """
+        _check_index(index, len(self))
+        group = bisect_right(self._ends, index)
+        members = self.members[group]
+        index -= self._ends[group - 1] if group else 0
+        first, second = divmod(index, len(members) - 1)
+        return self._pair(members[first], members[second + (second >= first)])
+
+    def _pair(self, static, moving):
+        images, labels = self.images, self.labels
+        return _example((images, labels, static), (images, labels, moving))
+
+
+class AtlasPairs(_Listed):
+    """Every subject with one atlas, which is the static image.
+
+    Parameters
+    ----------
+    atlas : array, shape (*shape)
+        The static image of all pairs.
+    images : sequence of array, shape (*shape)
+        The moving images, on the atlas's grid.
+    atlas_labels : array of int, shape (*shape), optional
+        Label map of the atlas.
+    labels : sequence of array of int, shape (*shape), optional
+        Label maps of the moving images.
+    normalized : bool, optional
+        Take intensities as they are, instead of scaling them by `normalize`.
+
+    Raises
+    ------
+    ValueError
+        If there is no image, shapes differ, only one side has labels, or an image
+        is unfit.
+    """
+
+    def __init__(
+        self, atlas, images, atlas_labels=None, labels=None, *, normalized=False
+    ):
+        if (atlas_labels is None) != (labels is None):
+            raise ValueError("atlas_labels and labels go together: both, or neither.")
+        self.scaled = not normalized
+        maps = None if atlas_labels is None else [atlas_labels]
+        self.atlas = _images([atlas], "atlas", normalized)
+        self.atlas_labels = _label_maps(maps, self.atlas, "atlas_labels")
+        self.images = _images(images, "images", normalized)
+        self.labels = _label_maps(labels, self.images, "labels")
+        _one_shape(self.atlas + self.images, "atlas and images")
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        """The pair of one image.
+
+        Parameters
+        ----------
+        index : int
+            Number of the image.
+
+        Returns
+        -------
+        example : Example
+            The atlas, and the image.
+        """
+        _check_index(index, len(self))
+        return _example(
+            (self.atlas, self.atlas_labels, 0), (self.images, self.labels, index)
+        )
+
+
+class ListedPairs(_Listed):
+    """The pairs of a list, and no others; one pair is enough.
+
+    Parameters
+    ----------
+    pairs : sequence of (array, array), each of shape (*shape)
+        Static and moving image.  The two of a pair are of one shape; so are all that
+        come into one batch.
+    labels : sequence of (array of int, array of int), optional
+        Label maps of both images of each pair.
+    normalized : bool, optional
+        Take intensities as they are, instead of scaling them by `normalize`.
+
+    Raises
+    ------
+    ValueError
+        If there is no pair, shapes differ within one, or an image is unfit.
+    """
+
+    def __init__(self, pairs, labels=None, *, normalized=False):
+        self.scaled = not normalized
+        sides = _sides(pairs, "pairs")
+        self.static, self.moving = (_images(x, "pairs", normalized) for x in sides)
+        for pair in zip(self.static, self.moving):
+            _one_shape(pair, "the images of a pair")
+        maps = (None, None) if labels is None else _sides(labels, "labels")
+        self.static_labels = _label_maps(maps[0], self.static, "labels")
+        self.moving_labels = _label_maps(maps[1], self.moving, "labels")
+
+    def __len__(self):
+        return len(self.static)
+
+    def __getitem__(self, index):
+        """One of the pairs.
+
+        Parameters
+        ----------
+        index : int
+            Its place in the list.
+
+        Returns
+        -------
+        example : Example
+            The pair.
+        """
+        _check_index(index, len(self))
+        return _example(
+            (self.static, self.static_labels, index),
+            (self.moving, self.moving_labels, index),
+        )
+
+
+def as_pairs(data):
+    """Pairs from whatever is trained on.
+
+    Parameters
+    ----------
+    data : array of shape (N, *shape), sequence of arrays, of pairs of arrays, or pairs
+        Images are paired by `CrossSubject`, pairs listed by `ListedPairs`; an object
+        with ``draw`` is itself returned.
+
+    Returns
+    -------
+    pairs : object
+        With ``draw``, ``len`` and ``[]``, as this module's first lines say.
+
+    Raises
+    ------
+    ValueError
+        If it is none of these.
+    """
+    if hasattr(data, "draw"):
+        return data
+    try:
+        first = data[0]
+    except (TypeError, IndexError, KeyError):
+        raise ValueError(
+            "pairs must be images, a list of (static, moving), or an object with "
+            f"draw, got {type(data).__name__}."
+        ) from None
+    paired = isinstance(first, (tuple, list)) and len(first) == 2
+    return ListedPairs(data) if paired else CrossSubject(data)
+
+
+def _images(images, name, normalized):
+    """Tensors ``(1, *shape)`` of images, or one clear error."""
+    if len(images) == 0:
+        raise ValueError(f"{name} must hold at least one image, got none.")
+    return [_image(image, name, normalized) for image in images]
+
+
+def _image(image, name, normalized):
+    """One image as a tensor ``(1, *shape)``."""
+    image = as_array(image)
+    if image.ndim not in (2, 3) or image.dtype.kind not in "buif":
+        raise ValueError(
+            f"{name} must be 2D or 3D images of real numbers, got one of shape "
+            f"{image.shape} and dtype {image.dtype}."
+        )
+    if not normalized:
+        try:
+            return normalize(image)[None]
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    if not np.isfinite(image).all():
+        raise ValueError(f"{name} must be finite once normalized, got NaN or infinity.")
+    return torch.from_numpy(np.array(image[None], dtype=np.float32))
+
+
+def _label_maps(labels, images, name):
+    """Tensors ``(1, *shape)`` of label maps fit for the images; None stays None."""
+    if labels is None:
+        return None
+    if len(labels) != len(images):
+        raise ValueError(
+            f"{name} must have a map for each of {len(images)} images, got "
+            f"{len(labels)}."
+        )
+    return [_label_map(m, image, name) for m, image in zip(labels, images)]
+
+
+def _label_map(labels, image, name):
+    """One label map as whole numbers ``(1, *shape)``."""
+    labels = as_array(labels)
+    with np.errstate(invalid="ignore"):
+        whole = np.array(labels[None], dtype=np.int32)
+    if not np.array_equal(whole[0], labels):
+        raise ValueError(f"{name} must be whole numbers, got dtype {labels.dtype}.")
+    if whole.shape != tuple(image.shape):
+        raise ValueError(
+            f"{name} must have the shape of their images, {tuple(image.shape[1:])}, "
+            f"got {labels.shape}."
+        )
+    return torch.from_numpy(whole)
+
+
+def _sides(pairs, name):
+    """The first and the second of all pairs."""
+    if len(pairs) == 0 or any(len(pair) != 2 for pair in pairs):
+        raise ValueError(f"{name} must be a list of pairs (static, moving).")
+    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+def _one_shape(images, name):
+    shapes = {tuple(image.shape[1:]) for image in images}
+    if len(shapes) > 1:
+        raise ValueError(f"{name} must be of one shape, got {sorted(shapes)}.")
+
+
+def _example(static, moving):
+    """An example of two (images, labels or None, index)."""
+    (image, labels), (other, other_labels) = (
+        (images[i], None if maps is None else maps[i])
+        for images, maps, i in (static, moving)
+    )
+    return Example(image, other, labels, other_labels)
+
+
+def _check_index(index, count):
+    if not 0 <= index < count:
+        raise IndexError(f"pair {index} of {count}.")

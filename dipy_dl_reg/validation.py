@@ -1,0 +1,182 @@
+"""Checks of what a user gives, with one form of message: NumPy alone.
+
+Each message has the form ``NAME must be WANTED, got VALUE.``: `wrong_value` makes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+import numbers
+
+import numpy as np
+
+
+def wrong_value(name: str, wanted: str, got: object) -> ValueError:
+    """The error for a value that cannot be used.
+
+    Parameters
+    ----------
+    name : str
+        Of the parameter.
+    wanted : str
+        What it must be, such as "0 or more and finite".
+    got : object
+        What was given; its ``repr`` is shown.
+
+    Returns
+    -------
+    error : ValueError
+        To be raised.
+    """
+    return ValueError(f"{name} must be {wanted}, got {got!r}.")
+
+
+def check_choice(name: str, value: object, choices: Iterable[str]) -> str:
+    """Check that a value is one of a few names.
+
+    Parameters
+    ----------
+    name : str
+        Of the parameter.
+    value : object
+        What was given.
+    choices : iterable of str
+        The names allowed.
+
+    Returns
+    -------
+    value : str
+        The same.
+
+    Raises
+    ------
+    ValueError
+        If it is none of them.
+    """
+    choices = list(choices)
+    if not isinstance(value, str) or value not in choices:
+        raise wrong_value(name, f"one of {choices}", value)
+    return value
+
+
+def check_number(
+    name: str,
+    value: object,
+    *,
+    low: float = 0.0,
+    high: float = float("inf"),
+    above: bool = False,
+    below: bool = False,
+) -> float:
+    """Check a real number against a range.
+
+    Parameters
+    ----------
+    name : str
+        Of the parameter.
+    value : object
+        What was given.
+    low, high : float, optional
+        Ends of the range.
+    above, below : bool, optional
+        Whether `low`, or `high`, is itself excluded.  Infinity always is.
+
+    Returns
+    -------
+    value : float
+        The number.
+
+    Raises
+    ------
+    ValueError
+        If it is no number of that range.
+    """
+    number = _as_number(value)
+    fits = number > low if above else number >= low
+    fits &= number < high if below or high == float("inf") else number <= high
+    if not fits:
+        raise wrong_value(name, _describe_range(low, high, above, below), value)
+    return number
+
+
+def _as_number(value: object) -> float:
+    """The value as a float; NaN, which is in no range, for what is no real number."""
+    is_number = isinstance(value, (numbers.Real, np.number, np.bool_))
+    return float(value) if is_number else float("nan")  # type: ignore[arg-type]
+
+
+def _describe_range(low: float, high: float, above: bool, below: bool) -> str:
+    """A range in words."""
+    start = f"above {low:g}" if above else f"{low:g} or more"
+    if high == float("inf"):
+        return f"{start} and finite"
+    return f"{start} and {'below' if below else 'at most'} {high:g}"
+
+
+def check_whole_number(name: str, value: object, *, low: int = 0) -> int:
+    """Check a whole number.
+
+    Parameters
+    ----------
+    name : str
+        Of the parameter.
+    value : object
+        What was given.
+    low : int, optional
+        The least one allowed.
+
+    Returns
+    -------
+    value : int
+        The number.
+
+    Raises
+    ------
+    ValueError
+        If it is no whole number from `low` on.
+    """
+    number = _as_number(value)
+    if not (np.isfinite(number) and number == int(number) and number >= low):
+        raise wrong_value(name, f"a whole number from {low}", value)
+    return int(number)
+
+
+def check_affine(matrix: object, dim: int, name: str) -> np.ndarray:
+    """Check an invertible affine matrix.
+
+    Parameters
+    ----------
+    matrix : array_like
+        What was given.
+    dim : int
+        2 or 3.
+    name : str
+        Of the parameter.
+
+    Returns
+    -------
+    matrix : ndarray of float64, shape (dim + 1, dim + 1)
+        The matrix.
+
+    Raises
+    ------
+    ValueError
+        If its shape is another, it is not finite, its last row is not 0 ... 0 1, or
+        it is singular.
+    """
+    try:
+        matrix = np.array(matrix, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be a matrix of numbers") from error
+    if matrix.shape != (dim + 1, dim + 1):
+        raise ValueError(
+            f"{name} must have the shape {(dim + 1, dim + 1)}, got {matrix.shape}"
+        )
+    if not np.isfinite(matrix).all():
+        raise ValueError(f"{name} must be finite")
+    if not np.allclose(matrix[dim], np.eye(dim + 1)[dim]):
+        raise ValueError(f"{name} must end in the row 0 ... 0 1, got {matrix[dim]}")
+    lengths = np.linalg.norm(matrix[:dim, :dim], axis=0)
+    if abs(np.linalg.det(matrix[:dim, :dim])) <= 1e-9 * lengths.prod():
+        raise ValueError(f"{name} must be invertible, got a singular matrix")
+    return matrix

@@ -1,0 +1,315 @@
+"""Numbers against formulas, and pictures that hold what they should."""
+
+from maps import affine, blob, make_map, oblique_map, smooth_field
+import nibabel as nib
+import numpy as np
+from numpy.testing import assert_allclose
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from dipy_dl_reg import DeepRegistration
+from dipy_dl_reg.maps import figure as picture
+from dipy_dl_reg.maps import report
+from dipy_dl_reg.maps.report import (
+    RegistrationNumbers,
+    jacobian_determinant,
+    plot_registration,
+    registration_numbers,
+)
+from dipy_dl_reg.maps.verdict import Verdict
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_jacobian_of_a_linear_map(rng, dim):
+    """u(x) = (M - I) x has the determinant of M everywhere, on any grid."""
+    shape = (6, 5, 7)[:dim]
+    grid = affine([2.0, -1.5, 3.0][:dim], (0.3, -0.2, 0.1), [4.0] * dim)
+    linear = np.eye(dim) + rng.uniform(-0.2, 0.2, (dim, dim))
+    voxels = np.moveaxis(np.indices(shape), 0, -1)
+    world = voxels @ grid[:dim, :dim].T + grid[:dim, dim]
+    field = (world @ (linear - np.eye(dim)).T).astype(np.float32)
+    determinant = jacobian_determinant(field, grid)
+    assert determinant.shape == shape
+    assert_allclose(determinant, np.linalg.det(linear), rtol=1e-4)
+
+
+def test_jacobian_agrees_with_an_analytic_one():
+    """u_0 = a sin(k x_0): the determinant is 1 + a k cos(k x_0)."""
+    spacing, k, a = 0.5, 0.2, 1.5
+    x = spacing * np.arange(60)
+    field = np.zeros((60, 4, 3))
+    field = np.zeros((60, 4, 3, 3))
+    field[..., 0] = a * np.sin(k * x)[:, None, None]
+    found = jacobian_determinant(field, affine([spacing] * 3))
+    wanted = 1 + a * k * np.cos(k * x)
+    assert_allclose(found[1:-1, 2, 1], wanted[1:-1], atol=1e-3)
+
+
+def test_folding_is_counted():
+    mapping = make_map((10, 12), (10, 12), amplitude=0.2)
+    numbers = registration_numbers(mapping)
+    assert numbers.folds_percent == 0 == numbers.folds_percent_inverse
+    assert 0 < numbers.minimum_jacobian < 1
+    mapping.forward[5, 6, 0] = 4
+    folded = registration_numbers(mapping)
+    assert folded.minimum_jacobian_inverse < 0 < folded.minimum_jacobian
+    # det of 1 + du/dx at the two neighbours along axis 0 is about 1 -+ 2
+    assert folded.folds_percent_inverse == pytest.approx(100 / 120)
+    assert folded.folds_percent == 0
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_round_trip_of_true_inverses_and_of_false_ones(dim):
+    mapping = oblique_map(dim)
+    good = registration_numbers(mapping)
+    assert isinstance(good, RegistrationNumbers)
+    assert good.round_trip_max < 0.15
+    assert all(np.isfinite(good))
+    mapping.forward = np.zeros_like(mapping.forward)
+    mapping.backward = np.zeros_like(mapping.backward)
+    mapping.forward[..., 0] = 0.3
+    lost = registration_numbers(mapping)
+    assert_allclose([lost.round_trip_mean_mm, lost.round_trip_max_mm], 0.3, rtol=1e-5)
+    world2grid = np.linalg.inv(mapping.disp_grid2world[:dim, :dim])
+    voxels = 0.3 * np.linalg.norm(world2grid[:, 0])
+    assert_allclose([lost.round_trip_mean, lost.round_trip_max], voxels, rtol=1e-5)
+
+
+def test_round_trip_agrees_with_the_points_of_the_map():
+    """Whichever field goes first: the worse of the two orders counts."""
+    mapping = oblique_map()
+    mapping.forward *= np.float32(0.9)
+    mapping.forward[8, 10, 7] += np.float32(0.4)
+    shape, grid = mapping.disp_shape, mapping.disp_grid2world
+    voxels = np.indices(shape).reshape(3, -1).T
+    world = voxels @ grid[:3, :3].T + grid[:3, 3]
+
+    def errors(field, there, back):
+        moved = world + field.reshape(-1, 3)
+        at = (moved - grid[:3, 3]) @ np.linalg.inv(grid[:3, :3]).T
+        inside = ((at >= -1e-5) & (at <= shape - 1 + 1e-5)).all(axis=1)
+        return np.linalg.norm(back(there(world)) - world, axis=1)[inside]
+
+    straight = mapping.shallow_copy()  # the prealign folds nothing and is left out
+    straight.prealign = straight.prealign_inv = None
+    calls = straight.transform_points, straight.transform_points_inverse
+    both = [
+        errors(mapping.backward, *calls),
+        errors(mapping.forward, *reversed(calls)),
+    ]
+    assert abs(both[0].max() - both[1].max()) > 0.01
+    numbers = registration_numbers(mapping)
+    mean, most = (max(getattr(e, k)() for e in both) for k in ("mean", "max"))
+    assert_allclose(numbers.round_trip_mean_mm, mean, rtol=1e-3)
+    assert_allclose(numbers.round_trip_max_mm, most, rtol=1e-3)
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_log_and_report_tell_the_same(rng, dim):
+    """On a registration that leaves the grid and had to be repaired."""
+    shape = (24, 26, 22)[:dim]
+    static, moving = (gaussian_filter(rng.random(shape), 2) for _ in range(2))
+    grid = affine([1.5, -2, 2.5][:dim], (0.2, 0.1, 0), [3.0, 5, -4][:dim])
+    registration = DeepRegistration("ssd", model=None, level_iters=[20, 20])
+    mapping = registration.optimize(
+        static, moving, static_grid2world=grid, moving_grid2world=grid
+    )
+    numbers, logged = registration_numbers(mapping), registration.quality
+    for name in (
+        *("round_trip_mean", "round_trip_max"),
+        *("minimum_jacobian", "minimum_jacobian_inverse"),
+    ):
+        assert getattr(numbers, name) == pytest.approx(getattr(logged, name), rel=1e-3)
+
+
+def test_singleton_axis_and_field_that_leaves():
+    backward, forward = smooth_field((9, 8), np.eye(3), 0.5)
+    mapping = make_map((9, 8, 1), (9, 8, 1))
+    mapping.backward = np.zeros((9, 8, 1, 3), np.float32)
+    mapping.forward = mapping.backward.copy()
+    mapping.backward[..., 0, :2], mapping.forward[..., 0, :2] = backward, forward
+    flat = registration_numbers(mapping)
+    plane = make_map((9, 8), (9, 8))
+    plane.backward, plane.forward = (f.astype(np.float32) for f in (backward, forward))
+    assert_allclose(flat, registration_numbers(plane), rtol=1e-6)
+    mapping.backward += 100
+    mapping.forward += 100
+    assert np.isnan(registration_numbers(mapping).round_trip_mean)
+
+
+def images(mapping):
+    """Two blobs that the map may have come from."""
+    found = []
+    for side in ("codomain", "domain"):
+        shape = getattr(mapping, f"{side}_shape")
+        grid = getattr(mapping, f"{side}_grid2world")
+        grid = np.eye(mapping.dim + 1) if grid is None else grid
+        dim = mapping.dim
+        centre = grid[:dim, :dim] @ ((np.array(shape) - 1) / 2) + grid[:dim, dim]
+        found.append(blob(shape, grid, centre, 8))
+    return found
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_picture_is_written(tmp_path, dim):
+    mapping = oblique_map(dim)
+    path = tmp_path / "report.png"
+    numbers = plot_registration(path, *images(mapping), mapping, title="A title")
+    assert numbers == registration_numbers(mapping)
+    data = path.read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) > 10_000
+    with pytest.raises(FileExistsError):
+        plot_registration(path, *images(mapping), mapping, overwrite=False)
+    assert [p.name for p in tmp_path.iterdir()] == ["report.png"]
+
+
+def test_same_world_on_another_grid_looks_the_same():
+    """Axes permuted and flipped in memory: the picture does not change."""
+    grid = affine([2.0, 1.5, 2.5], origin=[3.0, -4, 5])
+    mapping = make_map(
+        (12, 15, 10),
+        (12, 15, 10),
+        static_grid2world=grid,
+        moving_grid2world=grid,
+    )
+    image = blob((12, 15, 10), grid, [14.0, 7, 17], 5)
+    turn = nib.orientations.axcodes2ornt("PSL")
+    back = nib.orientations.inv_ornt_aff(turn, image.shape)
+    shape = nib.apply_orientation(image, turn).shape
+    assert shape != image.shape
+    turned = make_map(shape, shape, static_grid2world=grid @ back)
+    for name in ("forward", "backward"):
+        field = getattr(mapping, name)
+        components = [nib.apply_orientation(field[..., c], turn) for c in range(3)]
+        setattr(turned, name, np.ascontiguousarray(np.stack(components, axis=-1)))
+    sheets = []
+    for each, data in ((mapping, image), (turned, nib.apply_orientation(image, turn))):
+        figure = picture.draw_registration(
+            data,
+            image,
+            each,
+            moving_grid2world=grid,
+            jacobian=jacobian_determinant(each.backward, each.disp_grid2world),
+        )
+        panels = [axes.images[0].get_array() for axes in figure.axes if axes.images]
+        assert len(panels) == 18
+        sheets.append(panels)
+    for first, second in zip(*sheets, strict=True):
+        assert_allclose(first, second, atol=1e-4)
+
+
+def test_panels_show_what_they_say():
+    """Before is the prealign alone, after the whole map, in true proportions."""
+    mapping = oblique_map(2)
+    static, moving = images(mapping)
+    figure = picture.draw_registration(
+        static,
+        moving,
+        mapping,
+        jacobian=jacobian_determinant(mapping.backward, mapping.disp_grid2world),
+    )
+    panels = {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
+    assert list(panels) == list(picture.PANELS)
+    shown = {name: axes.images[0].get_array() for name, axes in panels.items()}
+    assert_allclose(shown["static"], static, atol=1e-5)
+    assert_allclose(shown["moving after"], mapping.transform(moving), atol=1e-5)
+    still = mapping.shallow_copy()
+    still.backward = np.zeros_like(mapping.backward)
+    assert_allclose(shown["moving before"], still.transform(moving), atol=1e-5)
+    assert np.abs(shown["moving after"] - shown["moving before"]).max() > 0.02
+    for axes in panels.values():
+        assert axes.get_aspect() == pytest.approx(2 / 1.5)
+
+
+def test_what_is_warped_already_is_not_warped_again(tmp_path, monkeypatch):
+    mapping = oblique_map(2)
+    static, moving = images(mapping)
+    calls, transform = [], picture.transform_array
+
+    def counted(mapping, *arguments, **options):
+        calls.append(mapping)
+        return transform(mapping, *arguments, **options)
+
+    monkeypatch.setattr(picture, "transform_array", counted)
+    pictures = []
+    for warped in (None, mapping.transform(moving)):
+        calls.clear()
+        plot_registration(tmp_path / "a.png", static, moving, mapping, warped=warped)
+        pictures.append((tmp_path / "a.png").read_bytes())
+        assert (mapping in calls) == (warped is None)
+    assert pictures[0] == pictures[1]
+    with pytest.raises(ValueError, match="warped must have the shape"):
+        plot_registration(tmp_path / "a.png", static, moving, mapping, warped=moving)
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_odd_images_are_drawn_too(tmp_path, dim):
+    """Without affines, with missing voxels, constant, on other grids, folded."""
+    shape = (12, 11, 10)[:dim]
+    mapping = make_map(shape, shape)
+    mapping.backward[(5,) * dim] += 5
+    holed, plain = np.ones(shape), np.zeros(shape)
+    holed[:3] = np.nan
+    for static, moving in ((holed, plain), (plain, holed), (holed * np.nan, plain)):
+        numbers = plot_registration(tmp_path / "a.png", static, moving, mapping)
+        assert numbers.folds_percent > 0
+    other = np.zeros((30, 8, 9)[:dim])
+    plot_registration(
+        tmp_path / "b.png",
+        other,
+        other,
+        mapping,
+        static_grid2world=affine([0.5, 2, 1][:dim]),
+        moving_grid2world=affine([0.4, 1, 1][:dim]),
+    )
+
+
+def test_thin_slab_is_drawn(tmp_path):
+    shape = (20, 18, 1)
+    mapping = make_map(shape, shape, static_grid2world=affine([1.0, 1, 5]))
+    image = blob(shape, np.eye(4), [9, 9, 0], 4)
+    plot_registration(
+        tmp_path / "a.png", image, image, mapping, moving_grid2world=affine([1, 1, 5])
+    )
+
+
+def test_bad_input_draws_nothing(tmp_path):
+    mapping = oblique_map()
+    static, moving = images(mapping)
+    path = tmp_path / "a.png"
+    with pytest.raises(ValueError, match="static must be 3D"):
+        plot_registration(path, static[0], moving, mapping)
+    with pytest.raises(ValueError, match="moving must be 3D"):
+        plot_registration(path, static, moving[..., None], mapping)
+    with pytest.raises(ValueError, match="mapping must be"):
+        plot_registration(path, static, moving, None)
+    with pytest.raises(FileNotFoundError, match="folder"):
+        plot_registration(tmp_path / "none" / "a.png", static, moving, mapping)
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_matplotlib_is_said(monkeypatch, tmp_path):
+    monkeypatch.setattr(picture, "optional_package", lambda name: (None, False, None))
+    mapping = oblique_map(2)
+    with pytest.raises(ImportError, match=r"dipy_dl_reg\[report\]"):
+        plot_registration(tmp_path / "a.png", *images(mapping), mapping)
+
+
+def test_the_verdict_stands_below_the_picture(tmp_path, monkeypatch):
+    """A long one in several lines."""
+    shown = []
+    draw = report.draw_registration
+
+    def watched(*arguments, lines, **options):
+        shown.extend(lines)
+        return draw(*arguments, lines=lines, **options)
+
+    monkeypatch.setattr(report, "draw_registration", watched)
+    mapping = oblique_map(2)
+    verdict = Verdict("doubtful", ("the two objects overlap little " * 8,))
+    plot_registration(
+        tmp_path / "picture.png", *images(mapping), mapping, verdict=verdict
+    )
+    text = " ".join(shown)
+    assert text.count("overlap little") == 8 and "verdict: doubtful: the two" in text
+    assert len(shown) > 3

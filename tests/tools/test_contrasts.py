@@ -1,0 +1,180 @@
+"""tools/contrasts.py: looks of a T1, how real images are moved and judged, tables."""
+
+from pathlib import Path
+import sys
+from types import SimpleNamespace
+
+from dipy.utils.logging import logger
+import nibabel as nib
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter, map_coordinates
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
+
+import contrasts  # noqa: E402
+import contrasts_cases as cases  # noqa: E402
+
+T1 = np.array([[-3.0, 0, 0, 30], [0, 3, 0, -30], [0, 0, 3, -20], [0, 0, 0, 1]])
+DIFFUSION = np.diag([4.0, 4, 4, 1])
+
+
+@pytest.fixture(autouse=True)
+def as_before():
+    """A tool sets the level of the log for itself alone."""
+    level = logger.level
+    yield
+    logger.setLevel(level)
+
+
+@pytest.mark.parametrize("kind, order", [("b0", [2, 1, 0]), ("FA", [0, 1, 2])])
+def test_another_look_at_a_t1(kind, order):
+    """Fluid, grey and white in their new order, each blurred and noisy; 0 stays 0."""
+    labels = np.repeat([0, 51, 100, 44], 10)[:, None, None] * np.ones((1, 12, 12), int)
+    image = np.repeat([0, 0.2, 0.5, 0.8], 10)[:, None, None] * np.ones((1, 12, 12))
+    seen = cases.looks_like(kind, image.astype("f4"), labels, np.eye(4))
+    assert not seen[:10].any()
+    means = [seen[first + 3 : first + 7].mean() for first in (10, 20, 30)]
+    assert np.argsort(means).tolist() == order
+    np.testing.assert_allclose(means, cases.LOOKS[kind], atol=0.03)
+    assert cases.looks_like("T1", image, labels, np.eye(4)) is image
+
+
+@pytest.fixture
+def subject(tmp_path, rng, monkeypatch):
+    """A folder as --real reads it: a blob in two worlds, NaN around the maps."""
+    shape = np.array([18, 20, 16])
+    away = np.indices(shape) - (shape[:, None, None, None] - 1) / 2
+    brain = np.square(away / 6).sum(0) < 1
+    noise = gaussian_filter(rng.random(shape), 1.5)
+    for name in ("b0", "fa", "md"):
+        image = np.where(brain, noise, np.nan if name != "b0" else 5).astype("f4")
+        nib.save(nib.Nifti1Image(image, DIFFUSION), tmp_path / f"{name}.nii.gz")
+    labels = np.where(brain, 1 + (noise > np.median(noise)), 0)
+    for name, array in (("mask", brain), ("parcellation", labels)):
+        array = array.astype(np.uint8)
+        nib.save(nib.Nifti1Image(array, DIFFUSION), tmp_path / f"{name}.nii.gz")
+    prealign = np.array(
+        [[1, 0.1, 0, 20], [-0.1, 1, 0, 40], [0, 0, 1, 30], [0, 0, 0, 1]]
+    )
+    at = np.indices((24, 24, 24)).reshape(3, -1).T
+    voxels = cases.to_world(cases.to_world(at, T1), prealign) / 4
+    for name, array, order in (
+        ("t1", noise * brain, 1),
+        ("parcellation_t1", labels, 0),
+    ):
+        seen = map_coordinates(array, voxels.T, order=order).reshape(24, 24, 24)
+        nib.save(nib.Nifti1Image(seen.astype("f4"), T1), tmp_path / f"{name}.nii.gz")
+    monkeypatch.setattr(cases, "meeting", lambda folder: prealign)
+    return tmp_path
+
+
+class Known:
+    """A map of which the way of points is known, and of labels through them."""
+
+    def __init__(self, way):
+        self.transform_points = way
+
+    def transform(self, image, *, interpolation, image_world2grid, out_shape,
+                  out_grid2world):  # fmt: skip
+        at = np.indices(out_shape).reshape(3, -1).T
+        found = self.transform_points(cases.to_world(at, out_grid2world))
+        voxels = cases.to_world(found, image_world2grid)
+        return map_coordinates(image, voxels.T, order=0).reshape(out_shape)
+
+
+def test_unmoved_is_only_the_affine(subject):
+    case = cases.real_case(subject, "FA", None)
+    assert np.isfinite(case.images["moving"]).all()
+    assert case.images["moving"].max() <= 1
+    found = case.judge(Known(lambda p: cases.to_world(p, case.images["prealign"])))
+    assert found["mm off"] == pytest.approx(0, abs=1e-9) and found["Dice"] == 1
+
+
+def test_who_undoes_the_motion_is_not_off(subject, monkeypatch):
+    """The inverse of the motion, found point by point, after the affine."""
+    monkeypatch.setattr(cases, "WIDTH", 24.0)
+    case = cases.real_case(subject, "MD", 3)
+    assert case.images["moving"].max() > 100  # times 1000
+    prealign = case.images["prealign"]
+    before = case.judge(Known(lambda p: cases.to_world(p, prealign)))
+    assert 2 < before["mm off"] < 12
+    motion = cases.Motion(cases.read_real(subject, "MD")[0] > 0, DIFFUSION, 3)
+
+    def undone(points):
+        goal = cases.to_world(points, prealign).T / 4
+        found = goal.copy()
+        for _ in range(30):  # contracts, for the motion is nearly a shift
+            found -= motion(found) - goal
+        return 4 * found.T
+
+    after = case.judge(Known(undone))
+    assert after["mm off"] < 1e-3
+    # Nearest neighbours are taken twice, of a blob of twelve voxels.
+    assert after["Dice"] > 0.87 > before["Dice"] + 0.1
+    # The image moved as its labels did.
+    moved = case.labels["moving"][1::2, 1::2, 1::2] > 0
+    assert (moved == (case.images["moving"] > 200)).mean() > 0.97
+
+
+def run(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["contrasts.py", *map(str, arguments)])
+    contrasts.main()
+
+
+def test_table_of_real_images(subject, monkeypatch, tmp_path, capsys):
+    """Each method a line with its measures; SyN as any user calls it; the means."""
+    monkeypatch.setattr(cases, "WIDTH", 24.0)
+    monkeypatch.setitem(contrasts.SYN, "syn-short", ("CCMetric", [1], False))
+    output = tmp_path / "table.txt"
+    methods = ["affine", "syn-short", "refined-10"]
+    run(
+        monkeypatch, "--real", subject, "--model", "pyramid-brain", "--seeds", 2,
+        "--kinds", "b0", "--metrics", "MI", "--methods", *methods, "--threads", 1,
+        "--output", output,
+    )  # fmt: skip
+    lines = output.read_text().splitlines()
+    assert lines[0].split()[-4:] == ["Dice", "mm", "off", "s"]
+    rows = [line.split() for line in lines[1:]]
+    unmoved = [row for row in rows if row[0] == "unmoved"]
+    assert [row[3] for row in unmoved] == methods
+    assert unmoved[0][2] == "-" and float(unmoved[0][5]) < 1e-4
+    assert sum(row[0] == "seed" for row in rows) == 2 * len(methods)
+    mean = [row for row in rows if row[0] == "mean"]
+    assert [row[5] for row in mean] == ["affine", "syn-short", "refined-10"]
+
+
+def test_differences_are_of_the_same_pair_and_kind():
+    row = {"Dice": 0.5, "s": 1.0, "used": 1.0}
+    rows = {
+        ("p", "b0", "MI", "network"): row | {"Dice": 0.7},
+        ("p", "b0", "-", "ants-mi"): row | {"Dice": 0.6},
+        ("q", "b0", "MI", "network"): row,
+        ("q", "FA", "-", "ants-mi"): row,
+        ("q", "b0", "-", "affine"): row,
+        ("q", "b0", "MIND", "network-10"): row,
+    }
+    rival, start = contrasts.differences(rows)
+    assert rival.startswith("b0 MI: Dice, network less ants-mi: +0.1000")
+    assert rival.endswith("pairs: 1")
+    assert start.startswith("b0 MI: Dice, network less affine: +0.0000")
+
+
+def test_a_rival_that_fails_is_told_and_passed_over(monkeypatch, capsys):
+    def fail(method, case, setup):
+        raise RuntimeError("too large")
+
+    monkeypatch.setattr(contrasts, "register_by", fail)
+    monkeypatch.setattr(contrasts, "cases_of", lambda _: [("p", "b0", [None])])
+    arguments = SimpleNamespace(methods=["ants-mi"], metrics=["CC"])
+    assert not list(contrasts.rows_of(arguments, None))
+    assert "p b0 ants-mi failed: too large" in capsys.readouterr().out
+
+
+def test_what_cannot_be_asked_for(monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "--model", "pyramid-brain")
+    assert "--real" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "--real", "x", "--model", "y", "--kinds", "T1")
+    assert "['b0', 'FA', 'MD']" in capsys.readouterr().err
