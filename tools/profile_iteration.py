@@ -24,7 +24,7 @@ import torch
 from dipy_dl_reg.geometry.fields import compose, frame, slopes, warp
 from dipy_dl_reg.geometry.inversion import guarded, reconcile
 from dipy_dl_reg.geometry.kernels import dispatch
-from dipy_dl_reg.geometry.pyramid import Pair
+from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.geometry.smoothing import smooth
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.metrics.metrics import CCMetric

@@ -1,100 +1,10 @@
 """Two images at a series of resolutions, their geometry kept exact."""
 
-from typing import NamedTuple
-
 import numpy as np
-import torch
 import torch.nn.functional as F
 
-from dipy_dl_reg.geometry.fields import frame, identity
-from dipy_dl_reg.geometry.point_pairs import Landmarks
+from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.geometry.smoothing import smooth
-from dipy_dl_reg.grid import Grid
-
-
-class Pair(NamedTuple):
-    """Two images in world space, as tensors.
-
-    Attributes
-    ----------
-    static, moving : Tensor, shape (1, 1, *shape)
-        Intensities scaled to about [0, 1]; the two shapes are independent.
-    static_grid, moving_grid : Grid
-        Where their voxels lie.
-    prealign : ndarray, shape (D + 1, D + 1)
-        Static world to moving world.
-    static_mask, moving_mask : Tensor or None
-        1 where a voxel counts, 0 elsewhere.
-    landmarks : Landmarks or None
-        Points that belong together.
-    """
-
-    static: torch.Tensor
-    moving: torch.Tensor
-    static_grid: Grid
-    moving_grid: Grid
-    prealign: np.ndarray
-    static_mask: torch.Tensor | None = None
-    moving_mask: torch.Tensor | None = None
-    landmarks: Landmarks | None = None
-
-    def frame(self):
-        """How displacements on the static grid sample the moving image.
-
-        Returns
-        -------
-        frame : dipy_dl_reg.geometry.fields.Frame
-            Through both affines and the prealign at once.
-        """
-        return frame(
-            self.static_grid.shape,
-            self.moving_grid.shape,
-            affine=self.static_grid.to(self.moving_grid, self.prealign),
-            dtype=self.static.dtype,
-            device=self.static.device,
-        )
-
-    def overlap(self):
-        """Static voxels that the prealign brings inside the moving image.
-
-        Returns
-        -------
-        inside : Tensor of bool, shape (1, 1, *static_shape)
-            Up to half a voxel beyond the outermost centres.
-        """
-        return covered(
-            self.static_grid.shape,
-            self.moving_grid.shape,
-            self.static_grid.to(self.moving_grid, self.prealign),
-            device=self.static.device,
-        )
-
-
-def covered(shape, image_shape, matrix, *, device="cpu"):
-    """Voxels of a grid that lie within an image on another.
-
-    Parameters
-    ----------
-    shape, image_shape : tuple of int
-        Of the grid and of the image.
-    matrix : ndarray, shape (D + 1, D + 1)
-        From grid voxels to image voxels.
-    device : torch.device or str, optional
-        Where the result lives.
-
-    Returns
-    -------
-    inside : Tensor of bool, shape (1, 1, *shape)
-        Up to half a voxel beyond the image's outermost centres.
-    """
-    inside = torch.ones(1, 1, *shape, dtype=torch.bool, device=device)
-    axes = identity(shape, device=device)
-    dim = len(shape)
-    for row, size in zip(matrix[:dim], image_shape):
-        place = sum(float(row[d]) * axes[:, d : d + 1] for d in range(dim))
-        place += float(row[dim])
-        inside &= (place >= -0.501) & (place <= size - 0.499)
-    return inside
 
 
 def level_spacings(grid, levels):

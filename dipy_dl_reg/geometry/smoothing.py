@@ -149,3 +149,28 @@ def box_sum(x, radius, *, out=None, scratch=None):
         target = scratch if source is out else out
         source = _along(source, axis, taps, target)
     return source if source is out else out.copy_(source)
+
+
+def window_moments(static, moving, counts, radius):
+    """Variances and covariance of two images in a window around each voxel.
+
+    Parameters
+    ----------
+    static, moving : Tensor, shape (1, 1, *shape)
+        The images on one grid.
+    counts : Tensor of bool, shape (1, 1, *shape)
+        Voxels that count; the moments are over those within the window.
+    radius : int
+        The window is a cube ``2 radius + 1`` voxels wide.
+
+    Returns
+    -------
+    static_variance, moving_variance, covariance : Tensor, shape (1, 1, *shape)
+        Variances may be negative by round-off.
+    """
+    inside = counts.to(static)
+    s, m = static * inside, moving * inside
+    sums = box_sum(torch.cat([inside, s, m, s * s, m * m, s * m], 1), radius)
+    count, *sums = sums.split(1, 1)
+    s, m, ss, mm, sm = (x / count.clamp_min(1) for x in sums)
+    return ss - s * s, mm - m * m, sm - s * m

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import torch
 
 from dipy_dl_reg.geometry.fields import warp
+from dipy_dl_reg.geometry.pair import compared_voxels
 from dipy_dl_reg.geometry.pyramid import coarsen
-from dipy_dl_reg.geometry.smoothing import box_sum, gaussian_taps
+from dipy_dl_reg.geometry.smoothing import gaussian_taps, window_moments
 from dipy_dl_reg.metrics.base import Metric
 from dipy_dl_reg.metrics.histogram import add_up
 from dipy_dl_reg.metrics.metrics import CCMetric
@@ -203,56 +204,6 @@ def agreement(pair):
         return None
     correlation = covariance[tells] / (variances[0] * variances[1])[tells].sqrt()
     return float(correlation.mean())
-
-
-def window_moments(static, moving, counts, radius):
-    """Variances and covariance of two images in a window around each voxel.
-
-    Parameters
-    ----------
-    static, moving : Tensor, shape (1, 1, *shape)
-        The images on one grid.
-    counts : Tensor of bool, shape (1, 1, *shape)
-        Voxels that count; the moments are over those within the window.
-    radius : int
-        The window is a cube ``2 radius + 1`` voxels wide.
-
-    Returns
-    -------
-    static_variance, moving_variance, covariance : Tensor, shape (1, 1, *shape)
-        Variances may be negative by round-off.
-    """
-    inside = counts.to(static)
-    s, m = static * inside, moving * inside
-    sums = box_sum(torch.cat([inside, s, m, s * s, m * m, s * m], 1), radius)
-    count, *sums = sums.split(1, 1)
-    s, m, ss, mm, sm = (x / count.clamp_min(1) for x in sums)
-    return ss - s * s, mm - m * m, sm - s * m
-
-
-def compared_voxels(pair, displacement, frame):
-    """Static voxels that both fields of view and both masks hold through a field.
-
-    Parameters
-    ----------
-    pair : Pair
-        The images; the prealign alone decides on the fields of view.
-    displacement : Tensor, shape (1, D, *static_shape)
-        Field in voxels of the static grid, through which the moving mask is read.
-    frame : dipy_dl_reg.geometry.fields.Frame
-        The pair's.
-
-    Returns
-    -------
-    counts : Tensor of bool, shape (1, 1, *static_shape)
-        Voxels that count.
-    """
-    counts = pair.overlap()
-    if pair.static_mask is not None:
-        counts &= pair.static_mask > 0.5
-    if pair.moving_mask is not None:
-        counts &= warp(pair.moving_mask, displacement, frame_=frame) > 0.5
-    return counts
 
 
 def _together(pair, factor=1.0):

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from dipy_dl_reg.geometry.fields import compose, frame, warp
-from dipy_dl_reg.geometry.pyramid import Pair, coarsen, covered
+from dipy_dl_reg.geometry.pair import Pair, covered
+from dipy_dl_reg.geometry.pyramid import coarsen
 from dipy_dl_reg.geometry.smoothing import smooth
 from dipy_dl_reg.initialization.metric_selection import ALIKE, agreement
 from dipy_dl_reg.initialization.midspace import ask_half_way, common_grid, cropped, flow

@@ -6,7 +6,7 @@ there; one for 2D images sees the slice as it is.
 
 import numpy as np
 
-from dipy_dl_reg.geometry.pyramid import Pair
+from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.initialization.network import predict
 

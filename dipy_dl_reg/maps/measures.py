@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from dipy_dl_reg.geometry.fields import jacobian, resize, warp
+from dipy_dl_reg.geometry.pair import compared_voxels
 from dipy_dl_reg.geometry.pyramid import coarsen
+from dipy_dl_reg.geometry.smoothing import window_moments
 from dipy_dl_reg.grid import rotation_angle
-from dipy_dl_reg.initialization.metric_selection import compared_voxels, window_moments
 from dipy_dl_reg.optimization.affine_sampling import BACKGROUND
 
 #: Voxels along the longest side, and the smoothing on the way there (see `coarsen`).

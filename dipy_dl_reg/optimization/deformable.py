@@ -13,14 +13,14 @@ while there is time.  Doing so only at the end cost more overlap for the same
 inversion error.
 """
 
-import numpy as np
 import torch
 
 from dipy_dl_reg.geometry.fields import compose, resize, slopes, warp
 from dipy_dl_reg.geometry.inversion import guarded, reconcile
 from dipy_dl_reg.geometry.kernels import dispatch
 from dipy_dl_reg.geometry.kernels import functions as kernels
-from dipy_dl_reg.geometry.pyramid import Pair, coarsen, level_spacings
+from dipy_dl_reg.geometry.pair import combined_mask, moved
+from dipy_dl_reg.geometry.pyramid import coarsen, level_spacings
 from dipy_dl_reg.geometry.smoothing import smooth
 from dipy_dl_reg.optimization.landmark_penalty import Guide
 
@@ -179,36 +179,6 @@ def energies(pair, objective, fields):
     ]
 
 
-def moved(pair, u, v):
-    """The pair with the moving image where a field brings it, and what counts there.
-
-    Parameters
-    ----------
-    pair : Pair
-        The images.
-    u, v : Tensor, shape (1, D, *static_shape)
-        A field and its inverse, in voxels of the static grid.
-
-    Returns
-    -------
-    pair : Pair
-        Both images on the static grid; landmarks have left what the field leaves.
-    """
-    frame = pair.frame()
-    landmarks = pair.landmarks
-    if landmarks is not None:
-        landmarks = landmarks.after(pair.static_grid, v)
-    return Pair(
-        pair.static,
-        warp(pair.moving, u, frame_=frame),
-        pair.static_grid,
-        pair.static_grid,
-        np.eye(pair.static_grid.dim + 1),
-        combined_mask(pair, u, frame),
-        landmarks=landmarks,
-    )
-
-
 def _joined(pair, objective, start, rest):
     """A start and what coarser levels found on top of it; or the start, if better."""
     if max(rest[0].shape[2:]) == 1:
@@ -312,34 +282,3 @@ def _converged(energies, tolerance):
     before = sum(energies[-2 * _WINDOW : -_WINDOW]) / _WINDOW
     gained = max(energies[0] - recent, 0)
     return (before - recent) / _WINDOW < tolerance * gained
-
-
-def combined_mask(pair, u, frame):
-    """Voxels that count: in both masks and, by the prealign, in both images.
-
-    The moving mask is brought over once a level, through the field as the level
-    finds it.
-
-    Parameters
-    ----------
-    pair : Pair
-        The images.
-    u : Tensor, shape (1, D, *static_shape)
-        Field in voxels of the static grid.
-    frame : dipy_dl_reg.geometry.fields.Frame
-        The pair's.
-
-    Returns
-    -------
-    mask : Tensor, shape (1, 1, *static_shape), or None
-        1 or 0; None if every voxel counts.
-    """
-    inside = pair.overlap()
-    if pair.static_mask is None and pair.moving_mask is None and bool(inside.all()):
-        return None
-    mask = inside.to(u.dtype)
-    if pair.static_mask is not None:
-        mask = mask * pair.static_mask
-    if pair.moving_mask is not None:
-        mask = mask * warp(pair.moving_mask, u, frame_=frame, mode="nearest")
-    return mask

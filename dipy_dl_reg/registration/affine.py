@@ -44,6 +44,7 @@ from dipy_dl_reg.registration.affine_start import (
     turn_between,
     warn_if_apart,
 )
+from dipy_dl_reg.registration.devices import find_device, threads
 from dipy_dl_reg.validation import check_choice
 
 try:  # DIPY 1.13 moves it
@@ -159,7 +160,7 @@ class DeepAffineRegistration:
         self.sampling_proportion = checked_sampling(sampling_proportion)
         check_choice("starts", starts, ("one", "auto", "all"))
         self.starts = starts
-        self.device = dipy_adapter.find_device(device)
+        self.device = find_device(device)
         if not isinstance(verbosity, (int, np.integer)):
             raise ValueError(
                 f"verbosity must be one of DIPY's VerbosityLevels, got {verbosity!r}."
@@ -245,7 +246,7 @@ class DeepAffineRegistration:
         self._forget_results()
         family = family_of(transform)
         params0 = checked_params(params0, family)
-        with dipy_adapter.threads(num_threads):
+        with threads(num_threads):
             pair = self._prepare(
                 *(static, moving, static_grid2world, moving_grid2world),
                 *(starting_affine, static_mask, moving_mask),
@@ -593,7 +594,7 @@ def find_affine(
             UserWarning,
             stacklevel=5,
         )
-    with dipy_adapter.threads(num_threads):
+    with threads(num_threads):
         pair = registration._prepare(
             *(static, moving, static_affine, moving_affine, starting_affine, *masks)
         )

@@ -5,6 +5,7 @@ from dipy_dl_reg.io.masks import fill_masked, read_mask
 from dipy_dl_reg.maps.measures import measure_registration
 from dipy_dl_reg.maps.verdict import judge
 from dipy_dl_reg.registration import dipy_adapter
+from dipy_dl_reg.registration.devices import threads
 
 
 def assess_mapping(
@@ -66,7 +67,7 @@ def assess_mapping(
         name = f"{role}_mask"
         masks[name] = read_mask(mask, image, wanted, grid2world, name=name)
         images[role] = data
-    with dipy_adapter.threads(num_threads):
+    with threads(num_threads):
         pair = dipy_adapter.make_pair(
             **images, **affines, **masks, prealign=mapping.prealign_inv, find_masks=True
         )

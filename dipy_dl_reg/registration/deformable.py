@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from dipy_dl_reg.geometry.fields import compose
 from dipy_dl_reg.geometry.inversion import diffeomorphic
+from dipy_dl_reg.geometry.pair import moved
 from dipy_dl_reg.geometry.thin_plate_grid import start_field
 from dipy_dl_reg.initialization.displacement_search import discrete, helps
 from dipy_dl_reg.initialization.metric_selection import ALIKE, agreement, comparison
@@ -27,7 +28,7 @@ from dipy_dl_reg.metrics.metrics import CCMetric
 from dipy_dl_reg.metrics.objective import Objective
 from dipy_dl_reg.metrics.registry import METRIC_MEANINGS
 from dipy_dl_reg.optimization import memory
-from dipy_dl_reg.optimization.deformable import moved, refine
+from dipy_dl_reg.optimization.deformable import refine
 from dipy_dl_reg.registration import dipy_adapter, factory
 from dipy_dl_reg.registration.deformable_options import (
     DEFAULTS,
@@ -37,6 +38,7 @@ from dipy_dl_reg.registration.deformable_options import (
     checked_landmarks,
     not_negative,
 )
+from dipy_dl_reg.registration.devices import find_device, threads
 from dipy_dl_reg.registration.landmark_points import (
     check_in_view,
     describe_swapped_rows,
@@ -273,7 +275,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         )
         self.landmarks = checked_landmarks(landmarks)
         self.landmark_weight = not_negative("landmark_weight", landmark_weight)
-        self.device = dipy_adapter.find_device(device)
+        self.device = find_device(device)
         self.max_memory = None if max_memory is None else memory.to_bytes(max_memory)
         self.progress, self.poses = progress, None
         self.callback = callback
@@ -363,7 +365,7 @@ class DeepRegistration(DiffeomorphicRegistration):
             "moving_grid2world": moving_grid2world,
             "prealign": prealign,
         }
-        with dipy_adapter.threads(num_threads):
+        with threads(num_threads):
             pair = dipy_adapter.make_pair(
                 static,
                 moving,

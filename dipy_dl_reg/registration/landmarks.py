@@ -14,6 +14,7 @@ from dipy_dl_reg.geometry import thin_plate, thin_plate_grid
 from dipy_dl_reg.geometry.inversion import diffeomorphic
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.registration import dipy_adapter
+from dipy_dl_reg.registration.devices import find_device, threads
 from dipy_dl_reg.registration.landmark_points import (
     check_landmarks,
     check_points,
@@ -126,7 +127,7 @@ class ThinPlateSplineRegistration:
                 f"{kernel!r}."
             )
         self.regularization, self.kernel = float(regularization), kernel
-        self.device = dipy_adapter.find_device(device)
+        self.device = find_device(device)
 
     def optimize(
         self,
@@ -186,7 +187,7 @@ class ThinPlateSplineRegistration:
         if prealign is not None:
             prealign = getattr(prealign, "affine", prealign)
             prealign = check_affine(prealign, dim, "prealign")
-        with dipy_adapter.threads(num_threads):
+        with threads(num_threads):
             self._fit(static_points, moving_points)
             self.prealign = self._affine_part() if prealign is None else prealign
             u, v, self.quality = diffeomorphic(self._field(grids.static_grid))

@@ -16,7 +16,7 @@ from dipy_dl_reg.io.images import check_writable, write_together
 from dipy_dl_reg.networks import make_network
 from dipy_dl_reg.networks.base import RegistrationNetwork
 from dipy_dl_reg.networks.checkpoint import network_header, read_arrays, save_network
-from dipy_dl_reg.registration import dipy_adapter
+from dipy_dl_reg.registration.devices import find_device, threads
 from dipy_dl_reg.training.loop.clock import TimeLimit
 from dipy_dl_reg.training.loop.distributed import join
 from dipy_dl_reg.training.loop.fit import check_options
@@ -144,7 +144,7 @@ def fit(
     limit = TimeLimit(options.get("time_limit"))
     settings = _settings(steps=steps, seed=seed, **options)
     check_options({**settings, "validation": validation})
-    device = dipy_adapter.find_device(device)
+    device = find_device(device)
     going_on = _goes_on(settings)
     overwrite = overwrite or going_on
     if save is not None:
@@ -168,7 +168,7 @@ def fit(
         network_header(network)  # a class of the user's own cannot be saved
     card = _card(network, cohort, settings, licence)
     group, checkpoint = join(device), settings["checkpoint"]
-    with dipy_adapter.threads(num_threads):
+    with threads(num_threads):
         beside = checkpoint and Path(checkpoint).with_suffix(".prealign.json")
         cohort.find_prealigns(group, beside, reuse=going_on)
         pairs, validation = cohort.read()

@@ -6,7 +6,7 @@ import torch
 
 from dipy_dl_reg.geometry.fields import exp, jacobian, warp
 from dipy_dl_reg.geometry.inversion import round_trip
-from dipy_dl_reg.geometry.pyramid import Pair
+from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.geometry.smoothing import smooth
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.initialization import displacement_search as searching

@@ -6,7 +6,7 @@ from scipy.ndimage import distance_transform_edt
 import torch
 
 from dipy_dl_reg.geometry.fields import warp
-from dipy_dl_reg.geometry.pyramid import Pair
+from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.initialization.metric_selection import agreement, comparison
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 import torch
 
-from dipy_dl_reg.geometry.pyramid import Pair
+from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.initialization.midspace import common_grid, half_of
 from dipy_dl_reg.initialization.network import predict

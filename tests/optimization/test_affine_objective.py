@@ -8,7 +8,7 @@ import pytest
 from scipy.ndimage import map_coordinates
 import torch
 
-from dipy_dl_reg.geometry.pyramid import Pair
+from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.metrics.metrics import METRICS, CCMetric
 from dipy_dl_reg.optimization.affine_objective import AffineObjective

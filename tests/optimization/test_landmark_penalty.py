@@ -6,12 +6,13 @@ import torch
 
 from dipy_dl_reg.geometry.fields import sample
 from dipy_dl_reg.geometry.inversion import invert
+from dipy_dl_reg.geometry.pair import moved
 from dipy_dl_reg.geometry.point_pairs import in_voxels
 from dipy_dl_reg.geometry.pyramid import coarsen
 from dipy_dl_reg.geometry.smoothing import smooth
 from dipy_dl_reg.metrics.metrics import SSDMetric
 from dipy_dl_reg.metrics.objective import Objective
-from dipy_dl_reg.optimization.deformable import moved, refine
+from dipy_dl_reg.optimization.deformable import refine
 from dipy_dl_reg.optimization.landmark_penalty import Guide
 from dipy_dl_reg.registration.dipy_adapter import make_pair, with_landmarks
 

@@ -24,6 +24,7 @@ from dipy_dl_reg import DeepRegistration, deep_affine_registration, deep_registr
 from dipy_dl_reg.initialization.single_slice import flatten_slices
 from dipy_dl_reg.metrics.metrics import METRICS
 from dipy_dl_reg.registration import affine, dipy_adapter
+from dipy_dl_reg.registration.devices import threads
 from dipy_dl_reg.registration.dipy_adapter import make_pair as make_pair_of_tensors
 from dipy_dl_reg.registration.factory import make_metric
 
@@ -858,7 +859,7 @@ import multiprocessing, sys
 import numpy as np
 import torch
 from dipy_dl_reg import DeepRegistration
-from dipy_dl_reg.registration.dipy_adapter import threads
+from dipy_dl_reg.registration.devices import threads
 
 def register(count):
     x = np.mgrid[-1:1:64j, -1:1:64j, -1:1:48j]
@@ -898,11 +899,11 @@ def test_a_forked_process_registers_after_its_parent_has():
 def test_thread_counts_come_back():
     """Nested blocks, and blocks of several Python threads at once."""
     before = torch.get_num_threads()
-    with dipy_adapter.threads(3):
+    with threads(3):
         assert torch.get_num_threads() == 3
-        with dipy_adapter.threads(1):
+        with threads(1):
             assert torch.get_num_threads() == 1
-        with pytest.raises(ZeroDivisionError), dipy_adapter.threads(2):
+        with pytest.raises(ZeroDivisionError), threads(2):
             raise ZeroDivisionError
         assert torch.get_num_threads() == 3
     assert torch.get_num_threads() == before
@@ -914,7 +915,7 @@ def test_thread_counts_come_back_after_blocks_that_cross():
     entered, left, read = (threading.Event() for _ in range(3))
 
     def other():
-        with dipy_adapter.threads(before + 2):
+        with threads(before + 2):
             counts["inside"] = torch.get_num_threads()
             entered.set()
             left.wait(60)
@@ -923,7 +924,7 @@ def test_thread_counts_come_back_after_blocks_that_cross():
         read.set()
 
     thread = threading.Thread(target=other)
-    with dipy_adapter.threads(before + 1):
+    with threads(before + 1):
         thread.start()
         assert entered.wait(60)
         assert torch.get_num_threads() == before + 1

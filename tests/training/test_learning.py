@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter
 import torch
 
 from dipy_dl_reg import DeepRegistration, fit, load_network, make_network
-from dipy_dl_reg.geometry.pyramid import Pair
+from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.initialization.network import on_grid
 from dipy_dl_reg.training.loop.fit import fit as train
 from dipy_dl_reg.training.pairing import Cohort

@@ -1,0 +1,150 @@
+"""The device that computes, and how many threads it uses on the CPU."""
+
+from contextlib import contextmanager
+import os
+import threading
+
+import numpy as np
+import torch
+
+
+def find_device(name="auto"):
+    """Torch device by name.
+
+    Parameters
+    ----------
+    name : str or torch.device, optional
+        ``"auto"`` takes CUDA if it is there, else MPS if it can do what is needed,
+        else the CPU; anything else is Torch's own name for a device.
+
+    Returns
+    -------
+    device : torch.device
+        One that works.
+
+    Raises
+    ------
+    ValueError
+        If there is no such device here.
+    """
+    if str(name) == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if _mps_works() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        first = str(error).splitlines()[0]
+        raise ValueError(f"device={name!r} cannot be used: {first}") from None
+    return device
+
+
+def _mps_works():
+    """Whether Apple's device samples volumes, which not every Torch version can."""
+    if not torch.backends.mps.is_available():
+        return False
+    try:
+        image = torch.zeros(1, 1, 2, 2, 2, device="mps")
+        grid = torch.zeros(1, 1, 1, 1, 3, device="mps")
+        torch.nn.functional.grid_sample(
+            image, grid, padding_mode="border", align_corners=True
+        )
+    except (RuntimeError, NotImplementedError):
+        return False
+    return True
+
+
+class _ThreadCounts(threading.local):
+    """Counts of open `threads` blocks: `depth` in this thread, `open_blocks` in all."""
+
+    lock = threading.Lock()
+    open_blocks, outer_count = 0, 1
+    #: Whether this process was forked from one that had loaded Torch.
+    forked = False
+
+    def __init__(self):
+        self.depth = 0
+
+
+_COUNTS = _ThreadCounts()
+
+
+def _use_one_thread():
+    """Limit Torch to one thread in a process that was forked.
+
+    A fork does not copy OpenMP's waiting threads, and a parallel loop would wait for
+    them without end.
+    """
+    _ThreadCounts.lock, _ThreadCounts.forked = threading.Lock(), True
+    _ThreadCounts.open_blocks = _COUNTS.depth = 0
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_use_one_thread)
+
+
+@contextmanager
+def threads(count=None):
+    """Let Torch use a number of threads for a while.
+
+    Parameters
+    ----------
+    count : int, optional
+        As DIPY means it: None leaves Torch's own number, a negative one counts back
+        from all processors (-1 is all of them).  A process that was forked, such as a
+        worker of `multiprocessing.Pool` on Linux, has one thread whatever is asked for.
+
+    Yields
+    ------
+    None
+        The old number is back afterwards.
+
+    Raises
+    ------
+    ValueError
+        If `count` is 0 or not a whole number.
+
+    Notes
+    -----
+    Torch keeps a number for each Python thread; a new one begins with the number that
+    was set last in any thread.  Blocks may be nested, and may be open in several Python
+    threads at once.  A thread that enters a block while another thread's is open gets
+    back, at the end, the number that was set before the first of these blocks.
+    """
+    if count is None:
+        yield
+        return
+    from dipy.utils.omp import determine_num_threads
+
+    if not isinstance(count, (int, np.integer)) or count == 0:
+        raise ValueError(f"num_threads must be a whole number but 0, got {count!r}.")
+    wanted = 1 if _COUNTS.forked else max(1, determine_num_threads(int(count)))
+    before = _enter_block(wanted)
+    try:
+        yield
+    finally:
+        _leave_block(before)
+
+
+def _enter_block(count):
+    """Set the number of threads; returns the one to set afterwards."""
+    with _COUNTS.lock:
+        # A Python thread that is new to Torch would have what another has just set.
+        others_alone = _COUNTS.open_blocks and not _COUNTS.depth
+        before = _COUNTS.outer_count if others_alone else torch.get_num_threads()
+        if not _COUNTS.open_blocks:
+            _ThreadCounts.outer_count = before
+        _ThreadCounts.open_blocks += 1
+        _COUNTS.depth += 1
+        torch.set_num_threads(count)
+    return before
+
+
+def _leave_block(before):
+    """Set the number of threads that was there before."""
+    with _COUNTS.lock:
+        _ThreadCounts.open_blocks -= 1
+        _COUNTS.depth -= 1
+        torch.set_num_threads(before)
