@@ -99,9 +99,9 @@ def test_docstrings_match_signatures(name):
 @pytest.mark.parametrize(
     "module, name",
     [
-        ("engine.metrics", "CCMetric"),
-        ("mapping", "save_mapping"),
-        ("space", "Grid.coarsened"),
+        ("metrics.metrics", "CCMetric"),
+        ("maps.mapping", "save_mapping"),
+        ("grid", "Grid.coarsened"),
     ],
 )
 def test_public_items_are_found(module, name):
