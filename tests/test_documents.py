@@ -16,7 +16,7 @@ import phantom
 import pytest
 
 from dipy_dl_reg.registration.affine import find_affine
-from dipy_dl_reg.training.loop.fit import fit as train
+from dipy_dl_reg.training.loop.train_network import train_network
 
 ROOT = Path(__file__).parents[1]
 SHAPE = (18, 20, 17)
@@ -75,14 +75,14 @@ def files(tmp_path, monkeypatch):
 def run(monkeypatch):
     """Run a block of a page; trainings do one step, and no rotation is searched for."""
 
-    @wraps(train)
+    @wraps(train_network)
     def short(*arguments, steps, **options):
-        return train(*arguments, steps=1, **options)
+        return train_network(*arguments, steps=1, **options)
 
     one = partial(find_affine, starts="one")
     for module in ("pipeline", "jobs", "prealign"):
         monkeypatch.setattr(f"dipy_dl_reg.{module}.find_affine", one)
-    monkeypatch.setattr("dipy_dl_reg.training.fit.train", short)
+    monkeypatch.setattr("dipy_dl_reg.training.fit.train_network", short)
     monkeypatch.setattr(flow_runner, "configure_logger", lambda **options: None)
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
     names = {}

@@ -44,7 +44,7 @@ import torch
 
 from dipy_dl_reg.geometry.fields import identity, jacobian, warp
 from dipy_dl_reg.networks import NETWORKS, make_network
-from dipy_dl_reg.training.loop.fit import fit
+from dipy_dl_reg.training.loop.train_network import train_network
 from dipy_dl_reg.training.training_set import CrossSubject
 
 #: Parts of each digit's images.
@@ -167,7 +167,7 @@ def train(name, arguments, options, images, targets, digits):
     torch.manual_seed(0)
     network = make_network(name, 2, **arguments)
     start = time.perf_counter()
-    fit(network, pairs, seed=0, **options)
+    train_network(network, pairs, seed=0, **options)
     return network.eval(), time.perf_counter() - start
 
 

@@ -30,7 +30,7 @@ import torch
 from dipy_dl_reg.metrics.metrics import CCMetric
 from dipy_dl_reg.networks import make_network
 from dipy_dl_reg.networks.checkpoint import save_network
-from dipy_dl_reg.training.loop.fit import fit
+from dipy_dl_reg.training.loop.train_network import train_network
 
 
 class Stage(NamedTuple):
@@ -65,7 +65,7 @@ def train(network, stage, arguments, seconds):
     maps = read_maps(arguments.label_maps, stage.spacing, stage.shape)
     options = SYNTHESIS | stage.synthesis
     beside = f"{arguments.output.stem}_{stage.spacing:g}mm"
-    history = fit(
+    history = train_network(
         network,
         make_pairs(maps[:-KEPT], **options),
         validation=make_pairs(maps[-KEPT:], **options),

@@ -34,7 +34,7 @@ from dipy_dl_reg.networks import make_network
 from dipy_dl_reg.networks.checkpoint import save_network
 from dipy_dl_reg.training.examples.acquisition import Acquisition
 from dipy_dl_reg.training.examples.shapes import Mixture, ShapePairs
-from dipy_dl_reg.training.loop.fit import fit
+from dipy_dl_reg.training.loop.train_network import train_network
 
 
 class Stage(NamedTuple):
@@ -135,7 +135,7 @@ def train(network, stage, arguments, seconds, **drawn):
     """One stage of the training, from its checkpoint if there is one."""
     pairs, validation = sources(arguments, stage, **drawn)
     beside = f"{arguments.output.stem}_{stage.spacing:g}mm"
-    history = fit(
+    history = train_network(
         network,
         pairs,
         validation=validation,

@@ -19,8 +19,7 @@ from dipy_dl_reg.networks.checkpoint import network_header, read_arrays, save_ne
 from dipy_dl_reg.registration.devices import find_device, threads
 from dipy_dl_reg.training.loop.clock import TimeLimit
 from dipy_dl_reg.training.loop.distributed import join
-from dipy_dl_reg.training.loop.fit import check_options
-from dipy_dl_reg.training.loop.fit import fit as train
+from dipy_dl_reg.training.loop.train_network import check_options, train_network
 from dipy_dl_reg.training.pairing import Cohort
 from dipy_dl_reg.training.training_set import INTENSITY
 
@@ -111,7 +110,7 @@ def fit(
     num_threads : int, optional
         Threads on the CPU; None is Torch's own choice, -1 all processors.
     **options : dict
-        Of `dipy_dl_reg.training.loop.fit.fit`: ``batch_size``,
+        Of `dipy_dl_reg.training.loop.train_network.train_network`: ``batch_size``,
         ``metric``, ``regularizer``,
         ``weight``, ``dice_weight``, ``learning_rate``, ``augment``, ``patience``,
         ``checkpoint``, ``resume``, ``time_limit``, ``log`` ...
@@ -178,7 +177,7 @@ def fit(
             options["time_limit"] = limit.left()
         if group.leads:
             logger.info(f"Training {network.name}: {steps} steps on {device}")
-        network.history = train(
+        network.history = train_network(
             network,
             pairs,
             steps=steps,
@@ -196,7 +195,7 @@ def fit(
 
 def _settings(**options):
     """All arguments of the training, or an error for what is none."""
-    parameters = signature(train).parameters.items()
+    parameters = signature(train_network).parameters.items()
     defaults = {name: p.default for name, p in parameters if name not in _OURS}
     for name in options.keys() - defaults.keys():
         raise TypeError(f"fit has no option {name!r}; there are {sorted(defaults)}")

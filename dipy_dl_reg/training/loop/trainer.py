@@ -60,13 +60,13 @@ class Training:
     group : Group
         The processes that train together.
     settings : dict
-        All that determines the result, as `fit` makes it.
+        All that determines the result, as `train_network` collects it.
     batch_size : int
         Validation pairs at a time.
     validation : pairs, optional
-        See `fit`.
+        See `train_network`.
     card : dict, optional
-        See `fit`.
+        See `train_network`.
     """
 
     def __init__(
@@ -109,15 +109,15 @@ class Training:
         batches : Batches
             What is trained on.
         steps : int
-            See `fit`, as for all others.
+            See `train_network`, as for all others.
         log : Log
             Open.
         limit : TimeLimit
             When to stop.
         workers, validate_every, patience : optional
-            See `fit`.
+            See `train_network`.
         checkpoint, checkpoint_every : optional
-            See `fit`.
+            See `train_network`.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""`fit`: a network and pairs of images in, a trained network out."""
+"""`train_network`: a network and pairs of images in, a trained network out."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from dipy_dl_reg.training.loop.trainer import Training
 from dipy_dl_reg.training.training_set import INTENSITY, as_pairs
 
 
-def fit(
+def train_network(
     network, pairs, *, steps, batch_size=1, metric="NCC", regularizer="diffusion",
     weight=0.1, dice_weight=0.0, learning_rate=1e-4, amsgrad=False, schedule=None,
     validation=None, validate_every=100, patience=None, augment=None, seed=0,
@@ -167,13 +167,13 @@ def check_options(options):
     Parameters
     ----------
     options : dict
-        All arguments of `fit` but the network and the pairs, by their names; of
-        "validation" it only matters whether it is None.
+        All arguments of `train_network` but the network and the pairs, by their names;
+        of "validation" it only matters whether it is None.
 
     Raises
     ------
     ValueError, FileExistsError, ImportError
-        As `fit` does.
+        As `train_network` does.
     """
     for name in (
         "steps",
