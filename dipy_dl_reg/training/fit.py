@@ -20,7 +20,7 @@ from dipy_dl_reg.registration.devices import find_device, threads
 from dipy_dl_reg.training.loop.clock import TimeLimit
 from dipy_dl_reg.training.loop.distributed import join
 from dipy_dl_reg.training.loop.train_network import check_options, train_network
-from dipy_dl_reg.training.pairing import Cohort
+from dipy_dl_reg.training.pairing import TrainingImages
 from dipy_dl_reg.training.training_set import INTENSITY
 
 _LICENCE = "that of the training images, which was not stated"
@@ -148,7 +148,7 @@ def fit(
     overwrite = overwrite or going_on
     if save is not None:
         check_writable(save, overwrite=overwrite)
-    cohort = Cohort(
+    cohort = TrainingImages(
         images,
         labels=labels,
         atlas=atlas,

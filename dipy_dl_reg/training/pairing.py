@@ -14,8 +14,8 @@ import numpy as np
 
 from dipy_dl_reg.io.images import write_together
 from dipy_dl_reg.registration.prealign import find_prealign
+from dipy_dl_reg.training.lazy_image import open_lazy_image
 from dipy_dl_reg.training.loop.clock import TimeLimit
-from dipy_dl_reg.training.scan import open_scan
 from dipy_dl_reg.training.subjects import Subject, check_together, open_subjects
 from dipy_dl_reg.training.training_set import (
     AtlasPairs,
@@ -44,7 +44,7 @@ class Case(NamedTuple):
     prealign: np.ndarray | None = None
 
 
-class Cohort:
+class TrainingImages:
     """Images to train on; their headers are checked here, their values read later.
 
     Parameters
@@ -102,7 +102,9 @@ class Cohort:
         self.kind = self._kind()
         if validation is not None and not _is_number(validation):
             self.held = self._others(validation, validation_labels)
-        self._fixed = None if reference is None else open_scan(reference, "reference")
+        self._fixed = (
+            None if reference is None else open_lazy_image(reference, "reference")
+        )
         # Before any is held out: matrices lead from the world of the first image given.
         self._first = (self.atlas or self.cases[0].subject).image
         first = self._fixed or self._own_reference(self.cases[0])
@@ -396,9 +398,9 @@ def _atlas(atlas, atlas_labels, labels):
         return None
     if (atlas_labels is None) != (labels is None):
         raise ValueError("atlas_labels and labels go together: both, or neither")
-    atlas = open_scan(atlas, "atlas")
+    atlas = open_lazy_image(atlas, "atlas")
     if atlas_labels is not None:
-        atlas_labels = open_scan(atlas_labels, "atlas_labels")
+        atlas_labels = open_lazy_image(atlas_labels, "atlas_labels")
     return Subject.checked(atlas, atlas_labels)
 
 

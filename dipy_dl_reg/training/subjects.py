@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from dipy_dl_reg.training.scan import Scan, open_scan
+from dipy_dl_reg.training.lazy_image import LazyImage, open_lazy_image
 from dipy_dl_reg.training.training_set import as_array
 
 ENDINGS = (".nii.gz", ".nii")
@@ -17,14 +17,14 @@ class Subject(NamedTuple):
 
     Attributes
     ----------
-    image : Scan
+    image : LazyImage
         The image.
-    labels : Scan or None
+    labels : LazyImage or None
         Its label map, on whatever grid.
     """
 
-    image: Scan
-    labels: Scan | None = None
+    image: LazyImage
+    labels: LazyImage | None = None
 
     @classmethod
     def checked(cls, image, labels=None):
@@ -32,9 +32,9 @@ class Subject(NamedTuple):
 
         Parameters
         ----------
-        image : Scan
+        image : LazyImage
             The image.
-        labels : Scan, optional
+        labels : LazyImage, optional
             Its label map.
 
         Returns
@@ -104,7 +104,9 @@ def _opened(items, name, paired):
     """A scan of each item; errors say which one of the list it is."""
     places = [f"[{i // 2}][{i % 2}]" if paired else f"[{i}]" for i in range(len(items))]
     return [
-        open_scan(item, name if isinstance(item, (str, os.PathLike)) else name + place)
+        open_lazy_image(
+            item, name if isinstance(item, (str, os.PathLike)) else name + place
+        )
         for item, place in zip(items, places)
     ]
 
@@ -189,7 +191,7 @@ def check_together(scans):
 
     Parameters
     ----------
-    scans : sequence of Scan
+    scans : sequence of LazyImage
         The images, the reference first.
 
     Raises

@@ -16,7 +16,7 @@ _SIGMA_FACTOR = 0.5
 
 
 @dataclass(frozen=True)
-class Scan:
+class LazyImage:
     """An image whose header was read, and whose values were not.
 
     Attributes
@@ -188,7 +188,7 @@ def _sampled(image, matrix, shape, *, order=1, mode="nearest"):
     )
 
 
-def open_scan(image, name):
+def open_lazy_image(image, name):
     """Read an image's header, and check it.
 
     Parameters
@@ -200,7 +200,7 @@ def open_scan(image, name):
 
     Returns
     -------
-    scan : Scan
+    scan : LazyImage
         Its values still unread.
 
     Raises
@@ -227,7 +227,7 @@ def open_scan(image, name):
     if dtype.kind not in "biuf":
         raise ValueError(f"{name} must hold real numbers, got {dtype}")
     affine = _affine(image, len(shape), name) if placed else np.eye(len(shape) + 1)
-    return Scan(name, image, Grid(tuple(int(n) for n in shape), affine), placed)
+    return LazyImage(name, image, Grid(tuple(int(n) for n in shape), affine), placed)
 
 
 def _affine(image, dim, name):
