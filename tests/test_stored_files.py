@@ -43,7 +43,7 @@ def test_interrupted_training_goes_on(tmp_path, monkeypatch):
     def never(*images):
         raise AssertionError("an affine registration was done again")
 
-    monkeypatch.setattr("dipy_dl_reg.training.pairing.find_prealign", never)
+    monkeypatch.setattr("dipy_dl_reg.training.prealigns.find_prealign", never)
     trained = train(tmp_path / "checkpoint.npz", resume=True)
     assert trained.history.steps == STEPS[1]
     found, expected = describe_training(trained), EXPECTED["training"]

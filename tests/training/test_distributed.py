@@ -9,7 +9,8 @@ import pytest
 from shapes import DoublePairs, ellipses, small, weights
 import torch
 
-from dipy_dl_reg.networks.checkpoint import load_network, read_arrays
+from dipy_dl_reg.networks.array_file import read_arrays
+from dipy_dl_reg.networks.checkpoint import load_network
 from dipy_dl_reg.training.examples.augmentation import Augment
 from dipy_dl_reg.training.loop.distributed import join
 from dipy_dl_reg.training.loop.train_network import train_network

@@ -20,7 +20,8 @@ from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.initialization.network import on_grid
 from dipy_dl_reg.training.lazy_image import LazyImage
 from dipy_dl_reg.training.loop.train_network import train_network
-from dipy_dl_reg.training.pairing import TrainingImages
+from dipy_dl_reg.training.pairing import open_training_images, read_pairs
+from dipy_dl_reg.training.prealigns import find_prealigns
 from dipy_dl_reg.training.subjects import open_subjects
 
 CENTRE = np.array([11.0, -7.0, 5.0])
@@ -79,6 +80,11 @@ def resampled(image, shape, grid, prealign=None, *, nearest=False):
     return mapping.transform(data, interpolation="nearest" if nearest else "linear")
 
 
+def read(images, **options):
+    """Pairs of images, and those for validation."""
+    return read_pairs(find_prealigns(open_training_images(images, **options)))
+
+
 def inner(image):
     """Without the margin, where images end."""
     return image[(slice(4, -4),) * image.ndim]
@@ -89,7 +95,7 @@ def inner(image):
 
 def test_images_of_any_grid_come_onto_the_first():
     images = [picture(name) for name in GRIDS]
-    pairs, _ = TrainingImages(images, spacing=2).read()
+    pairs, _ = read(images, spacing=2)
     shape, grid = grid_of(images[0], 2)
     wanted = anatomy(move(grid, voxels(shape)), CENTRE)
     for image, brought in zip(images, pairs.images):
@@ -103,11 +109,11 @@ def test_images_of_any_grid_come_onto_the_first():
 @pytest.mark.parametrize("name", ["lps", "turned"])
 def test_reference_gives_the_field_of_view_and_the_finest_voxel(name):
     images = [picture("ras"), picture("oblique")]
-    cohort = TrainingImages(images, reference=picture(name))
-    assert cohort.spacing == pytest.approx(2)
+    opened = open_training_images(images, reference=picture(name))
+    assert opened.spacing == pytest.approx(2)
     shape, grid = grid_of(picture(name), 2)
-    assert cohort.grids() == [shape]
-    pairs, _ = cohort.read()
+    assert opened.grids() == [shape]
+    pairs, _ = read_pairs(find_prealigns(opened))
     wanted = scaled(anatomy(move(grid, voxels(shape)), CENTRE))
     for brought in pairs.images:
         assert_allclose(inner(brought[0].numpy()), inner(wanted), atol=0.06)
@@ -117,9 +123,7 @@ def test_atlas_is_the_reference_and_matrices_lead_to_images():
     matrices = [affine([1.05, 1, 0.95], (0.2, 0, 0.1), [9.0, 4, -6])]
     matrices.append(affine([0.9, 1, 1.1], (0, 0.3, 0), [-30.0, 4, 12]))
     images = [picture("ras", matrices[0]), picture("lps", matrices[1])]
-    pairs, _ = TrainingImages(
-        images, atlas=picture("oblique"), prealign=matrices
-    ).read()
+    pairs, _ = read(images, atlas=picture("oblique"), prealign=matrices)
     shape, grid = grid_of(picture("oblique"), 2)
     wanted = scaled(anatomy(move(grid, voxels(shape)), CENTRE))
     assert_allclose(inner(pairs.atlas[0][0].numpy()), inner(wanted), atol=0.06)
@@ -134,8 +138,8 @@ def test_holding_out_moves_no_image(seed):
     """The first image is the reference, held out or not; matrices start from it."""
     shifts = [affine([1, 1, 1.0], (), [30.0 * i, -8.0 * i, 0]) for i in range(4)]
     images = [picture("ras", shift) for shift in shifts]
-    cohort = TrainingImages(images, prealign=shifts, validation=0.5, seed=seed)
-    pairs, held = cohort.read()
+    opened = open_training_images(images, prealign=shifts, validation=0.5, seed=seed)
+    pairs, held = read_pairs(find_prealigns(opened))
     wanted = scaled(images[0].get_fdata())
     for brought in [*pairs.images, *held.static, *held.moving]:
         assert_allclose(brought[0], wanted, atol=0.01)
@@ -145,8 +149,8 @@ def test_each_pair_lies_on_its_static_image():
     matrix = affine([1, 1, 1.0], (0.3, 0, 0), [5.0, 0, 3])
     images = [(picture("lps"), picture("ras", matrix))]
     images.append((picture("oblique"), picture("turned")))
-    cohort = TrainingImages(images, prealign=[matrix, np.eye(4)])
-    pairs, _ = cohort.read()
+    opened = open_training_images(images, prealign=[matrix, np.eye(4)])
+    pairs, _ = read_pairs(find_prealigns(opened))
     for (static, _), example in zip(images, (pairs[0], pairs[1])):
         shape, grid = grid_of(static, 2)
         assert example.static.shape == example.moving.shape == (1, *shape)
@@ -154,7 +158,7 @@ def test_each_pair_lies_on_its_static_image():
         assert_allclose(inner(example.moving[0].numpy()), inner(wanted), atol=0.07)
     with pytest.raises(ValueError, match="batch_size above 1 needs .* reference"):
         fit("unet", images, steps=1, batch_size=2)
-    together = TrainingImages(
+    together = open_training_images(
         images, prealign=[matrix, np.eye(4)], reference=picture("ras")
     )
     assert len(together.grids()) == 1
@@ -164,13 +168,13 @@ def test_each_pair_lies_on_its_static_image():
 def test_network_meets_in_training_what_it_meets_later(spacing):
     """The same images as DeepRegistration gives a network, but for interpolation."""
     static, moving = picture("turned"), picture("oblique")
-    cohort = TrainingImages([(static, moving)], spacing=spacing)
-    example = cohort.read()[0][0]
+    opened = open_training_images([(static, moving)], spacing=spacing)
+    example = read_pairs(find_prealigns(opened))[0][0]
     data = [image.get_fdata(dtype=np.float32) for image in (static, moving)]
     tensors = [torch.from_numpy(d)[None, None] for d in data]
-    scans = [cohort.cases[0].static.image, cohort.cases[0].subject.image]
-    pair = Pair(*tensors, *(scan.grid for scan in scans), np.eye(4))
-    later = on_grid(pair, scans[0].grid.standard(spacing))
+    volumes = [opened.cases[0].static.image, opened.cases[0].subject.image]
+    pair = Pair(*tensors, *(volume.grid for volume in volumes), np.eye(4))
+    later = on_grid(pair, volumes[0].grid.standard(spacing))
     for ours, theirs in zip(example, later):
         assert ours.shape == theirs.shape[1:]
         ours, theirs = ours[0].numpy(), scaled(theirs[0, 0].numpy())
@@ -181,8 +185,8 @@ def test_network_meets_in_training_what_it_meets_later(spacing):
 def test_affine_registration_goes_first():
     matrix = affine([1.05, 1, 0.95], (0.25, 0.1, 0), [12.0, -9, 5])
     images = [picture("ras"), picture("oblique", matrix)]
-    plain, _ = TrainingImages(images).read()
-    pairs, _ = TrainingImages(images, prealign="affine").read()
+    plain, _ = read(images)
+    pairs, _ = read(images, prealign="affine")
     fixed, before = pairs.images[0].numpy(), plain.images[1].numpy()
     assert_array_equal(fixed, plain.images[0].numpy())
     after = pairs.images[1].numpy()
@@ -195,10 +199,10 @@ def test_affine_registration_to_an_atlas_on_a_reference():
     atlas = picture("lps", shifts[0], textured=True)
     image = picture("oblique", shifts[1], textured=True)
     reference = picture("ras", textured=True)
-    cohort = TrainingImages(
+    opened = open_training_images(
         [image], atlas=atlas, reference=reference, prealign="affine"
     )
-    pairs, _ = cohort.read()
+    pairs, _ = read_pairs(find_prealigns(opened))
     wanted = scaled(reference.get_fdata())
     atlas, image = pairs.atlas[0][0].numpy(), pairs.images[0][0].numpy()
     apart = [np.abs(inner(a - b)).mean() for a, b in
@@ -219,7 +223,7 @@ def test_affines_are_found_once(tmp_path, monkeypatch):
     def never(*arguments):
         raise AssertionError("registered again")
 
-    monkeypatch.setattr("dipy_dl_reg.training.pairing.find_prealign", never)
+    monkeypatch.setattr("dipy_dl_reg.training.prealigns.find_prealign", never)
     assert fit("dirnet", images, steps=2, **options).history.steps == 2
     with pytest.raises(AssertionError, match="again"):
         fit("dirnet", images[::-1], steps=2, **options)
@@ -240,13 +244,13 @@ def test_affines_are_shared_out():
     images = [picture("ras"), picture("lps"), picture("turned")]
     parts = []
     for rank in (0, 1):
-        cohort = TrainingImages(images, prealign="affine")
-        cohort.find_prealigns(Two(rank, parts))
+        opened = open_training_images(images, prealign="affine")
+        opened = find_prealigns(opened, group=Two(rank, parts))
     assert [[bool(m.any()) for m in part] for part in parts] == [
         [True, False, True],
         [False, True, False],
     ]
-    for case, matrix in zip(cohort.cases, sum(parts)):
+    for case, matrix in zip(opened.cases, sum(parts)):
         assert_array_equal(case.prealign, matrix)
 
 
@@ -269,19 +273,19 @@ def clock(monkeypatch):
 @pytest.mark.parametrize("where", ["affine", "reading", "both"])
 def test_time_limit_counts_from_the_call(where, clock, monkeypatch, tmp_path):
     """Ten seconds an image: the limit is passed by one image at most, and said."""
-    calls, read = [], LazyImage.values_on
+    calls, values_of = [], LazyImage.values_on
 
     def find_prealign(*images):
         calls.append("affine")
         clock.now += 0 if where == "reading" else 10
         return np.eye(4)
 
-    def values_on(scan, *arguments):
+    def values_on(image, *arguments):
         calls.append("reading")
         clock.now += 0 if where == "affine" else 10
-        return read(scan, *arguments)
+        return values_of(image, *arguments)
 
-    monkeypatch.setattr("dipy_dl_reg.training.pairing.find_prealign", find_prealign)
+    monkeypatch.setattr("dipy_dl_reg.training.prealigns.find_prealign", find_prealign)
     monkeypatch.setattr(LazyImage, "values_on", values_on)
     images = [picture("ras") for _ in range(6)]
     limit = {"affine": 25, "reading": 25, "both": 75}[where]
@@ -318,22 +322,22 @@ def test_time_limit_of_one_process_ends_all(clock, monkeypatch):
             return found * np.nan  # the other process's share
 
     monkeypatch.setattr(
-        "dipy_dl_reg.training.pairing.find_prealign", lambda *a: np.eye(4)
+        "dipy_dl_reg.training.prealigns.find_prealign", lambda *a: np.eye(4)
     )
-    cohort = TrainingImages([picture("ras"), picture("lps")], prealign="affine")
+    opened = open_training_images([picture("ras"), picture("lps")], prealign="affine")
     with pytest.raises(TimeoutError, match="affine registrations"):
-        cohort.find_prealigns(Two(0))
+        find_prealigns(opened, group=Two(0))
 
 
 def test_coarser_grids_are_smoothed_for(rng):
     noise = nib.Nifti1Image(rng.random((31, 31, 31)).astype(np.float32), np.eye(4))
-    pairs, _ = TrainingImages([noise, noise], spacing=3).read()
+    pairs, _ = read([noise, noise], spacing=3)
     smooth = gaussian_filter(noise.get_fdata(dtype=np.float32), 1.0)
     assert_allclose(pairs.images[0][0], scaled(smooth[::3, ::3, ::3]), atol=1e-4)
     # sizes in the image's own world: one twice as large is smoothed as much
     double = nib.Nifti1Image(noise.get_fdata(), np.diag([2, 2, 2, 1]))
     matrices = [np.eye(4), np.diag([2, 2, 2, 1])]
-    pairs, _ = TrainingImages([noise, double], spacing=3, prealign=matrices).read()
+    pairs, _ = read([noise, double], spacing=3, prealign=matrices)
     assert_allclose(pairs.images[0], pairs.images[1], atol=1e-5)
 
 
@@ -342,7 +346,7 @@ def test_images_go_on_beyond_their_edge(rng):
     small, wide = rng.random((6, 6, 6)), rng.random((10, 12, 9))
     place = affine([1.0, 1, 1], (), [2, 3, 1])
     images = [nib.Nifti1Image(wide, np.eye(4)), nib.Nifti1Image(small, place)]
-    pairs, _ = TrainingImages(images).read()
+    pairs, _ = read(images)
     wanted = np.pad(small, [(2, 2), (3, 3), (1, 2)], mode="edge")
     assert_allclose(pairs.images[1][0], scaled(wanted), atol=1e-5)
 
@@ -352,7 +356,7 @@ def test_missing_data_becomes_0():
     data = image.get_fdata()
     data[8:14, 8:14, 8:14] = np.nan
     holed = nib.Nifti1Image(data, image.affine)
-    pairs, _ = TrainingImages([picture("ras"), holed]).read()
+    pairs, _ = read([picture("ras"), holed])
     brought = pairs.images[1][0].numpy()
     shape, grid = grid_of(picture("ras"), 2)
     inside = nib.Nifti1Image(np.isnan(data).astype(float), image.affine)
@@ -374,7 +378,7 @@ def test_labels_go_along_by_nearest_neighbour(rng):
     labels.append(
         nib.Nifti1Image(rng.integers(0, 9, (33, 34, 35)).astype(float), finer)
     )
-    pairs, _ = TrainingImages([*images, picture("lps")], labels=labels).read()
+    pairs, _ = read([*images, picture("lps")], labels=labels)
     shape, grid = grid_of(images[0], 2)
     for given, brought in zip(labels, pairs.labels):
         theirs = resampled(given, shape, grid, nearest=True)
@@ -386,11 +390,11 @@ def test_labels_go_along_by_nearest_neighbour(rng):
 def test_arrays_are_taken_as_they_lie(rng):
     stack = rng.random((4, 9, 12))
     for images in (stack, list(stack)):
-        cohort = TrainingImages(images)
-        assert not cohort.placed and cohort.dim == 2
-        pairs, _ = cohort.read()
+        opened = open_training_images(images)
+        assert not opened.placed and opened.dim == 2
+        pairs, _ = read_pairs(find_prealigns(opened))
         assert_allclose(pairs.images[3][0], scaled(stack[3]), atol=1e-6)
-    pairs, _ = TrainingImages(rng.random((3, 9, 12, 7))).read()
+    pairs, _ = read(rng.random((3, 9, 12, 7)))
     assert pairs.images[0].shape == (1, 9, 12, 7)
 
 
@@ -398,13 +402,13 @@ def test_tensors_are_arrays(rng):
     stack = rng.random((3, 9, 12), dtype=np.float32)
     tensors = torch.from_numpy(stack).requires_grad_()
     labels = torch.from_numpy((stack > 0.5).astype(np.uint8))
-    wanted, _ = TrainingImages(stack, labels=labels.numpy()).read()
+    wanted, _ = read(stack, labels=labels.numpy())
     for images in (tensors, list(tensors)):
-        pairs, _ = TrainingImages(images, labels=labels).read()
+        pairs, _ = read(images, labels=labels)
         for name in ("images", "labels"):
             for ours, theirs in zip(getattr(pairs, name), getattr(wanted, name)):
                 assert torch.equal(ours, theirs)
-    pairs, _ = TrainingImages([(tensors[0], tensors[1])], atlas=None).read()
+    pairs, _ = read([(tensors[0], tensors[1])], atlas=None)
     assert torch.equal(pairs.moving[0], wanted.images[1])
 
 
@@ -418,9 +422,9 @@ def test_slices_in_files(rng, tmp_path):
     nib.save(
         nib.Nifti1Image(finer, place @ np.diag([0.5, 0.5, 1, 1])), tmp_path / "b.nii"
     )
-    cohort = TrainingImages(tmp_path)
-    assert cohort.dim == 2 and cohort.spacing == 2
-    pairs, _ = cohort.read()
+    opened = open_training_images(tmp_path)
+    assert opened.dim == 2 and opened.spacing == 2
+    pairs, _ = read_pairs(find_prealigns(opened))
     assert pairs.images[1].shape == (1, 21, 17)
     assert_allclose(pairs.images[1][0, 1:10, 1:10], slice_[1:10, 1:10], atol=0.02)
 
@@ -560,11 +564,11 @@ def test_same_seed_gives_the_same_network(folder):
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_held_out_images_are_not_trained_on(folder, seed):
-    cohort = TrainingImages(folder, validation=0.25, seed=seed)
-    named = [[c.subject.image.name for c in g] for g in (cohort.cases, cohort.held)]
+    opened = open_training_images(folder, validation=0.25, seed=seed)
+    named = [[c.subject.image.name for c in g] for g in (opened.cases, opened.held_out)]
     assert [len(names) for names in named] == [9, 3]
     assert len({*named[0], *named[1]}) == 12
-    pairs, validation = cohort.read()
+    pairs, validation = read_pairs(find_prealigns(opened))
     assert len(pairs) == 72 and len(validation) == 3
     for example in (validation[i] for i in range(3)):
         assert not torch.equal(example.static, example.moving)

@@ -11,10 +11,11 @@ import torch
 from dipy_dl_reg.geometry.fields import warp
 from dipy_dl_reg.metrics.metrics import METRICS, NCCMetric
 from dipy_dl_reg.networks import NETWORKS
-from dipy_dl_reg.networks.checkpoint import load_network, read_arrays, write_arrays
+from dipy_dl_reg.networks.array_file import read_arrays, write_arrays
+from dipy_dl_reg.networks.checkpoint import load_network
 from dipy_dl_reg.training.examples.augmentation import Augment
 from dipy_dl_reg.training.loop import trainer as loop
-from dipy_dl_reg.training.loop.batches import seeded
+from dipy_dl_reg.training.loop.batches import make_generator
 from dipy_dl_reg.training.loop.train_network import train_network
 from dipy_dl_reg.training.training_set import (
     AtlasPairs,
@@ -87,7 +88,7 @@ def test_a_step_is_adam_on_the_mean_loss():
     )  # fmt: skip
     adam = torch.optim.Adam(other.parameters(), lr=1e-2)
     for step in range(3):
-        drawn = [pairs.draw(seeded(7, 4 * step + i)) for i in range(4)]
+        drawn = [pairs.draw(make_generator(7, 4 * step + i)) for i in range(4)]
         static, moving = (torch.stack(x) for x in list(zip(*drawn))[:2])
         u, v, _ = other(static, moving)
         similarity = 1 - torch.stack(

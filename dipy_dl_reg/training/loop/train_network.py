@@ -1,28 +1,40 @@
 """`train_network`: a network and pairs of images in, a trained network out."""
 
-from pathlib import Path
+from __future__ import annotations
 
-from dipy_dl_reg.metrics.base import whole_number
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
 from dipy_dl_reg.networks.base import RegistrationNetwork
 from dipy_dl_reg.networks.checkpoint import network_header
+from dipy_dl_reg.options import takes_options
 from dipy_dl_reg.training.loop.batches import Batches
 from dipy_dl_reg.training.loop.clock import TimeLimit
-from dipy_dl_reg.training.loop.distributed import join
-from dipy_dl_reg.training.loop.log import Log, check_log, report_stop
+from dipy_dl_reg.training.loop.distributed import Group, join
+from dipy_dl_reg.training.loop.log import Log, check_log
 from dipy_dl_reg.training.loop.losses import TrainingLoss
-from dipy_dl_reg.training.loop.state import fingerprint, plain
-from dipy_dl_reg.training.loop.trainer import Training
-from dipy_dl_reg.training.training_set import INTENSITY, as_pairs
+from dipy_dl_reg.training.loop.state import fingerprint, to_json_values
+from dipy_dl_reg.training.loop.trainer import History, Training
+from dipy_dl_reg.training.training_options import TrainingOptions
+from dipy_dl_reg.training.training_set import INTENSITY, Example, Pairs, as_pairs
+
+#: DIPY's logger, to which this package writes; dipy itself is not imported here.
+_logger = logging.getLogger("dipy")
 
 
+@takes_options(TrainingOptions)
 def train_network(
-    network, pairs, *, steps, batch_size=1, metric="NCC", regularizer="diffusion",
-    weight=0.1, dice_weight=0.0, learning_rate=1e-4, amsgrad=False, schedule=None,
-    validation=None, validate_every=100, patience=None, augment=None, seed=0,
-    device=None, workers=0, mixed_precision=None, checkpoint=None,
-    checkpoint_every=500, resume=False, time_limit=None, log=None, progress=None,
-    card=None,
-):  # fmt: skip
+    network: RegistrationNetwork,
+    pairs: Any,
+    *,
+    validation: Any = None,
+    device: torch.device | str | None = None,
+    card: dict[str, Any] | None = None,
+    options: TrainingOptions,
+) -> History:
     """Train a network on pairs of images.
 
     Started by ``torchrun``, all its processes train together, each on its part of
@@ -32,72 +44,33 @@ def train_network(
     Parameters
     ----------
     network : RegistrationNetwork
-        Trained in place, and in evaluation mode afterwards.
+        Trained in place, and in evaluation mode afterwards.  Its first weights are
+        drawn before, from Torch's global generator; `seed` determines all else.
     pairs : array, sequence or pairs
         Images of shape ``(N, *shape)``, of which any two make a pair; a list of
         (static, moving), one is enough; or an object of
         `dipy_dl_reg.training.training_set`.
-    steps : int
-        Updates of the weights, those before an interruption included.
-    batch_size : int, optional
-        Pairs per step and process.
-    metric, regularizer, weight, dice_weight : optional
-        The loss, see `TrainingLoss`.
-    learning_rate : float, optional
-        Of Adam :footcite:p:`Kingma2015`.
-    amsgrad : bool, optional
-        Divide by the largest second moment so far :footcite:p:`Reddi2018`.
-    schedule : {None, "cosine"}, optional
-        The learning rate stays, or goes down to 0 along half a cosine.
     validation : array, sequence or pairs, optional
         Like `pairs`, of images that are not trained on; at most 100 pairs of them are
         used.  The network ends with the weights that were best on them.
-    validate_every : int, optional
-        Steps between rows of the log, and validations.
-    patience : int, optional
-        Validations without a new best one after which training stops.
-    augment : callable, optional
-        ``augment(example, generator) -> example``, such as `Augment`.
-    seed : int, optional
-        Determines all examples.  The weights that a network begins with are drawn
-        before, from Torch's global generator.
     device : torch.device or str, optional
         Where to train; by default where the network is.
-    workers : int, optional
-        Processes that prepare examples; the examples stay the same.
-    mixed_precision : bool, optional
-        Run the network in bfloat16 and all else in float32; by default on CUDA.
-    checkpoint : str or Path, optional
-        File for the network and the training's state; `load_network` reads it.  On
-        several machines it must be one that all see.
-    checkpoint_every : int, optional
-        Steps between checkpoints; the last is written at the end, or where the
-        training is interrupted (KeyboardInterrupt).
-    resume : bool, optional
-        Go on from the checkpoint, if there is one.
-    time_limit : float, optional
-        Seconds from the call after which training stops, with its checkpoint written:
-        when the current step is done, and without the validation that would follow.
-    log : str or Path, optional
-        A file ``....csv``, or a folder for TensorBoard; a training that is resumed
-        writes all its rows anew.
-    progress : bool, optional
-        Show a progress bar; by default if the output is a terminal, and where it is
-        none a line of the log every minute.
     card : dict, optional
-        What the file is to say about the network, see `save_network`; how far the
-        training came, its best validation and the scaling of intensities are added.
+        What the file is to say about the network, see `save_network`; the steps done,
+        the best validation and the scaling of intensities are added.
+    options : TrainingOptions
+        Options of the loss and of the loop.
 
     Returns
     -------
     history : History
-        How it went.
+        Steps, rows of the log, best validation, and why the training stopped.
 
     Raises
     ------
     ValueError
-        If an option is out of range, the images are unfit, or a resumed training has
-        other settings or images than the interrupted one.
+        If an option is out of range, the images cannot be trained on, or a resumed
+        training has other settings or images than the interrupted one.
     FileExistsError
         If the checkpoint or the log exists and `resume` is not set.
     ImportError
@@ -109,113 +82,135 @@ def train_network(
     ----------
     .. footbibliography::
     """
-    given, limit = dict(locals()), TimeLimit(time_limit)
+    limit = TimeLimit(options.time_limit)
     if not isinstance(network, RegistrationNetwork):
         raise ValueError(
             f"network must be a RegistrationNetwork, got {type(network).__name__}."
         )
-    check_options(given)
-    loss = TrainingLoss(metric, regularizer, weight=weight, dice_weight=dice_weight)
+    options.check_validation(validation is not None)
+    loss = TrainingLoss.from_options(options)
+    check_files(options)
     pairs = as_pairs(pairs)
     validation = None if validation is None else as_pairs(validation)
     if loss.dice_weight and validation is not None:
         _check_labels(validation[0])
     group = join(next(network.parameters()).device if device is None else device)
-    settings = {
-        "architecture": network.name, "arguments": network.arguments, "seed": seed,
-        "pairs": len(pairs), "batch": batch_size * group.size, **loss.settings(),
-        "learning_rate": learning_rate, "amsgrad": amsgrad, "schedule": schedule,
-        "augment": augment, "validate_every": validate_every,
-        "validation": 0 if validation is None else len(validation),
-        "mixed_precision": mixed_precision,
-        "images": fingerprint(pairs),
-        "validation images": None if validation is None else fingerprint(validation),
-    }  # fmt: skip
-    scaled = INTENSITY if getattr(pairs, "scaled", False) else "as the pairs gave them"
-    if schedule is not None:
-        settings["steps"] = steps
+    scaling = INTENSITY if getattr(pairs, "scaled", False) else "as the pairs gave them"
     training = Training(
-        network, loss, group, settings=plain(settings), batch_size=batch_size,
-        validation=validation,
-        card={"preprocessing": {"intensity": scaled}, **(card or {})},
+        network, loss, group,
+        settings=collect_settings(network, pairs, validation, loss, group, options),
+        batch_size=options.batch_size, validation=validation,
+        card={"preprocessing": {"intensity": scaling}, **(card or {})},
     )  # fmt: skip
-    if checkpoint is not None:
-        network_header(network, training.card)
-        if resume and Path(checkpoint).exists():
-            training.restore(checkpoint)
-    batches = Batches(
-        pairs, batch_size, seed=seed, augment=augment, rank=group.rank, size=group.size
-    )
-    with Log(
-        log if group.leads else None, steps=steps, done=training.progress.step,
-        rows=training.progress.rows, progress=progress if group.leads else False,
-        limit=limit,
-    ) as lines:  # fmt: skip
-        history = training.run(
-            batches, steps=steps, workers=workers, validate_every=validate_every,
-            patience=patience, limit=limit, log=lines, checkpoint=checkpoint,
-            checkpoint_every=checkpoint_every,
-        )  # fmt: skip
+    if options.checkpoint is not None:
+        network_header(network, training.card)  # an error now, not at the end
+        if options.is_resumed:
+            training.restore(options.checkpoint)
+    history = _run(training, pairs, options, limit)
     if group.leads:
-        report_stop(history, steps, resumable=checkpoint is not None)
+        _report_stop(history, options.steps, resumable=options.checkpoint is not None)
     return history
 
 
-def check_options(options):
-    """Raise what a training with these options would begin with, before any work.
+def _run(
+    training: Training, pairs: Pairs, options: TrainingOptions, limit: TimeLimit
+) -> History:
+    """Train with the log open."""
+    group, progress = training.group, training.progress
+    batches = Batches(
+        pairs, options.batch_size, seed=options.seed, augment=options.augment,
+        rank=group.rank, size=group.size,
+    )  # fmt: skip
+    with Log(
+        options.log if group.leads else None, steps=options.steps, done=progress.step,
+        rows=progress.rows, progress=options.progress if group.leads else False,
+        limit=limit,
+    ) as log:  # fmt: skip
+        return training.run(batches, options, log=log, limit=limit)
+
+
+def collect_settings(
+    network: RegistrationNetwork,
+    pairs: Pairs,
+    validation: Pairs | None,
+    loss: TrainingLoss,
+    group: Group,
+    options: TrainingOptions,
+) -> dict[str, Any]:
+    """Everything that determines the result of a training.
 
     Parameters
     ----------
-    options : dict
-        All arguments of `train_network` but the network and the pairs, by their names;
-        of "validation" it only matters whether it is None.
+    network : RegistrationNetwork
+        Its architecture and arguments count, not its weights.
+    pairs, validation : pairs
+        What is trained on, and what validates.
+    loss : TrainingLoss
+        What is minimised.
+    group : Group
+        The processes that train together.
+    options : TrainingOptions
+        All others.
+
+    Returns
+    -------
+    settings : dict
+        What JSON holds; a training that is resumed must have the same.
+    """
+    settings = {
+        "architecture": network.name, "arguments": network.arguments,
+        "pairs": len(pairs), "batch": options.batch_size * group.size,
+        "validation": 0 if validation is None else len(validation),
+        "images": fingerprint(pairs),
+        "validation images": None if validation is None else fingerprint(validation),
+        **loss.settings(), **options.loop_settings(),
+    }  # fmt: skip
+    return to_json_values(settings)
+
+
+def check_files(options: TrainingOptions) -> None:
+    """Check that the checkpoint and the log can be written, before any work.
+
+    Parameters
+    ----------
+    options : TrainingOptions
+        Those that name files.
 
     Raises
     ------
-    ValueError, FileExistsError, ImportError
-        As `train_network` does.
+    FileExistsError
+        If the checkpoint or the log exists and `resume` is not set.
+    ImportError
+        If the log is a folder and TensorBoard is not installed.
     """
-    for name in (
-        "steps",
-        "batch_size",
-        "patience",
-        "validate_every",
-        "checkpoint_every",
-    ):
-        if options[name] is not None:
-            whole_number(name, options[name], 1)
-    whole_number("workers", options["workers"], 0)
-    rate, limit = options["learning_rate"], options["time_limit"]
-    if not 0 < rate < float("inf"):
-        raise ValueError(f"learning_rate must be above 0, got {rate!r}.")
-    if options["schedule"] not in (None, "cosine"):
-        raise ValueError(
-            f"schedule must be None or 'cosine', got {options['schedule']!r}."
+    check_log(options.log, overwrite=options.resume)
+    if options.checkpoint is None:
+        return
+    path = Path(options.checkpoint)
+    if path.exists() and not options.resume:
+        raise FileExistsError(
+            f"checkpoint {path} exists; resume=True continues from it."
         )
-    if options["patience"] is not None and options["validation"] is None:
-        raise ValueError("patience needs validation pairs, got none.")
-    if limit is not None and not limit > 0:
-        raise ValueError(f"time_limit must be above 0 s, got {limit!r}.")
-    loss = ("metric", "regularizer", "weight", "dice_weight")
-    TrainingLoss(**{name: options[name] for name in loss})
-    _check_files(*(options[name] for name in ("checkpoint", "resume", "log")))
+    path.parent.mkdir(parents=True, exist_ok=True)
 
 
-def _check_labels(example):
-    """Raise now what the first validation would, perhaps hours later."""
+def _check_labels(example: Example) -> None:
+    """Raise now what the first validation would raise, perhaps hours later."""
     if example.static_labels is None or example.moving_labels is None:
         raise ValueError("dice_weight is above 0, and validation has no labels.")
 
 
-def _check_files(checkpoint, resume, log):
-    """Whether files can be written, before any work."""
-    check_log(log, overwrite=resume)
-    if checkpoint is None:
-        if resume:
-            raise ValueError("resume needs a checkpoint to go on from, got none.")
-        return
-    if Path(checkpoint).exists() and not resume:
-        raise FileExistsError(
-            f"checkpoint {checkpoint} exists; resume=True goes on from it."
-        )
-    Path(checkpoint).parent.mkdir(parents=True, exist_ok=True)
+def _report_stop(history: History, steps: int, *, resumable: bool) -> None:
+    """Log why a training ended, and which weights it returns."""
+    done = f"after {history.steps} of {steps} steps"
+    if history.best is None:
+        kept = "The weights are those of the last step; there was no validation."
+    else:
+        kept = f"The weights are the best in validation, with loss {history.best:.4g}."
+    if history.stopped == "time":
+        go_on = " resume goes on from the checkpoint." if resumable else ""
+        _logger.warning(f"Stopped by time_limit {done}. {kept}{go_on}")
+    elif history.stopped == "patience":
+        _logger.info(f"Stopped by patience {done}. {kept}")
+    else:
+        _logger.info(f"Trained for {history.steps} steps. {kept}")
