@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from dipy_dl_reg.geometry.fields import compose, frame, slopes, warp
-from dipy_dl_reg.geometry.inversion import guarded, reconcile
+from dipy_dl_reg.geometry.inversion import enforce_inverse_consistency, repair_folds
 from dipy_dl_reg.geometry.kernels import dispatch
 from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.geometry.smoothing import smooth
@@ -75,8 +75,10 @@ def steps(shape):
         "Adam": lambda: adam.direction(out.copy_(move), 0.5),
         "compose": lambda: compose(u, move, out=out),
         "smooth, sigma 0.8": lambda: smooth(u, 0.8, out=out, scratch=scratch),
-        "reconcile": lambda: reconcile(*near, out=(out, scratch)),
-        "guarded": lambda: guarded(*near),
+        "enforce_inverse_consistency": lambda: enforce_inverse_consistency(
+            *near, out=(out, scratch)
+        ),
+        "repair_folds": lambda: repair_folds(*near),
     }
 
 

@@ -7,7 +7,7 @@ the field: ``u <- step + u(x + step)``.  The gradient by the step is
 moving image's own gradient is never needed.
 
 The inverse is carried along, ``v <- v - step(y + v)``, and as they go both fields
-give up half of what going there and back misses (`inversion.reconcile`): detail that
+give up half of what going there and back misses (`inversion.enforce_inverse_consistency`): detail that
 the two sampled fields cannot both hold never builds up, and the similarity adapts
 while there is time.  Doing so only at the end cost more overlap for the same
 inversion error.
@@ -16,7 +16,7 @@ inversion error.
 import torch
 
 from dipy_dl_reg.geometry.fields import compose, resize, slopes, warp
-from dipy_dl_reg.geometry.inversion import guarded, reconcile
+from dipy_dl_reg.geometry.inversion import enforce_inverse_consistency, repair_folds
 from dipy_dl_reg.geometry.kernels import dispatch
 from dipy_dl_reg.geometry.kernels import functions as kernels
 from dipy_dl_reg.geometry.pair import combined_mask, moved
@@ -238,9 +238,12 @@ def _refine_level(
         smooth(new, sigma_field, out=v, scratch=new)
         new = compose(move, u, out=gradient)
         smooth(new, sigma_field, out=u, scratch=new)
-        (u, v), (gradient, move) = reconcile(u, v, out=(gradient, move)), (u, v)
+        (u, v), (gradient, move) = (
+            enforce_inverse_consistency(u, v, out=(gradient, move)),
+            (u, v),
+        )
         if index % _GUARD == _GUARD - 1:
-            u, v = guarded(u, v, out=(gradient, move))
+            u, v = repair_folds(u, v, out=(gradient, move))
         notify("iteration_end", energies[-1])
         records = [energies, of_images] if of_images else [energies]
         if all(_converged(record, tolerance) for record in records):

@@ -11,7 +11,12 @@ from scipy import ndimage
 import torch
 
 from dipy_dl_reg.geometry.fields import compose, frame, slopes, warp
-from dipy_dl_reg.geometry.inversion import _Checked, guarded, measure, reconcile
+from dipy_dl_reg.geometry.inversion import (
+    _Checked,
+    enforce_inverse_consistency,
+    measure,
+    repair_folds,
+)
 from dipy_dl_reg.geometry.kernels import dispatch
 from dipy_dl_reg.geometry.kernels import functions as kernels
 from dipy_dl_reg.geometry.smoothing import box_sum, smooth
@@ -104,8 +109,8 @@ FUNCTIONS = {
     "smooth widely": lambda s, m, u, v: smooth(m, 4.0),
     "box_sum": lambda s, m, u, v: box_sum(u, 2),
     "box_sum, wide": lambda s, m, u, v: box_sum(m, 7),
-    "reconcile": lambda s, m, u, v: reconcile(u, v),
-    "guarded": lambda s, m, u, v: guarded(u, v),
+    "enforce_inverse_consistency": lambda s, m, u, v: enforce_inverse_consistency(u, v),
+    "repair_folds": lambda s, m, u, v: repair_folds(u, v),
     "checked": lambda s, m, u, v: checked(u, v),
     "Adam": lambda s, m, u, v: adam(u, v),
     **{
@@ -303,7 +308,9 @@ def test_refinement_does_not_know_threads(monkeypatch):
 
 
 def test_environment_turns_it_off():
-    code = "from dipy_dl_reg.geometry.kernels import dispatch; print(dispatch.available())"
+    code = (
+        "from dipy_dl_reg.geometry.kernels import dispatch; print(dispatch.available())"
+    )
     environment = {**os.environ, "DIPY_DL_REG_KERNELS": "0"}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)

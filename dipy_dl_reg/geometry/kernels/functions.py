@@ -137,7 +137,7 @@ def corrected(u, v, *, longest, out=None):
     Parameters
     ----------
     u, v : Tensor, shape (1, D, *shape)
-        Fields in voxels; see `dipy_dl_reg.geometry.inversion.reconcile`.
+        Fields in voxels; see `dipy_dl_reg.geometry.inversion.enforce_inverse_consistency`.
     longest : float
         The most that is taken away from a vector.
     out : Tensor, shape (1, D, *shape), optional
