@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import numpy as np
 import torch
 
-from dipy_dl_reg.geometry.fields import compose, frame, slopes, warp
+from dipy_dl_reg.geometry.fields import compose, frame, warp, weighted_gradient
 from dipy_dl_reg.geometry.inversion import enforce_inverse_consistency, repair_folds
 from dipy_dl_reg.geometry.kernels import dispatch
 from dipy_dl_reg.geometry.pair import Pair
@@ -70,7 +70,7 @@ def steps(shape):
     return {
         "warp, image": lambda: warp(moving, u, frame_=grid),
         "local correlation": lambda: evaluate(moving),
-        "slopes": lambda: slopes(moving, gradient, out=out),
+        "weighted_gradient": lambda: weighted_gradient(moving, gradient, out=out),
         "smooth, sigma 1": lambda: smooth(u, 1.0, out=out, scratch=scratch),
         "Adam": lambda: adam.direction(out.copy_(move), 0.5),
         "compose": lambda: compose(u, move, out=out),

@@ -351,7 +351,7 @@ def derivative(x, axis, *, out=None):
     return out
 
 
-def slopes(image, factor, *, out=None):
+def weighted_gradient(image, factor, *, out=None):
     """Derivatives of an image along every axis, times another image.
 
     Parameters
@@ -365,11 +365,11 @@ def slopes(image, factor, *, out=None):
 
     Returns
     -------
-    slopes : Tensor, shape (B, D, *shape)
+    weighted_gradient : Tensor, shape (B, D, *shape)
         Component ``d`` along axis ``d``; `out` if it was given.
     """
     if dispatch.suit(image, factor, out):
-        return kernels.slopes(image, factor, out=out)
+        return kernels.weighted_gradient(image, factor, out=out)
     dim = image.ndim - 2
     out = image.new_empty(len(image), dim, *image.shape[2:]) if out is None else out
     for axis in range(dim):

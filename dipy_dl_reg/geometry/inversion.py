@@ -19,10 +19,10 @@ from dipy_dl_reg.geometry.smoothing import box_sum, smooth
 ROUND_TRIP_MEAN, ROUND_TRIP_MAX, LEAST_JACOBIAN = 0.05, 0.5, 0.01
 #: Repairs aim a little further, lest they stop at the very edge.
 _MARGIN = 0.9
-#: Rounds of `enforce_inverse_consistency` that a finished pair of fields gets; once it was repaired, up
-#: to twice as many.
+#: Calls of `enforce_inverse_consistency` on a finished pair of fields; up to twice as
+#: many once it was repaired.
 _ROUNDS = 3
-#: Longest correction of one round of `enforce_inverse_consistency`, in voxels.
+#: Longest correction by one call of `enforce_inverse_consistency`, in voxels.
 _LONGEST = 0.5
 #: Rounds of local smoothing before the whole field is shrunk instead, and how often.
 _REPAIRS, _SHRINKS = 20, 10
@@ -328,7 +328,8 @@ def diffeomorphic(u, v=None):
             return u, v, quality
         repairs, margin = repairs + 1, _MARGIN
         if repairs > _REPAIRS:
-            # Always of the same field: `enforce_inverse_consistency` lets a shrunk one grow again.
+            # Always shrink the same field: `enforce_inverse_consistency` lets a
+            # shrunk one grow again.
             resists, times = u if resists is None else resists, repairs - _REPAIRS
             u = resists * _SHRUNK ** (times * (times + 1) / 2)
             v = invert(u)
@@ -361,9 +362,8 @@ def repair_folds(u, v, *, out=(None, None)):
     if not bool(bad_u.any() | bad_v.any()):
         return u, v
     mended = _mended(u, bad_u, 1, out[0]), _mended(v, bad_v, 1, out[1])
-    return enforce_inverse_consistency(
-        *mended, out=(None, None) if out[0] is None else (u, v)
-    )
+    room = (None, None) if out[0] is None else (u, v)
+    return enforce_inverse_consistency(*mended, out=room)
 
 
 def _mended(u, bad, attempt, out=None):

@@ -7,15 +7,16 @@ the field: ``u <- step + u(x + step)``.  The gradient by the step is
 moving image's own gradient is never needed.
 
 The inverse is carried along, ``v <- v - step(y + v)``, and as they go both fields
-give up half of what going there and back misses (`inversion.enforce_inverse_consistency`): detail that
-the two sampled fields cannot both hold never builds up, and the similarity adapts
+give up half of what going there and back misses
+(`inversion.enforce_inverse_consistency`): detail that the two sampled fields cannot
+both hold never builds up, and the similarity adapts
 while there is time.  Doing so only at the end cost more overlap for the same
 inversion error.
 """
 
 import torch
 
-from dipy_dl_reg.geometry.fields import compose, resize, slopes, warp
+from dipy_dl_reg.geometry.fields import compose, resize, warp, weighted_gradient
 from dipy_dl_reg.geometry.inversion import enforce_inverse_consistency, repair_folds
 from dipy_dl_reg.geometry.kernels import dispatch
 from dipy_dl_reg.geometry.kernels import functions as kernels
@@ -223,7 +224,7 @@ def _refine_level(
         notify("iteration_start", None)
         warped = warp(pair.moving, u, frame_=frame)
         terms, by_image, by_field = evaluate(warped, u)
-        slopes(warped, by_image, out=gradient)
+        weighted_gradient(warped, by_image, out=gradient)
         if by_field is not None:
             gradient += by_field
         energy = terms.total
@@ -238,10 +239,8 @@ def _refine_level(
         smooth(new, sigma_field, out=v, scratch=new)
         new = compose(move, u, out=gradient)
         smooth(new, sigma_field, out=u, scratch=new)
-        (u, v), (gradient, move) = (
-            enforce_inverse_consistency(u, v, out=(gradient, move)),
-            (u, v),
-        )
+        consistent = enforce_inverse_consistency(u, v, out=(gradient, move))
+        (u, v), (gradient, move) = consistent, (u, v)
         if index % _GUARD == _GUARD - 1:
             u, v = repair_folds(u, v, out=(gradient, move))
         notify("iteration_end", energies[-1])

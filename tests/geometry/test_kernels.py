@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 import torch
 
-from dipy_dl_reg.geometry.fields import compose, frame, slopes, warp
+from dipy_dl_reg.geometry.fields import compose, frame, warp, weighted_gradient
 from dipy_dl_reg.geometry.inversion import (
     _Checked,
     enforce_inverse_consistency,
@@ -102,7 +102,7 @@ FUNCTIONS = {
     "warp far beyond": lambda s, m, u, v: warp(m, 1e6 * u),
     "compose": lambda s, m, u, v: compose(u, v),
     "compose, scaled": lambda s, m, u, v: compose(u, v, scale=-1),
-    "slopes": lambda s, m, u, v: slopes(m, s),
+    "weighted_gradient": lambda s, m, u, v: weighted_gradient(m, s),
     "smooth": lambda s, m, u, v: smooth(u, 0.7),
     "smooth, sigma 1": lambda s, m, u, v: smooth(u, 1.0),
     "smooth one axis": lambda s, m, u, v: smooth(u, [*[0.0] * (u.ndim - 3), 1.3]),

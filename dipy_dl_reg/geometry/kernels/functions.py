@@ -107,7 +107,7 @@ def _rows(affine, dim):
     return (c_double * 12)(*full.flatten()[:12].tolist())
 
 
-def slopes(image, factor, *, out=None):
+def weighted_gradient(image, factor, *, out=None):
     """Derivatives of an image along every axis, times another image.
 
     Parameters
@@ -121,7 +121,7 @@ def slopes(image, factor, *, out=None):
 
     Returns
     -------
-    slopes : Tensor, shape (1, D, *shape)
+    weighted_gradient : Tensor, shape (1, D, *shape)
         `out` if it was given.
     """
     image, factor, dim = image.contiguous(), factor.contiguous(), image.ndim - 2
@@ -137,7 +137,8 @@ def corrected(u, v, *, longest, out=None):
     Parameters
     ----------
     u, v : Tensor, shape (1, D, *shape)
-        Fields in voxels; see `dipy_dl_reg.geometry.inversion.enforce_inverse_consistency`.
+        Fields in voxels; see
+        `dipy_dl_reg.geometry.inversion.enforce_inverse_consistency`.
     longest : float
         The most that is taken away from a vector.
     out : Tensor, shape (1, D, *shape), optional
