@@ -14,7 +14,7 @@ _EXACT = {"dtype": torch.float64, "device": "cpu"}
 
 
 @dataclass(frozen=True)
-class Family:
+class AffineTransform:
     """One kind of affine map.
 
     Attributes

@@ -2,7 +2,7 @@
 
 A pair of fields is fit to be given away when neither folds (Jacobian determinants
 above a margin at every voxel, central differences) and when going there and back
-through the two returns to the start.  `diffeomorphic` checks that, and smooths the
+through the two returns to the start.  `make_diffeomorphic` checks that, and smooths the
 field where it fails until it holds.
 """
 
@@ -198,7 +198,7 @@ def enforce_inverse_consistency(u, v, *, out=(None, None)):
 
 def _corrected(u, v, out=None):
     """`u` less half a Newton step towards the inverse of `v`, half a voxel at most."""
-    if dispatch.suit(u, v, out):
+    if dispatch.supports(u, v, out):
         return kernels.corrected(u, v, longest=_LONGEST, out=out)
     error = warp(v, u).add_(u)
     step, slope = error.clone(), torch.empty_like(u)
@@ -213,7 +213,7 @@ def _corrected(u, v, out=None):
 
 def _measured(u, v):
     """Determinants of a field, its round trips through another, and their mean."""
-    if dispatch.suit(u, v):
+    if dispatch.supports(u, v):
         return kernels.checked(u, v)
     distance, inside = round_trip(u, v)
     return jacobian(u)[:, None], distance, float(_mean(distance, inside))
@@ -284,7 +284,7 @@ def measure(u, v, *, repairs=0):
     return _Checked.of(u, v).quality(repairs)
 
 
-def diffeomorphic(u, v=None):
+def make_diffeomorphic(u, v=None):
     """Fields that keep the promise, as near to the given one as repairs allow.
 
     Where a limit is passed the field is smoothed, locally and more strongly from

@@ -68,7 +68,7 @@ class Pair(NamedTuple):
         )
 
 
-def moved(pair, u, v):
+def move_pair(pair, u, v):
     """The pair with the moving image where a field brings it, and what counts there.
 
     Parameters
@@ -93,12 +93,12 @@ def moved(pair, u, v):
         pair.static_grid,
         pair.static_grid,
         np.eye(pair.static_grid.dim + 1),
-        combined_mask(pair, u, frame),
+        make_compared_mask(pair, u, frame),
         landmarks=landmarks,
     )
 
 
-def combined_mask(pair, u, frame):
+def make_compared_mask(pair, u, frame):
     """Voxels that count: in both masks and, by the prealign, in both images.
 
     The moving mask is brought over once a level, through the field as the level

@@ -27,7 +27,7 @@ def fit(objective, family, start, theta, *, iterations, tolerance=_TOLERANCE):
     ----------
     objective : AffineObjective
         The images.
-    family : Family
+    family : AffineTransform
         The maps.
     start : Tensor, shape (B, D + 1, D + 1)
         Float64.
@@ -101,7 +101,7 @@ def fit_levels(levels, family, start, theta, *, level_iters, metric=None):
     ----------
     levels : list of Level
         Coarsest first.
-    family : Family
+    family : AffineTransform
         The maps.
     start : ndarray, shape (D + 1, D + 1)
         Static's world to moving's, before.

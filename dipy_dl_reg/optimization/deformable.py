@@ -20,7 +20,7 @@ from dipy_dl_reg.geometry.fields import compose, resize, warp, weighted_gradient
 from dipy_dl_reg.geometry.inversion import enforce_inverse_consistency, repair_folds
 from dipy_dl_reg.geometry.kernels import dispatch
 from dipy_dl_reg.geometry.kernels import functions as kernels
-from dipy_dl_reg.geometry.pair import combined_mask, moved
+from dipy_dl_reg.geometry.pair import make_compared_mask, move_pair
 from dipy_dl_reg.geometry.pyramid import coarsen, level_spacings
 from dipy_dl_reg.geometry.smoothing import smooth
 from dipy_dl_reg.optimization.landmark_penalty import Guide
@@ -60,7 +60,7 @@ class _Adam:
         # The strongest gradient moves its voxel at full length, whatever epsilon is.
         rate = -step * (1 + self.epsilon) / (1 - b1**self.count)
         unbias = 1 / (1 - b2**self.count)
-        if dispatch.suit(gradient):
+        if dispatch.supports(gradient):
             square = kernels.moments(gradient, self.first, self.second, betas=(b1, b2))
             self.largest = torch.maximum(self.largest, (square * unbias).sqrt())
             floor = float(self.epsilon * self.largest)
@@ -123,14 +123,14 @@ def refine(
     Returns
     -------
     displacement, inverse : Tensor, shape (1, D, *static_shape)
-        In voxels of the static grid; all but inverse to each other (`diffeomorphic`
+        In voxels of the static grid; nearly inverse to each other (`make_diffeomorphic`
         sees to the rest).
     """
     observer = observer or (lambda stage, level, energy: None)
     dim = pair.static_grid.dim
     spacings = level_spacings(pair.static_grid, len(level_iters))
     u = v = pair.static.new_zeros(1, dim, *[1] * dim)
-    images = pair if start is None else moved(pair, *start)
+    images = pair if start is None else move_pair(pair, *start)
     for index, (iterations, spacing) in enumerate(zip(level_iters, spacings)):
         level = len(level_iters) - 1 - index
         if start is not None and not level:
@@ -173,7 +173,7 @@ def energies(pair, objective, fields):
         One for each; lower is better.  Landmarks do not count.
     """
     frame = pair.frame()
-    mask = combined_mask(pair, fields[0], frame)
+    mask = make_compared_mask(pair, fields[0], frame)
     evaluate = objective.bind(pair.static, mask, moving=pair.moving)
     return [
         float(evaluate(warp(pair.moving, u, frame_=frame), u)[0].total) for u in fields
@@ -208,7 +208,7 @@ def _refine_level(
     let them go a little where a large weight makes much of it.
     """
     frame = pair.frame()
-    mask = combined_mask(pair, u, frame)
+    mask = make_compared_mask(pair, u, frame)
     if mask is not None and not bool(mask.any()):
         return u, v  # two thin masks that miss each other at this resolution
     evaluate = objective.bind(pair.static, mask, moving=pair.moving)

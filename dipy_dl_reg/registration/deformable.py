@@ -14,8 +14,8 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from dipy_dl_reg.geometry.fields import compose
-from dipy_dl_reg.geometry.inversion import diffeomorphic
-from dipy_dl_reg.geometry.pair import moved
+from dipy_dl_reg.geometry.inversion import make_diffeomorphic
+from dipy_dl_reg.geometry.pair import move_pair
 from dipy_dl_reg.geometry.thin_plate_grid import start_field
 from dipy_dl_reg.initialization.displacement_search import discrete, helps
 from dipy_dl_reg.initialization.metric_selection import ALIKE, agreement, comparison
@@ -394,7 +394,7 @@ class DeepRegistration(DiffeomorphicRegistration):
             if self._automatic and self.network_used and self._across():
                 super().set_level_iters(brief_iters(self.level_iters, pair.static_grid))
             u, v = self._refine(self._shown(pair), start)
-            u, v, self.quality = diffeomorphic(u, v)
+            u, v, self.quality = make_diffeomorphic(u, v)
             measures, shrunk = measure_registration(pair, u), self.quality.shrunk
             self.verdict = judge(measures, poses=poses, shrunk=shrunk)
             mapping = dipy_adapter.make_map(u, v, pair, **affines)
@@ -524,14 +524,14 @@ class DeepRegistration(DiffeomorphicRegistration):
         self.network_used = self.initialization_used = self._spline_folds = False
         spline = None
         if pair.landmarks is not None:
-            u, v, quality = diffeomorphic(start_field(pair))
+            u, v, quality = make_diffeomorphic(start_field(pair))
             self._spline_folds, spline = quality.repairs > 0, (u, v)
-            pair, whole = moved(pair, *spline), moved(whole, *spline)
+            pair, whole = move_pair(pair, *spline), move_pair(whole, *spline)
         found = self._predicted(pair, whole)
         if found is None:
             found = self._searched(pair)
             if self._comparison is None:
-                self._choose(pair if found is None else moved(pair, *found))
+                self._choose(pair if found is None else move_pair(pair, *found))
         if spline is None or found is None:
             return found or spline
         (u, v), (first, last) = found, spline
@@ -545,11 +545,11 @@ class DeepRegistration(DiffeomorphicRegistration):
             self._choose(pair)  # it is asked for what the metric thinks best
         alone = not any(self.level_iters)
         fields = predict(self.network, whole, self._objective, alone=alone)
-        u, v, _ = diffeomorphic(*fields)
+        u, v, _ = make_diffeomorphic(*fields)
         if not bool(u.any()):
             return None  # it says that there is nothing to do
         if self.network.symmetric:
-            self._choose(moved(pair, u, v), aligned=True)
+            self._choose(move_pair(pair, u, v), aligned=True)
         self.network_used = self._is_of_use(pair, u, v)
         if self.network_used:
             return u, v
@@ -604,7 +604,7 @@ class DeepRegistration(DiffeomorphicRegistration):
                 f"where {self._budget():.2g} may be used."
             )
             return None
-        u, v, _ = diffeomorphic(*discrete(pair))
+        u, v, _ = make_diffeomorphic(*discrete(pair))
         automatic = self.initialization == "auto"
         if automatic:
             self._choose(pair)

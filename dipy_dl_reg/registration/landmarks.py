@@ -11,7 +11,7 @@ from dipy.utils.logging import logger
 import numpy as np
 
 from dipy_dl_reg.geometry import thin_plate, thin_plate_grid
-from dipy_dl_reg.geometry.inversion import diffeomorphic
+from dipy_dl_reg.geometry.inversion import make_diffeomorphic
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.registration import dipy_adapter
 from dipy_dl_reg.registration.devices import find_device, threads
@@ -190,7 +190,7 @@ class ThinPlateSplineRegistration:
         with threads(num_threads):
             self._fit(static_points, moving_points)
             self.prealign = self._affine_part() if prealign is None else prealign
-            u, v, self.quality = diffeomorphic(self._field(grids.static_grid))
+            u, v, self.quality = make_diffeomorphic(self._field(grids.static_grid))
         affines = {
             "static_grid2world": static_grid2world,
             "moving_grid2world": grids.moving_grid.affine

@@ -11,9 +11,9 @@ from dipy_dl_reg.geometry.inversion import (
     LEAST_JACOBIAN,
     ROUND_TRIP_MAX,
     ROUND_TRIP_MEAN,
-    diffeomorphic,
     enforce_inverse_consistency,
     invert,
+    make_diffeomorphic,
     measure,
     repair_folds,
     round_trip,
@@ -90,7 +90,7 @@ def test_reconcile_brings_both_directions_down(shape):
 def test_the_promise(shape, amplitude):
     """Also for fields that fold badly; measured here in NumPy, not by the package."""
     given = rough(shape, amplitude)
-    u, v, quality = diffeomorphic(given)
+    u, v, quality = make_diffeomorphic(given)
     for field in (u, v):
         matrix = np.zeros((*shape, len(shape), len(shape)))
         for i, component in enumerate(field[0].numpy().astype(float)):
@@ -120,7 +120,7 @@ def bounded(monkeypatch):
 @pytest.mark.parametrize("shape", [(32, 32), (48, 48), (20, 18, 1)])
 def test_any_finite_field_ends_sound(shape, amplitude, bounded):
     """A network may predict a thousand voxels, and smoothing does not mend that."""
-    u, v, quality = diffeomorphic(rough(shape, amplitude))
+    u, v, quality = make_diffeomorphic(rough(shape, amplitude))
     assert torch.isfinite(u).all() and torch.isfinite(v).all()
     assert jacobian(u).min() > 0 and jacobian(v).min() > 0
     for distance in (scipy_round_trip(u, v), scipy_round_trip(v, u)):
@@ -134,7 +134,7 @@ def test_any_finite_field_ends_sound(shape, amplitude, bounded):
 
 def test_a_sound_field_is_left_nearly_alone():
     given = rough((24, 20, 22), 1.0, sigma=4.0)
-    u, _, quality = diffeomorphic(given)
+    u, _, quality = make_diffeomorphic(given)
     assert quality.repairs == 0
     assert (u - given).abs().max() < 0.05
 
@@ -150,7 +150,7 @@ def test_where_a_field_leads_out_of_the_grid_it_is_kept(shape):
     assert ((once == given) | inside).all() and not torch.equal(once, given)
     _, back_inside = round_trip(inverse, given)
     assert ((back == inverse) | back_inside).all()
-    u, _, quality = diffeomorphic(given)
+    u, _, quality = make_diffeomorphic(given)
     assert quality.repairs == 0
     assert (u - given).abs().max() < 0.1
 
@@ -160,7 +160,7 @@ def test_a_fold_that_no_point_of_the_other_field_reaches():
     u[:, 0] = 20
     v = -u
     v[:, 0, 6:9, 20:23] += 12
-    u, v, _ = diffeomorphic(u, v)
+    u, v, _ = make_diffeomorphic(u, v)
     assert jacobian(u).min() > 0 and jacobian(v).min() > 0
 
 
@@ -172,7 +172,7 @@ def test_the_mean_is_over_points_that_stay_inside():
 
 
 def test_no_displacement_stays_none():
-    u, v, quality = diffeomorphic(torch.zeros(1, 3, 6, 7, 8))
+    u, v, quality = make_diffeomorphic(torch.zeros(1, 3, 6, 7, 8))
     assert not u.any() and not v.any()
     assert quality == inversion.Quality(1.0, 1.0, 0.0, 0.0, 0)
 
@@ -181,7 +181,7 @@ def test_not_finite():
     u = torch.zeros(1, 2, 6, 6)
     u[0, 0, 2, 2] = float("nan")
     with pytest.raises(ValueError, match="finite"):
-        diffeomorphic(u)
+        make_diffeomorphic(u)
 
 
 def test_limits_are_those_that_are_promised():

@@ -225,8 +225,8 @@ def test_infinity_goes_to_the_edge(calls):
     ],
 )
 def test_what_does_not_suit(tensor):
-    assert dispatch.suit(torch.zeros(1, 1, 4, 4), None)
-    assert not dispatch.suit(torch.zeros(1, 1, 4, 4), tensor)
+    assert dispatch.supports(torch.zeros(1, 1, 4, 4), None)
+    assert not dispatch.supports(torch.zeros(1, 1, 4, 4), tensor)
 
 
 @pytest.mark.parametrize(
@@ -246,9 +246,9 @@ def test_what_a_loop_cannot_read_does_not_reach_it(mask):
 
 def test_offsets_beyond_32_bits_are_left_to_torch():
     many = torch.zeros(1).expand(1, 1, 2048, 1024, 1024)
-    assert many.numel() == 2**31 and not dispatch.suit(many)
-    assert dispatch.suit(many[:, :, 1:])
-    assert not dispatch.suit(torch.zeros(1).expand(1, 3, 1024, 1024, 1024))
+    assert many.numel() == 2**31 and not dispatch.supports(many)
+    assert dispatch.supports(many[:, :, 1:])
+    assert not dispatch.supports(torch.zeros(1).expand(1, 3, 1024, 1024, 1024))
 
 
 def test_what_is_differentiated_is_left_to_torch(calls):

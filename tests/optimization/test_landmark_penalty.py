@@ -6,7 +6,7 @@ import torch
 
 from dipy_dl_reg.geometry.fields import sample
 from dipy_dl_reg.geometry.inversion import invert
-from dipy_dl_reg.geometry.pair import moved
+from dipy_dl_reg.geometry.pair import move_pair
 from dipy_dl_reg.geometry.point_pairs import in_voxels
 from dipy_dl_reg.geometry.pyramid import coarsen
 from dipy_dl_reg.geometry.smoothing import smooth
@@ -107,7 +107,7 @@ def test_what_a_field_leaves(dim):
     shape = SHAPES[dim]
     axes = torch.meshgrid(*(torch.linspace(0, 1, n) for n in shape), indexing="ij")
     u = torch.stack([0.5 * torch.sin(2 * a + k) for k, a in enumerate(axes)])[None]
-    left = moved(pair, u, invert(u)).landmarks
+    left = move_pair(pair, u, invert(u)).landmarks
     aims = in_voxels(pair.static_grid, left.targets)
     inner = ((aims >= 1) & (aims <= torch.tensor(shape) - 2)).all(1)
     wanted = in_voxels(pair.static_grid, pair.landmarks.targets)

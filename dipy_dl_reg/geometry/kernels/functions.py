@@ -1,7 +1,8 @@
 """What the compiled loops compute: a function in Python for each.
 
-Called by the plain functions of the same purpose, where `compiled.suit` says so: these
-do not look again.  A 2D image is handed over with an axis of one voxel between its two.
+`fields`, `smoothing`, `inversion` and others call these where `dispatch.supports` says
+so; the functions here do not check again.  A 2D image is passed as a 3D one whose
+middle axis has one voxel.
 """
 
 import ctypes
