@@ -61,7 +61,7 @@ def steps(shape):
     grid, metric, adam = (
         frame(shape),
         CCMetric(),
-        _Adam(u, epsilon=CCMetric.weak_gradient),
+        _Adam(u, epsilon=CCMetric.gradient_floor),
     )
     evaluate = metric.bind(static)
     gradient = evaluate(moving)[1]

@@ -11,7 +11,7 @@ import math
 
 import torch
 
-from dipy_dl_reg.geometry.thin_plate import chunks, fit, kernel_of
+from dipy_dl_reg.geometry.thin_plate import chunks, fit_spline, kernel_of
 
 #: Up to so many voxels times points every voxel is computed exactly.
 _EXACT = 2**24
@@ -36,7 +36,7 @@ def sampled(spline, shape, to_world, from_world, *, stride=None):
     Parameters
     ----------
     spline : ThinPlateSpline
-        From `fit`.
+        From `fit_spline`.
     shape : tuple of int
         The grid's.
     to_world, from_world : array, shape (D + 1, D + 1)
@@ -83,7 +83,7 @@ def start_field(pair):
     u : Tensor, shape (1, D, *static_shape)
         In voxels of the static grid; may fold where landmarks cross.
     """
-    spline = fit(*pair.landmarks, kernel="biharmonic")
+    spline = fit_spline(*pair.landmarks, kernel="biharmonic")
     grid = pair.static_grid
     return sampled(spline, grid.shape, grid.affine, grid.inverse).to(pair.static)
 

@@ -155,8 +155,8 @@ class CCMetric(Metric):
     batched = True
     # Long steps where the images differ most, short ones where little is to be seen:
     # with equal steps the field is rougher, and no better.
-    weak_gradient = 0.3
-    stride = 2.8
+    gradient_floor = 0.3
+    max_step_factor = 2.8
     sigma_field = 0.8
 
     def __init__(self, dim=None, *, sigma_diff=1.0, radius=1, variance_floor=1e-3):
@@ -207,7 +207,7 @@ class MIMetric(Metric):
     """
 
     name = "MI"
-    weak_gradient = 0.4
+    gradient_floor = 0.4
     _PADDING = 2
 
     def __init__(self, dim=None, *, sigma_diff=1.0, nbins=None):
@@ -314,7 +314,7 @@ class CRMetric(Metric):
     """
 
     name = "CR"
-    weak_gradient = 0.1
+    gradient_floor = 0.1
 
     def __init__(self, dim=None, *, sigma_diff=1.0, nbins=64):
         super().__init__(dim, sigma_diff=sigma_diff)

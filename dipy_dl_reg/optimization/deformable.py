@@ -103,8 +103,8 @@ def refine(
         Coarser levels then look for what it leaves, so that its detail is not lost on
         their grids, and what they find is dropped if the objective is none the better.
     step : float, optional
-        Length of a step, in voxels of the level; the metric's `stride` of them is the
-        longest.
+        Length of a step, in voxels of the level; the longest is the metric's
+        `max_step_factor` times as long.
     sigma_field : float, optional
         Standard deviation of the Gaussian that smooths the whole field after each
         iteration, in voxels of the level.
@@ -217,7 +217,7 @@ def _refine_level(
         guide = Guide(pair, objective.landmark_weight, objective.metric.sigma_diff)
     energies, of_images, best = [], [], _Best((u, v))
     u, v = (f.clone(memory_format=torch.contiguous_format) for f in (u, v))
-    adam = _Adam(u, epsilon=objective.metric.weak_gradient)
+    adam = _Adam(u, epsilon=objective.metric.gradient_floor)
     # Written to in turn: a fresh field at every step would cost more than the step.
     gradient, move = torch.empty_like(u), torch.empty_like(u)
     for index in range(iterations):
@@ -234,7 +234,7 @@ def _refine_level(
         energies.append(float(energy))
         best.look(index, energies[-1], (u, v))
         smooth(gradient, objective.metric.sigma_diff, out=move, scratch=gradient)
-        adam.direction(move, step * objective.metric.stride)
+        adam.direction(move, step * objective.metric.max_step_factor)
         new = compose(v, move, scale=-1, out=gradient)
         smooth(new, sigma_field, out=v, scratch=new)
         new = compose(move, u, out=gradient)

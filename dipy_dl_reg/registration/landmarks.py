@@ -297,7 +297,7 @@ class ThinPlateSplineRegistration:
             dipy_adapter.exact_tensor(p, self.device)
             for p in (static_points, moving_points)
         )
-        self._spline = thin_plate.fit(
+        self._spline = thin_plate.fit_spline(
             *points, regularization=self.regularization, kernel=self.kernel
         )
 

@@ -8,7 +8,7 @@ import torch
 from dipy_dl_reg.geometry.thin_plate import (
     KERNELS,
     evaluate,
-    fit,
+    fit_spline,
     invert_points,
     is_flat,
     jacobian_matrix,
@@ -30,7 +30,7 @@ def landmarks(dim, count=40, noise=4.0):
 
 
 def spline_of(points, targets, **options):
-    return fit(torch.from_numpy(points), torch.from_numpy(targets), **options)
+    return fit_spline(torch.from_numpy(points), torch.from_numpy(targets), **options)
 
 
 def at(spline, points):

@@ -240,6 +240,23 @@ def test_bad_options(make, word):
         make()
 
 
+def test_former_names_of_attributes():
+    with pytest.warns(DeprecationWarning, match="its name is max_step_factor"):
+
+        class Own(CCMetric):
+            stride = 2.0
+            weak_gradient = 0.2
+
+    assert (Own.max_step_factor, Own.gradient_floor) == (2.0, 0.2)
+    assert CCMetric.max_step_factor == 2.8
+    own = Own()
+    with pytest.warns(DeprecationWarning, match="its name is gradient_floor"):
+        own.weak_gradient = 0.5
+        assert (own.weak_gradient, own.stride, Own.stride) == (0.5, 2.0, 2.0)
+    assert own.gradient_floor == 0.5
+    assert "weak_gradient" not in repr(own)
+
+
 @every_shape
 @pytest.mark.parametrize("name", sorted(regularizers.REGULARIZERS))
 def test_regularizers(name, shape):
