@@ -131,7 +131,7 @@ def main():
         raise SystemExit("no compiled loops: was there a C compiler on installation?")
     if chosen.growth:
         return growth(chosen.repeats)
-    with dispatch.plain():
+    with dispatch.without_kernels():
         before = column(chosen.shape, chosen.repeats)
     after = column(chosen.shape, chosen.repeats)
     print(

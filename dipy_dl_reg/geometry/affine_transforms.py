@@ -122,7 +122,7 @@ class AffineTransform:
         """
         return self._evaluate(theta, slopes=True)[1]
 
-    def recentred(self, theta, centre):
+    def change_centre(self, theta, centre):
         """Parameters of the same maps, about another origin.
 
         Parameters

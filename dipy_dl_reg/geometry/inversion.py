@@ -266,7 +266,7 @@ class _Checked(NamedTuple):
         )
 
 
-def measure(u, v, *, repairs=0):
+def measure_quality(u, v, *, repairs=0):
     """Quality of a pair of inverse fields.
 
     Parameters
@@ -338,7 +338,7 @@ def make_diffeomorphic(u, v=None):
         else:
             u, v = smooth(u, 0.5), smooth(v, 0.5)
     nothing = torch.zeros_like(u)
-    return nothing, nothing.clone(), measure(nothing, nothing, repairs=repairs)
+    return nothing, nothing.clone(), measure_quality(nothing, nothing, repairs=repairs)
 
 
 def repair_folds(u, v, *, out=(None, None)):

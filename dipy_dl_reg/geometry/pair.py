@@ -60,7 +60,7 @@ class Pair(NamedTuple):
         inside : Tensor of bool, shape (1, 1, *static_shape)
             Up to half a voxel beyond the outermost centres.
         """
-        return covered(
+        return inside_mask(
             self.static_grid.shape,
             self.moving_grid.shape,
             self.static_grid.to(self.moving_grid, self.prealign),
@@ -86,7 +86,7 @@ def move_pair(pair, u, v):
     frame = pair.frame()
     landmarks = pair.landmarks
     if landmarks is not None:
-        landmarks = landmarks.after(pair.static_grid, v)
+        landmarks = landmarks.carry_back(pair.static_grid, v)
     return Pair(
         pair.static,
         warp(pair.moving, u, frame_=frame),
@@ -129,7 +129,7 @@ def make_compared_mask(pair, u, frame):
     return mask
 
 
-def covered(shape, image_shape, matrix, *, device="cpu"):
+def inside_mask(shape, image_shape, matrix, *, device="cpu"):
     """Voxels of a grid that lie within an image on another.
 
     Parameters

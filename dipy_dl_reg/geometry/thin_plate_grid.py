@@ -1,7 +1,7 @@
 """Thin-plate splines on a voxel grid, for the price of a coarse one.
 
-The sum over the points is not taken voxel by voxel.  `sampled` splits the kernel as
-particle-mesh methods do, into a part that is smooth everywhere, which a coarse grid
+The sum over the points is not taken voxel by voxel.  `sample_spline` splits the kernel
+as particle-mesh methods do, into a part that is smooth everywhere, which a coarse grid
 and interpolation suffice for, and one that ends at a small radius, which is added
 around each point.
 """
@@ -30,7 +30,7 @@ _CLOSEST = 2
 _NODES = 3
 
 
-def sampled(spline, shape, to_world, from_world, *, stride=None):
+def sample_spline(spline, shape, to_world, from_world, *, stride=None):
     """The spline as a field on a grid: ``u(i) = from_world(f(to_world(i))) - i``.
 
     Parameters
@@ -85,7 +85,7 @@ def start_field(pair):
     """
     spline = fit_spline(*pair.landmarks, kernel="biharmonic")
     grid = pair.static_grid
-    return sampled(spline, grid.shape, grid.affine, grid.inverse).to(pair.static)
+    return sample_spline(spline, grid.shape, grid.affine, grid.inverse).to(pair.static)
 
 
 def _linear_part(matrix, shape):

@@ -50,7 +50,7 @@ def fit(objective, family, start, theta, *, iterations, tolerance=_TOLERANCE):
     if family.shifts:
         back[:, :dim, dim] = centre
     moved = torch.linalg.inv(back) @ start
-    local = family.recentred(theta, back[:, :dim, dim])
+    local = family.change_centre(theta, back[:, :dim, dim])
     base, spread = _whitening(family, local, moved, level)
     volume = torch.linalg.det(start[:, :dim, :dim])
 
@@ -76,7 +76,7 @@ def fit(objective, family, start, theta, *, iterations, tolerance=_TOLERANCE):
         tolerance=tolerance * level.spacing,
     )
     chart, _ = matrices(found.place, torch.arange(len(start), device="cpu"))
-    theta = family.recentred(chart, -back[:, :dim, dim])
+    theta = family.change_centre(chart, -back[:, :dim, dim])
     return Found(theta, found.value, found.evaluations)
 
 

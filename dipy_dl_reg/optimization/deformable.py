@@ -61,12 +61,14 @@ class _Adam:
         rate = -step * (1 + self.epsilon) / (1 - b1**self.count)
         unbias = 1 / (1 - b2**self.count)
         if dispatch.supports(gradient):
-            square = kernels.moments(gradient, self.first, self.second, betas=(b1, b2))
+            square = kernels.update_moments(
+                gradient, self.first, self.second, betas=(b1, b2)
+            )
             self.largest = torch.maximum(self.largest, (square * unbias).sqrt())
             floor = float(self.epsilon * self.largest)
             moments = self.first, self.second
             factors = {"unbias": unbias, "floor": floor, "rate": rate}
-            return kernels.direction(*moments, **factors, out=gradient)
+            return kernels.adam_direction(*moments, **factors, out=gradient)
         self.first.mul_(b1).add_(gradient, alpha=1 - b1)
         square = gradient.square_().sum(1, keepdim=True)
         self.second.mul_(b2).add_(square, alpha=1 - b2)

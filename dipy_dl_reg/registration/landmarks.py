@@ -321,7 +321,7 @@ class ThinPlateSplineRegistration:
     def _field(self, grid):
         """The rest of the spline, in voxels of a grid."""
         back = grid.inverse @ np.linalg.inv(self.prealign)
-        u = thin_plate_grid.sampled(self._spline, grid.shape, grid.affine, back)
+        u = thin_plate_grid.sample_spline(self._spline, grid.shape, grid.affine, back)
         return u.to(self.device)
 
     def _report(self, inside, *landmarks):

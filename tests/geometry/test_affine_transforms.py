@@ -42,7 +42,7 @@ def test_recentred(kind, dim, rng):
     if family.shifts:
         shift[:dim, dim] = centre
     wanted = torch.linalg.inv(shift) @ family.matrix(theta) @ shift
-    found = family.matrix(family.recentred(theta, centre))
+    found = family.matrix(family.change_centre(theta, centre))
     torch.testing.assert_close(found, wanted)
 
 

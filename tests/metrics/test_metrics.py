@@ -7,7 +7,7 @@ from scipy.interpolate import BSpline
 import torch
 
 from dipy_dl_reg.metrics import regularizers
-from dipy_dl_reg.metrics.histogram import add_up
+from dipy_dl_reg.metrics.histogram import sum_by_index
 from dipy_dl_reg.metrics.metrics import (
     METRICS,
     CCMetric,
@@ -300,7 +300,7 @@ def test_sums_of_many_keep_their_digits(device):
     with FakeMPS():
         index = torch.zeros(1, dtype=torch.int64, device=device).expand(count)
         weights = torch.full((1,), weight, device=device).expand(count)
-        sums = add_up(index, weights, 3).cpu()
+        sums = sum_by_index(index, weights, 3).cpu()
     assert sums.tolist() == pytest.approx([weight * count, 0, 0], rel=1e-3)
     if device == "cpu":
         assert sums[0].item() == pytest.approx(np.float32(weight) * float(count))

@@ -73,7 +73,7 @@ def available():
 
 
 @contextmanager
-def plain():
+def without_kernels():
     """Turn the compiled loops off for a while, in all threads.
 
     Yields

@@ -278,7 +278,7 @@ class LocalCorrelation:
         return (1 - values.sum() / self._total).to(warped.dtype), gradient
 
 
-def moments(gradient, first, second, *, betas):
+def update_moments(gradient, first, second, *, betas):
     """Update Adam's moments in place, the second that of the vector.
 
     Parameters
@@ -304,7 +304,7 @@ def moments(gradient, first, second, *, betas):
     return largest.amax()
 
 
-def direction(first, second, *, unbias, floor, rate, out):
+def adam_direction(first, second, *, unbias, floor, rate, out):
     """Compute ``rate * first / (sqrt(second * unbias) + floor)``.
 
     Parameters
