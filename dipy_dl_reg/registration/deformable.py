@@ -24,9 +24,8 @@ from dipy_dl_reg.initialization.single_slice import flatten_slices
 from dipy_dl_reg.initialization.single_slice import predict_also_slices as predict
 from dipy_dl_reg.maps.measures import measure_registration
 from dipy_dl_reg.maps.verdict import judge, log_verdict
-from dipy_dl_reg.metrics.metrics import CCMetric
+from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.metrics.objective import Objective
-from dipy_dl_reg.metrics.registry import METRIC_MEANINGS
 from dipy_dl_reg.optimization import memory
 from dipy_dl_reg.optimization.deformable import refine
 from dipy_dl_reg.registration import dipy_adapter, factory
@@ -505,7 +504,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         mapped = ""
         if chosen.curve is not None:
             mapped = " of static and intensity-mapped moving"
-        named = f"{self.metric.name} ({METRIC_MEANINGS[self.metric.name]}{mapped})"
+        named = f"{self.metric.name} ({self.metric.meaning}{mapped})"
         self._say(f"Metric: {named}. {chosen.reason}")
 
     def _across(self):

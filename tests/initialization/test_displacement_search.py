@@ -11,7 +11,7 @@ from dipy_dl_reg.geometry.smoothing import smooth
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.initialization import displacement_search as searching
 from dipy_dl_reg.initialization.displacement_search import discrete, helps
-from dipy_dl_reg.metrics.metrics import CCMetric
+from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.metrics.objective import Objective
 
 

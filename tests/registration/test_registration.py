@@ -22,7 +22,7 @@ import torch
 import dipy_dl_reg
 from dipy_dl_reg import DeepRegistration, deep_affine_registration, deep_registration
 from dipy_dl_reg.initialization.single_slice import flatten_slices
-from dipy_dl_reg.metrics.metrics import METRICS
+from dipy_dl_reg.metrics.registry import METRICS
 from dipy_dl_reg.registration import affine, dipy_adapter
 from dipy_dl_reg.registration.devices import threads
 from dipy_dl_reg.registration.dipy_adapter import make_pair as make_pair_of_tensors
