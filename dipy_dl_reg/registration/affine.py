@@ -15,7 +15,7 @@ from dipy.testing.decorators import warning_for_keywords
 from dipy.utils.logging import logger
 import numpy as np
 
-from dipy_dl_reg.geometry.affine_transforms import AffineTransform
+from dipy_dl_reg.geometry.affine_transforms.registry import make_transform
 from dipy_dl_reg.initialization.rotation_search import search
 from dipy_dl_reg.io.images import read_image
 from dipy_dl_reg.io.masks import fill_masked, read_mask
@@ -635,10 +635,10 @@ def _run(registration, steps, pair, images):
                 registration._choose_start(pair._replace(prealign=matrix))
                 matrix = registration.starting_affine
             continue
-        family = AffineTransform(step, registration.dim)
+        family = make_transform(step, registration.dim)
         few = prepared
         if registration._given is None and place < len(steps) - 1:
             few = prepared[: 1 if step == "translation" else 2]
         theta, value = registration._fit(family, None, few)
-        matrix = family.array(theta) @ matrix
+        matrix = family.numpy_matrix(theta) @ matrix
     return (matrix, theta, value), prepared[-1] if kinds else None
