@@ -78,7 +78,7 @@ def common_grid(static, moving, prealign, spacing=None):
     ways = half, half @ np.linalg.inv(prealign)
     grids = static, moving
     axes = [
-        (way @ grid.standard(spacing).affine)[:dim, :dim]
+        (way @ grid.to_standard(spacing).affine)[:dim, :dim]
         for way, grid in zip(ways, grids)
     ]
     turn = polar(sum(polar(a)[0] for a in axes))[0]

@@ -24,9 +24,8 @@ from typing import Literal, NamedTuple
 import torch
 
 from dipy_dl_reg.geometry.fields import compose
-from dipy_dl_reg.geometry.inversion import diffeomorphic as make_diffeomorphic
-from dipy_dl_reg.geometry.pair import Pair
-from dipy_dl_reg.geometry.pair import moved as move_pair
+from dipy_dl_reg.geometry.inversion import make_diffeomorphic
+from dipy_dl_reg.geometry.pair import Pair, move_pair
 from dipy_dl_reg.geometry.thin_plate_grid import start_field
 from dipy_dl_reg.initialization.displacement_search import (
     discrete as search_displacements,

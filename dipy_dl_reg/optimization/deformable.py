@@ -7,19 +7,20 @@ the field: ``u <- step + u(x + step)``.  The gradient by the step is
 moving image's own gradient is never needed.
 
 The inverse is carried along, ``v <- v - step(y + v)``, and as they go both fields
-give up half of what going there and back misses (`inversion.reconcile`): detail that
-the two sampled fields cannot both hold never builds up, and the similarity adapts
+give up half of what going there and back misses
+(`inversion.enforce_inverse_consistency`): detail that the two sampled fields cannot
+both hold never builds up, and the similarity adapts
 while there is time.  Doing so only at the end cost more overlap for the same
 inversion error.
 """
 
 import torch
 
-from dipy_dl_reg.geometry.fields import compose, resize, slopes, warp
-from dipy_dl_reg.geometry.inversion import guarded, reconcile
+from dipy_dl_reg.geometry.fields import compose, resize, warp, weighted_gradient
+from dipy_dl_reg.geometry.inversion import enforce_inverse_consistency, repair_folds
 from dipy_dl_reg.geometry.kernels import dispatch
 from dipy_dl_reg.geometry.kernels import functions as kernels
-from dipy_dl_reg.geometry.pair import combined_mask, moved
+from dipy_dl_reg.geometry.pair import make_compared_mask, move_pair
 from dipy_dl_reg.geometry.pyramid import coarsen, level_spacings
 from dipy_dl_reg.geometry.smoothing import smooth
 from dipy_dl_reg.optimization.landmark_penalty import Guide
@@ -59,13 +60,15 @@ class _Adam:
         # The strongest gradient moves its voxel at full length, whatever epsilon is.
         rate = -step * (1 + self.epsilon) / (1 - b1**self.count)
         unbias = 1 / (1 - b2**self.count)
-        if dispatch.suit(gradient):
-            square = kernels.moments(gradient, self.first, self.second, betas=(b1, b2))
+        if dispatch.supports(gradient):
+            square = kernels.update_moments(
+                gradient, self.first, self.second, betas=(b1, b2)
+            )
             self.largest = torch.maximum(self.largest, (square * unbias).sqrt())
             floor = float(self.epsilon * self.largest)
             moments = self.first, self.second
             factors = {"unbias": unbias, "floor": floor, "rate": rate}
-            return kernels.direction(*moments, **factors, out=gradient)
+            return kernels.adam_direction(*moments, **factors, out=gradient)
         self.first.mul_(b1).add_(gradient, alpha=1 - b1)
         square = gradient.square_().sum(1, keepdim=True)
         self.second.mul_(b2).add_(square, alpha=1 - b2)
@@ -102,8 +105,8 @@ def refine(
         Coarser levels then look for what it leaves, so that its detail is not lost on
         their grids, and what they find is dropped if the objective is none the better.
     step : float, optional
-        Length of a step, in voxels of the level; the metric's `stride` of them is the
-        longest.
+        Length of a step, in voxels of the level; the longest is the metric's
+        `max_step_factor` times as long.
     sigma_field : float, optional
         Standard deviation of the Gaussian that smooths the whole field after each
         iteration, in voxels of the level.
@@ -122,14 +125,14 @@ def refine(
     Returns
     -------
     displacement, inverse : Tensor, shape (1, D, *static_shape)
-        In voxels of the static grid; all but inverse to each other (`diffeomorphic`
+        In voxels of the static grid; nearly inverse to each other (`make_diffeomorphic`
         sees to the rest).
     """
     observer = observer or (lambda stage, level, energy: None)
     dim = pair.static_grid.dim
     spacings = level_spacings(pair.static_grid, len(level_iters))
     u = v = pair.static.new_zeros(1, dim, *[1] * dim)
-    images = pair if start is None else moved(pair, *start)
+    images = pair if start is None else move_pair(pair, *start)
     for index, (iterations, spacing) in enumerate(zip(level_iters, spacings)):
         level = len(level_iters) - 1 - index
         if start is not None and not level:
@@ -172,7 +175,7 @@ def energies(pair, objective, fields):
         One for each; lower is better.  Landmarks do not count.
     """
     frame = pair.frame()
-    mask = combined_mask(pair, fields[0], frame)
+    mask = make_compared_mask(pair, fields[0], frame)
     evaluate = objective.bind(pair.static, mask, moving=pair.moving)
     return [
         float(evaluate(warp(pair.moving, u, frame_=frame), u)[0].total) for u in fields
@@ -207,7 +210,7 @@ def _refine_level(
     let them go a little where a large weight makes much of it.
     """
     frame = pair.frame()
-    mask = combined_mask(pair, u, frame)
+    mask = make_compared_mask(pair, u, frame)
     if mask is not None and not bool(mask.any()):
         return u, v  # two thin masks that miss each other at this resolution
     evaluate = objective.bind(pair.static, mask, moving=pair.moving)
@@ -216,14 +219,14 @@ def _refine_level(
         guide = Guide(pair, objective.landmark_weight, objective.metric.sigma_diff)
     energies, of_images, best = [], [], _Best((u, v))
     u, v = (f.clone(memory_format=torch.contiguous_format) for f in (u, v))
-    adam = _Adam(u, epsilon=objective.metric.weak_gradient)
+    adam = _Adam(u, epsilon=objective.metric.gradient_floor)
     # Written to in turn: a fresh field at every step would cost more than the step.
     gradient, move = torch.empty_like(u), torch.empty_like(u)
     for index in range(iterations):
         notify("iteration_start", None)
         warped = warp(pair.moving, u, frame_=frame)
         terms, by_image, by_field = evaluate(warped, u)
-        slopes(warped, by_image, out=gradient)
+        weighted_gradient(warped, by_image, out=gradient)
         if by_field is not None:
             gradient += by_field
         energy = terms.total
@@ -233,14 +236,15 @@ def _refine_level(
         energies.append(float(energy))
         best.look(index, energies[-1], (u, v))
         smooth(gradient, objective.metric.sigma_diff, out=move, scratch=gradient)
-        adam.direction(move, step * objective.metric.stride)
+        adam.direction(move, step * objective.metric.max_step_factor)
         new = compose(v, move, scale=-1, out=gradient)
         smooth(new, sigma_field, out=v, scratch=new)
         new = compose(move, u, out=gradient)
         smooth(new, sigma_field, out=u, scratch=new)
-        (u, v), (gradient, move) = reconcile(u, v, out=(gradient, move)), (u, v)
+        consistent = enforce_inverse_consistency(u, v, out=(gradient, move))
+        (u, v), (gradient, move) = consistent, (u, v)
         if index % _GUARD == _GUARD - 1:
-            u, v = guarded(u, v, out=(gradient, move))
+            u, v = repair_folds(u, v, out=(gradient, move))
         notify("iteration_end", energies[-1])
         records = [energies, of_images] if of_images else [energies]
         if all(_converged(record, tolerance) for record in records):

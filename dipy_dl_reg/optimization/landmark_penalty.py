@@ -12,7 +12,7 @@ import math
 import torch
 
 from dipy_dl_reg.geometry.fields import sample
-from dipy_dl_reg.geometry.point_pairs import in_voxels
+from dipy_dl_reg.geometry.point_pairs import to_voxels
 
 #: Standard deviation of that Gaussian, in voxels, and how many to either side it has.
 _SPREAD, _REACH = 2.0, 4
@@ -35,8 +35,8 @@ class Guide:
         grid, like = pair.static_grid, pair.static
         dim = grid.dim
         self.shape = grid.shape
-        places = in_voxels(grid, pair.landmarks.points)
-        aims = in_voxels(grid, pair.landmarks.targets) - places
+        places = to_voxels(grid, pair.landmarks.points)
+        aims = to_voxels(grid, pair.landmarks.targets) - places
         last = places.new_tensor([n - 1 for n in grid.shape])
         inside = ((places >= -0.5) & (places <= last + 0.5)).all(1)
         places = places[inside].clamp(min=0).minimum(last)

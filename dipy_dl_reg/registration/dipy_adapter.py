@@ -15,7 +15,7 @@ import torch
 
 from dipy_dl_reg.geometry.fields import warp
 from dipy_dl_reg.geometry.intensity import extreme_limits, quantile_limits
-from dipy_dl_reg.geometry.pair import Pair, combined_mask
+from dipy_dl_reg.geometry.pair import Pair, make_compared_mask
 from dipy_dl_reg.geometry.point_pairs import Landmarks
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.registration.brain_masks import find_brain_mask
@@ -219,7 +219,7 @@ def _scale_by_compared_voxels(pair):
     """
     none = pair.static.new_zeros(1, pair.static_grid.dim, *pair.static_grid.shape)
     frame = pair.frame()
-    mask = combined_mask(pair, none, frame)
+    mask = make_compared_mask(pair, none, frame)
     if mask is not None and not bool(mask.any()):
         raise ValueError(
             "static_mask and moving_mask do not overlap through the affines and "

@@ -156,7 +156,9 @@ def test_what_is_returned_never_folds(output, monkeypatch):
         "dipy_dl_reg.initialization.starts.improves_similarity",
         lambda *args, **kwargs: True,
     )
-    monkeypatch.setattr("dipy_dl_reg.initialization.starts.predict_displacement", plain_word)
+    monkeypatch.setattr(
+        "dipy_dl_reg.initialization.starts.predict_displacement", plain_word
+    )
     network = Says(3, folding, output=output)
     registration, mapping = register(network, static, moving, grid2world, level_iters=0)
     for field in (mapping.forward, mapping.backward):
@@ -178,7 +180,9 @@ def test_a_network_that_predicts_a_thousand_voxels(monkeypatch):
         "dipy_dl_reg.initialization.starts.improves_similarity",
         lambda *args, **kwargs: True,
     )
-    monkeypatch.setattr("dipy_dl_reg.initialization.starts.predict_displacement", plain_word)
+    monkeypatch.setattr(
+        "dipy_dl_reg.initialization.starts.predict_displacement", plain_word
+    )
     image = gaussian_filter(np.random.default_rng(1).random((48, 48)), 3)
     registration = DeepRegistration("SSD", model=Says(2, answer), level_iters=0)
     mapping = registration.optimize(image, image[::-1])
