@@ -22,7 +22,7 @@ from dipy_dl_reg.geometry.kernels import functions as kernels
 from dipy_dl_reg.geometry.pair import combined_mask, moved
 from dipy_dl_reg.geometry.pyramid import coarsen, level_spacings
 from dipy_dl_reg.geometry.smoothing import smooth
-from dipy_dl_reg.optimization.landmark_penalty import Guide
+from dipy_dl_reg.optimization.landmark_penalty import LandmarkPenalty
 
 #: Convergence compares the means of the last so many iterations and of those before.
 _WINDOW = 10
@@ -213,7 +213,9 @@ def _refine_level(
     evaluate = objective.bind(pair.static, mask, moving=pair.moving)
     guide = None
     if pair.landmarks is not None and objective.landmark_weight:
-        guide = Guide(pair, objective.landmark_weight, objective.metric.sigma_diff)
+        guide = LandmarkPenalty(
+            pair, objective.landmark_weight, objective.metric.sigma_diff
+        )
     energies, of_images, best = [], [], _Best((u, v))
     u, v = (f.clone(memory_format=torch.contiguous_format) for f in (u, v))
     adam = _Adam(u, epsilon=objective.metric.weak_gradient)

@@ -18,7 +18,7 @@ from dipy_dl_reg.geometry.point_pairs import in_voxels
 _SPREAD, _REACH = 2.0, 4
 
 
-class Guide:
+class LandmarkPenalty:
     """The penalty on one grid.
 
     Parameters

@@ -17,11 +17,15 @@ from dipy_dl_reg.geometry.fields import compose
 from dipy_dl_reg.geometry.inversion import diffeomorphic
 from dipy_dl_reg.geometry.pair import moved
 from dipy_dl_reg.geometry.thin_plate_grid import start_field
-from dipy_dl_reg.initialization.displacement_search import discrete, helps
-from dipy_dl_reg.initialization.metric_selection import ALIKE, agreement, comparison
-from dipy_dl_reg.initialization.network import better_than_none
+from dipy_dl_reg.initialization.acceptance import improves_refinement, lowers_energy
+from dipy_dl_reg.initialization.displacement_search import search_displacements
+from dipy_dl_reg.initialization.metric_selection import (
+    ALIKE,
+    mean_local_correlation,
+    select_metric,
+)
+from dipy_dl_reg.initialization.network import predict_displacement
 from dipy_dl_reg.initialization.single_slice import flatten_slices
-from dipy_dl_reg.initialization.single_slice import predict_also_slices as predict
 from dipy_dl_reg.maps.measures import measure_registration
 from dipy_dl_reg.maps.verdict import judge, log_verdict
 from dipy_dl_reg.metrics.metrics import CCMetric
@@ -90,7 +94,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         such as T1 and b0, the same once the moving image is shown in static's
         contrast, or self-similarity where no function of intensity does that.  The
         log says which, and why
-        (`dipy_dl_reg.initialization.metric_selection.comparison`).
+        (`dipy_dl_reg.initialization.metric_selection.select_metric`).
     level_iters : sequence of int, or 0, optional
         Most iterations at each level of the pyramid; `level_iters[0]` is the
         coarsest.  0 skips a level; 0 for all of it is no refinement.  By default as
@@ -500,7 +504,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         nothing = self.network is None and not any(self.level_iters)
         if self._metric is not None or nothing:
             return
-        self._comparison = chosen = comparison(pair, aligned=aligned)
+        self._comparison = chosen = select_metric(pair, aligned=aligned)
         self._compare_by(chosen.metric, chosen.sigma_field)
         mapped = ""
         if chosen.curve is not None:
@@ -514,7 +518,7 @@ class DeepRegistration(DiffeomorphicRegistration):
 
     def _shown(self, pair):
         """The pair as it is compared."""
-        return pair if self._comparison is None else self._comparison.shown(pair)
+        return pair if self._comparison is None else self._comparison.apply_to(pair)
 
     def _start(self, pair, whole):
         """The field to begin with and its inverse, sound and of use; or None.
@@ -544,7 +548,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         if not self.network.symmetric:
             self._choose(pair)  # it is asked for what the metric thinks best
         alone = not any(self.level_iters)
-        fields = predict(self.network, whole, self._objective, alone=alone)
+        fields = predict_displacement(self.network, whole, self._objective, alone=alone)
         u, v, _ = diffeomorphic(*fields)
         if not bool(u.any()):
             return None  # it says that there is nothing to do
@@ -585,12 +589,14 @@ class DeepRegistration(DiffeomorphicRegistration):
         the network knows more than any metric tells.
         """
         shown, spacing = self._shown(pair), self.network.spacing
-        better = better_than_none(shown, u, self._objective, spacing=spacing)
+        better = lowers_energy(shown, u, self._objective, spacing=spacing)
         if better and self._automatic_model and any(self.level_iters[:-1]):
-            told = agreement(pair)
+            told = mean_local_correlation(pair)
             far = told is not None and _OPPOSITE < told < ALIKE
             if not far and not self._across():
-                return helps(shown, self._objective, u, v, worth=_WORTH_IT)
+                return improves_refinement(
+                    shown, self._objective, u, v, worth=_WORTH_IT
+                )
         return better
 
     def _searched(self, pair):
@@ -604,11 +610,13 @@ class DeepRegistration(DiffeomorphicRegistration):
                 f"where {self._budget():.2g} may be used."
             )
             return None
-        u, v, _ = diffeomorphic(*discrete(pair))
+        u, v, _ = diffeomorphic(*search_displacements(pair))
         automatic = self.initialization == "auto"
         if automatic:
             self._choose(pair)
-        if automatic and not helps(self._shown(pair), self._objective, u, v):
+        if automatic and not improves_refinement(
+            self._shown(pair), self._objective, u, v
+        ):
             return None
         self.initialization_used = True
         return u, v

@@ -74,7 +74,9 @@ def test_a_search_that_runs_out_is_no_end(pair, log, monkeypatch):
     def scarce(*args):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("dipy_dl_reg.registration.deformable.discrete", scarce)
+    monkeypatch.setattr(
+        "dipy_dl_reg.registration.deformable.search_displacements", scarce
+    )
     registration = DeepRegistration(level_iters=[3, 2], initialization="discrete")
     registration.optimize(*pair)
     assert "without a start" in log.text and not registration.initialization_used
