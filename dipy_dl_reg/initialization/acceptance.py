@@ -6,7 +6,7 @@ from dipy_dl_reg.geometry.fields import resize
 from dipy_dl_reg.geometry.pyramid import coarsen
 from dipy_dl_reg.initialization.displacement_search import longest_extent
 from dipy_dl_reg.initialization.network import resample_field
-from dipy_dl_reg.optimization.deformable import energies, refine
+from dipy_dl_reg.optimization.deformable import evaluate_energies, refine
 
 #: Smoothing of the images before they are sampled on larger voxels, see `coarsen`.
 _SIGMA_FACTOR = 0.5
@@ -41,7 +41,7 @@ def lowers_energy(pair, displacement, objective, *, spacing=None):
             for u in (displacement, none)
         )
         pair = coarse
-    without, by_network = energies(pair, objective, (none, displacement))
+    without, by_network = evaluate_energies(pair, objective, (none, displacement))
     return by_network < without
 
 
@@ -71,5 +71,5 @@ def improves_refinement(pair, objective, u, v, *, worth=1.05):
     none = torch.zeros_like(start[0])
     options = {"level_iters": _COARSE_ITERS, "sigma_factor": _SIGMA_FACTOR}
     ends = [refine(coarse, objective, start=s, **options)[0] for s in (None, start)]
-    before, without, with_it = energies(coarse, objective, (none, *ends))
+    before, without, with_it = evaluate_energies(coarse, objective, (none, *ends))
     return before - with_it > worth * (before - without)

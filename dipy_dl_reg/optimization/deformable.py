@@ -154,7 +154,7 @@ def refine(
     return tuple(resize(f, pair.static_grid.shape) for f in (u, v))
 
 
-def energies(pair, objective, fields):
+def evaluate_energies(pair, objective, fields):
     """The objective of several fields on the same voxels.
 
     Parameters
@@ -185,7 +185,7 @@ def _joined(pair, objective, start, rest):
         return start
     u, v = (resize(f, pair.static_grid.shape) for f in rest)
     u, v = compose(u, start[0]), compose(start[1], v)
-    before, after = energies(pair, objective, (start[0], u))
+    before, after = evaluate_energies(pair, objective, (start[0], u))
     return (u, v) if after < before else start
 
 

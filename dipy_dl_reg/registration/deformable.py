@@ -603,7 +603,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         """The field of the discrete search and its inverse, if wanted and of use."""
         if self.initialization is None:
             return None
-        wanted = memory.needed_by_search(pair.static_grid)
+        wanted = memory.estimate_search_memory(pair.static_grid)
         if wanted > self._budget():
             logger.warning(
                 f"The search is left out: it would take {wanted:.2g} bytes of memory "
@@ -630,12 +630,12 @@ class DeepRegistration(DiffeomorphicRegistration):
         """Iterations per level, as far as memory goes."""
         budget, wanted = self._budget(), self.level_iters
         about = int(np.prod(pair.static_grid.shape)), self.dim, self._objective
-        plan = memory.within(budget, wanted, *about)
-        size = memory.needed(plan, *about)
+        plan = memory.plan_within_budget(budget, wanted, *about)
+        size = memory.estimate_memory(plan, *about)
         if plan != wanted or size > budget:
             logger.warning(
                 f"Refinement with {wanted} iterations would take "
-                f"{memory.needed(wanted, *about):.2g} bytes of memory where "
+                f"{memory.estimate_memory(wanted, *about):.2g} bytes of memory where "
                 f"{budget:.2g} may be used: it is cut down to {plan}"
                 + (f", which takes {size:.2g} still." if size > budget else ".")
             )
@@ -646,7 +646,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         try:
             return self._start(pair, whole)
         except (RuntimeError, MemoryError) as error:
-            if not memory.ran_out(error):
+            if not memory.is_out_of_memory(error):
                 raise
         logger.warning("Memory has run out: refinement begins without a start.")
         self.network_used = self.initialization_used = False
@@ -661,7 +661,11 @@ class DeepRegistration(DiffeomorphicRegistration):
             try:
                 return self._run(pair, start, plan)
             except (RuntimeError, MemoryError) as error:
-                smaller = memory.coarser(plan) if memory.ran_out(error) else None
+                smaller = (
+                    memory.drop_finest_level(plan)
+                    if memory.is_out_of_memory(error)
+                    else None
+                )
                 if smaller is None:
                     raise
             logger.warning(f"Memory has run out: from {plan} iterations to {smaller}.")
