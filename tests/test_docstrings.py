@@ -101,7 +101,7 @@ def test_docstrings_match_signatures(name):
     [
         ("metrics.metrics", "CCMetric"),
         ("maps.mapping", "save_mapping"),
-        ("grid", "Grid.coarsened"),
+        ("grid", "Grid.coarsen"),
     ],
 )
 def test_public_items_are_found(module, name):

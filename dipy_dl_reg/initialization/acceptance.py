@@ -14,7 +14,7 @@ _SIGMA_FACTOR = 0.5
 _COARSE, _COARSE_ITERS = 48, (20, 20)
 
 
-def lowers_energy(pair, displacement, objective, *, spacing=None):
+def improves_similarity(pair, displacement, objective, *, spacing=None):
     """Whether a field brings the images closer, by the objective's own measure.
 
     Parameters

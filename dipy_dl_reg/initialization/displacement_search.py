@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from dipy_dl_reg.geometry.fields import compose, frame, warp
-from dipy_dl_reg.geometry.inversion import diffeomorphic
+from dipy_dl_reg.geometry.inversion import make_diffeomorphic
 from dipy_dl_reg.geometry.pyramid import coarsen
 from dipy_dl_reg.geometry.smoothing import box_sum, smooth
 from dipy_dl_reg.grid import Grid
@@ -169,7 +169,7 @@ def _search(static, moving, cell, half_width):
     static, moving = (_pooled(*image, cell) for image in (static, moving))
     there = _coupled(*_costs(static, moving, half_width))
     back = _coupled(*_costs(moving, static, half_width))
-    u, v, _ = diffeomorphic(*_consistent(there, back))
+    u, v, _ = make_diffeomorphic(*_consistent(there, back))
     return u, v
 
 

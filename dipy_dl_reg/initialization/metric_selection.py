@@ -16,7 +16,7 @@ from dipy_dl_reg.geometry.pair import compared_voxels
 from dipy_dl_reg.geometry.pyramid import coarsen
 from dipy_dl_reg.geometry.smoothing import gaussian_taps, window_moments
 from dipy_dl_reg.metrics.base import Metric
-from dipy_dl_reg.metrics.histogram import add_up
+from dipy_dl_reg.metrics.histogram import sum_by_index
 from dipy_dl_reg.metrics.metrics import CCMetric
 from dipy_dl_reg.metrics.mind import MINDMetric
 
@@ -233,7 +233,7 @@ def _curve(static, moving, counts, inside):
     highest = float(values.topk(kept).values[-1])
     bins = (moving[counts] * (_BINS / highest)).long().clamp_(0, _BINS - 1)
     count = torch.bincount(bins, minlength=_BINS).to(static)
-    total = add_up(bins, static[counts], _BINS)
+    total = sum_by_index(bins, static[counts], _BINS)
     # The empty bin between two full ones is between them, too.
     count, total = _smoothed(torch.stack([count, total.to(static)]))
     curve = IntensityMapping(total / count.clamp_min(1e-6), highest)

@@ -1,8 +1,8 @@
 """A network's word on two images of any grid and orientation.
 
 Networks know voxels only.  The images are brought to a grid in the form that networks
-are trained on (`Grid.standard`: isotropic voxels of the network's own size, axes along
-the world's), and the field is brought back to the static image's grid.
+are trained on (`Grid.to_standard`: isotropic voxels of the network's own size, axes
+along the world's), and the field is brought back to the static image's grid.
 """
 
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from dipy_dl_reg.geometry.fields import compose, frame, warp
-from dipy_dl_reg.geometry.pair import Pair, covered
+from dipy_dl_reg.geometry.pair import Pair, inside_mask
 from dipy_dl_reg.geometry.smoothing import smooth
 from dipy_dl_reg.initialization.metric_selection import ALIKE, mean_local_correlation
 from dipy_dl_reg.initialization.midspace import ask_half_way, common_grid, cropped, flow
@@ -89,7 +89,7 @@ def _predict(network, pair, objective, alone):
         if network.symmetric:
             grid, fields = _answer_half_way(ready, pair, alone)
         else:
-            grid = pair.static_grid.standard(network.spacing)
+            grid = pair.static_grid.to_standard(network.spacing)
             fields = _answer(ready, *on_grid(pair, grid), objective)
         u, *v = (resample_field(f, grid, pair.static_grid) for f in fields)
     if not bool(torch.isfinite(u).all()):
@@ -121,7 +121,7 @@ def _half_way(pair, spacing):
     """The images where a symmetric network sees them, and their grid."""
     both = pair.static_grid, pair.moving_grid
     grid = common_grid(*both, pair.prealign, spacing)
-    grid = pair.static_grid.standard(spacing) if grid is None else grid
+    grid = pair.static_grid.to_standard(spacing) if grid is None else grid
     return cropped(grid, on_grid(pair, grid))
 
 
@@ -210,7 +210,7 @@ def _sampled(image, shape, matrix):
 
 def _seen(image, shape, matrix):
     """An image on a grid, and nothing beyond what it shows."""
-    inside = covered(shape, image.shape[2:], matrix, device=image.device)
+    inside = inside_mask(shape, image.shape[2:], matrix, device=image.device)
     return _sampled(image, shape, matrix) * inside
 
 

@@ -12,6 +12,8 @@ on the same grid; voxels outside of it count for nothing.
 """
 
 import math
+from typing import Any
+import warnings
 
 import torch
 
@@ -29,6 +31,37 @@ class _Analytic(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, scale):
         return scale * ctx.saved_tensors[0], None
+
+
+class _RenamedAttribute:
+    """A former name of an attribute: reads and writes the present one, and warns."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __set_name__(self, owner: type, former: str) -> None:
+        self.former = former
+
+    def __get__(self, metric: Any, owner: type) -> Any:
+        if metric is None:  # also what lists the members of a class: no warning
+            return getattr(owner, self.name)
+        self._warn()
+        return getattr(metric, self.name)
+
+    def __set__(self, metric: Any, value: Any) -> None:
+        self._warn()
+        setattr(metric, self.name, value)
+
+    def take_from(self, owner: type) -> None:
+        """Rename the attribute of a class that was written with the former name."""
+        if self.former in vars(owner):
+            self._warn(stacklevel=4)
+            setattr(owner, self.name, vars(owner)[self.former])
+            delattr(owner, self.former)
+
+    def _warn(self, stacklevel: int = 3) -> None:
+        message = f"{self.former} is deprecated; its name is {self.name}."
+        warnings.warn(message, DeprecationWarning, stacklevel=stacklevel)
 
 
 class Metric:
@@ -50,14 +83,18 @@ class Metric:
     """
 
     name = None
-    #: Gradients below about this part of the largest count as weak, and move their
-    #: voxels in proportion; stronger ones all move at full length.  A local metric can
-    #: judge each voxel by itself.  One that rests on the statistics of whole images
-    #: cannot: with equal steps it follows their noise, away from the true field.
-    weak_gradient = 0.01
-    #: Voxels whose gradient is strongest move by this many steps at a time.  Where most
-    #: gradients count as weak, this makes up for it.
-    stride = 1.0
+    #: Part of the largest gradient below which a voxel moves in proportion to its
+    #: gradient; above it all voxels move by a full step.  A local metric can judge each
+    #: voxel by itself.  A metric computed from the statistics of whole images cannot:
+    #: with equal steps it follows the noise, away from the true field.
+    gradient_floor = 0.01
+    #: Number of steps by which the voxels of the largest gradient move in one
+    #: iteration.  A value above 1 makes up for a large `gradient_floor`, with which
+    #: most voxels move by less than a step.
+    max_step_factor = 1.0
+    #: Former names of these two; still read and written, with a warning.
+    weak_gradient = _RenamedAttribute("gradient_floor")
+    stride = _RenamedAttribute("max_step_factor")
     #: Standard deviation, in voxels, of the Gaussian that smooths the whole field after
     #: each iteration, if not told otherwise.
     sigma_field = 0.7
@@ -66,6 +103,11 @@ class Metric:
     #: Whether `bind`, given a batch without a mask, takes the mean over its entries by
     #: itself.  Refinement has one entry, and MI and CR know no more than that.
     batched = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for former in ("weak_gradient", "stride"):
+            vars(Metric)[former].take_from(cls)
 
     def __init__(self, dim=None, *, sigma_diff=1.0):
         if dim not in (None, 2, 3):

@@ -12,7 +12,7 @@ _AT_ONCE = 2**16
 PART = 1 / 16
 
 
-def shares(nbins, like):
+def bin_weights(nbins, like):
     """Weights of all bins, by a cubic B-spline, at evenly spaced places among them.
 
     Parameters
@@ -24,7 +24,7 @@ def shares(nbins, like):
 
     Returns
     -------
-    shares : Tensor, shape (R, nbins)
+    bin_weights : Tensor, shape (R, nbins)
         One row for each of the places 0, 1/16, 2/16, ..., ``nbins - 1``.
     """
     kind = {"dtype": like.dtype, "device": like.device}
@@ -35,7 +35,7 @@ def shares(nbins, like):
     return torch.where(near < 1, 2 / 3 - near**2 * (2 - near) / 2, far**3 / 6)
 
 
-def spline(t):
+def bspline_weights(t):
     """Cubic B-spline weights of four bins.
 
     Parameters
@@ -57,7 +57,7 @@ def spline(t):
     )
 
 
-def spline_slope(t):
+def bspline_derivatives(t):
     """Slopes of the four weights.
 
     Parameters
@@ -68,13 +68,13 @@ def spline_slope(t):
     Returns
     -------
     slopes : tuple of Tensor
-        Derivatives of `spline` by `t`.
+        Derivatives of `bspline_weights` by `t`.
     """
     s = 1 - t
     return -s * s / 2, t * (1.5 * t - 2), s * (2 - 1.5 * s), t * t / 2
 
 
-def information(joint):
+def mutual_information(joint):
     """Mutual information of a joint histogram.
 
     Parameters
@@ -113,7 +113,8 @@ class PiecewiseLinear:
         self.t, self.lower, self.nodes = places - lower, lower.long(), nodes
         t, u = self.t, 1 - self.t
         first, both, second = (
-            add_up(self.lower, x, nodes).cpu().double() for x in (u * u, u * t, t * t)
+            sum_by_index(self.lower, x, nodes).cpu().double()
+            for x in (u * u, u * t, t * t)
         )
         first[1:] += second[:-1]
         both = both[:-1]
@@ -135,13 +136,14 @@ class PiecewiseLinear:
             The function at each intensity.
         """
         upper = values * self.t
-        sums = add_up(self.lower, values - upper, self.nodes)
-        sums += add_up(self.lower, upper, self.nodes).roll(1)  # nothing in the last
+        sums = sum_by_index(self.lower, values - upper, self.nodes)
+        # The last sum is 0, which `roll` brings to the first node.
+        sums += sum_by_index(self.lower, upper, self.nodes).roll(1)
         nodes = (self._inverse @ sums.cpu().double()).to(values.dtype).to(values.device)
         return torch.lerp(nodes[self.lower], nodes[self.lower + 1], self.t)
 
 
-def automatic_bins(count):
+def choose_bin_count(count):
     """Bins for a joint histogram of so many voxels.
 
     Parameters
@@ -157,7 +159,7 @@ def automatic_bins(count):
     return max(12, min(32, round((count / 20) ** 0.5)))
 
 
-def add_up(index, weight, size):
+def sum_by_index(index, weight, size):
     """Sum weights by index.
 
     Parameters

@@ -83,7 +83,7 @@ class LocalCorrelation:
         gradient : Tensor, shape (B, 1, *shape)
             Its derivative by `warped`.
         """
-        if dispatch.suit(warped, self.static, self.mask):
+        if dispatch.supports(warped, self.static, self.mask):
             return self._kernel(warped)
         if self.mask is not None:
             warped = warped * self.mask

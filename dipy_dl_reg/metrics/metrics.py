@@ -9,12 +9,12 @@ from dipy_dl_reg.metrics.base import Metric, real_number, whole_number
 from dipy_dl_reg.metrics.histogram import (
     PART,
     PiecewiseLinear,
-    add_up,
-    automatic_bins,
-    information,
-    shares,
-    spline,
-    spline_slope,
+    bin_weights,
+    bspline_derivatives,
+    bspline_weights,
+    choose_bin_count,
+    mutual_information,
+    sum_by_index,
 )
 from dipy_dl_reg.metrics.local_correlation import LocalCorrelation
 from dipy_dl_reg.metrics.mind import MINDMetric
@@ -155,8 +155,8 @@ class CCMetric(Metric):
     batched = True
     # Long steps where the images differ most, short ones where little is to be seen:
     # with equal steps the field is rougher, and no better.
-    weak_gradient = 0.3
-    stride = 2.8
+    gradient_floor = 0.3
+    max_step_factor = 2.8
     sigma_field = 0.8
 
     def __init__(self, dim=None, *, sigma_diff=1.0, radius=1, variance_floor=1e-3):
@@ -207,7 +207,7 @@ class MIMetric(Metric):
     """
 
     name = "MI"
-    weak_gradient = 0.4
+    gradient_floor = 0.4
     _PADDING = 2
 
     def __init__(self, dim=None, *, sigma_diff=1.0, nbins=None):
@@ -217,8 +217,8 @@ class MIMetric(Metric):
     def _bind(self, static, mask, moving):
         inside = None if mask is None else mask.flatten() > 0
         chosen = static.flatten() if inside is None else static.flatten()[inside]
-        nbins = automatic_bins(len(chosen)) if self.nbins is None else self.nbins
-        split = shares(nbins, chosen)
+        nbins = choose_bin_count(len(chosen)) if self.nbins is None else self.nbins
+        split = bin_weights(nbins, chosen)
         place, _ = self._places(chosen, nbins, *_limits(chosen))
         rows = (place / PART).round_().long() * nbins
         other = static if moving is None else moving
@@ -249,14 +249,14 @@ class MIMetric(Metric):
         t = place.sub_(first)
         index = first.long().add_(rows)
         sums = sum(
-            add_up(index + shift, weight, parts * nbins)
-            for shift, weight in zip((-1, 0, 1, 2), spline(t))
+            sum_by_index(index + shift, weight, parts * nbins)
+            for shift, weight in zip((-1, 0, 1, 2), bspline_weights(t))
         )
         joint = split.T.to(sums) @ (sums.view(parts, nbins) / count)
-        shared, ratio = information(joint.to(values))
+        shared, ratio = mutual_information(joint.to(values))
         slope = own.mul_(shared / (2 * whole))
         table = (split @ ratio).flatten()
-        for shift, weight in zip((-1, 0, 1, 2), spline_slope(t)):
+        for shift, weight in zip((-1, 0, 1, 2), bspline_derivatives(t)):
             slope.addcmul_(weight, table[index + shift], value=-1)
         slope *= rate / (count * whole.sqrt())
         slope[(values < low) | (values > high)] = 0
@@ -267,9 +267,9 @@ class MIMetric(Metric):
         parts, count = len(split), len(place)
         lower = (place / PART).floor_().clamp_(0, parts - 2)
         t, lower = place / PART - lower, lower.long()
-        density = add_up(lower, 1 - t, parts) + add_up(lower + 1, t, parts)
+        density = sum_by_index(lower, 1 - t, parts) + sum_by_index(lower + 1, t, parts)
         density = (density / count).to(place)
-        whole, ratio = information(split.T @ (density[:, None] * split))
+        whole, ratio = mutual_information(split.T @ (density[:, None] * split))
         by_part = ((split @ ratio) * split).sum(1)
         slope = (by_part.diff() / PART)[lower]
         return whole.clamp_min(torch.finfo(place.dtype).eps), slope
@@ -314,7 +314,7 @@ class CRMetric(Metric):
     """
 
     name = "CR"
-    weak_gradient = 0.1
+    gradient_floor = 0.1
 
     def __init__(self, dim=None, *, sigma_diff=1.0, nbins=64):
         super().__init__(dim, sigma_diff=sigma_diff)

@@ -360,7 +360,7 @@ class MINDMetric(Metric):
     """
 
     name = "MIND"
-    weak_gradient = 0.03
+    gradient_floor = 0.03
     batched = True
     bytes_per_voxel = 450
 

@@ -75,7 +75,7 @@ class Adam:
         # With 1 + epsilon the voxel of the largest gradient moves by the full step.
         rate = -step * (1 + self.epsilon) / (1 - _BETAS[0] ** self.count)
         unbias = 1 / (1 - _BETAS[1] ** self.count)
-        if dispatch.suit(gradient):
+        if dispatch.supports(gradient):
             return self._compiled_direction(gradient, rate, unbias)
         return self._torch_direction(gradient, rate, unbias)
 
@@ -83,13 +83,13 @@ class Adam:
         self, gradient: torch.Tensor, rate: float, unbias: float
     ) -> torch.Tensor:
         """Update the moments and compute the displacement by the compiled loops."""
-        square = kernels.moments(gradient, self.first, self.second, betas=_BETAS)
+        square = kernels.update_moments(gradient, self.first, self.second, betas=_BETAS)
         largest = (square * unbias).sqrt()
         self.largest_gradient = torch.maximum(self.largest_gradient, largest)
         floor = float(self.epsilon * self.largest_gradient)
         moments = self.first, self.second
         factors = {"unbias": unbias, "floor": floor, "rate": rate}
-        return kernels.direction(*moments, **factors, out=gradient)
+        return kernels.adam_direction(*moments, **factors, out=gradient)
 
     def _torch_direction(
         self, gradient: torch.Tensor, rate: float, unbias: float

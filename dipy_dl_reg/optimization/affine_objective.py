@@ -10,7 +10,11 @@ import math
 import torch
 
 from dipy_dl_reg.geometry.fields import sample_at
-from dipy_dl_reg.metrics.histogram import add_up, spline, spline_slope
+from dipy_dl_reg.metrics.histogram import (
+    bspline_derivatives,
+    bspline_weights,
+    sum_by_index,
+)
 from dipy_dl_reg.metrics.metrics import MIMetric
 
 #: Overlap, over as much as there can be, below which values fade to "unlike".
@@ -134,10 +138,12 @@ class AffineObjective:
         if batch > 1:
             start = torch.arange(batch, device=moving.device) * size
             index += start[:, None]
-        joint, splines = 0.0, spline(t)
+        joint, splines = 0.0, bspline_weights(t)
         for shift, share in zip((-1, 0, 1, 2), splines):
             share = share if weight is None else share * weight
-            joint += add_up((index + shift).flatten(), share.flatten(), batch * size)
+            joint += sum_by_index(
+                (index + shift).flatten(), share.flatten(), batch * size
+            )
         total = count if weight is None else weight.sum(1).clamp_min(1e-3)[:, None]
         scale = total if weight is None else total[:, :, None]
         joint = (joint.view(batch, nbins, nbins) / scale).to(moving)
@@ -152,7 +158,7 @@ class AffineObjective:
             gain = value[:, None].expand_as(moving).clone()
             by_row = (ratio - by_static.log()).flatten()
         ratio = ratio.flatten()
-        slopes = spline_slope(t)
+        slopes = bspline_derivatives(t)
         for shift, share, change in zip((-1, 0, 1, 2), splines, slopes):
             shifted = index + shift
             slope.addcmul_(change, ratio[shifted], value=-1)

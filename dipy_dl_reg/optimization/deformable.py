@@ -8,7 +8,7 @@ unwarped moving image is not needed.
 
 The inverse is updated along with it, ``v <- v - step(y + v)``, and in each iteration
 both fields are corrected by half of their inverse consistency error
-(`inversion.reconcile`).  So detail that the two sampled fields cannot represent
+(`enforce_inverse_consistency`).  So detail that the two sampled fields cannot represent
 together does not build up, and the similarity adapts in time.  With this correction at
 the end only, overlap was lower at the same inversion error.
 """
@@ -21,9 +21,9 @@ from typing import NamedTuple
 
 import torch
 
-from dipy_dl_reg.geometry.fields import compose, resize, slopes, warp
-from dipy_dl_reg.geometry.inversion import guarded, reconcile
-from dipy_dl_reg.geometry.pair import Pair, combined_mask, moved
+from dipy_dl_reg.geometry.fields import compose, resize, warp, weighted_gradient
+from dipy_dl_reg.geometry.inversion import enforce_inverse_consistency, repair_folds
+from dipy_dl_reg.geometry.pair import Pair, make_compared_mask, move_pair
 from dipy_dl_reg.geometry.pyramid import coarsen, level_spacings
 from dipy_dl_reg.geometry.smoothing import smooth
 from dipy_dl_reg.metrics.base import Metric
@@ -146,13 +146,13 @@ def refine(
     -------
     displacement, inverse : Tensor, shape (1, D, *static_shape)
         In voxels of the static grid; inverse to each other up to a small error, which
-        `diffeomorphic` brings within its bounds.
+        `make_diffeomorphic` brings within its bounds.
     """
     options = IterationOptions(step, sigma_field, tolerance)
     observer = observer or _ignore
     grid, dim = pair.static_grid, pair.static_grid.dim
     zero = pair.static.new_zeros(1, dim, *[1] * dim)
-    fields, images = (zero, zero), pair if start is None else moved(pair, *start)
+    fields, images = (zero, zero), pair if start is None else move_pair(pair, *start)
     spacings = level_spacings(grid, len(level_iters))
     for index, (iterations, spacing) in enumerate(zip(level_iters, spacings)):
         level = len(level_iters) - 1 - index
@@ -195,7 +195,7 @@ def evaluate_energies(
         One for each field, lower is better, without the penalty on landmarks.
     """
     frame = pair.frame()
-    mask = combined_mask(pair, fields[0], frame)
+    mask = make_compared_mask(pair, fields[0], frame)
     evaluate = objective.bind(pair.static, mask, moving=pair.moving)
     return [
         float(evaluate(warp(pair.moving, u, frame_=frame), u)[0].total) for u in fields
@@ -244,11 +244,11 @@ def _refine_level(
     notify: Callable[[str, float | None], None],
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Iterate at one resolution; return the best fields if the energy ends higher."""
-    mask = combined_mask(pair, fields[0], pair.frame())
+    mask = make_compared_mask(pair, fields[0], pair.frame())
     if mask is not None and not bool(mask.any()):
         return fields  # two thin masks without a common voxel at this resolution
     evaluate, metric = _LevelObjective(pair, objective, mask), objective.metric
-    adam = Adam(fields[0], epsilon=metric.weak_gradient)
+    adam = Adam(fields[0], epsilon=metric.gradient_floor)
     history, best, state = _EnergyHistory(), _BestFields(fields), _copy_fields(fields)
     for index in range(iterations):
         notify("iteration_start", None)
@@ -285,7 +285,7 @@ class _LevelObjective:
         u, gradient = state.u, state.gradient
         warped = warp(self.moving, u, frame_=self.frame)
         terms, by_image, by_field = self.evaluate(warped, u)
-        slopes(warped, by_image, out=gradient)
+        weighted_gradient(warped, by_image, out=gradient)
         if by_field is not None:
             gradient += by_field
         images = float(terms.total)
@@ -305,7 +305,7 @@ def _compute_move(state: LevelState, adam: Adam, metric: Metric, step: float) ->
     """Smooth the gradient and write the iteration's displacement to its buffer."""
     gradient, move = state.gradient, state.move
     smooth(gradient, metric.sigma_diff, out=move, scratch=gradient)
-    adam.direction(move, step * metric.stride)
+    adam.direction(move, step * metric.max_step_factor)
 
 
 def _apply_move(state: LevelState, sigma_field: float) -> LevelState:
@@ -318,14 +318,14 @@ def _apply_move(state: LevelState, sigma_field: float) -> LevelState:
     smooth(new, sigma_field, out=v, scratch=new)
     new = compose(move, u, out=buffer)
     smooth(new, sigma_field, out=u, scratch=new)
-    new_u, new_v = reconcile(u, v, out=(buffer, move))
+    new_u, new_v = enforce_inverse_consistency(u, v, out=(buffer, move))
     return LevelState(new_u, new_v, u, v)
 
 
 def _repair_fields(state: LevelState) -> LevelState:
     """Smooth both fields where they fold or are not inverse to each other."""
     u, v, gradient, move = state
-    u, v = guarded(u, v, out=(gradient, move))
+    u, v = repair_folds(u, v, out=(gradient, move))
     return LevelState(u, v, gradient, move)
 
 

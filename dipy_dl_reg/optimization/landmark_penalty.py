@@ -16,7 +16,7 @@ import torch
 
 from dipy_dl_reg.geometry.fields import sample
 from dipy_dl_reg.geometry.pair import Pair
-from dipy_dl_reg.geometry.point_pairs import in_voxels
+from dipy_dl_reg.geometry.point_pairs import to_voxels
 from dipy_dl_reg.grid import Grid
 
 #: Standard deviation of that Gaussian, and its half-width, in voxels.
@@ -50,8 +50,8 @@ class LandmarkPenalty:
         if pair.landmarks is None:
             raise ValueError("pair must have landmarks, got None.")
         grid, like = pair.static_grid, pair.static
-        points = in_voxels(grid, pair.landmarks.points)
-        targets = in_voxels(grid, pair.landmarks.targets)
+        points = to_voxels(grid, pair.landmarks.points)
+        targets = to_voxels(grid, pair.landmarks.targets)
         inside = _is_inside(points, grid)
         displacements = (targets - points)[inside]
         points = _clamp_to_grid(points[inside], grid)

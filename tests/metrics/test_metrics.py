@@ -7,7 +7,7 @@ from scipy.interpolate import BSpline
 import torch
 
 from dipy_dl_reg.metrics import regularizers
-from dipy_dl_reg.metrics.histogram import add_up
+from dipy_dl_reg.metrics.histogram import sum_by_index
 from dipy_dl_reg.metrics.metrics import (
     METRICS,
     CCMetric,
@@ -240,6 +240,23 @@ def test_bad_options(make, word):
         make()
 
 
+def test_former_names_of_attributes():
+    with pytest.warns(DeprecationWarning, match="its name is max_step_factor"):
+
+        class Own(CCMetric):
+            stride = 2.0
+            weak_gradient = 0.2
+
+    assert (Own.max_step_factor, Own.gradient_floor) == (2.0, 0.2)
+    assert CCMetric.max_step_factor == 2.8
+    own = Own()
+    with pytest.warns(DeprecationWarning, match="its name is gradient_floor"):
+        own.weak_gradient = 0.5
+        assert (own.weak_gradient, own.stride, Own.stride) == (0.5, 2.0, 2.0)
+    assert own.gradient_floor == 0.5
+    assert "weak_gradient" not in repr(own)
+
+
 @every_shape
 @pytest.mark.parametrize("name", sorted(regularizers.REGULARIZERS))
 def test_regularizers(name, shape):
@@ -283,7 +300,7 @@ def test_sums_of_many_keep_their_digits(device):
     with FakeMPS():
         index = torch.zeros(1, dtype=torch.int64, device=device).expand(count)
         weights = torch.full((1,), weight, device=device).expand(count)
-        sums = add_up(index, weights, 3).cpu()
+        sums = sum_by_index(index, weights, 3).cpu()
     assert sums.tolist() == pytest.approx([weight * count, 0, 0], rel=1e-3)
     if device == "cpu":
         assert sums[0].item() == pytest.approx(np.float32(weight) * float(count))

@@ -6,8 +6,8 @@ import torch
 
 from dipy_dl_reg.geometry.fields import sample
 from dipy_dl_reg.geometry.inversion import invert
-from dipy_dl_reg.geometry.pair import moved
-from dipy_dl_reg.geometry.point_pairs import in_voxels
+from dipy_dl_reg.geometry.pair import move_pair
+from dipy_dl_reg.geometry.point_pairs import to_voxels
 from dipy_dl_reg.geometry.pyramid import coarsen
 from dipy_dl_reg.geometry.smoothing import smooth
 from dipy_dl_reg.metrics.metrics import SSDMetric
@@ -49,7 +49,7 @@ def case(dim, count=7):
 @pytest.mark.parametrize("dim", [2, 3])
 def test_it_is_the_mean_squared_distance_in_mm(dim):
     pair, points, targets, u = case(dim)
-    places = in_voxels(pair.static_grid, torch.from_numpy(points))
+    places = to_voxels(pair.static_grid, torch.from_numpy(points))
     at = places + sample(u.double(), places.T).T
     matrix = pair.prealign @ pair.static_grid.affine
     there = at.numpy() @ matrix[:dim, :dim].T + matrix[:dim, dim]
@@ -109,10 +109,10 @@ def test_what_a_field_leaves(dim):
     shape = SHAPES[dim]
     axes = torch.meshgrid(*(torch.linspace(0, 1, n) for n in shape), indexing="ij")
     u = torch.stack([0.5 * torch.sin(2 * a + k) for k, a in enumerate(axes)])[None]
-    left = moved(pair, u, invert(u)).landmarks
-    aims = in_voxels(pair.static_grid, left.targets)
+    left = move_pair(pair, u, invert(u)).landmarks
+    aims = to_voxels(pair.static_grid, left.targets)
     inner = ((aims >= 1) & (aims <= torch.tensor(shape) - 2)).all(1)
-    wanted = in_voxels(pair.static_grid, pair.landmarks.targets)
+    wanted = to_voxels(pair.static_grid, pair.landmarks.targets)
     reached = aims + sample(u.double(), aims.T).T
     assert inner.any()
     torch.testing.assert_close(reached[inner], wanted[inner], rtol=0, atol=0.02)

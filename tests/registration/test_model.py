@@ -153,11 +153,11 @@ def test_what_is_returned_never_folds(output, monkeypatch):
     static, moving, grid2world = heads(GRIDS["RAS"], (18, 17, 16))
     # The promise is about a field that is used, whether it is good or not.
     monkeypatch.setattr(
-        "dipy_dl_reg.registration.deformable.lowers_energy",
+        "dipy_dl_reg.initialization.starts.improves_similarity",
         lambda *args, **kwargs: True,
     )
     monkeypatch.setattr(
-        "dipy_dl_reg.registration.deformable.predict_displacement", plain_word
+        "dipy_dl_reg.initialization.starts.predict_displacement", plain_word
     )
     network = Says(3, folding, output=output)
     registration, mapping = register(network, static, moving, grid2world, level_iters=0)
@@ -177,11 +177,11 @@ def test_a_network_that_predicts_a_thousand_voxels(monkeypatch):
         return torch.from_numpy(np.float32(1000 / np.abs(noise).max() * noise))
 
     monkeypatch.setattr(
-        "dipy_dl_reg.registration.deformable.lowers_energy",
+        "dipy_dl_reg.initialization.starts.improves_similarity",
         lambda *args, **kwargs: True,
     )
     monkeypatch.setattr(
-        "dipy_dl_reg.registration.deformable.predict_displacement", plain_word
+        "dipy_dl_reg.initialization.starts.predict_displacement", plain_word
     )
     image = gaussian_filter(np.random.default_rng(1).random((48, 48)), 3)
     registration = DeepRegistration("SSD", model=Says(2, answer), level_iters=0)
