@@ -29,7 +29,8 @@ from dipy_dl_reg.geometry.smoothing import smooth
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.metrics.metrics import CCMetric
 from dipy_dl_reg.metrics.objective import Objective
-from dipy_dl_reg.optimization.deformable import _Adam, refine
+from dipy_dl_reg.optimization.adam import Adam
+from dipy_dl_reg.optimization.deformable import refine
 
 
 def options():
@@ -61,7 +62,7 @@ def steps(shape):
     grid, metric, adam = (
         frame(shape),
         CCMetric(),
-        _Adam(u, epsilon=CCMetric.gradient_floor),
+        Adam(u, epsilon=CCMetric.gradient_floor),
     )
     evaluate = metric.bind(static)
     gradient = evaluate(moving)[1]

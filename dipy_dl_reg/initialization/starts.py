@@ -27,22 +27,18 @@ from dipy_dl_reg.geometry.fields import compose
 from dipy_dl_reg.geometry.inversion import make_diffeomorphic
 from dipy_dl_reg.geometry.pair import Pair, move_pair
 from dipy_dl_reg.geometry.thin_plate_grid import start_field
-from dipy_dl_reg.initialization.displacement_search import (
-    discrete as search_displacements,
+from dipy_dl_reg.initialization.acceptance import (
+    improves_refinement,
+    improves_similarity,
 )
-from dipy_dl_reg.initialization.displacement_search import (
-    helps as improves_refinement,
-)
-from dipy_dl_reg.initialization.metric_selection import ALIKE
-from dipy_dl_reg.initialization.metric_selection import Comparison as MetricChoice
+from dipy_dl_reg.initialization.displacement_search import search_displacements
 from dipy_dl_reg.initialization.metric_selection import (
-    agreement as mean_local_correlation,
+    ALIKE,
+    MetricChoice,
+    mean_local_correlation,
+    select_metric,
 )
-from dipy_dl_reg.initialization.metric_selection import comparison as select_metric
-from dipy_dl_reg.initialization.network import better_than_none as improves_similarity
-from dipy_dl_reg.initialization.single_slice import (
-    predict_also_slices as predict_displacement,
-)
+from dipy_dl_reg.initialization.network import predict_displacement
 from dipy_dl_reg.metrics.base import Metric
 from dipy_dl_reg.metrics.metrics import CCMetric
 from dipy_dl_reg.metrics.objective import Objective
@@ -173,7 +169,7 @@ def choose_start(pair: Pair, initializers: Initializers, whole: Pair) -> Start:
     try:
         return _try_in_order(pair, whole, initializers)
     except (RuntimeError, MemoryError) as error:
-        if not memory.ran_out(error):
+        if not memory.is_out_of_memory(error):
             raise
     # Here the exception, and the tensors that its traceback holds, are gone.
     warning = Message("Memory has run out: refinement begins without a start.", True)
@@ -264,7 +260,8 @@ def _is_useful(
     are coarse levels; but where the images are far apart, or of different contrasts,
     the network is more reliable than any metric.
     """
-    shown, objective = comparison.shown(pair), initializers.objective(comparison.metric)
+    shown = comparison.apply_to(pair)
+    objective = initializers.objective(comparison.metric)
     spacing = getattr(initializers.network, "spacing", None)
     if not improves_similarity(shown, fields[0], objective, spacing=spacing):
         return False
@@ -316,7 +313,8 @@ def _try_search(
     """The field of the search, if it is wanted, affordable and of use."""
     if initializers.search is None:
         return _Attempt(None, comparison)
-    needed, budget = memory.needed_by_search(pair.static_grid), initializers.budget
+    needed = memory.estimate_search_memory(pair.static_grid)
+    budget = initializers.budget
     if needed > budget:
         text = (
             f"The search is left out: it would take {needed:.2g} bytes of memory "
@@ -330,6 +328,6 @@ def _try_search(
     if comparison is None:
         comparison, messages = _choose_metric(pair, initializers)
     objective = initializers.objective(comparison.metric)
-    if improves_refinement(comparison.shown(pair), objective, u, v):
+    if improves_refinement(comparison.apply_to(pair), objective, u, v):
         return _Attempt((u, v), comparison, messages)
     return _Attempt(None, comparison, messages)

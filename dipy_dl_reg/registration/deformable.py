@@ -82,7 +82,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         such as T1 and b0, local correlation after an intensity mapping of the moving
         image to static's contrast, or self-similarity where no such mapping explains
         static.  The log says which metric was chosen, and why
-        (`dipy_dl_reg.initialization.metric_selection.comparison`).
+        (`dipy_dl_reg.initialization.metric_selection.select_metric`).
     options : DeformableOptions
         Each of its fields is a parameter.
 
@@ -265,7 +265,7 @@ class DeepRegistration(DiffeomorphicRegistration):
             check_in_view(self.landmarks, pair)
             start = self._choose_start(pair, images)
             u, v = refine_within_memory(
-                start.comparison.shown(pair),
+                start.comparison.apply_to(pair),
                 self._objective(self.metric),
                 level_iters=self.level_iters,
                 budget=memory_budget(self.max_memory, self.device),

@@ -58,12 +58,12 @@ def plan_iterations(
     """
     shape = pair.static_grid.shape
     sizes = int(np.prod(shape)), len(shape), objective
-    plan = memory.within(budget, level_iters, *sizes)
-    needed = memory.needed(plan, *sizes)
+    plan = memory.plan_within_budget(budget, level_iters, *sizes)
+    needed = memory.estimate_memory(plan, *sizes)
     if plan != level_iters or needed > budget:
         logger.warning(
             f"Refinement with {level_iters} iterations would take "
-            f"{memory.needed(level_iters, *sizes):.2g} bytes of memory where "
+            f"{memory.estimate_memory(level_iters, *sizes):.2g} bytes of memory where "
             f"{budget:.2g} may be used: it is cut down to {plan}"
             + (f", which takes {needed:.2g} still." if needed > budget else ".")
         )
@@ -110,7 +110,9 @@ def refine_within_memory(
                     pair, objective, level_iters=plan, observer=observer, **options
                 )
         except (RuntimeError, MemoryError) as error:
-            smaller = memory.coarser(plan) if memory.ran_out(error) else None
+            if not memory.is_out_of_memory(error):
+                raise
+            smaller = memory.drop_finest_level(plan)
             if smaller is None:
                 raise
         # Here the exception, and the tensors that its traceback holds, are gone.

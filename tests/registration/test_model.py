@@ -15,7 +15,7 @@ import torch
 
 from dipy_dl_reg import DeepRegistration
 from dipy_dl_reg.geometry.fields import warp
-from dipy_dl_reg.initialization.network import _asked, _ready, predict
+from dipy_dl_reg.initialization.network import _asked, _ready, predict_displacement
 from dipy_dl_reg.maps.report import jacobian_determinant
 from dipy_dl_reg.metrics.metrics import CCMetric
 from dipy_dl_reg.metrics.objective import Objective
@@ -378,7 +378,7 @@ def test_a_network_in_double_precision():
         pair = make_pair(
             static, moving, static_grid2world=grid2world, moving_grid2world=grid2world
         )
-        fields.append(predict(kind, pair, Objective(CCMetric()))[0])
+        fields.append(predict_displacement(kind, pair, Objective(CCMetric()))[0])
     torch.testing.assert_close(*fields, atol=1e-4, rtol=1e-4)
 
 
