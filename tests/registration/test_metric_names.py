@@ -9,7 +9,7 @@ from short_runs import SHORT, apart, run, same
 
 import dipy_dl_reg
 from dipy_dl_reg import DeepRegistration
-from dipy_dl_reg.metrics.metrics import METRICS
+from dipy_dl_reg.metrics.registry import METRICS
 from dipy_dl_reg.registration.factory import make_metric
 
 
