@@ -213,7 +213,8 @@ def _try_network(pair: Pair, whole: Pair, initializers: Initializers) -> _Attemp
     network = initializers.network
     if network is None:
         return _Attempt()
-    comparison, messages = None, ()
+    comparison: MetricChoice | None = None
+    messages: tuple[Message, ...] = ()
     objective = initializers.objective(initializers.metric or CCMetric())
     if not network.symmetric:  # its predictions are compared by the metric
         comparison, messages = _choose_metric(pair, initializers)
@@ -228,7 +229,7 @@ def _try_network(pair: Pair, whole: Pair, initializers: Initializers) -> _Attemp
         comparison, messages = _choose_metric(moved, initializers, aligned=True)
     if _is_useful(pair, (u, v), comparison, initializers):
         return _Attempt((u, v), comparison, messages)
-    dropped = describe_dropped_field(comparison.metric.name, initializers)
+    dropped = describe_dropped_field(str(comparison.metric.name), initializers)
     # The metric was chosen on images that the dropped field had moved.
     return _Attempt(None, None, (*messages, dropped))
 

@@ -52,7 +52,7 @@ from dipy_dl_reg.registration.monitor import (
     log_messages,
     measure_landmark_distances,
 )
-from dipy_dl_reg.registration.refinement import refine_within_memory
+from dipy_dl_reg.registration.refinement import memory_budget, refine_within_memory
 
 #: Attributes that `optimize` sets.
 _RESULTS = (
@@ -73,14 +73,15 @@ class DeepRegistration(DiffeomorphicRegistration):
     Parameters
     ----------
     metric : str or metric, optional
-        What to compare the images by: a name (``"CC"`` local correlation, ``"SSD"``,
-        ``"NCC"`` global correlation, ``"MI"`` mutual information, ``"CR"`` correlation
-        ratio, ``"MIND"`` self-similarity), a metric of this package, or one of
-        `dipy.align.metrics`, which is translated.  By default, or as ``"auto"``, it is
-        chosen for the pair: local correlation within a contrast; across contrasts,
-        such as T1 and b0, the same once the moving image is shown in static's
-        contrast, or self-similarity where no function of intensity does that.  The
-        log says which, and why
+        Measures how alike the images are: a name (``"CC"`` local correlation,
+        ``"SSD"`` squared difference, ``"NCC"`` global correlation, ``"MI"`` mutual
+        information, ``"CR"`` correlation ratio, ``"MIND"`` self-similarity), a metric
+        of this package, or one of `dipy.align.metrics`, for which the corresponding
+        metric of this package is used.  By default, or as ``"auto"``, it is chosen for
+        the pair: local correlation for images of one contrast; for two contrasts,
+        such as T1 and b0, local correlation after an intensity mapping of the moving
+        image to static's contrast, or self-similarity where no such mapping explains
+        static.  The log says which metric was chosen, and why
         (`dipy_dl_reg.initialization.metric_selection.select_metric`).
     options : DeformableOptions
         Each of its fields is a parameter.
@@ -88,33 +89,34 @@ class DeepRegistration(DiffeomorphicRegistration):
     Attributes
     ----------
     metric : Metric
-        After `optimize`: what the images were compared by.
+        After `optimize`: the metric that was minimised.
     quality : Quality
-        After `optimize`: least Jacobian determinant of both fields, round trip
-        (voxels of the static grid; mean and maximum) and how many repairs it took.
+        After `optimize`: minimum Jacobian determinant of both fields, inverse
+        consistency error (voxels of the static grid; mean and maximum), and how many
+        rounds of repair were needed.
     verdict : Verdict
         After `optimize`: whether the result is "good", "doubtful" or "failed"
-        (`verdict.grade`), and why (`verdict.reasons`); ``print(verdict)`` says both.
-        It is logged too, as a warning unless it is "good".
+        (`verdict.grade`), and why (`verdict.reasons`).  It is logged too, as a warning
+        unless it is "good".
     poses : PoseComparison or None
-        Result of the search over poses from which the next prealign comes
-        (`dipy_dl_reg.registration.affine_start.PoseComparison`).  Set it before
-        `optimize`, whose
-        verdict then considers it; `optimize` sets it back to None.
+        Result of the affine search over poses that gave the prealign.  If it is set
+        before `optimize`, the verdict takes it into account; `optimize` resets it to
+        None.
     network_used : bool
-        After `optimize`: whether the network's field was better than none, and kept.
+        After `optimize`: whether refinement started from the network's field.
     affine_only : bool
         After `optimize`: whether ``level_iters=0`` asked for the field of a network
-        (or search) alone and none was kept, so that the map is the affine alone.
+        (or search) alone and none was used, so that the map is the affine alone.
     initialization_used : bool
-        After `optimize`: whether there was a search, and what it found was kept.
+        After `optimize`: whether refinement started from the field of a search.
     landmark_distances : ndarray, shape (N,), or None
-        After `optimize`: mm from where the map takes each static landmark to its
-        moving one.
+        After `optimize`: distance in mm from each mapped static landmark to its moving
+        landmark.
     energy_list, full_energy_profile : list of float
-        Energies of the current level and of all; lower is better.
+        Energies of the current level and of all levels; lower is better.
     levels, level_iters, current_level, niter : int or list
-        Where the optimisation stands; level 0 is the finest.
+        Number of levels, their iterations, and the current ones; level 0 is the
+        finest.
     static_to_ref, moving_to_ref, static_to_moving : DiffeomorphicMap
         After `optimize`: see `get_intermediate_maps` and `get_map`.
 
@@ -155,7 +157,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         # The metric and the options come in SyN's order, for positional arguments.
         self._metric = factory.make_metric(metric)
         super().__init__(metric=self._metric or CCMetric())
-        vars(self).update({name: getattr(options, name) for name in _KEPT_OPTIONS})
+        self.__dict__.update({name: getattr(options, name) for name in _KEPT_OPTIONS})
         for name in ("inv_iter", "inv_tol"):
             if getattr(options, name) is not None:
                 logger.info(f"{name} has no effect: both fields are made inverses.")
@@ -180,8 +182,8 @@ class DeepRegistration(DiffeomorphicRegistration):
         Parameters
         ----------
         level_iters : sequence of int, 0 or None
-            Coarsest first; 0 is none at all; None chooses by the size of the static
-            image.
+            Coarsest first; 0 means no refinement; None is the default for the size of
+            the static image.
 
         Raises
         ------
@@ -211,18 +213,17 @@ class DeepRegistration(DiffeomorphicRegistration):
         Parameters
         ----------
         static : array, shape (S, R, C) or (R, C)
-            Image that stays, first as in SyN's `optimize` (`deep_registration` takes
-            moving first); the fields live on its grid.  NaN is missing data, and so
-            is what is masked in a `numpy.ma.MaskedArray`.
+            Fixed image, on whose grid the fields are.  NaN is missing data, as are
+            masked values of a `numpy.ma.MaskedArray`.
         moving : array, shape (S', R', C') or (R', C')
-            Image that is brought onto it; on a grid of its own.
+            Image that is registered to it; on a grid of its own.
         static_grid2world, moving_grid2world : array, shape (dim+1, dim+1), optional
             Voxels to world (mm) of the two images; by default the identity.
         prealign : array, shape (dim+1, dim+1), optional
             Affine from static world to moving world, as DIPY's affine registration
             returns it; by default the identity.
         static_mask, moving_mask : array, optional
-            Shaped as their images: only voxels other than 0 are compared.
+            Of the shape of their images: only voxels other than 0 are compared.
         num_threads : int, optional
             Threads on the CPU; None is Torch's own choice, -1 all processors.  A
             process that was forked after Torch was loaded has one.
@@ -237,22 +238,21 @@ class DeepRegistration(DiffeomorphicRegistration):
         ------
         ValueError
             If an image, mask or matrix cannot be used, or an image holds none of its
-            landmarks; before any work.  There is no map then, not that of an earlier
-            pair either.
+            landmarks; before any work.  The map of an earlier pair is then gone, too.
         """
         for name in _RESULTS:  # a failure leaves nothing of an earlier pair
-            vars(self).pop(name, None)
+            self.__dict__.pop(name, None)
         self.energy_list, self.full_energy_profile = [], []
         poses, self.poses = self.poses, None
         if self.mask0:
             static_mask = dipy_adapter.mask_of_nonzero(static, static_mask)
             moving_mask = dipy_adapter.mask_of_nonzero(moving, moving_mask)
-        affines = {
+        affines: dict[str, Any] = {
             "static_grid2world": static_grid2world,
             "moving_grid2world": moving_grid2world,
             "prealign": prealign,
         }
-        images = {"static": static, "moving": moving, **affines}
+        images: dict[str, Any] = {"static": static, "moving": moving, **affines}
         with threads(num_threads):
             pair = dipy_adapter.make_pair(
                 **images,
@@ -268,7 +268,7 @@ class DeepRegistration(DiffeomorphicRegistration):
                 start.comparison.apply_to(pair),
                 self._objective(self.metric),
                 level_iters=self.level_iters,
-                budget=self._memory_budget(),
+                budget=memory_budget(self.max_memory, self.device),
                 recorded=self,
                 start=start.fields,
                 step=2 * self.step_length,
@@ -363,13 +363,8 @@ class DeepRegistration(DiffeomorphicRegistration):
             network_is_default=factory.is_default_model(self.model),
             search=self.initialization,
             level_iters=self.level_iters,
-            budget=self._memory_budget(),
+            budget=memory_budget(self.max_memory, self.device),
         )
-
-    def _memory_budget(self) -> float:
-        """Bytes that may be used; infinity where it is not known."""
-        free = self.max_memory or memory.free_memory(self.device)
-        return float("inf") if free is None else free
 
     def _objective(self, metric: Any) -> Objective:
         """What refinement minimises, by a metric."""

@@ -23,6 +23,7 @@ from dipy_dl_reg.registration.image_checks import (
     check_affine_or_none,
     check_image,
     check_mask,
+    log_clipped_values,
     refuse_colour_pair,
 )
 
@@ -115,21 +116,10 @@ def make_pair(
     """
     images = {"static": static, "moving": moving}
     images = {role: check_image(image, role) for role, image in images.items()}
-    dim = images["static"].ndim
-    if images["moving"].ndim != dim:
-        raise ValueError(
-            f"static and moving must have the same number of dimensions, got shapes "
-            f"{images['static'].shape} and {images['moving'].shape}."
-        )
     affines = {"static": static_grid2world, "moving": moving_grid2world}
-    grids = {
-        role: Grid(
-            image.shape, check_affine_or_none(affines[role], f"{role}_grid2world", dim)
-        )
-        for role, image in images.items()
-    }
+    grids = _make_grids(images, affines)
     refuse_colour_pair(images)
-    prealign = check_affine_or_none(prealign, "prealign", dim)
+    prealign = check_affine_or_none(prealign, "prealign", grids["static"].dim)
     masks = {"static": static_mask, "moving": moving_mask}
     if find_masks and static_mask is None and moving_mask is None:
         masks = _find_brain_masks(images, grids)
@@ -147,8 +137,7 @@ def make_pair(
         counted["moving"],
     )
     if apart:
-        images = {"static": pair.static, "moving": pair.moving}
-        return pair._replace(**_scale_to_quantiles(images, images, counted))
+        return pair._replace(**_scale_to_quantiles(tensors, tensors, counted))
     if not bool(pair.overlap().any()):
         raise ValueError(
             "static and moving do not overlap: no static voxel falls inside the "
@@ -156,6 +145,24 @@ def make_pair(
             "A pipeline that begins with center_of_mass brings them together."
         )
     return _scale_by_compared_voxels(pair)
+
+
+def _make_grids(
+    images: dict[str, np.ndarray], affines: dict[str, np.ndarray | None]
+) -> dict[str, Grid]:
+    """The grids of two images of one number of dimensions."""
+    dim = images["static"].ndim
+    if images["moving"].ndim != dim:
+        raise ValueError(
+            f"static and moving must have the same number of dimensions, got shapes "
+            f"{images['static'].shape} and {images['moving'].shape}."
+        )
+    return {
+        role: Grid(
+            image.shape, check_affine_or_none(affines[role], f"{role}_grid2world", dim)
+        )
+        for role, image in images.items()
+    }
 
 
 def _find_brain_masks(images, grids):
@@ -261,7 +268,7 @@ def _to_tensors(image, mask, role, device):
         raise ValueError(f"{role} is constant: there is nothing to register.")
     if not high - low < np.inf:
         raise ValueError(f"{role} has a range beyond double precision.")
-    _log_extremes(values, (low, high), role)
+    log_clipped_values(values, (low, high), role)
     if mask is not None:
         nearest = distance_transform_edt(
             ~mask, return_distances=False, return_indices=True
@@ -273,17 +280,6 @@ def _to_tensors(image, mask, role, device):
     if mask is not None:
         mask = torch.from_numpy(mask.astype(np.float32))[None, None].to(device)
     return image[None, None].to(device), mask
-
-
-def _log_extremes(values, limits, role):
-    """Log how many values are clipped, if any are."""
-    beyond = int(((values < limits[0]) | (values > limits[1])).sum())
-    if beyond:
-        logger.info(
-            f"{role}: {beyond} voxels of extreme value, from {values.min():.3g} to "
-            f"{values.max():.3g}, are clipped to the range from {limits[0]:.3g} to "
-            f"{limits[1]:.3g} while fitting."
-        )
 
 
 def make_map(

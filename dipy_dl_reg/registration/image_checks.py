@@ -158,3 +158,26 @@ def check_mask(
     if not (mask & ~np.isnan(image)).any():
         raise ValueError(f"{role}_mask is empty: no voxel of {role} would count.")
     return mask
+
+
+def log_clipped_values(
+    values: np.ndarray, limits: tuple[float, float], role: str
+) -> None:
+    """Log how many values lie outside a range and are clipped to it, if any do.
+
+    Parameters
+    ----------
+    values : ndarray
+        Of an image.
+    limits : tuple of float
+        Ends of the range.
+    role : str
+        "static" or "moving".
+    """
+    beyond = int(((values < limits[0]) | (values > limits[1])).sum())
+    if beyond:
+        logger.info(
+            f"{role}: {beyond} voxels of extreme value, from {values.min():.3g} to "
+            f"{values.max():.3g}, are clipped to the range from {limits[0]:.3g} to "
+            f"{limits[1]:.3g} while fitting."
+        )

@@ -16,6 +16,25 @@ from dipy_dl_reg.optimization.deformable import refine
 from dipy_dl_reg.registration.monitor import Monitor, Recorded
 
 
+def memory_budget(max_memory: float | None, device: Any) -> float:
+    """Bytes of memory that a refinement may use.
+
+    Parameters
+    ----------
+    max_memory : float or None
+        The user's limit; by default what is free on the device.
+    device : torch.device
+        Where the refinement runs.
+
+    Returns
+    -------
+    budget : float
+        Infinity where it is not known.
+    """
+    free = max_memory or memory.free_memory(device)
+    return float("inf") if free is None else free
+
+
 def plan_iterations(
     pair: Pair, objective: Objective, level_iters: Sequence[int], budget: float
 ) -> list[int]:
