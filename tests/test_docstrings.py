@@ -99,7 +99,7 @@ def test_docstrings_match_signatures(name):
 @pytest.mark.parametrize(
     "module, name",
     [
-        ("metrics.metrics", "CCMetric"),
+        ("metrics.local_correlation", "CCMetric"),
         ("maps.mapping", "save_mapping"),
         ("grid", "Grid.coarsen"),
     ],

@@ -105,7 +105,7 @@ def case_of(data, spacing, pair):
 def trial(case, variant, threads=1):
     """One registration: what the benchmark measures of it, and seconds."""
     from dipy_dl_reg import DeepRegistration
-    from dipy_dl_reg.metrics.metrics import CCMetric
+    from dipy_dl_reg.metrics.local_correlation import CCMetric
 
     options = dict(variant)
     metric = CCMetric(3, **options.pop("metric", {}))

@@ -27,7 +27,7 @@ from dipy_dl_reg.geometry.kernels import dispatch
 from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.geometry.smoothing import smooth
 from dipy_dl_reg.grid import Grid
-from dipy_dl_reg.metrics.metrics import CCMetric
+from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.metrics.objective import Objective
 from dipy_dl_reg.optimization.adam import Adam
 from dipy_dl_reg.optimization.deformable import refine

@@ -17,7 +17,7 @@ from dipy_dl_reg.geometry.pyramid import coarsen
 from dipy_dl_reg.geometry.smoothing import gaussian_taps, window_moments
 from dipy_dl_reg.metrics.base import Metric
 from dipy_dl_reg.metrics.histogram import sum_by_index
-from dipy_dl_reg.metrics.metrics import CCMetric
+from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.metrics.mind import MINDMetric
 
 #: Voxels, mm, that are fine enough to tell whether images agree; but of images smaller

@@ -40,9 +40,8 @@ from dipy_dl_reg.initialization.metric_selection import (
 )
 from dipy_dl_reg.initialization.network import predict_displacement
 from dipy_dl_reg.metrics.base import Metric
-from dipy_dl_reg.metrics.metrics import CCMetric
+from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.metrics.objective import Objective
-from dipy_dl_reg.metrics.registry import METRIC_MEANINGS
 from dipy_dl_reg.networks.base import RegistrationNetwork
 from dipy_dl_reg.optimization import memory
 
@@ -247,7 +246,7 @@ def _choose_metric(
     mapped = ""
     if choice.curve is not None:
         mapped = " of static and intensity-mapped moving"
-    text = f"Metric: {name} ({METRIC_MEANINGS[name]}{mapped}). {choice.reason}"
+    text = f"Metric: {name} ({choice.metric.meaning}{mapped}). {choice.reason}"
     return choice, (Message(text),)
 
 

@@ -31,7 +31,7 @@ from dipy_dl_reg.initialization.starts import (
 )
 from dipy_dl_reg.maps.measures import measure_registration
 from dipy_dl_reg.maps.verdict import Verdict, judge, log_verdict
-from dipy_dl_reg.metrics.metrics import CCMetric
+from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.metrics.objective import Objective
 from dipy_dl_reg.optimization import memory
 from dipy_dl_reg.options import document_options, takes_options

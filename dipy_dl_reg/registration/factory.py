@@ -16,18 +16,16 @@ from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.initialization.single_slice import flatten_slices
 from dipy_dl_reg.initialization.starts import NO_DISPLACEMENT, Message
 from dipy_dl_reg.metrics.base import Metric
-from dipy_dl_reg.metrics.metrics import (
-    METRICS,
-    CCMetric,
-    CRMetric,
-    MIMetric,
-    SSDMetric,
-)
+from dipy_dl_reg.metrics.correlation_ratio import CRMetric
+from dipy_dl_reg.metrics.local_correlation import CCMetric
+from dipy_dl_reg.metrics.mutual_information import MIMetric
 from dipy_dl_reg.metrics.registry import (
+    METRICS,
     is_metric_name,
     metric_by_name,
     regularizer_by_name,
 )
+from dipy_dl_reg.metrics.ssd import SSDMetric
 from dipy_dl_reg.networks import NETWORKS
 from dipy_dl_reg.networks.base import RegistrationNetwork
 from dipy_dl_reg.networks.checkpoint import load_network

@@ -20,7 +20,7 @@ from dipy_dl_reg.geometry.inversion import (
 from dipy_dl_reg.geometry.kernels import dispatch
 from dipy_dl_reg.geometry.kernels import functions as kernels
 from dipy_dl_reg.geometry.smoothing import box_sum, smooth
-from dipy_dl_reg.metrics.metrics import CCMetric
+from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.metrics.objective import Objective
 from dipy_dl_reg.optimization.adam import Adam
 from dipy_dl_reg.optimization.deformable import refine

@@ -12,7 +12,7 @@ from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.initialization import displacement_search as searching
 from dipy_dl_reg.initialization.acceptance import improves_refinement
 from dipy_dl_reg.initialization.displacement_search import search_displacements
-from dipy_dl_reg.metrics.metrics import CCMetric
+from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.metrics.objective import Objective
 
 

@@ -16,8 +16,9 @@ from dipy_dl_reg.geometry.point_pairs import Landmarks
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.initialization import starts
 from dipy_dl_reg.initialization.starts import Initializers, choose_start
-from dipy_dl_reg.metrics.metrics import CCMetric, SSDMetric
+from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.metrics.objective import Objective
+from dipy_dl_reg.metrics.ssd import SSDMetric
 
 SHAPE = (24, 20)
 

@@ -9,7 +9,7 @@ from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.initialization.midspace import common_grid, half_of
 from dipy_dl_reg.initialization.network import predict_displacement
-from dipy_dl_reg.metrics.metrics import CCMetric
+from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.metrics.objective import Objective
 from dipy_dl_reg.networks import make_network
 

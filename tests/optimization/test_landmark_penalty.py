@@ -10,8 +10,8 @@ from dipy_dl_reg.geometry.pair import move_pair
 from dipy_dl_reg.geometry.point_pairs import to_voxels
 from dipy_dl_reg.geometry.pyramid import coarsen
 from dipy_dl_reg.geometry.smoothing import smooth
-from dipy_dl_reg.metrics.metrics import SSDMetric
 from dipy_dl_reg.metrics.objective import Objective
+from dipy_dl_reg.metrics.ssd import SSDMetric
 from dipy_dl_reg.optimization.deformable import refine
 from dipy_dl_reg.optimization.landmark_penalty import LandmarkPenalty
 from dipy_dl_reg.registration.dipy_adapter import make_pair, with_landmarks

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from dipy_dl_reg.grid import Grid
-from dipy_dl_reg.metrics.metrics import CCMetric, MIMetric
+from dipy_dl_reg.metrics.local_correlation import CCMetric
+from dipy_dl_reg.metrics.mutual_information import MIMetric
 from dipy_dl_reg.metrics.objective import Objective
-from dipy_dl_reg.metrics.regularizers import bending
+from dipy_dl_reg.metrics.regularizers.bending import bending
 from dipy_dl_reg.optimization import memory
 
 
