@@ -37,7 +37,8 @@ __all__ = [
     "write_dipy_mapping",
 ]
 
-FORMAT = "dipy_dl_reg.maps.mapping"
+#: Written into each file.  It must not change, or older files could not be read.
+FORMAT = "dipy_dl_reg.mapping"
 VERSION = 1
 
 # What `DiffeomorphicMap` derives from its affines is kept beside them, so that the map

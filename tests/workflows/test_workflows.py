@@ -16,12 +16,12 @@ from dipy.align.metrics import SSDMetric
 from dipy.utils.logging import logger
 from dipy.workflows import flow_runner
 from dipy.workflows.base import IntrospectiveArgumentParser
+from good_measures import GOOD
 from maps import affine, blob, oblique_map
 import nibabel as nib
 import numpy as np
 from numpy.testing import assert_allclose, assert_array_equal
 import pytest
-from test_verdict import GOOD
 
 from dipy_dl_reg import DeepRegistration, deep_affine_registration
 from dipy_dl_reg.io.images import write_together
