@@ -35,8 +35,8 @@ _PUBLIC = {
         "NCCMetric",
         "SSDMetric",
     ],
-    "maps.mapping": [
-        "apply_mapping",
+    "maps.apply": ["apply_mapping"],
+    "maps.storage": [
         "load_mapping",
         "read_dipy_mapping",
         "save_mapping",

@@ -3,7 +3,7 @@
 from nibabel.streamlines import ArraySequence
 import numpy as np
 
-from dipy_dl_reg.io.images import check_mapping
+from dipy_dl_reg.maps.dipy_map import check_mapping
 
 
 def transform_streamlines(mapping, streamlines, *, inverse=False):

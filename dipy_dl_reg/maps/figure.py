@@ -12,8 +12,8 @@ import nibabel as nib
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from dipy_dl_reg.maps.formats.dipy import mapping_from_fields
-from dipy_dl_reg.maps.mapping import transform_array
+from dipy_dl_reg.maps.apply import transform_array
+from dipy_dl_reg.maps.dipy_map import make_mapping
 
 PANEL_WIDTH = 2.6  # inches
 LINES_HEIGHT = 0.8
@@ -122,7 +122,7 @@ def _images(mapping, static, moving, static_grid2world, moving_grid2world, warpe
     grid = mapping.disp_grid2world
     shape = tuple(int(n) for n in mapping.disp_shape)
     nothing = np.zeros_like(mapping.backward, dtype=np.float32)
-    identity = mapping_from_fields(nothing, nothing, shape, grid, shape, grid)
+    identity = make_mapping(nothing, nothing, shape, grid, shape, grid)
     straight = mapping.shallow_copy()
     straight.forward = straight.backward = nothing
     if static_grid2world is None and static.shape == tuple(mapping.codomain_shape):

@@ -6,12 +6,9 @@ from typing import NamedTuple
 from dipy.core.interpolation import interpolate_vector_2d, interpolate_vector_3d
 import numpy as np
 
-from dipy_dl_reg.io.images import (
-    check_mapping,
-    check_writable,
-    read_image,
-    write_beside,
-)
+from dipy_dl_reg.io.atomic_files import check_writable, write_atomically
+from dipy_dl_reg.io.images import read_image
+from dipy_dl_reg.maps.dipy_map import check_mapping
 from dipy_dl_reg.maps.figure import draw_registration, load_matplotlib
 
 #: Voxels beyond the border that still count as on it.
@@ -260,7 +257,7 @@ def plot_registration(
         lines=[*_lines(numbers), *_verdict_lines(verdict)],
         title=title,
     )
-    with write_beside(path, overwrite=overwrite) as temporary:
+    with write_atomically(path, overwrite=overwrite) as temporary:
         figure.savefig(temporary, dpi=120, facecolor="white")
     return numbers
 

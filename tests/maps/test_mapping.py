@@ -18,8 +18,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 import pytest
 from scipy.ndimage import map_coordinates
 
-from dipy_dl_reg.maps.mapping import (
-    apply_mapping,
+from dipy_dl_reg.maps.apply import apply_mapping
+from dipy_dl_reg.maps.storage import (
     load_mapping,
     read_dipy_mapping,
     save_mapping,
@@ -204,7 +204,7 @@ def test_no_damaged_byte_goes_unnoticed(tmp_path, rng):
         ({"forward": np.zeros((2, 2, 2, 3))}, "forward is not on its grid"),
         ({"prealign": np.eye(3)}, "prealign is no affine"),
         ({"domain_shape": np.array([2, 2])}, "domain_shape"),
-        ({"backward": None}, "backward gone"),
+        ({"backward": None}, "backward missing"),
     ],
 )
 def test_wrong_entries_are_named(tmp_path, change, message):
