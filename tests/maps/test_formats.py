@@ -119,5 +119,5 @@ def test_entries_are_complete(map_format, tmp_path):
 
 
 def test_unknown_suffix_is_an_error():
-    with pytest.raises(ValueError, match=r"path must be a file of a map: \.npz .*DIPY's format"):
+    with pytest.raises(ValueError, match=r"a file of a map: \.npz .*DIPY's format"):
         find_format("map.dipy")

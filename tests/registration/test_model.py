@@ -16,7 +16,7 @@ import torch
 from dipy_dl_reg import DeepRegistration
 from dipy_dl_reg.geometry.fields import warp
 from dipy_dl_reg.initialization.network import _asked, _ready, predict
-from dipy_dl_reg.maps.report import jacobian_determinant
+from dipy_dl_reg.maps.regularity import jacobian_determinant
 from dipy_dl_reg.metrics.metrics import CCMetric
 from dipy_dl_reg.metrics.objective import Objective
 from dipy_dl_reg.networks import make_network
