@@ -99,9 +99,9 @@ def test_docstrings_match_signatures(name):
 @pytest.mark.parametrize(
     "module, name",
     [
-        ("metrics.metrics", "CCMetric"),
+        ("metrics.local_correlation", "CCMetric"),
         ("maps.storage", "save_mapping"),
-        ("grid", "Grid.coarsened"),
+        ("grid", "Grid.coarsen"),
     ],
 )
 def test_public_items_are_found(module, name):

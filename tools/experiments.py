@@ -34,8 +34,8 @@ PAIRS = ["1000:1001", "1006:1012", "1001:1000", "1012:1006"]
 
 ENGINE = "dipy_dl_reg.engine."
 #: Name: options of the class; "metric" those of CCMetric; "engine" its constants.
-WEAK = "metrics.CCMetric.weak_gradient"
-STRIDE = "metrics.CCMetric.stride"
+WEAK = "metrics.CCMetric.gradient_floor"
+STRIDE = "metrics.CCMetric.max_step_factor"
 VERSION_1 = {"level_iters": [40, 30, 20], "opt_tol": 0, "ss_sigma_factor": 0.5}
 VARIANTS = {
     "default": {},
@@ -105,7 +105,7 @@ def case_of(data, spacing, pair):
 def trial(case, variant, threads=1):
     """One registration: what the benchmark measures of it, and seconds."""
     from dipy_dl_reg import DeepRegistration
-    from dipy_dl_reg.metrics.metrics import CCMetric
+    from dipy_dl_reg.metrics.local_correlation import CCMetric
 
     options = dict(variant)
     metric = CCMetric(3, **options.pop("metric", {}))

@@ -14,7 +14,7 @@ _EXACT = {"dtype": torch.float64, "device": "cpu"}
 
 
 @dataclass(frozen=True)
-class Family:
+class AffineTransform:
     """One kind of affine map.
 
     Attributes
@@ -122,7 +122,7 @@ class Family:
         """
         return self._evaluate(theta, slopes=True)[1]
 
-    def recentred(self, theta, centre):
+    def change_centre(self, theta, centre):
         """Parameters of the same maps, about another origin.
 
         Parameters

@@ -15,7 +15,7 @@ from dipy.testing.decorators import warning_for_keywords
 from dipy.utils.logging import logger
 import numpy as np
 
-from dipy_dl_reg.geometry.affine_transforms import Family
+from dipy_dl_reg.geometry.affine_transforms import AffineTransform
 from dipy_dl_reg.initialization.rotation_search import search
 from dipy_dl_reg.io.images import read_image
 from dipy_dl_reg.io.masks import fill_masked, read_mask
@@ -635,7 +635,7 @@ def _run(registration, steps, pair, images):
                 registration._choose_start(pair._replace(prealign=matrix))
                 matrix = registration.starting_affine
             continue
-        family = Family(step, registration.dim)
+        family = AffineTransform(step, registration.dim)
         few = prepared
         if registration._given is None and place < len(steps) - 1:
             few = prepared[: 1 if step == "translation" else 2]

@@ -14,7 +14,7 @@ from dipy.align.imaffine import MutualInformationMetric
 from dipy.align.transforms import regtransforms
 import numpy as np
 
-from dipy_dl_reg.geometry.affine_transforms import KINDS, Family
+from dipy_dl_reg.geometry.affine_transforms import KINDS, AffineTransform
 from dipy_dl_reg.metrics.base import real_number, whole_number
 from dipy_dl_reg.registration import factory
 
@@ -30,7 +30,7 @@ _RADIUS = 2
 
 _KINDS = {name.replace("_", "").upper(): name for name in KINDS}
 _FAMILIES = {
-    type(transform): Family(_KINDS[kind], dim)
+    type(transform): AffineTransform(_KINDS[kind], dim)
     for (kind, dim), transform in regtransforms.items()
 }
 #: The steps of an affine registration, unless told otherwise.
@@ -270,7 +270,7 @@ def family_of(transform):
 
     Returns
     -------
-    family : Family
+    family : AffineTransform
         With the same parameters.
 
     Raises
@@ -293,7 +293,7 @@ def checked_params(params0, family):
     ----------
     params0 : array or None
         As the user gave them.
-    family : Family
+    family : AffineTransform
         Whose they are.
 
     Returns

@@ -11,7 +11,7 @@ from dipy.utils.logging import logger
 import numpy as np
 
 from dipy_dl_reg.geometry import thin_plate, thin_plate_grid
-from dipy_dl_reg.geometry.inversion import diffeomorphic
+from dipy_dl_reg.geometry.inversion import make_diffeomorphic
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.registration import dipy_adapter
 from dipy_dl_reg.registration.devices import find_device, threads
@@ -190,7 +190,7 @@ class ThinPlateSplineRegistration:
         with threads(num_threads):
             self._fit(static_points, moving_points)
             self.prealign = self._affine_part() if prealign is None else prealign
-            u, v, self.quality = diffeomorphic(self._field(grids.static_grid))
+            u, v, self.quality = make_diffeomorphic(self._field(grids.static_grid))
         affines = {
             "static_grid2world": static_grid2world,
             "moving_grid2world": grids.moving_grid.affine
@@ -297,7 +297,7 @@ class ThinPlateSplineRegistration:
             dipy_adapter.exact_tensor(p, self.device)
             for p in (static_points, moving_points)
         )
-        self._spline = thin_plate.fit(
+        self._spline = thin_plate.fit_spline(
             *points, regularization=self.regularization, kernel=self.kernel
         )
 
@@ -321,7 +321,7 @@ class ThinPlateSplineRegistration:
     def _field(self, grid):
         """The rest of the spline, in voxels of a grid."""
         back = grid.inverse @ np.linalg.inv(self.prealign)
-        u = thin_plate_grid.sampled(self._spline, grid.shape, grid.affine, back)
+        u = thin_plate_grid.sample_spline(self._spline, grid.shape, grid.affine, back)
         return u.to(self.device)
 
     def _report(self, inside, *landmarks):

@@ -218,7 +218,7 @@ class Cohort:
     def _grid(self, case):
         """The grid of a case."""
         reference = self._fixed or self._own_reference(case)
-        return reference.grid.standard(self.spacing)
+        return reference.grid.to_standard(self.spacing)
 
     def _check(self, first):
         """Raise unless all images can be brought together."""

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from dipy_dl_reg.geometry.affine_transforms import KINDS, Family
+from dipy_dl_reg.geometry.affine_transforms import KINDS, AffineTransform
 
 NAMES = {kind.replace("_", "").upper(): kind for kind in KINDS}
 ALL = sorted(regtransforms)
@@ -17,7 +17,7 @@ def test_every_transform_of_dipy_is_there():
 
 @pytest.mark.parametrize("kind, dim", ALL)
 def test_matrix_and_jacobian_are_dipys(kind, dim, rng):
-    transform, family = regtransforms[kind, dim], Family(NAMES[kind], dim)
+    transform, family = regtransforms[kind, dim], AffineTransform(NAMES[kind], dim)
     identity = family.identity()[0].numpy()
     np.testing.assert_array_equal(identity, transform.get_identity_parameters())
     thetas = identity + rng.normal(0, 0.7, (3, family.count))
@@ -35,18 +35,18 @@ def test_matrix_and_jacobian_are_dipys(kind, dim, rng):
 
 @pytest.mark.parametrize("kind, dim", ALL)
 def test_recentred(kind, dim, rng):
-    family = Family(NAMES[kind], dim)
+    family = AffineTransform(NAMES[kind], dim)
     theta = torch.from_numpy(family.identity().numpy() + rng.normal(0, 0.5))
     centre = torch.from_numpy(rng.normal(0, 50, dim))
     shift = torch.eye(dim + 1, dtype=torch.float64)
     if family.shifts:
         shift[:dim, dim] = centre
     wanted = torch.linalg.inv(shift) @ family.matrix(theta) @ shift
-    found = family.matrix(family.recentred(theta, centre))
+    found = family.matrix(family.change_centre(theta, centre))
     torch.testing.assert_close(found, wanted)
 
 
 def test_no_such_family():
     for kind, dim in (("shear", 3), ("rigid", 4)):
         with pytest.raises(ValueError, match="a family is one of"):
-            Family(kind, dim)
+            AffineTransform(kind, dim)

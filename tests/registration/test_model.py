@@ -15,9 +15,9 @@ import torch
 
 from dipy_dl_reg import DeepRegistration
 from dipy_dl_reg.geometry.fields import warp
-from dipy_dl_reg.initialization.network import _asked, _ready, predict
+from dipy_dl_reg.initialization.network import _asked, _ready, predict_displacement
 from dipy_dl_reg.maps.regularity import jacobian_determinant
-from dipy_dl_reg.metrics.metrics import CCMetric
+from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.metrics.objective import Objective
 from dipy_dl_reg.networks import make_network
 from dipy_dl_reg.networks.base import RegistrationNetwork
@@ -153,10 +153,12 @@ def test_what_is_returned_never_folds(output, monkeypatch):
     static, moving, grid2world = heads(GRIDS["RAS"], (18, 17, 16))
     # The promise is about a field that is used, whether it is good or not.
     monkeypatch.setattr(
-        "dipy_dl_reg.registration.deformable.better_than_none",
+        "dipy_dl_reg.initialization.starts.improves_similarity",
         lambda *args, **kwargs: True,
     )
-    monkeypatch.setattr("dipy_dl_reg.registration.deformable.predict", plain_word)
+    monkeypatch.setattr(
+        "dipy_dl_reg.initialization.starts.predict_displacement", plain_word
+    )
     network = Says(3, folding, output=output)
     registration, mapping = register(network, static, moving, grid2world, level_iters=0)
     for field in (mapping.forward, mapping.backward):
@@ -175,10 +177,12 @@ def test_a_network_that_predicts_a_thousand_voxels(monkeypatch):
         return torch.from_numpy(np.float32(1000 / np.abs(noise).max() * noise))
 
     monkeypatch.setattr(
-        "dipy_dl_reg.registration.deformable.better_than_none",
+        "dipy_dl_reg.initialization.starts.improves_similarity",
         lambda *args, **kwargs: True,
     )
-    monkeypatch.setattr("dipy_dl_reg.registration.deformable.predict", plain_word)
+    monkeypatch.setattr(
+        "dipy_dl_reg.initialization.starts.predict_displacement", plain_word
+    )
     image = gaussian_filter(np.random.default_rng(1).random((48, 48)), 3)
     registration = DeepRegistration("SSD", model=Says(2, answer), level_iters=0)
     mapping = registration.optimize(image, image[::-1])
@@ -374,7 +378,7 @@ def test_a_network_in_double_precision():
         pair = make_pair(
             static, moving, static_grid2world=grid2world, moving_grid2world=grid2world
         )
-        fields.append(predict(kind, pair, Objective(CCMetric()))[0])
+        fields.append(predict_displacement(kind, pair, Objective(CCMetric()))[0])
     torch.testing.assert_close(*fields, atol=1e-4, rtol=1e-4)
 
 

@@ -878,7 +878,7 @@ def test_signalling_nan_do_not_warn(swift, pair, command, tmp_path):
 def test_network_alone_that_is_not_used_is_an_error(pair, command, monkeypatch):
     """Not an affine map that looks like a success."""
     monkeypatch.setattr(
-        "dipy_dl_reg.registration.deformable.better_than_none",
+        "dipy_dl_reg.initialization.starts.improves_similarity",
         lambda *args, **options: False,
     )
     given = [align_deep, pair["static"], pair["moving"], "--device", "cpu"]

@@ -1,12 +1,13 @@
 """The compiled loops: whether they are there, and their work shared among threads.
 
-They stand behind plain functions: `fields.warp`, `smoothing.smooth` and others ask
-`suit` whether the tensors at hand are what the loops are made for, and go their way in
-torch if not, or if there was no compiler when the package was installed.  Both ways
-agree to rounding; the compiled one's results are the same bits for any number of
-threads.  ``DIPY_DL_REG_KERNELS=0`` in the environment turns it off.
+`fields.warp`, `smoothing.smooth` and others call a compiled loop if `supports` says
+that it accepts their tensors.  Otherwise, and where the package was installed without
+a compiler, they compute the same in torch.  The two agree to rounding; the compiled
+loops return the same bits for any number of threads.  ``DIPY_DL_REG_KERNELS=0`` in the
+environment turns the loops off.
 
-What they compute stands in `dipy_dl_reg.geometry.kernels.functions`, how in ``csrc``.
+`dipy_dl_reg.geometry.kernels.functions` says what they compute; the code is in
+``csrc``.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -72,7 +73,7 @@ def available():
 
 
 @contextmanager
-def plain():
+def without_kernels():
     """Turn the compiled loops off for a while, in all threads.
 
     Yields
@@ -87,7 +88,7 @@ def plain():
         _switches.pop()
 
 
-def suit(*tensors):
+def supports(*tensors):
     """Whether the compiled loops can work on these tensors.
 
     Parameters
@@ -97,14 +98,14 @@ def suit(*tensors):
 
     Returns
     -------
-    suit : bool
+    supported : bool
         True for float32 in two or three dimensions on the CPU, where nothing is to be
         differentiated; None is passed over.
     """
-    return available() and all(_suits(x) for x in tensors if x is not None)
+    return available() and all(_supports_one(x) for x in tensors if x is not None)
 
 
-def _suits(x):
+def _supports_one(x):
     return (
         x.device.type == "cpu"
         and x.dtype == torch.float32

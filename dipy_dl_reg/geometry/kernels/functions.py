@@ -1,7 +1,8 @@
 """What the compiled loops compute: a function in Python for each.
 
-Called by the plain functions of the same purpose, where `compiled.suit` says so: these
-do not look again.  A 2D image is handed over with an axis of one voxel between its two.
+`fields`, `smoothing`, `inversion` and others call these where `dispatch.supports` says
+so; the functions here do not check again.  A 2D image is passed as a 3D one whose
+middle axis has one voxel.
 """
 
 import ctypes
@@ -107,7 +108,7 @@ def _rows(affine, dim):
     return (c_double * 12)(*full.flatten()[:12].tolist())
 
 
-def slopes(image, factor, *, out=None):
+def weighted_gradient(image, factor, *, out=None):
     """Derivatives of an image along every axis, times another image.
 
     Parameters
@@ -121,7 +122,7 @@ def slopes(image, factor, *, out=None):
 
     Returns
     -------
-    slopes : Tensor, shape (1, D, *shape)
+    weighted_gradient : Tensor, shape (1, D, *shape)
         `out` if it was given.
     """
     image, factor, dim = image.contiguous(), factor.contiguous(), image.ndim - 2
@@ -137,7 +138,8 @@ def corrected(u, v, *, longest, out=None):
     Parameters
     ----------
     u, v : Tensor, shape (1, D, *shape)
-        Fields in voxels; see `dipy_dl_reg.geometry.inversion.reconcile`.
+        Fields in voxels; see
+        `dipy_dl_reg.geometry.inversion.enforce_inverse_consistency`.
     longest : float
         The most that is taken away from a vector.
     out : Tensor, shape (1, D, *shape), optional
@@ -276,7 +278,7 @@ class LocalCorrelation:
         return (1 - values.sum() / self._total).to(warped.dtype), gradient
 
 
-def moments(gradient, first, second, *, betas):
+def update_moments(gradient, first, second, *, betas):
     """Update Adam's moments in place, the second that of the vector.
 
     Parameters
@@ -302,7 +304,7 @@ def moments(gradient, first, second, *, betas):
     return largest.amax()
 
 
-def direction(first, second, *, unbias, floor, rate, out):
+def adam_direction(first, second, *, unbias, floor, rate, out):
     """Compute ``rate * first / (sqrt(second * unbias) + floor)``.
 
     Parameters
