@@ -33,8 +33,8 @@ _PUBLIC = {
     "metrics.mutual_information": ["MIMetric"],
     "metrics.ncc": ["NCCMetric"],
     "metrics.ssd": ["SSDMetric"],
-    "maps.mapping": [
-        "apply_mapping",
+    "maps.apply": ["apply_mapping"],
+    "maps.storage": [
         "load_mapping",
         "read_dipy_mapping",
         "save_mapping",
