@@ -1,9 +1,9 @@
 """The verdict on a registration: good, doubtful or failed, and why.
 
 Fold counts and round trips say that a map is regular, not that it is right.  The
-verdict compares what was measured (`dipy_dl_reg.maps.measures`) with what correct
-and wrong registrations of brains gave; `tools/verdicts.py` makes both kinds and reports
-how often the verdict is wrong.
+verdict compares what was measured (`dipy_dl_reg.maps.measures`) with what correct and
+wrong registrations of brains gave; `tools/experiments/verdicts.py` makes both kinds and
+reports how often the verdict is wrong.
 """
 
 from math import isnan

@@ -4,12 +4,12 @@ The benchmark, run on what comes bundled
 ========================================
 
 Claims about speed and accuracy are worth what it costs to check them. This page runs
-``tools/benchmark.py --quick`` as it stands: SyN and this package on two bundled images,
-each against itself deformed by a field that is known, so that the error is one in
-millimetres. It takes under a minute and needs no data; with ``--data FOLDER`` the same
-tool takes labelled brains of your own, and with ``--python NAME=PATH`` other programs
-(ANTs, Greedy, elastix, FireANTs, syntx). What those gave on six pairs of brains stands
-in the section on the benchmark.
+``python -m tools.benchmarks.deformable --quick`` as it stands: SyN and this package on
+two bundled images, each against itself deformed by a field that is known, so that the
+error is one in millimetres. It takes under a minute and needs no data; with ``--data
+FOLDER`` the same tool takes labelled brains of your own, and with ``--python
+NAME=PATH`` other programs (ANTs, Greedy, elastix, FireANTs, syntx). What those gave on
+six pairs of brains stands in the section on the benchmark.
 """
 
 ###############################################################################
@@ -27,15 +27,14 @@ from tempfile import TemporaryDirectory
 
 import matplotlib.pyplot as plt
 
-tools = next(
-    p / "tools" for p in Path.cwd().resolve().parents if (p / "tools").is_dir()
-)
+root = next(p for p in Path.cwd().resolve().parents if (p / "tools").is_dir())
 methods = ["syn-short", "syn", "deep-fast", "deep-s0.5", "deep", "deep-s1", "deep-s1.5"]
 with TemporaryDirectory() as folder:
     output = Path(folder) / "quick.json"
-    command = [sys.executable, tools / "benchmark.py", "--quick", "--threads", "2"]
+    command = [sys.executable, "-m", "tools.benchmarks.deformable", "--quick"]
     done = subprocess.run(
-        [*command, "--methods", *methods, "--output", output],
+        [*command, "--threads", "2", "--methods", *methods, "--output", output],
+        cwd=root,
         capture_output=True,
         text=True,
         check=True,

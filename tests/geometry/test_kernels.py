@@ -303,7 +303,9 @@ def test_refinement_does_not_know_threads(monkeypatch):
 
 
 def test_environment_turns_it_off():
-    code = "from dipy_dl_reg.geometry.kernels import dispatch; print(dispatch.available())"
+    code = (
+        "from dipy_dl_reg.geometry.kernels import dispatch; print(dispatch.available())"
+    )
     environment = {**os.environ, "DIPY_DL_REG_KERNELS": "0"}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
