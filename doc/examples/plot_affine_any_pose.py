@@ -127,7 +127,10 @@ poses = {
     "back to front": rotation_and_shift(2, 180, (30, -20, 10)),
     "lying, far away": rotation_and_shift(1, 90, (250, 100, -180)),
 }
-methods = {"deep_affine_registration": deep_affine_registration, "DIPY": register_with_dipy}
+methods = {
+    "deep_affine_registration": deep_affine_registration,
+    "DIPY": register_with_dipy,
+}
 fig, axes = plt.subplots(3, 6, figsize=(12, 8), layout="constrained")
 for row, (name, pose) in zip(axes, poses.items()):
     affines = {"moving_affine": pose @ moving_affine, "static_affine": static_affine}

@@ -6,8 +6,8 @@ The benchmark on bundled images
 This page runs ``python -m tools.benchmarks.deformable --quick``, which compares SyN and
 this package on two bundled images. Each image is registered to a copy of itself that
 was deformed by a known field, so the error can be measured in millimetres. It takes
-less than a minute and needs no data. With ``--data FOLDER`` the same tool registers your
-own labelled brains, and with ``--python NAME=PATH`` it runs other programs (ANTs,
+less than a minute and needs no data. With ``--data FOLDER`` the same tool registers
+your own labelled brains, and with ``--python NAME=PATH`` it runs other programs (ANTs,
 Greedy, elastix, FireANTs, syntx). :doc:`/benchmark` has the results of all of them on
 six pairs of brains.
 """

@@ -2,12 +2,12 @@
 The default network on T1, b0 and FA
 ====================================
 
-``DeepRegistration()`` needs no training and no options. It first applies a small network
-that comes with the package and was trained on synthetic images of many contrasts. It
-then chooses a metric for the pair and refines the network's field. This page compares
-the network alone, the default and SyN :footcite:p:`Avants2008` on four pairs of
-contrasts, and then on slices. The true displacement is known, so the error can be
-measured in millimetres.
+``DeepRegistration()`` needs no training and no options. It first applies a small
+network that comes with the package and was trained on synthetic images of many
+contrasts. It then chooses a metric for the pair and refines the network's field. This
+page compares the network alone, the default and SyN :footcite:p:`Avants2008` on four
+pairs of contrasts, and then on slices. The true displacement is known, so the error can
+be measured in millimetres.
 """
 
 from logging.handlers import BufferingHandler
@@ -185,8 +185,8 @@ for pair, (kind, other) in pairs.items():
 # The log states which metric was chosen and why. Images of the same contrast are
 # compared by local correlation. For different contrasts, the intensities of moving are
 # first mapped to static's contrast; if such a mapping explains too little of static's
-# variance, self-similarity (MIND) is used instead. ``DeepRegistration("MI")``, or another
-# name, sets the metric.
+# variance, self-similarity (MIND) is used instead. ``DeepRegistration("MI")``, or
+# another name, sets the metric.
 
 for pair, line in chosen.items():
     print(f"{pair}: {line}")
@@ -242,9 +242,9 @@ for pair, ways in results.items():
 # Slices
 # ------
 # For 2D images the same call uses the network ``"pyramid-slices"``. Here a real coronal
-# slice bundled with DIPY :footcite:p:`Garyfallidis2014` is deformed. The moving image is
-# the T1 slice, or the same slice with intensities remapped to look like a b0. Refinement
-# without a network is shown for comparison.
+# slice bundled with DIPY :footcite:p:`Garyfallidis2014` is deformed. The moving image
+# is the T1 slice, or the same slice with intensities remapped to look like a b0.
+# Refinement without a network is shown for comparison.
 
 coronal = np.load(get_fnames(name="t1_coronal_slice"))[24:190, 38:220]
 look = {"T1": coronal}
@@ -284,14 +284,14 @@ logger.removeHandler(messages)
 # - ``"pyramid-brain"`` is for **skull-stripped brains** after an affine registration
 #   (:func:`~dipy_dl_reg.deep_registration` does both steps).
 # - For images of the same contrast, refinement often gives the same result with and
-#   without the network. ``registration.network_used`` states whether the network's field
-#   was used; ``model=None`` does not apply the network.
+#   without the network. ``registration.network_used`` states whether the network's
+#   field was used; ``model=None`` does not apply the network.
 # - For **different contrasts**, above all FA and T1, the two images have edges in
 #   different places. Refinement aligns edges, so it does not always reduce the error of
 #   the network. Where the table shows this, ``level_iters=0`` is more accurate and
 #   faster.
-# - **Large deformations** exceed the range that the networks were trained for, above all
-#   for slices. Use the search shown in :doc:`plot_large_deformation`.
+# - **Large deformations** exceed the range that the networks were trained for, above
+#   all for slices. Use the search shown in :doc:`plot_large_deformation`.
 # - Registering an image to a deformed copy of itself is easier than registering two
 #   people. :doc:`/networks` has the overlap of labels for pairs of real brains, and
 #   results for real b0 and FA images.

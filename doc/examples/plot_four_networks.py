@@ -45,8 +45,8 @@ print(f"{len(training)} digits to train with, {len(held_out)} held out")
 #   predicts a stationary velocity field whose exponential map is the deformation.
 # - The **U-Net** :footcite:p:`Ronneberger2015` is the basic architecture of this kind.
 # - **DIRNet** :footcite:p:`deVos2017` predicts the displacements of the control points
-#   of a B-spline. Here they are 8 pixels apart. Their displacements are bounded, so that
-#   the field cannot fold, but 16 control points cannot represent fine detail.
+#   of a B-spline. Here they are 8 pixels apart. Their displacements are bounded, so
+#   that the field cannot fold, but 16 control points cannot represent fine detail.
 # - The **self-supervised FCN** :footcite:p:`Li2017` predicts fields at three
 #   resolutions, and the images are compared at each of them.
 #
@@ -115,8 +115,8 @@ for name, images in warped.items():
     )
 
 ###############################################################################
-# The first pairs. All networks deform *moving* to resemble *static*; the fields differ in
-# their smoothness.
+# The first pairs. All networks deform *moving* to resemble *static*; the fields differ
+# in their smoothness.
 
 
 def show(row, images, titles=None):

@@ -2,11 +2,12 @@
 Landmarks and thin-plate splines
 ================================
 
-Landmarks are pairs of corresponding points of the two images, given in world coordinates
-(mm), one point in each row. :class:`~dipy_dl_reg.ThinPlateSplineRegistration` computes a
-map from landmarks alone, by the interpolating spline of minimum bending energy
-:footcite:p:`Bookstein1989`. :class:`~dipy_dl_reg.DeepRegistration` combines landmarks
-and images: it starts from the map of the landmarks and penalizes deviations from them.
+Landmarks are pairs of corresponding points of the two images, given in world
+coordinates (mm), one point in each row.
+:class:`~dipy_dl_reg.ThinPlateSplineRegistration` computes a map from landmarks alone,
+by the interpolating spline of minimum bending energy :footcite:p:`Bookstein1989`.
+:class:`~dipy_dl_reg.DeepRegistration` combines landmarks and images: it starts from the
+map of the landmarks and penalizes deviations from them.
 
 *Moving* is the MNI152 template :footcite:p:`Fonov2011`, bundled with nilearn. *Static*
 is the same brain deformed by a known function, so that the correct position of every
@@ -158,8 +159,9 @@ for ax, drawn, title, points in (
 # Landmarks are distributed over the whole brain, and the error is measured at 5000
 # other points. Landmarks placed by hand have errors of some mm, simulated here with a
 # standard deviation of 1.5 mm along each axis. Then a spline with ``regularization`` is
-# more accurate than an interpolating one. The kernel ``"biharmonic"`` (``-r``, the one of
-# minimum bending energy in 3D) is less sensitive to such errors than ``r**2 log(r)``.
+# more accurate than an interpolating one. The kernel ``"biharmonic"`` (``-r``, the one
+# of minimum bending energy in 3D) is less sensitive to such errors than ``r**2
+# log(r)``.
 
 everywhere = world_of(brain.shape, grid2world)
 places = rng.permutation(everywhere[brain > 0.3])

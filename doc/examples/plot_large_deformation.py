@@ -2,10 +2,10 @@
 Large deformations: search, then refinement
 ===========================================
 
-Refinement minimizes the metric by gradient descent and therefore finds the local minimum
-next to its start. If a structure is displaced by more than its width, this may match it
-to a neighbouring structure. ``initialization="discrete"`` first searches over all
-displacements in a large window.
+Refinement minimizes the metric by gradient descent and therefore finds the local
+minimum next to its start. If a structure is displaced by more than its width, this may
+match it to a neighbouring structure. ``initialization="discrete"`` first searches over
+all displacements in a large window.
 """
 
 from dipy.data import get_fnames
@@ -51,8 +51,8 @@ moving, static = image, at(image, voxels + field)
 # of the patches around it (MIND-SSC :footcite:p:`Heinrich2013`), which depend little on
 # the contrast. Every cell of a coarse grid is compared with all cells at a distance of
 # up to a quarter of the image. A smooth field is then computed from these costs by
-# coupled convex optimization :footcite:p:`Heinrich2014`, in both directions with inverse
-# consistency, as in ConvexAdam :footcite:p:`Siebert2024`.
+# coupled convex optimization :footcite:p:`Heinrich2014`, in both directions with
+# inverse consistency, as in ConvexAdam :footcite:p:`Siebert2024`.
 #
 # With ``level_iters=0`` the map is the result of the search without refinement.
 
@@ -119,9 +119,9 @@ for ax, (name, picture) in zip(axes, pictures.items()):
 ###############################################################################
 # When to use it
 # --------------
-# ``initialization="auto"`` uses the result of the search only if a coarse refinement that
-# starts from it reaches a clearly lower energy than one that does not. It is not the
-# default, because the search takes longer than refining two images that are already
+# ``initialization="auto"`` uses the result of the search only if a coarse refinement
+# that starts from it reaches a clearly lower energy than one that does not. It is not
+# the default, because the search takes longer than refining two images that are already
 # close after an affine registration.
 #
 # References

@@ -43,8 +43,8 @@ print(f"{len(training)} digits to train with, {len(held_out)} held out")
 # ---------------------------
 # For every pixel :math:`x` of *static*, a displacement field :math:`u` gives the
 # position of the corresponding point of *moving*, :math:`y = x + u(x)`. The field is a
-# tensor ``(batch, 2, rows, columns)`` in pixels. The warp interpolates moving linearly at
-# :math:`y`.
+# tensor ``(batch, 2, rows, columns)`` in pixels. The warp interpolates moving linearly
+# at :math:`y`.
 #
 # In this example the displacement is zero at the edges and 4 pixels down in the middle.
 # Because intensities are read further **down**, the digit moves **up**.
@@ -98,8 +98,8 @@ print(f"correlation of two threes: {correlation(static, moving).item():.3f}")
 # --------
 # The loss can be differentiated with respect to the field: a small change of the
 # displacement at a pixel changes the warped intensity in proportion to the image
-# gradient of *moving*. PyTorch computes this derivative for all values of the field. One
-# step of gradient descent, at most 1 pixel long, decreases the loss:
+# gradient of *moving*. PyTorch computes this derivative for all values of the field.
+# One step of gradient descent, at most 1 pixel long, decreases the loss:
 
 u = torch.zeros(1, 2, 32, 32, requires_grad=True)
 loss = 1 - correlation(static, warp(moving, u)).mean()
@@ -123,8 +123,8 @@ print(f"loss {loss.item():.3f}, after one step {after.item():.3f}")
 # zero displacement.
 #
 # The output is a stationary **velocity field**. Its exponential map, the flow for one
-# unit of time, is the deformation. If the velocity is smooth enough, the deformation has
-# no folds, and the exponential map of the negative velocity is its inverse.
+# unit of time, is the deformation. If the velocity is smooth enough, the deformation
+# has no folds, and the exponential map of the negative velocity is its inverse.
 
 
 class Network(nn.Module):
@@ -194,8 +194,8 @@ ax.set(xlabel="step", ylabel="1 - correlation", ylim=(0, None))
 # Held-out digits
 # ---------------
 # Each held-out digit is registered with another one. The Jacobian determinant of the
-# deformation is the relative change of area at each pixel; where it is 0 or negative, the
-# deformation folds.
+# deformation is the relative change of area at each pixel; where it is 0 or negative,
+# the deformation folds.
 
 static, moving = held_out, held_out.roll(20, 0)
 with torch.no_grad():
@@ -217,9 +217,9 @@ for index, row in enumerate(axes):
 ###############################################################################
 # The inverse
 # -----------
-# The exponential map of the negative velocity is the inverse deformation. It warps static
-# to moving without another prediction. The composition of both deformations is close to
-# the identity.
+# The exponential map of the negative velocity is the inverse deformation. It warps
+# static to moving without another prediction. The composition of both deformations is
+# close to the identity.
 
 with torch.no_grad():
     inverse = exp(-network(static, moving))

@@ -2,10 +2,10 @@
 Masks and lesions
 =================
 
-If only one of the images shows a lesion, a tumour or an implant, registration deforms the
-healthy tissue of the other image to match it, and the map is wrong in and around the
-lesion. A mask excludes those voxels from the comparison; the map is then interpolated
-smoothly from the surrounding tissue. This is called cost function masking
+If only one of the images shows a lesion, a tumour or an implant, registration deforms
+the healthy tissue of the other image to match it, and the map is wrong in and around
+the lesion. A mask excludes those voxels from the comparison; the map is then
+interpolated smoothly from the surrounding tissue. This is called cost function masking
 :footcite:p:`Brett2001`.
 
 Here a lesion is added to a brain that was deformed by a known field, so that the error
@@ -51,8 +51,8 @@ def noisy(image):
 static = noisy(at(healthy, voxels + truth / size))
 
 ###############################################################################
-# The lesion is a dark ball of 18 mm radius with an irregular surface in the white matter
-# of *moving*. Its mask is a little larger, as one drawn by hand would be.
+# The lesion is a dark ball of 18 mm radius with an irregular surface in the white
+# matter of *moving*. Its mask is a little larger, as one drawn by hand would be.
 
 centre = np.array([33, 28, 26])
 ragged = gaussian_filter(rng.normal(size=healthy.shape), 2)
@@ -65,8 +65,8 @@ diseased = noisy(np.where(lesion, 0.15, healthy))
 # With and without the mask
 # -------------------------
 # ``moving_mask`` is an image on moving's grid. Only voxels where it is not 0 are
-# compared, so it must be 0 in the lesion. ``static_mask`` is used for a lesion in static.
-# For comparison, the pair without a lesion is registered too.
+# compared, so it must be 0 in the lesion. ``static_mask`` is used for a lesion in
+# static. For comparison, the pair without a lesion is registered too.
 
 options = {"static_grid2world": grid2world, "moving_grid2world": grid2world}
 maps = {
@@ -83,8 +83,8 @@ maps = {
 
 ###############################################################################
 # The error is the distance between the mapped and the true position of each voxel of
-# static. ``backward`` contains the displacement of each voxel in mm. The true field also
-# gives the position of the lesion in static.
+# static. ``backward`` contains the displacement of each voxel in mm. The true field
+# also gives the position of the lesion in static.
 
 there = at(lesion.astype(np.uint8), voxels + truth / size, order=0) > 0
 near = at((away * size < 30).astype(np.uint8), voxels + truth / size, order=0) > 0

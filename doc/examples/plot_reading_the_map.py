@@ -2,9 +2,9 @@
 The map: directions, points, inverse, Jacobian
 ==============================================
 
-A registration returns a :class:`dipy.align.imwarp.DiffeomorphicMap`. This page shows how
-it transforms images and points, in which direction, and how to compute the same results
-from its fields. :doc:`../conventions` has the definitions.
+A registration returns a :class:`dipy.align.imwarp.DiffeomorphicMap`. This page shows
+how it transforms images and points, in which direction, and how to compute the same
+results from its fields. :doc:`../conventions` has the definitions.
 """
 
 from dipy.align import affine_registration
@@ -108,8 +108,8 @@ print(
 )
 
 ###############################################################################
-# Interpolating moving at these points gives the warped image. SciPy gives the same image
-# as DIPY's ``transform``:
+# Interpolating moving at these points gives the warped image. SciPy gives the same
+# image as DIPY's ``transform``:
 
 grid = np.moveaxis(np.indices(static.shape), 0, -1)
 everywhere = apply_affine(static_grid2world, grid) + mapping.backward
@@ -121,9 +121,10 @@ difference = np.abs(image_by_hand - warped_moving).max() / np.ptp(moving)
 print(f"Images differ by {difference:.1e} of the intensity range")
 
 ###############################################################################
-# ``transform_points_inverse`` maps points or streamlines from moving's world to static's
-# world: :math:`x = z + f(z)` with :math:`z = P^{-1} y` and :math:`f` the field
-# ``forward``. :func:`~dipy_dl_reg.transform_streamlines` uses this direction by default.
+# ``transform_points_inverse`` maps points or streamlines from moving's world to
+# static's world: :math:`x = z + f(z)` with :math:`z = P^{-1} y` and :math:`f` the field
+# ``forward``. :func:`~dipy_dl_reg.transform_streamlines` uses this direction by
+# default.
 
 back = mapping.transform_points_inverse(points_in_moving)
 for point, there_and_back in zip(points, back, strict=True):
@@ -132,10 +133,10 @@ for point, there_and_back in zip(points, back, strict=True):
 ###############################################################################
 # The inverse
 # -----------
-# ``backward`` and ``forward`` are inverses of each other at all voxels. The displacement
-# is 0 outside the field, so the inversion error is computed for the voxels that are
-# mapped to points inside the field. The attribute ``quality`` contains the same value in
-# voxels, from the check after the registration.
+# ``backward`` and ``forward`` are inverses of each other at all voxels. The
+# displacement is 0 outside the field, so the inversion error is computed for the voxels
+# that are mapped to points inside the field. The attribute ``quality`` contains the
+# same value in voxels, from the check after the registration.
 
 world = apply_affine(static_grid2world, grid).reshape(-1, 3)
 image_points = mapping.transform_points(world)
@@ -168,10 +169,10 @@ print(
 ###############################################################################
 # The Jacobian
 # ------------
-# The Jacobian determinant of :math:`x + b(x)` is the relative change of volume from static
-# to moving, without the affine part: it is above 1 where moving is larger and below 1
-# where it is smaller. Where it is 0 or negative, the map folds. Here it is computed by
-# central differences:
+# The Jacobian determinant of :math:`x + b(x)` is the relative change of volume from
+# static to moving, without the affine part: it is above 1 where moving is larger and
+# below 1 where it is smaller. Where it is 0 or negative, the map folds. Here it is
+# computed by central differences:
 
 gradient = np.stack(np.gradient(mapping.backward, axis=(0, 1, 2)), axis=-1)
 per_mm = gradient @ np.linalg.inv(static_grid2world[:3, :3])

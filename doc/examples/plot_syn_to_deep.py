@@ -4,13 +4,13 @@ From SyN to DeepRegistration in one line
 
 A script that uses DIPY's SyN :footcite:p:`Avants2008`, the class
 :class:`~dipy.align.imwarp.SymmetricDiffeomorphicRegistration`, can use
-:class:`~dipy_dl_reg.DeepRegistration` after one name is replaced: the arguments, the call
-and the type of the map are the same.
+:class:`~dipy_dl_reg.DeepRegistration` after one name is replaced: the arguments, the
+call and the type of the map are the same.
 
 This example registers a real b0 image, bundled with DIPY
 :footcite:p:`Garyfallidis2014`, to the MNI152 T1 template :footcite:p:`Fonov2011`,
-bundled with nilearn. The two contrasts are opposite: tissue that is dark in one image is
-bright in the other.
+bundled with nilearn. The two contrasts are opposite: tissue that is dark in one image
+is bright in the other.
 """
 
 import time
@@ -31,8 +31,8 @@ from dipy_dl_reg import DeepRegistration
 ###############################################################################
 # The two images
 # --------------
-# *static* is the template at 2 mm. *moving* is the b0: 4x4x5 mm on an oblique grid, with
-# the top and the bottom of the brain outside the field of view. The template is
+# *static* is the template at 2 mm. *moving* is the b0: 4x4x5 mm on an oblique grid,
+# with the top and the bottom of the brain outside the field of view. The template is
 # skull-stripped, so the brain of the b0 is extracted as well.
 
 template = load_mni152_template(resolution=2)
@@ -46,9 +46,9 @@ print("static", static.shape, "moving", moving.shape)
 ###############################################################################
 # The affine part
 # ---------------
-# DIPY's affine registration by mutual information. The template at 4 mm is enough, since
-# the voxels of the b0 are not smaller. ``prealign`` maps the template's world to the b0's
-# world.
+# DIPY's affine registration by mutual information. The template at 4 mm is enough,
+# since the voxels of the b0 are not smaller. ``prealign`` maps the template's world to
+# the b0's world.
 
 coarse = load_mni152_template(resolution=4)
 _, prealign = affine_registration(
@@ -65,8 +65,8 @@ _, prealign = affine_registration(
 ###############################################################################
 # SyN
 # ---
-# The original script. DIPY's metric for different contrasts is ``EMMetric``; ``CCMetric``
-# (local correlation) is shown for comparison.
+# The original script. DIPY's metric for different contrasts is ``EMMetric``;
+# ``CCMetric`` (local correlation) is shown for comparison.
 
 grids = {
     "static_grid2world": static_grid2world,
@@ -87,8 +87,8 @@ for metric in (EMMetric(3), CCMetric(3)):
 # DeepRegistration
 # ----------------
 # The same script with one name replaced. DIPY's metric objects are accepted; instead of
-# ``EMMetric`` this package uses the correlation ratio :footcite:p:`Roche1998` and logs a
-# message about it. The second run uses the metric that works best for these two
+# ``EMMetric`` this package uses the correlation ratio :footcite:p:`Roche1998` and logs
+# a message about it. The second run uses the metric that works best for these two
 # contrasts, mutual information :footcite:p:`Mattes2003`, given by its name.
 
 for metric in (EMMetric(3), "MI"):
@@ -104,8 +104,8 @@ print("Type of the map:", type(mapping).__module__, type(mapping).__name__)
 ###############################################################################
 # Comparison of the results
 # -------------------------
-# The b0 warped to the template by the affine part alone and by each map, with contours of
-# the template. Compare the ventricles and the folds of the cortex.
+# The b0 warped to the template by the affine part alone and by each map, with contours
+# of the template. Compare the ventricles and the folds of the cortex.
 
 affine_map = AffineMap(
     prealign,

@@ -28,9 +28,9 @@ from dipy_dl_reg import DeepRegistration, apply_mapping, fit, load_network
 # Images
 # ------
 # Thirty subjects are simulated from one image: an axial slice of the MNI152 template
-# :footcite:p:`Fonov2011`, bundled with nilearn, is deformed randomly by about 4 mm along
-# each axis. As in real data, the grids differ: the voxel size is 2.2 to 3 mm, and each
-# head is rotated a little. A white matter mask is deformed in the same way for the
+# :footcite:p:`Fonov2011`, bundled with nilearn, is deformed randomly by about 4 mm
+# along each axis. As in real data, the grids differ: the voxel size is 2.2 to 3 mm, and
+# each head is rotated a little. A white matter mask is deformed in the same way for the
 # evaluation.
 
 PLANE = np.ix_([0, 1, 3], [0, 1, 3])  # the 2D part of a 4x4 matrix
@@ -138,11 +138,11 @@ print({name: recipe[name] for name in ("images", "validation", "steps", "metric"
 ###############################################################################
 # Registration
 # ------------
-# ``DeepRegistration`` takes the file as its ``model``. With ``level_iters=0`` the result
-# is the network's field; otherwise the field is refined for the given pair. Images may
-# have any grid: they are resampled to the network's voxel size, and its field is
-# resampled to static's grid. Six images that were not used in training are registered,
-# each to the next one.
+# ``DeepRegistration`` takes the file as its ``model``. With ``level_iters=0`` the
+# result is the network's field; otherwise the field is refined for the given pair.
+# Images may have any grid: they are resampled to the network's voxel size, and its
+# field is resampled to static's grid. Six images that were not used in training are
+# registered, each to the next one.
 
 runs = {
     "network": DeepRegistration(model=path, level_iters=0),
