@@ -7,7 +7,7 @@ Where torch is not loaded yet and ``OMP_WAIT_POLICY`` is not set, it is set to
 ``passive`` for this process and those that it starts: OpenMP reads it once, when torch
 is loaded.  Threads that wait for work then sleep.  By default they keep their
 processors busy, and where another program uses these, a registration takes several
-times as long (``tools/waiting_threads.py`` measures it).
+times as long (``tools/experiments/waiting_threads.py`` measures it).
 """
 
 import os

@@ -1,7 +1,7 @@
 """Label maps of heads, FreeSurfer's numbers, made ready for training by synthesis.
 
-Used by ``tools/train_brains.py``; ``python tools/brain_maps.py FOLDER sheet.png`` draws
-a sheet of what a network is shown.
+Used by ``tools/train_brains.py``; ``python -m tools.recipes.brain_maps FOLDER
+sheet.png`` draws a sheet of what a network is shown.
 """
 
 from pathlib import Path

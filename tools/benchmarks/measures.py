@@ -1,4 +1,4 @@
-"""What tools/benchmark.py measures in a map and in labels warped through it.
+"""Measures of a map, and of labels warped through it.
 
 Fields are displacements in mm on a voxel grid, component last: y = x + field(x).
 """

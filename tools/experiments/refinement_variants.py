@@ -1,14 +1,15 @@
 r"""Try variants of the refinement on labelled brains: what doc/experiments.rst tells.
 
-    .venv-py3.X/bin/python tools/experiments.py --data FOLDER --output FILE.json
-    .venv-py3.X/bin/python tools/experiments.py --data FOLDER --output FILE.json \
+    python -m tools.experiments.refinement_variants --data FOLDER --output FILE.json
+    python -m tools.experiments.refinement_variants --data FOLDER --output FILE.json \
         --only default "radius 3" --spacing 2
 
 Each variant is the default but for what its line in `VARIANTS` says: options of
 `DeepRegistration`, of the metric, or constants of the engine, set for that run alone.
-Pairs are those that choices may be made on (tools/benchmark.py reports all six).
-Every row is kept as it is measured, and not measured again by the same code; seconds
-are those of one thread, and worth comparing within one run on a quiet machine only.
+Pairs are those that choices may be made on (tools/benchmarks/deformable.py reports all
+six). Every row is kept as it is measured, and not measured again by the same code;
+seconds are those of one thread, and worth comparing within one run on a quiet machine
+only.
 """
 
 import os
@@ -24,11 +25,12 @@ import statistics
 import time
 from unittest import mock
 
-from benchmark_cases import labelled_case
-from benchmark_measures import regularity
-from benchmark_record import describe, earlier_results, write_json
-from benchmark_table import KEY
 import numpy as np
+
+from tools.benchmarks.cases import labelled_case
+from tools.benchmarks.measures import regularity
+from tools.benchmarks.record import describe, earlier_results, write_json
+from tools.benchmarks.table import KEY
 
 PAIRS = ["1000:1001", "1006:1012", "1001:1000", "1012:1006"]
 

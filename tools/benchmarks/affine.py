@@ -1,15 +1,16 @@
 r"""Measure deep_affine_registration against DIPY's affine_registration.
 
-    .venv-py3.X/bin/python tools/benchmark_affine.py --data FOLDER --threads 2
-    .venv-py3.X/bin/python tools/benchmark_affine.py --data FOLDER \
+    python -m tools.benchmarks.affine --data FOLDER --threads 2
+    python -m tools.benchmarks.affine --data FOLDER \
         --capture 100 --dipy 10
 
-The first prints, for each pair of a folder of labelled brains (see tools/benchmark.py),
-seconds, mutual information of the result (by DIPY's own MutualInformationMetric, all
-voxels, 32 bins; higher is better) and the mean distance between the centroids of the
-labels of both, mm. Both methods get the same arrays, the pipeline that DIPY has by
-default (centre of mass, translation, rigid, affine) and all other options as they
-come; only the registration is timed, the resampled image that both return included.
+The first prints, for each pair of a folder of labelled brains (see
+tools/benchmarks/deformable.py), seconds, mutual information of the result (by DIPY's
+own MutualInformationMetric, all voxels, 32 bins; higher is better) and the mean
+distance between the centroids of the labels of both, mm. Both methods get the same
+arrays, the pipeline that DIPY has by default (centre of mass, translation, rigid,
+affine) and all other options as they come; only the registration is timed, the
+resampled image that both return included.
 
 With --capture the moving image is first put into another pose: turned by 0 to 180
 degrees about any axis and shifted by up to 200 mm, and resampled onto a grid that lies
@@ -33,9 +34,6 @@ import logging
 from pathlib import Path
 from time import perf_counter
 
-from affine_poses import brain_points, like_b0, misplacement, posed, random_pose
-from benchmark_cases import labelled_case
-from benchmark_record import describe, write_json
 from dipy.align import affine_registration
 from dipy.align.imaffine import MutualInformationMetric
 from dipy.align.transforms import TranslationTransform3D
@@ -43,6 +41,15 @@ from dipy.utils.logging import logger
 import numpy as np
 
 from dipy_dl_reg import deep_affine_registration
+from tools.benchmarks.cases import labelled_case
+from tools.benchmarks.poses import (
+    brain_points,
+    like_b0,
+    misplacement,
+    posed,
+    random_pose,
+)
+from tools.benchmarks.record import describe, write_json
 
 #: Those that nothing was tuned on come last.
 PAIRS = ["1000:1001", "1006:1012", "1107:1122"]

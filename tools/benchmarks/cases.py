@@ -1,4 +1,4 @@
-"""What tools/benchmark.py registers.
+"""Image pairs that the benchmarks register, and how the maps are judged.
 
 A case is two images, the arguments of `optimize`, with points and a judge of its own:
 labelled brains from a folder, or a bundled image deformed by a known field.
@@ -9,10 +9,11 @@ from functools import partial
 import json
 from typing import NamedTuple
 
-from benchmark_measures import dice, hausdorff95, to_world
 import nibabel as nib
 import numpy as np
 from scipy.ndimage import affine_transform, gaussian_filter, map_coordinates
+
+from tools.benchmarks.measures import dice, hausdorff95, to_world
 
 # DIPY is imported in functions: benchmark.py sets its number of threads before.
 

@@ -1,8 +1,8 @@
 r"""Measure DeepRegistration against SyN and its rivals: accuracy, regularity, time.
 
-    .venv-py3.X/bin/python tools/benchmark.py --quick
-    .venv-py3.X/bin/python tools/benchmark.py --data FOLDER --output FILE.json
-    .venv-py3.X/bin/python tools/benchmark.py --data FOLDER --output FILE.json \
+    python -m tools.benchmarks.deformable --quick
+    python -m tools.benchmarks.deformable --data FOLDER --output FILE.json
+    python -m tools.benchmarks.deformable --data FOLDER --output FILE.json \
         --methods deep syn ants greedy --python ants=PYTHON1 --python greedy=PYTHON2 \
         --plot PICTURES
 
@@ -22,8 +22,8 @@ In it are, beside numpy and nibabel, for `ants` antspyx; for `greedy` picsl-gree
 `elastix` itk-elastix; for `fireants` fireants; for `syntx` syntx (5.1.0: later ones
 need what PyPI lacks) and antspyx. One that cannot run is named and left out; one that
 fails on a pair has a row that says so. FireANTs and syntx run on the CPU. What each
-one's seconds hold is told in its adapter, tools/rivals/run_NAME.py. They register in
-3D only.
+one's seconds hold is told in its adapter, tools/benchmarks/rivals/run_NAME.py. They
+register in 3D only.
 
 How it is measured: every method gets the same images, affine prealign and number of
 threads; the methods take turns; images are in memory and only the registration is
@@ -50,7 +50,7 @@ import json
 from pathlib import Path
 import sys
 
-from benchmark_cases import (
+from tools.benchmarks.cases import (
     bundled_slice,
     bundled_template,
     files_of,
@@ -58,7 +58,7 @@ from benchmark_cases import (
     pairs_in,
     problem_of_affines,
 )
-from benchmark_methods import (
+from tools.benchmarks.methods import (
     COMPARED,
     CURVE,
     METHODS,
@@ -68,10 +68,10 @@ from benchmark_methods import (
     measure,
     warm_up,
 )
-from benchmark_plot import draw
-from benchmark_record import describe, earlier_results, write_json
-from benchmark_rivals import MODULES, present
-from benchmark_table import (
+from tools.benchmarks.plot import draw
+from tools.benchmarks.record import describe, earlier_results, write_json
+from tools.benchmarks.rival_programs import MODULES, present
+from tools.benchmarks.table import (
     COLUMNS,
     KEY,
     KNOWN_FIELD,

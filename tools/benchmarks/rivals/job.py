@@ -2,8 +2,9 @@
 
 An adapter is run by the Python that has the rival, with numpy and nibabel beside it:
 
-    python tools/rivals/run_NAME.py JOB        registers what the folder JOB holds
-    python tools/rivals/run_NAME.py --version  prints the rival's name and version
+    python tools/benchmarks/rivals/run_NAME.py JOB        registers what the folder JOB
+    holds python tools/benchmarks/rivals/run_NAME.py --version  prints the rival's name
+    and version
 
 JOB holds job.json ("threads", the rival's "options" and "prealign": static world to
 moving world, mm), static.nii, moving.nii and, where labels are to be warped,

@@ -1,7 +1,8 @@
-"""The programs that tools/benchmark.py measures beside DIPY's and this package's.
+"""Other programs that the deformable benchmark runs, and how they are called.
 
-Each is run by an adapter, tools/rivals/run_NAME.py, in a process of its own and by the
-Python that has it; tools/rivals/job.py tells what they are given and what they leave.
+Each is run by an adapter, tools/benchmarks/rivals/run_NAME.py, in a process of its own
+and by the Python that has it; tools/benchmarks/rivals/job.py tells what they are given
+and what they leave.
 """
 
 from importlib.util import find_spec

@@ -1,4 +1,4 @@
-"""The rows of tools/benchmark.py as a table, and what they say about two methods."""
+"""Rows of the deformable benchmark as a table, and paired differences of methods."""
 
 import numpy as np
 

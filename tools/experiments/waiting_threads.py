@@ -1,7 +1,7 @@
 """How long a registration takes beside other programs, by what idle threads do.
 
-    .venv-py3.X/bin/python tools/waiting_threads.py
-    .venv-py3.X/bin/python tools/waiting_threads.py --others 0 1 2 --repeats 5
+    python -m tools.experiments.waiting_threads
+    python -m tools.experiments.waiting_threads --others 0 1 2 --repeats 5
 
 Registers the MNI152 T1 template, at a voxel size of one's choice, to a bent copy of
 itself with default options, in fresh processes, alone and beside processes that do

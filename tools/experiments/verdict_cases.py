@@ -1,4 +1,4 @@
-"""What tools/verdicts.py registers: right pairs, and failures made from them.
+"""Pairs for verdicts.py: correct registrations, and failures made from them.
 
 A case is two images and how they are registered; a failure has a reference, the right
 way to register the same images, that tells whether the result is wrong indeed.
@@ -7,10 +7,11 @@ way to register the same images, that tells whether the result is wrong indeed.
 from pathlib import Path
 from typing import NamedTuple
 
-from affine_poses import like_b0
 import nibabel as nib
 import numpy as np
 from scipy.ndimage import gaussian_filter
+
+from tools.benchmarks.poses import like_b0
 
 #: Shift, as a part of static's length, after which moving shows background alone.
 AWAY = 0.9

@@ -1,4 +1,4 @@
-"""The file that tools/benchmark.py keeps: rows, machine, versions, code, settings."""
+"""The file of results: rows, machine, versions, code and settings."""
 
 import hashlib
 from importlib.metadata import version
@@ -8,10 +8,10 @@ from pathlib import Path
 import platform
 import subprocess
 
-from benchmark_methods import METHODS
-from benchmark_table import key_of
+from tools.benchmarks.methods import METHODS
+from tools.benchmarks.table import key_of
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def write_json(path, results):

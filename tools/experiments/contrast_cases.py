@@ -1,17 +1,18 @@
-"""What tools/contrasts.py registers: pairs of different contrasts, and how to judge.
+"""Pairs of different contrasts for contrasts.py, and how the maps are judged.
 
-A case is as in tools/benchmark_cases.py; its judge gives the measures by their name.
+A case is as in tools/benchmarks/cases.py; its judge gives the measures by their name.
 """
 
 from functools import lru_cache, partial
 from pathlib import Path
 
-from benchmark_cases import Case, labelled_case, warped_labels
-from benchmark_measures import dice, to_world
 import nibabel as nib
 import numpy as np
 from scipy.linalg import expm
 from scipy.ndimage import affine_transform, gaussian_filter, map_coordinates
+
+from tools.benchmarks.cases import Case, labelled_case, warped_labels
+from tools.benchmarks.measures import dice, to_world
 
 # DIPY and torch are imported in functions: contrasts.py sets the threads before.
 
@@ -168,8 +169,9 @@ class Motion:
         self.flow, self.affine = None, np.eye(4)
         if seed is None:
             return
-        from large_deformations import large_field
         import torch
+
+        from tools.experiments.large_deformations import large_field
 
         spacing = np.cbrt(abs(np.linalg.det(matrix[:3, :3])))
         with torch.no_grad():

@@ -1,22 +1,23 @@
 r"""Registration across contrasts, measured on labelled brains.
 
-    .venv-py3.X/bin/python tools/contrasts.py --data FOLDER --model NET.npz \
+    python -m tools.experiments.contrasts --data FOLDER --model NET.npz \
         --pairs 1000:1001 1006:1012 --metrics CC MIND --output FILE.txt
-    .venv-py3.X/bin/python tools/contrasts.py --data FOLDER --model NET.npz \
+    python -m tools.experiments.contrasts --data FOLDER --model NET.npz \
         --pairs 1000:1001 --metrics MIND MI --python ants=PYTHON --methods affine \
         network network-10 network-full refined syn-short ants-mi
-    .venv-py3.X/bin/python tools/contrasts.py --real FOLDER --seeds 3 --model NET.npz
+    python -m tools.experiments.contrasts --real FOLDER --seeds 3 --model NET.npz
 
-FOLDER is that of ``tools/benchmark.py``. The moving image is taken as it is (T1), or
-its intensities are mapped so that fluid, grey and white matter look as in a b0 or an FA
-image, with blur and noise of such. Each is registered at 2 mm from the affine start by
-nothing, by the network alone, by refinement alone, by both, and refinement stopped
-after ten iterations without and with it; and, where asked for, by SyN and by the rivals
-of ``tools/benchmark.py``. MODEL is a file, or the name of a network that comes with the
-package. Overlap is the mean Dice of the structures, as in ``tools/benchmark.py``;
-seconds are those of the registration alone, images and network in memory, after a
-warm-up (a rival's: see its adapter). The metric "default" is what this package takes
-when none is named. At the end, means over pairs, and paired differences.
+FOLDER is that of ``tools/benchmarks/deformable.py``. The moving image is taken as it is
+(T1), or its intensities are mapped so that fluid, grey and white matter look as in a b0
+or an FA image, with blur and noise of such. Each is registered at 2 mm from the affine
+start by nothing, by the network alone, by refinement alone, by both, and refinement
+stopped after ten iterations without and with it; and, where asked for, by SyN and by
+the rivals of ``tools/benchmarks/deformable.py``. MODEL is a file, or the name of a
+network that comes with the package. Overlap is the mean Dice of the structures, as in
+``tools/benchmarks/deformable.py``; seconds are those of the registration alone, images
+and network in memory, after a warm-up (a rival's: see its adapter). The metric
+"default" is what this package takes when none is named. At the end, means over pairs,
+and paired differences.
 
 With --slices, for a network for 2D: three axial slices of the moving subject, of each
 kind, onto the T1 slice deformed by a known random field; instead of overlap it says how
@@ -35,7 +36,7 @@ what that finds besides a motion, such as the distortion of EPI.
 
 import os
 
-# Must be set before torch loads: see tools/benchmark.py.
+# Must be set before torch loads: see tools/benchmarks/deformable.py.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import argparse
@@ -43,11 +44,12 @@ from itertools import product
 from pathlib import Path
 import time
 
-from benchmark_methods import SYN, Setup, register
-from benchmark_rivals import MODULES, RIVALS, present, register_by
-from benchmark_table import told
-from contrasts_cases import LOOKS, REAL, case_of, real_case, slices_of
 import numpy as np
+
+from tools.benchmarks.methods import SYN, Setup, register
+from tools.benchmarks.rival_programs import MODULES, RIVALS, present, register_by
+from tools.benchmarks.table import told
+from tools.experiments.contrast_cases import LOOKS, REAL, case_of, real_case, slices_of
 
 # DIPY and torch are imported in functions: DIPY's OpenMP reads the number of threads as
 # it loads.
@@ -206,7 +208,7 @@ def parse():
     add("--metrics", nargs="+", default=["CC"])
     add("--methods", nargs="+", default=list(METHODS), choices=[*METHODS, *OTHERS])
     add("--python", action="append", default=[], metavar="NAME=PATH",
-        help="see tools/benchmark.py")  # fmt: skip
+        help="see tools/benchmarks/deformable.py")  # fmt: skip
     add("--slices", action="store_true")
     add("--threads", type=int, default=2)
     add("--output", type=Path)

@@ -1,4 +1,4 @@
-"""Images in any pose, from real ones: what `tools/benchmark_affine.py` measures on."""
+"""Images in random poses, made from real ones."""
 
 from typing import NamedTuple
 

@@ -1,8 +1,8 @@
 """Where the time of an iteration goes on a CPU, in torch alone and compiled.
 
-    .venv-py3.X/bin/python tools/profile_iteration.py
-    .venv-py3.X/bin/python tools/profile_iteration.py --shape 160 208 176 --repeats 3
-    .venv-py3.X/bin/python tools/profile_iteration.py --growth
+    python -m tools.experiments.profile_iteration
+    python -m tools.experiments.profile_iteration --shape 160 208 176 --repeats 3
+    python -m tools.experiments.profile_iteration --growth
 
 Milliseconds of one thread's CPU time: the least of some repeats, on smooth random
 images and fields.  The whole iteration is that of `refine` (local correlation, fields
@@ -15,7 +15,7 @@ import argparse
 import os
 import time
 
-# Must be set before torch loads: see tools/benchmark.py.
+# Must be set before torch loads: see tools/benchmarks/deformable.py.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np

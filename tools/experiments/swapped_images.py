@@ -1,12 +1,12 @@
 """How far two registrations, of two images and of the same swapped, are from inverses.
 
-    .venv-py3.X/bin/python tools/swapped.py --data FOLDER --pairs 1000:1001 1006:1012
+    python -m tools.experiments.swapped_images --data FOLDER --pairs 1000:1001 1006:1012
 
-FOLDER is that of ``tools/benchmark.py``.  Each pair is registered at 2 mm from the
-affine start, and again with static and moving swapped and the inverse of the affine.
-Printed: how far points of the static brain are from themselves after the first map and
-then the second, in voxels of 2 mm, on average, at the 95th percentile and at most; and
-how far the first moved them.
+FOLDER is that of ``tools/benchmarks/deformable.py``.  Each pair is registered at 2 mm
+from the affine start, and again with static and moving swapped and the inverse of the
+affine. Printed: how far points of the static brain are from themselves after the first
+map and then the second, in voxels of 2 mm, on average, at the 95th percentile and at
+most; and how far the first moved them.
 """
 
 import os
@@ -16,9 +16,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import argparse
 from pathlib import Path
 
-from benchmark_measures import to_world
-from contrasts_cases import LOOKS, case_of, swapped
 import numpy as np
+
+from tools.benchmarks.measures import to_world
+from tools.experiments.contrast_cases import LOOKS, case_of, swapped
 
 #: Methods: the network alone, all of it, and refinement alone.
 METHODS = {"network": {"level_iters": 0}, "default": {}, "refined": {"model": None}}

@@ -1,7 +1,7 @@
 r"""Brains deformed by far: how much of it refinement finds, alone and after a search.
 
-    .venv-py3.X/bin/python tools/large_deformations.py --data FOLDER
-    .venv-py3.X/bin/python tools/large_deformations.py --data FOLDER --subjects 1000 \
+    python -m tools.experiments.large_deformations --data FOLDER
+    python -m tools.experiments.large_deformations --data FOLDER --subjects 1000 \
         --sigma 14 --seeds 5
 
 FOLDER holds subject_<id>_t1.nii.gz, brains without skull.  Each is brought to 2 mm and
@@ -22,14 +22,13 @@ voxels are left.  And the seconds of each call.
 
 import os
 
-# Must be set before torch loads: see tools/benchmark.py.
+# Must be set before torch loads: see tools/benchmarks/deformable.py.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import argparse
 from pathlib import Path
 import time
 
-from benchmark_cases import resample
 from dipy.utils.logging import logger
 import nibabel as nib
 import numpy as np
@@ -38,6 +37,7 @@ import torch
 from dipy_dl_reg import DeepRegistration
 from dipy_dl_reg.geometry.fields import exp, jacobian, warp
 from dipy_dl_reg.geometry.smoothing import smooth
+from tools.benchmarks.cases import resample
 
 #: Part of the brightest value above which a voxel is brain; noise of the images.
 _BRAIN, _NOISE = 0.05, 0.02

@@ -1,4 +1,4 @@
-"""Pictures of tools/benchmark.py's rows: accuracy against time and regularity."""
+"""Figures of the deformable benchmark: accuracy against time and regularity."""
 
 import numpy as np
 

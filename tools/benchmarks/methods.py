@@ -1,13 +1,14 @@
-"""The methods that tools/benchmark.py measures, and how each one's row is measured."""
+"""The methods that the deformable benchmark compares, and how each is measured."""
 
 from datetime import datetime
 import time
 from typing import NamedTuple
 
-from benchmark_measures import regularity
-from benchmark_rivals import RIVALS, call_of, register_by
 import numpy as np
-from rivals.job import Memory
+
+from tools.benchmarks.measures import regularity
+from tools.benchmarks.rival_programs import RIVALS, call_of, register_by
+from tools.benchmarks.rivals.job import Memory
 
 # DIPY's OpenMP reads the number of threads as it loads, so DIPY, torch and the package
 # are imported in functions, after benchmark.py knows --threads.

@@ -1,6 +1,6 @@
 r"""How often the verdict on a registration is wrong, on right pairs and made failures.
 
-    .venv-py3.X/bin/python tools/verdicts.py --part report --brains BRAINS \
+    python -m tools.experiments.verdicts --part report --brains BRAINS \
         --heads HEADS [HEADS ...] --subjects SUBJECT [SUBJECT ...]
 
 BRAINS and HEADS are folders of T1 images (*t1.nii.gz) without and with skull, SUBJECT
@@ -22,7 +22,7 @@ good), in all and without the two kinds in which left is taken for right.
 
 import os
 
-# Must be set before torch loads: see tools/benchmark.py.
+# Must be set before torch loads: see tools/benchmarks/deformable.py.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import argparse
@@ -35,11 +35,11 @@ import warnings
 
 import numpy as np
 import torch
-from verdict_cases import cases
 
 from dipy_dl_reg import DeepRegistration, __version__
 from dipy_dl_reg.maps.verdict import GRADES, judge
 from dipy_dl_reg.registration.affine import find_affine
+from tools.experiments.verdict_cases import cases
 
 #: Mean distance between two maps, mm, from which on one of them is wrong.
 WRONG = 3.0

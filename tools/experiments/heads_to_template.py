@@ -1,6 +1,6 @@
 r"""Whole heads to the stripped MNI152 template, without any option: overlap of brains.
 
-    .venv-py3.X/bin/python tools/heads_to_template.py --data FOLDER
+    python -m tools.experiments.heads_to_template --data FOLDER
 
 FOLDER holds NAME_t1.nii.gz, heads with skull, and NAME_labels.nii.gz, labels of their
 brains (above 0). Each is registered by ``deep_registration`` from its centre of mass.
@@ -11,7 +11,7 @@ the affine part, template to head; the verdict.
 
 import os
 
-# Must be set before torch loads: see tools/benchmark.py.
+# Must be set before torch loads: see tools/benchmarks/deformable.py.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import argparse
