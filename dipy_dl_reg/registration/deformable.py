@@ -39,10 +39,10 @@ from dipy_dl_reg.registration.deformable_options import (
     not_negative,
 )
 from dipy_dl_reg.registration.devices import find_device, threads
-from dipy_dl_reg.registration.landmark_points import (
-    check_in_view,
+from dipy_dl_reg.registration.landmark_checks import (
+    check_landmarks_in_view,
     describe_swapped_rows,
-    worst_missed,
+    describe_worst_landmark,
 )
 
 try:  # DIPY 1.13 moves it
@@ -376,7 +376,7 @@ class DeepRegistration(DiffeomorphicRegistration):
                 find_masks=True,
             )
             pair = dipy_adapter.with_landmarks(pair, self.landmarks)
-            check_in_view(self.landmarks, pair)
+            check_landmarks_in_view(self.landmarks, pair)
             self._prepare(pair)
             whole = pair
             masked = pair.static_mask is not None or pair.moving_mask is not None
@@ -735,7 +735,7 @@ class DeepRegistration(DiffeomorphicRegistration):
             logger.warning(
                 "The map does not meet all landmarks"
                 + (", for their spline folds. " if self._spline_folds else ". ")
-                + worst_missed(missed, *self.landmarks)
+                + describe_worst_landmark(missed, *self.landmarks)
                 + " Landmarks that cross or contradict the images may be the cause."
                 + (describe_swapped_rows(*self.landmarks) if self._spline_folds else "")
             )

@@ -3,7 +3,7 @@
 import numpy as np
 
 from dipy_dl_reg.geometry.pyramid import level_spacings
-from dipy_dl_reg.registration.landmark_points import check_landmarks
+from dipy_dl_reg.registration.landmark_checks import check_landmarks
 
 #: Most iterations per level, coarsest first, by the number that an image allows.
 LEVEL_ITERS = {1: [100], 2: [100, 100], 3: [100, 100, 60], 4: [100, 100, 60, 40]}
