@@ -26,7 +26,7 @@ _PUBLIC = {
     "registration.affine": ["DeepAffineRegistration", "deep_affine_registration"],
     "registration.assess": ["assess_mapping"],
     "registration.landmarks": ["ThinPlateSplineRegistration"],
-    "registration.landmark_points": ["read_landmarks"],
+    "io.landmark_files": ["read_landmarks"],
     "metrics.local_correlation": ["CCMetric"],
     "metrics.correlation_ratio": ["CRMetric"],
     "metrics.mind": ["MINDMetric"],

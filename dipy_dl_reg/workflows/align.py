@@ -152,9 +152,9 @@ class AlignDeepFlow(StrictWorkflow):
             The picture, if --report is given.
         """
         from dipy_dl_reg.io.atomic_files import write_all_or_none
+        from dipy_dl_reg.io.landmark_files import read_landmark_pair
         from dipy_dl_reg.registration.affine_options import AFFINE_STEPS
         from dipy_dl_reg.registration.deformable import DeepRegistration
-        from dipy_dl_reg.registration.landmark_points import read_landmark_pair
         from dipy_dl_reg.registration.pipeline import checked_steps, undeformed
         from dipy_dl_reg.workflows.jobs import (
             DIAGNOSE,
