@@ -100,7 +100,7 @@ def test_docstrings_match_signatures(name):
     "module, name",
     [
         ("metrics.local_correlation", "CCMetric"),
-        ("maps.mapping", "save_mapping"),
+        ("maps.storage", "save_mapping"),
         ("grid", "Grid.coarsen"),
     ],
 )

@@ -19,7 +19,7 @@ from dipy_dl_reg.geometry.affine_transforms.registry import make_transform
 from dipy_dl_reg.initialization.rotation_search import search
 from dipy_dl_reg.io.images import read_image
 from dipy_dl_reg.io.masks import fill_masked, read_mask
-from dipy_dl_reg.maps.mapping import interpolated
+from dipy_dl_reg.maps.interpolation import interpolate_linearly
 from dipy_dl_reg.maps.measures import measure_registration
 from dipy_dl_reg.maps.verdict import judge, log_verdict
 from dipy_dl_reg.optimization.affine import fit_levels
@@ -490,7 +490,7 @@ def deep_affine_registration(
     if result.verdict is not None:
         log_verdict(result.verdict, "affine registration", quiet=True)
     found = (result.matrix, result.parameters, result.value)
-    resampled = interpolated(result.affine_map.transform, result.moving)
+    resampled = interpolate_linearly(result.affine_map.transform, result.moving)
     return (resampled, *(found if ret_metric else found[:1]))
 
 

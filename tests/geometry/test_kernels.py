@@ -22,7 +22,8 @@ from dipy_dl_reg.geometry.kernels import functions as kernels
 from dipy_dl_reg.geometry.smoothing import box_sum, smooth
 from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.metrics.objective import Objective
-from dipy_dl_reg.optimization.deformable import _Adam, refine
+from dipy_dl_reg.optimization.adam import Adam
+from dipy_dl_reg.optimization.deformable import refine
 from dipy_dl_reg.registration.dipy_adapter import make_pair
 
 pytestmark = pytest.mark.skipif(
@@ -82,7 +83,7 @@ def through_frame(image, u):
 
 
 def adam(first, second):
-    method = _Adam(first, epsilon=0.01)
+    method = Adam(first, epsilon=0.01)
     method.direction(first.clone(), 0.5)
     return method.direction(second.clone(), 0.5)
 
