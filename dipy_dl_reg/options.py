@@ -93,7 +93,7 @@ def takes_options(options_class: type, parameter: str = "options") -> Callable:
 
     def decorate(function: Callable) -> Callable:
         own = signature(function)
-        names = {field.name for field in fields(options_class)}  # type: ignore[arg-type]
+        names = {field.name for field in fields(options_class)}
 
         @wraps(function)
         def wrapper(*args: Any, **keywords: Any) -> Any:
@@ -109,7 +109,8 @@ def takes_options(options_class: type, parameter: str = "options") -> Callable:
         wrapper.__signature__ = _join_signatures(  # type: ignore[attr-defined]
             own, options_class, parameter
         )
-        wrapper.__doc__ = insert_options(function.__doc__ or "", options_class)
+        if function.__doc__:  # a constructor is documented by its class
+            wrapper.__doc__ = insert_options(function.__doc__, options_class)
         return wrapper
 
     return decorate
@@ -129,7 +130,7 @@ def _check_keywords(
 
 def _check_required(name: str, given: Iterable[str], options_class: type) -> None:
     """Raise if an option without a default is missing."""
-    for field in fields(options_class):  # type: ignore[arg-type]
+    for field in fields(options_class):
         required = field.default is MISSING and field.default_factory is MISSING
         if required and field.name not in given:
             raise TypeError(f"{name} needs the option {field.name!r}")
@@ -145,6 +146,28 @@ def _join_signatures(own: Signature, options_class: type, parameter: str) -> Sig
         if name not in own.parameters
     ]
     return own.replace(parameters=[p for p in kept if p not in rest] + options + rest)
+
+
+def document_options(options_class: type) -> Callable:
+    """Document the fields of a dataclass as parameters of a class.
+
+    Parameters
+    ----------
+    options_class : type
+        A frozen dataclass; `insert_options` says what the class's docstring must hold.
+
+    Returns
+    -------
+    decorate : callable
+        A decorator of a class, whose ``__init__`` takes the options
+        (`takes_options`).
+    """
+
+    def decorate(documented: type) -> type:
+        documented.__doc__ = insert_options(documented.__doc__ or "", options_class)
+        return documented
+
+    return decorate
 
 
 def insert_options(docstring: str, options_class: type) -> str:

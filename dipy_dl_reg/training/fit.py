@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dipy.utils.logging import logger
 
-from dipy_dl_reg.io.images import check_writable, write_together
+from dipy_dl_reg.io.atomic_files import check_writable, write_all_or_none
 from dipy_dl_reg.networks import NETWORKS, make_network
 from dipy_dl_reg.networks.array_file import read_arrays
 from dipy_dl_reg.networks.base import RegistrationNetwork
@@ -145,7 +145,7 @@ def fit(
             options=training,
         )  # fmt: skip
     if save is not None and group.leads:
-        with write_together([save], overwrite=overwrite) as (temporary,):
+        with write_all_or_none([save], overwrite=overwrite) as (temporary,):
             save_network(temporary, network, overwrite=True)
     return network
 

@@ -7,10 +7,11 @@ import os
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import affine_transform, distance_transform_edt, gaussian_filter
+from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.io.images import open_image, read_image
+from dipy_dl_reg.io.resampling import resample_array
 from dipy_dl_reg.training.training_set import as_array
 from dipy_dl_reg.validation import check_affine
 
@@ -114,10 +115,10 @@ class LazyImage:
             )
             values = values[tuple(nearest)]
         sigma = self._sigma(grid, prealign)
-        out = _sample(gaussian_filter(values, sigma), matrix, grid.shape)
+        out = resample_array(gaussian_filter(values, sigma), matrix, grid.shape)
         if missing.any():
             share = gaussian_filter(missing.astype(np.float32), sigma)
-            out[_sample(share, matrix, grid.shape) > 0.5] = np.nan
+            out[resample_array(share, matrix, grid.shape) > 0.5] = np.nan
         self._check_varies(out, " on the common grid")
         return out
 
@@ -144,13 +145,15 @@ class LazyImage:
         matrix, labels = self._matrix(grid, prealign), self.labels()
         if _is_same(self.grid.shape, grid.shape, matrix):
             return labels
-        return _sample(labels, matrix, grid.shape, order=0, mode="grid-constant")
+        return resample_array(labels, matrix, grid.shape, order=0, mode="grid-constant")
 
     def _matrix(self, grid: Grid, prealign: np.ndarray | None) -> np.ndarray:
         """Takes the grid's voxels to these, if the two overlap."""
         matrix = grid.to(self.grid, prealign)
         inside = np.ones(self.grid.shape, np.uint8)
-        inside = _sample(inside, matrix, grid.shape, order=0, mode="grid-constant")
+        inside = resample_array(
+            inside, matrix, grid.shape, order=0, mode="grid-constant"
+        )
         if not inside.any():
             raise ValueError(
                 f"{self.name} does not overlap the reference through the affines"
@@ -179,26 +182,6 @@ def _is_same(
 ) -> bool:
     """Whether the voxels of two grids are the same; `matrix` takes one's to other's."""
     return shape == other and np.allclose(matrix, np.eye(len(matrix)), atol=1e-4)
-
-
-def _sample(
-    image: np.ndarray,
-    matrix: np.ndarray,
-    shape: tuple[int, ...],
-    *,
-    order: int = 1,
-    mode: str = "nearest",
-) -> np.ndarray:
-    """An image at the voxels of a grid; `matrix` takes these to the image's."""
-    dim = len(shape)
-    return affine_transform(
-        image,
-        matrix[:dim, :dim],
-        matrix[:dim, dim],
-        output_shape=shape,
-        order=order,
-        mode=mode,
-    )
 
 
 def open_lazy_image(image: Any, name: str) -> LazyImage:

@@ -1,7 +1,7 @@
 """Selects, pairs and resamples the training images.
 
 Headers are checked by `open_training_images`, before any work; values are read by
-`read_pairs`.  Grids have the form in which networks are applied, `Grid.standard`: a
+`read_pairs`.  Grids have the form in which networks are applied, `Grid.to_standard`: a
 network is trained on images as it meets them later.
 """
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from dipy.utils.logging import logger
 import numpy as np
 
-from dipy_dl_reg.io.images import write_together
+from dipy_dl_reg.io.atomic_files import write_all_or_none
 from dipy_dl_reg.registration.prealign import find_prealign
 from dipy_dl_reg.training.lazy_image import LazyImage
 from dipy_dl_reg.training.loop.clock import TimeLimit
@@ -133,7 +133,7 @@ def write_matrices(
         What was found.
     """
     text = json.dumps({"of": _digest(pairs), "matrices": matrices.tolist()})
-    with write_together([path], overwrite=True) as (temporary,):
+    with write_all_or_none([path], overwrite=True) as (temporary,):
         Path(temporary).write_text(text)
 
 

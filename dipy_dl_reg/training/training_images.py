@@ -125,7 +125,7 @@ class TrainingImages:
             Over the field of view of its reference.
         """
         reference = self.reference or self.own_reference(case)
-        return reference.grid.standard(self.spacing)
+        return reference.grid.to_standard(self.spacing)
 
     def own_reference(self, case: Case) -> LazyImage:
         """The image that a case is brought onto where no reference was given.

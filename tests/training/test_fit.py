@@ -174,7 +174,7 @@ def test_network_meets_in_training_what_it_meets_later(spacing):
     tensors = [torch.from_numpy(d)[None, None] for d in data]
     volumes = [opened.cases[0].static.image, opened.cases[0].subject.image]
     pair = Pair(*tensors, *(volume.grid for volume in volumes), np.eye(4))
-    later = on_grid(pair, volumes[0].grid.standard(spacing))
+    later = on_grid(pair, volumes[0].grid.to_standard(spacing))
     for ours, theirs in zip(example, later):
         assert ours.shape == theirs.shape[1:]
         ours, theirs = ours[0].numpy(), scaled(theirs[0, 0].numpy())
