@@ -1,7 +1,7 @@
 """Handwritten digits registered by trained networks: the proof of concept of 2020.
 
-    .venv-py3.X/bin/python -m tools.digits --output digits
-    .venv-py3.X/bin/python -m tools.digits --dirnet --output digits
+    python -m tools.recipes.digits --output digits
+    python -m tools.recipes.digits --dirnet --output digits
 
 Every network is trained on pairs of images of one digit, then on those of all ten (the
 two of a pair are always the same digit), and looked at on pairs of images that it has
