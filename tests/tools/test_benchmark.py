@@ -39,7 +39,7 @@ def brains(tmp_path, rng):
     move = affine([1.0, 1.0, 1.0], origin=[3.0, -2.0, 1.0])
     affines = {"subject_1": np.eye(4), "subject_2": move}
     for name, matrix in affines.items():
-        for array, path in zip((image, labels), cases.files_of(folder, name[8:])):
+        for array, path in zip((image, labels), cases.subject_files(folder, name[8:])):
             nib.save(nib.Nifti1Image(array, matrix @ grid2world), path)
     text = json.dumps({name: matrix.tolist() for name, matrix in affines.items()})
     (folder / "affines_mni.json").write_text(text)
@@ -81,9 +81,9 @@ def test_a_folder_of_ones_own(brains):
     found = cases.labelled_case(brains, 2.0, "1:2").images["prealign"]
     corners = np.array([[-20, -18, -19, 1], [20, 18, 19, 1], [-20, 18, -19, 1]])
     assert np.abs((found - given) @ corners.T).max() < 1
-    assert cases.pairs_in(brains) == ["1:2", "2:1"]
-    cases.files_of(brains, "2")[1].unlink()
-    assert cases.pairs_in(brains) == []
+    assert cases.list_pairs(brains) == ["1:2", "2:1"]
+    cases.subject_files(brains, "2")[1].unlink()
+    assert cases.list_pairs(brains) == []
 
 
 def test_labelled_case_is_aligned_by_its_affines(brains):
@@ -106,7 +106,7 @@ def test_known_case_is_undone_by_its_field():
     image = gaussian_filter(np.random.default_rng(0).random((32, 36, 34)), 3)
     image = (image - image.min()) * smooth_field(image.shape, np.eye(4), 1.0)[0][..., 0]
     field, _ = smooth_field(image.shape, grid2world, 3.0)
-    case = cases.known_case(abs(image), grid2world, field, coarser=2)
+    case = cases.known_field_case(abs(image), grid2world, field, coarser=2)
     shape, matrix = case.images["static"].shape, case.images["static_grid2world"]
     grids = {"static_grid2world": matrix, "moving_grid2world": matrix}
     mapping = make_map(shape, shape, **grids, amplitude=0.0)
@@ -124,11 +124,11 @@ def test_brightness_is_made_alike_for_the_squared_difference(rng):
     image = rng.random((20, 20, 20)) * (rng.random((20, 20, 20)) > 0.3)
     images = {"static": image, "moving": 7 * image, "prealign": np.eye(4)}
     images["moving"][3, 4, 5] = 1000
-    same = methods.prepared("syn-ssd", images)
+    same = methods.prepare_images("syn-ssd", images)
     assert same["static"].min() == 0 and same["static"].max() == 1
     same["moving"][3, 4, 5] = same["static"][3, 4, 5]
     np.testing.assert_allclose(same["moving"], same["static"], atol=0.02)
-    assert methods.prepared("syn", images) is images
+    assert methods.prepare_images("syn", images) is images
 
 
 # --- table and file
@@ -145,16 +145,16 @@ def test_ratio_and_medians():
             ("3<-4", "deep", 9, 0.9),
         ]
     ]
-    assert table.with_ratio(rows[3], rows, "syn")["ratio"] == 0.2
-    assert table.with_ratio(rows[4], rows, "syn")["ratio"] is None
-    syn, deep = table.medians(rows, "syn")
+    assert table.add_ratio(rows[3], rows, "syn")["ratio"] == 0.2
+    assert table.add_ratio(rows[4], rows, "syn")["ratio"] is None
+    syn, deep = table.median_rows(rows, "syn")
     assert (syn["seconds"], syn["ratio"]) == (15, 1)
     assert (deep["seconds"], deep["dice"]) == (4, 0.65)
     assert deep["ratio"] == pytest.approx(0.15)
     assert "peak_mib" not in deep
-    line = table.gain(rows, "deep", "syn")
+    line = table.compare_dice(rows, "deep", "syn")
     assert "+0.0750 on average" in line and "+0.0500 at least; pairs: 2" in line
-    assert table.gain(rows, "deep", "syn-short") is None
+    assert table.compare_dice(rows, "deep", "syn-short") is None
 
 
 def test_table_lines_up():
@@ -174,10 +174,10 @@ def test_gain_at_equal_regularity():
 
     rows = [row("deep", 0.2, 0.6), row("deep-s1", 0.1, 0.5), row("syn", 0.15, 0.5)]
     rows += [row("ants", 0.3, 0.9), row("deep", 0.3, 0.9, "b")]
-    line = table.matched(rows, {"deep", "deep-s1"}, "syn")
+    line = table.compare_at_equal_regularity(rows, {"deep", "deep-s1"}, "syn")
     assert "deep less syn: +0.0500" in line and "pairs: 1" in line
-    assert table.matched(rows, {"deep", "deep-s1"}, "ants") is None
-    assert table.matched(rows, {"deep", "deep-s1"}, "deep") is None
+    assert table.compare_at_equal_regularity(rows, {"deep", "deep-s1"}, "ants") is None
+    assert table.compare_at_equal_regularity(rows, {"deep", "deep-s1"}, "deep") is None
 
 
 def test_interrupted_run_is_continued(tmp_path, monkeypatch, capsys):
@@ -197,15 +197,15 @@ def test_interrupted_run_is_continued(tmp_path, monkeypatch, capsys):
     list_of_cases = [(2.0, name, name.upper) for name in ("1<-2a", "2<-1a")]
     arguments = list_of_cases, ["syn", "deep"], 1, results, path, methods.Setup(1)
     with pytest.raises(KeyboardInterrupt):
-        deformable.run(*arguments)
+        deformable.measure_cases(*arguments)
     kept = json.loads(path.read_text())
     assert len(kept["rows"]) == 3
 
     now = results | {"code": {"checksum": "a", "commit": "another"}}
-    now["rows"] = record.earlier_results(path, now)
+    now["rows"] = record.read_earlier_rows(path, now)
     capsys.readouterr()
     measured.clear()
-    deformable.run(*arguments[:3], now, *arguments[4:])
+    deformable.measure_cases(*arguments[:3], now, *arguments[4:])
     assert measured == [("2<-1A", "deep")]
     assert len(json.loads(path.read_text())["rows"]) == 4
     assert capsys.readouterr().out.count("0.5000") == 4 + 2  # and two medians
@@ -220,9 +220,9 @@ def test_what_failed_is_tried_again(tmp_path):
     then = now | {"rivals": {"ants": "1"}, "rows": [ROW, failed]}
     record.write_json(path, then)
     assert json.loads(path.read_text()) == then
-    assert record.earlier_results(path, now | {"rivals": {"greedy": "2"}}) == [ROW]
+    assert record.read_earlier_rows(path, now | {"rivals": {"greedy": "2"}}) == [ROW]
     with pytest.raises(ValueError, match="measured with 1, and this is 3"):
-        record.earlier_results(path, now | {"rivals": {"ants": "3"}})
+        record.read_earlier_rows(path, now | {"rivals": {"ants": "3"}})
 
 
 def test_what_failed_is_in_no_table(monkeypatch, capsys, tmp_path):
@@ -231,7 +231,7 @@ def test_what_failed_is_in_no_table(monkeypatch, capsys, tmp_path):
     results = {"rows": []}
     path = tmp_path / "results.json"
     case = (2.0, "1<-2", lambda: "case")
-    deformable.run([case], list(answers), 1, results, path, methods.Setup(1))
+    deformable.measure_cases([case], list(answers), 1, results, path, methods.Setup(1))
     words = capsys.readouterr().out
     assert "ants failed: no memory" in words and "median of 1" in words
     assert words.count("ants") == 1 and "Dice, deep less" not in words
@@ -243,7 +243,7 @@ def test_pictures(tmp_path):
         ROW | {"method": name, "seconds": 1.0 + n, "sd_log_jacobian": 0.1 * n}
         for n, name in enumerate(["deep", "syn"])
     ]
-    plot.draw([*rows, {"method": "ants", "failed": "x"}], "2 mm", tmp_path)
+    plot.draw_figures([*rows, {"method": "ants", "failed": "x"}], "2 mm", tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"2_mm_time.png", "2_mm_regularity.png"}
 
@@ -253,12 +253,12 @@ def test_other_results_are_not_continued(tmp_path):
     now = {"machine": {"cpu": "x"}, "versions": {}, "settings": {}, "rows": [ROW]}
     now["code"] = {"checksum": "a"}
     record.write_json(path, now)
-    assert record.earlier_results(path, now) == [ROW]
+    assert record.read_earlier_rows(path, now) == [ROW]
     with pytest.raises(ValueError, match="measured with .*'x'.* and this is .*'y'"):
-        record.earlier_results(path, now | {"machine": {"cpu": "y"}})
+        record.read_earlier_rows(path, now | {"machine": {"cpu": "y"}})
     path.write_text("[]")
     with pytest.raises(ValueError, match="no result of this script"):
-        record.earlier_results(path, now)
+        record.read_earlier_rows(path, now)
 
 
 # --- command
@@ -287,7 +287,7 @@ def test_help():
 def test_bad_arguments_are_one_message(words, message, capsys, monkeypatch):
     monkeypatch.delenv("DIPY_DL_REG_DATA", raising=False)
     with pytest.raises(SystemExit) as end:
-        deformable.parse(words)
+        deformable.parse_arguments(words)
     assert end.value.code == 2
     assert message in capsys.readouterr().err
 
@@ -310,7 +310,7 @@ def test_missing_matrix_is_one_message(brains, tmp_path, capsys, text, message):
     path.write_text(text)
     words = ["--data", str(brains), "--output", str(tmp_path / "x.json")]
     with pytest.raises(SystemExit) as end:
-        deformable.parse(words)
+        deformable.parse_arguments(words)
     assert end.value.code == 2
     assert message in capsys.readouterr().err
 

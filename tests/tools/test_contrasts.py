@@ -29,12 +29,12 @@ def test_another_look_at_a_t1(kind, order):
     """Fluid, grey and white in their new order, each blurred and noisy; 0 stays 0."""
     labels = np.repeat([0, 51, 100, 44], 10)[:, None, None] * np.ones((1, 12, 12), int)
     image = np.repeat([0, 0.2, 0.5, 0.8], 10)[:, None, None] * np.ones((1, 12, 12))
-    seen = cases.looks_like(kind, image.astype("f4"), labels, np.eye(4))
+    seen = cases.simulate_contrast(kind, image.astype("f4"), labels, np.eye(4))
     assert not seen[:10].any()
     means = [seen[first + 3 : first + 7].mean() for first in (10, 20, 30)]
     assert np.argsort(means).tolist() == order
     np.testing.assert_allclose(means, cases.LOOKS[kind], atol=0.03)
-    assert cases.looks_like("T1", image, labels, np.eye(4)) is image
+    assert cases.simulate_contrast("T1", image, labels, np.eye(4)) is image
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def subject(tmp_path, rng, monkeypatch):
     ):
         seen = map_coordinates(array, voxels.T, order=order).reshape(24, 24, 24)
         nib.save(nib.Nifti1Image(seen.astype("f4"), T1), tmp_path / f"{name}.nii.gz")
-    monkeypatch.setattr(cases, "meeting", lambda folder: prealign)
+    monkeypatch.setattr(cases, "find_affine_of_unmoved", lambda folder: prealign)
     return tmp_path
 
 
@@ -96,7 +96,7 @@ def test_who_undoes_the_motion_is_not_off(subject, monkeypatch):
     prealign = case.images["prealign"]
     before = case.judge(Known(lambda p: cases.to_world(p, prealign)))
     assert 2 < before["mm off"] < 12
-    motion = cases.Motion(cases.read_real(subject, "MD")[0] > 0, DIFFUSION, 3)
+    motion = cases.Motion(cases.read_real_image(subject, "MD")[0] > 0, DIFFUSION, 3)
 
     def undone(points):
         goal = cases.to_world(points, prealign).T / 4
@@ -151,20 +151,20 @@ def test_differences_are_of_the_same_pair_and_kind():
         ("q", "b0", "-", "affine"): row,
         ("q", "b0", "MIND", "network-10"): row,
     }
-    rival, start = contrasts.differences(rows)
+    rival, start = contrasts.compare_methods(rows)
     assert rival.startswith("b0 MI: Dice, network less ants-mi: +0.1000")
     assert rival.endswith("pairs: 1")
     assert start.startswith("b0 MI: Dice, network less affine: +0.0000")
 
 
-def test_a_rival_that_fails_is_told_and_passed_over(monkeypatch, capsys):
+def test_failure_of_a_rival_is_reported(monkeypatch, capsys):
     def fail(method, case, setup):
         raise RuntimeError("too large")
 
-    monkeypatch.setattr(contrasts, "register_by", fail)
-    monkeypatch.setattr(contrasts, "cases_of", lambda _: [("p", "b0", [None])])
+    monkeypatch.setattr(contrasts, "register_with_rival", fail)
+    monkeypatch.setattr(contrasts, "generate_cases", lambda _: [("p", "b0", [None])])
     arguments = SimpleNamespace(methods=["ants-mi"], metrics=["CC"])
-    assert not list(contrasts.rows_of(arguments, None))
+    assert not list(contrasts.measure_rows(arguments, None))
     assert "p b0 ants-mi failed: too large" in capsys.readouterr().out
 
 

@@ -28,17 +28,17 @@ LPS = np.array([-1.0, -1.0, 1.0])
 
 # A rival of a few lines: as an adapter is, but for the registration.
 FAKE = """
-from job import clocked, main
+from job import main, measure_call
 import numpy as np
 import nibabel as nib
 
 def register(job):
     if job.options["fail"]:
         raise MemoryError("too large for the rival")
-    field, result = clocked(np.load, job.options["field"])
-    job.keep("field", field)
+    field, result = measure_call(np.load, job.options["field"])
+    job.save_array("field", field)
     if job.options["inverse"]:
-        job.keep("inverse", np.load(job.options["inverse"]))
+        job.save_array("inverse", np.load(job.options["inverse"]))
     if job.has_labels:
         grid = nib.load(job.path("static_labels"))
         warped = np.load(job.options["warped"]).astype(np.float32)
@@ -64,7 +64,7 @@ def case_and_map(rng):
     labels = {"moving": np.digitize(noise, np.quantile(noise, [0.4, 0.7]))}
     labels |= {"static": np.zeros((30, 32, 33), int), "moving_grid2world": MOVING}
     labels["static_grid2world"] = STATIC @ affine([0.5, 0.6, 0.4])
-    labels["static"] = np.asarray(cases.warped_labels(labels, mapping)).astype(int)
+    labels["static"] = np.asarray(cases.warp_labels(labels, mapping)).astype(int)
     images = {"static": rng.random(shapes[0]), "moving": noise, "prealign": PREALIGN}
     images |= {"static_grid2world": STATIC, "moving_grid2world": MOVING}
     points = measures.to_world(rng.uniform(4, 10, size=(30, 3)), STATIC)
@@ -106,7 +106,7 @@ def test_adapter_is_judged_as_the_rest(fake, case_and_map):
         assert row[name] == pytest.approx(value, abs=1e-5), name
     # The map made of its field is the one that it was, too.
     setup = methods.Setup(1)
-    own, has_inverse, _, _ = rivals.register_by("fake-fast", case, setup)
+    own, has_inverse, _, _ = rivals.register_with_rival("fake-fast", case, setup)
     assert has_inverse and case.judge(own)["dice"] == 1
 
 
@@ -133,10 +133,12 @@ def test_a_rival_that_fails_has_a_row_that_says_so(fake, case_and_map):
 def test_rivals_that_are_not_there_are_left_out(fake, monkeypatch, capsys):
     monkeypatch.setitem(rivals.RIVALS, "gone", ("gone", {}))
     monkeypatch.setitem(rivals.MODULES, "gone", "no_such_module")
-    kept, versions = rivals.present(["deep", "gone", "fake-fast"], {})
+    kept, versions = rivals.find_available(["deep", "gone", "fake-fast"], {})
     assert kept == ["deep", "fake-fast"] and versions == {"fake": "fake 1.0"}
     assert "Left out: gone: no --python gone=PATH" in capsys.readouterr().out
-    kept, _ = rivals.present(["gone"], {"gone": sys.executable})  # has no adapter
+    kept, _ = rivals.find_available(
+        ["gone"], {"gone": sys.executable}
+    )  # has no adapter
     assert kept == [] and "Left out: gone" in capsys.readouterr().out
 
 
@@ -155,13 +157,13 @@ def test_whole_map_less_its_affine(case_and_map):
     voxels = np.moveaxis(np.indices(field.shape[:3]), 0, -1)
     world = measures.to_world(voxels, STATIC)
     total = measures.to_world(world + field, PREALIGN) - world
-    back = job.before_prealign(total, STATIC, PREALIGN)
+    back = job.remove_prealign(total, STATIC, PREALIGN)
     np.testing.assert_allclose(back, field, atol=1e-5)
 
 
 def test_turned_matrix_does_the_same_to_turned_points(rng):
     points = rng.normal(size=(10, 3))
-    there = measures.to_world(points * LPS, job.turned(PREALIGN)) * LPS
+    there = measures.to_world(points * LPS, job.convert_matrix(PREALIGN)) * LPS
     np.testing.assert_allclose(there, measures.to_world(points, PREALIGN))
 
 
