@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import torch
 
-from dipy_dl_reg.metrics.metrics import CCMetric
+from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.networks import make_network
 from dipy_dl_reg.networks.checkpoint import save_network
 from dipy_dl_reg.training.loop.fit import fit

@@ -11,12 +11,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from dipy_dl_reg.geometry.affine_transforms import Family
+from dipy_dl_reg.geometry.affine_transforms.registry import make_transform
 from dipy_dl_reg.geometry.fields import identity
 from dipy_dl_reg.geometry.pyramid import coarsen
-from dipy_dl_reg.metrics.metrics import MIMetric
+from dipy_dl_reg.metrics.histogram import choose_bin_count
+from dipy_dl_reg.metrics.mutual_information import MIMetric
 from dipy_dl_reg.optimization.affine import fit
-from dipy_dl_reg.optimization.affine_objective import AffineObjective, search_bins
+from dipy_dl_reg.optimization.affine_objective import AffineObjective
 from dipy_dl_reg.optimization.affine_sampling import (
     BACKGROUND,
     Picture,
@@ -154,12 +155,13 @@ def search(pair, start):
     longest = pair.static_grid.longest_side
     pair = coarsen(pair._replace(prealign=start), longest / _SIZE, sigma_factor=0.5)
     kept, values = _starts(pair, start), None
-    family = Family("rigid", pair.static_grid.dim)
+    family = make_transform("rigid", pair.static_grid.dim)
     usual = 0  # which of those kept came from `start`
     for turn in _ROUNDS:
         sigma = 0.5 * (turn.factor - 1)
         (level,) = levels(pair, [turn.factor], [sigma], most_points=turn.points)
-        metric = MIMetric(nbins=search_bins(len(level.points)))
+        nbins = choose_bin_count(len(level.points), per_bin=10, fewest=10)
+        metric = MIMetric(nbins=nbins)
         objective = AffineObjective(level, metric)
         if len(kept) > _MOST_STARTS:
             worth = objective(kept)[0].argsort()[:_MOST_STARTS]

@@ -27,7 +27,7 @@ def fit(objective, family, start, theta, *, iterations, tolerance=_TOLERANCE):
     ----------
     objective : AffineObjective
         The images.
-    family : Family
+    family : AffineTransform
         The maps.
     start : Tensor, shape (B, D + 1, D + 1)
         Float64.
@@ -47,10 +47,10 @@ def fit(objective, family, start, theta, *, iterations, tolerance=_TOLERANCE):
     dim = family.dim
     centre = start[:, :dim, :dim] @ level.centre + start[:, :dim, dim]
     back = torch.eye(dim + 1, **_EXACT).repeat(len(start), 1, 1)
-    if family.shifts:
+    if family.has_translation:
         back[:, :dim, dim] = centre
     moved = torch.linalg.inv(back) @ start
-    local = family.recentred(theta, back[:, :dim, dim])
+    local = family.change_centre(theta, back[:, :dim, dim])
     base, spread = _whitening(family, local, moved, level)
     volume = torch.linalg.det(start[:, :dim, :dim])
 
@@ -76,7 +76,7 @@ def fit(objective, family, start, theta, *, iterations, tolerance=_TOLERANCE):
         tolerance=tolerance * level.spacing,
     )
     chart, _ = matrices(found.place, torch.arange(len(start), device="cpu"))
-    theta = family.recentred(chart, -back[:, :dim, dim])
+    theta = family.change_centre(chart, -back[:, :dim, dim])
     return Found(theta, found.value, found.evaluations)
 
 
@@ -101,7 +101,7 @@ def fit_levels(levels, family, start, theta, *, level_iters, metric=None):
     ----------
     levels : list of Level
         Coarsest first.
-    family : Family
+    family : AffineTransform
         The maps.
     start : ndarray, shape (D + 1, D + 1)
         Static's world to moving's, before.

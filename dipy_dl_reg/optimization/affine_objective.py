@@ -5,18 +5,27 @@ value's derivative by ``M`` is one sum over the points, ``sum g(x) [x, 1]'`` wit
 the derivative by the place that is read: it serves every family of maps.
 """
 
-import math
-
 import torch
 
 from dipy_dl_reg.geometry.fields import sample_at
-from dipy_dl_reg.metrics.histogram import add_up, spline, spline_slope
-from dipy_dl_reg.metrics.metrics import MIMetric
+from dipy_dl_reg.geometry.intensity import histogram_limits
+from dipy_dl_reg.metrics.histogram import (
+    LookUp,
+    add_from_bins,
+    bin_positions,
+    bspline_derivatives,
+    bspline_weights,
+    split_positions,
+    sum_into_bins,
+)
+from dipy_dl_reg.metrics.mutual_information import MIMetric
 
 #: Overlap, over as much as there can be, below which values fade to "unlike".
 _ENOUGH = 0.8
 #: Bins of a joint histogram, unless the metric says.
 _NBINS = 32
+#: The range of the bins is found from about this number of intensities.
+_MOST_POINTS = 500_000
 #: Points of all poses that are dealt with at once: what caches and memory hold.
 _AT_ONCE = 2**18
 
@@ -70,9 +79,11 @@ class AffineObjective:
         }[metric.name]
         if metric.name == "MI":
             self.nbins = nbins = metric.nbins or _NBINS
-            places, _ = _bins(level.static, nbins, *_limits(level.static))
-            self.rows = (places + 0.5).long().clamp_(0, nbins - 1) * nbins
-            self.limits = _limits(level.volume[:, 0].flatten())
+            limits = histogram_limits(level.static, most=_MOST_POINTS)
+            positions, _ = bin_positions(level.static, nbins, *limits)
+            self.rows = (positions + 0.5).long().clamp_(0, nbins - 1) * nbins
+            volume = level.volume[:, 0].flatten()
+            self.limits = histogram_limits(volume, most=_MOST_POINTS)
         ones = torch.ones_like(level.points[:, :1])
         self.homogeneous = torch.cat([level.points, ones], 1)
 
@@ -127,17 +138,15 @@ class AffineObjective:
         """Minus the mutual information, and its derivatives."""
         (batch, count), nbins = moving.shape, self.nbins
         size = nbins**2
-        place, rate = _bins(moving, nbins, *self.limits)
-        first = place.floor().clamp_(max=nbins - 3)
-        t = place.sub_(first)
-        index = first.long().add_(self.rows)
+        positions, rate = bin_positions(moving, nbins, *self.limits)
+        lower, t = split_positions(positions, nbins)
+        index = lower.add_(self.rows)
         if batch > 1:
             start = torch.arange(batch, device=moving.device) * size
             index += start[:, None]
-        joint, splines = 0.0, spline(t)
-        for shift, share in zip((-1, 0, 1, 2), splines):
-            share = share if weight is None else share * weight
-            joint += add_up((index + shift).flatten(), share.flatten(), batch * size)
+        splines = bspline_weights(t)
+        counted = (s if weight is None else s * weight for s in splines)
+        joint = sum_into_bins(index, counted, batch * size)
         total = count if weight is None else weight.sum(1).clamp_min(1e-3)[:, None]
         scale = total if weight is None else total[:, :, None]
         joint = (joint.view(batch, nbins, nbins) / scale).to(moving)
@@ -148,16 +157,12 @@ class AffineObjective:
         value = -(joint * (ratio - by_static.log())).sum((1, 2))
         ratio = torch.where(joint > 0, ratio, torch.zeros_like(ratio))
         slope, gain = torch.zeros_like(moving), None
+        terms = [LookUp(slope, ratio.flatten(), bspline_derivatives(t), sign=-1)]
         if weight is not None:
             gain = value[:, None].expand_as(moving).clone()
             by_row = (ratio - by_static.log()).flatten()
-        ratio = ratio.flatten()
-        slopes = spline_slope(t)
-        for shift, share, change in zip((-1, 0, 1, 2), splines, slopes):
-            shifted = index + shift
-            slope.addcmul_(change, ratio[shifted], value=-1)
-            if weight is not None:
-                gain.addcmul_(share, by_row[shifted])
+            terms.append(LookUp(gain, by_row, splines))
+        add_from_bins(index, *terms)
         slope *= rate / total if weight is None else weight * rate / total
         low, high = self.limits
         slope[(moving < low) | (moving > high)] = 0
@@ -181,19 +186,6 @@ class AffineObjective:
             found.append((value, slope.flatten()))
         value, slope = (torch.stack(part) for part in zip(*found))
         return value, slope, None if weight is None else torch.zeros_like(slope)
-
-
-def _limits(values):
-    """Range of the histogram's bins, without the outermost thousandths."""
-    few = values[:: max(1, len(values) // 500_000)]
-    low, high = few.quantile(few.new_tensor([0.001, 0.999])).unbind()
-    return (low, high) if high > low else (values.min(), values.max())
-
-
-def _bins(values, nbins, low, high):
-    """Places among the bins, two left free at either end, and bins per unit."""
-    rate = (nbins - 5) / (high - low).clamp_min(torch.finfo(values.dtype).eps)
-    return ((values - low) * rate).clamp_(0, nbins - 5).add_(2), rate
 
 
 def _fade(overlap):
@@ -237,19 +229,3 @@ def _difference(static, moving, weight):
         return _mean((moving - static) ** 2, weight)
 
     return _traced(value, moving, weight)
-
-
-def search_bins(count):
-    """Bins for a histogram of few points.
-
-    Parameters
-    ----------
-    count : int
-        Number of points.
-
-    Returns
-    -------
-    nbins : int
-        From 10 to 32: with too many, chance alone makes images informative.
-    """
-    return max(10, min(32, round(math.sqrt(count / 10))))

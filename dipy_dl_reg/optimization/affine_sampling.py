@@ -108,7 +108,7 @@ class Picture(NamedTuple):
         picture : Picture
             At about `spacing`.
         """
-        new = self.grid.coarsened(spacing)
+        new = self.grid.coarsen(spacing)
         more = max(sigma**2 - self.sigma**2, 0.0) ** 0.5
         growth = new.spacing / self.grid.spacing - 1
         sigmas = np.maximum(more / self.grid.spacing, _LEAST_SIGMA * growth)

@@ -22,15 +22,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import numpy as np
 import torch
 
-from dipy_dl_reg.geometry.fields import compose, frame, slopes, warp
-from dipy_dl_reg.geometry.inversion import guarded, reconcile
+from dipy_dl_reg.geometry.fields import compose, frame, warp, weighted_gradient
+from dipy_dl_reg.geometry.inversion import enforce_inverse_consistency, repair_folds
 from dipy_dl_reg.geometry.kernels import dispatch
 from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.geometry.smoothing import smooth
 from dipy_dl_reg.grid import Grid
-from dipy_dl_reg.metrics.metrics import CCMetric
+from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.metrics.objective import Objective
-from dipy_dl_reg.optimization.deformable import _Adam, refine
+from dipy_dl_reg.optimization.adam import Adam
+from dipy_dl_reg.optimization.deformable import refine
 
 
 def parse_arguments():
@@ -62,7 +63,7 @@ def make_steps(shape):
     grid, metric, adam = (
         frame(shape),
         CCMetric(),
-        _Adam(u, epsilon=CCMetric.weak_gradient),
+        Adam(u, epsilon=CCMetric.gradient_floor),
     )
     evaluate = metric.bind(static)
     gradient = evaluate(moving)[1]
@@ -71,13 +72,15 @@ def make_steps(shape):
     return {
         "warp, image": lambda: warp(moving, u, frame_=grid),
         "local correlation": lambda: evaluate(moving),
-        "slopes": lambda: slopes(moving, gradient, out=out),
+        "weighted gradient": lambda: weighted_gradient(moving, gradient, out=out),
         "smooth, sigma 1": lambda: smooth(u, 1.0, out=out, scratch=scratch),
         "Adam": lambda: adam.direction(out.copy_(move), 0.5),
         "compose": lambda: compose(u, move, out=out),
         "smooth, sigma 0.8": lambda: smooth(u, 0.8, out=out, scratch=scratch),
-        "reconcile": lambda: reconcile(*near, out=(out, scratch)),
-        "guarded": lambda: guarded(*near),
+        "inverse consistency": lambda: enforce_inverse_consistency(
+            *near, out=(out, scratch)
+        ),
+        "repair of folds": lambda: repair_folds(*near),
     }
 
 
@@ -134,7 +137,7 @@ def main():
         raise SystemExit("no compiled loops: was there a C compiler on installation?")
     if arguments.growth:
         return print_growth(arguments.repeats)
-    with dispatch.plain():
+    with dispatch.without_kernels():
         before = measure_steps(arguments.shape, arguments.repeats)
     after = measure_steps(arguments.shape, arguments.repeats)
     size = "x".join(map(str, arguments.shape))

@@ -36,10 +36,10 @@ PAIRS = ["1000:1001", "1006:1012", "1001:1000", "1012:1006"]
 
 #: Name of a variant: options of DeepRegistration; "metric" are options of CCMetric, and
 #: "constants" are values in the package's modules, replaced during the registration.
-GRADIENT_FLOOR = "dipy_dl_reg.CCMetric.weak_gradient"
-STEP_FACTOR = "dipy_dl_reg.CCMetric.stride"
+GRADIENT_FLOOR = "dipy_dl_reg.CCMetric.gradient_floor"
+STEP_FACTOR = "dipy_dl_reg.CCMetric.max_step_factor"
 WINDOW = "dipy_dl_reg.optimization.deformable._WINDOW"
-BETAS = "dipy_dl_reg.optimization.deformable._BETAS"
+BETAS = "dipy_dl_reg.optimization.adam._BETAS"
 ROUNDS = "dipy_dl_reg.geometry.inversion._ROUNDS"
 VERSION_1 = {"level_iters": [40, 30, 20], "opt_tol": 0, "ss_sigma_factor": 0.5}
 VARIANTS = {
