@@ -59,8 +59,8 @@ def run_script(*words, **environment):
 # --- cases
 
 
-def test_resampled_image_is_the_same_in_the_world():
-    """A linear image keeps its world values; grids of that spacing are left alone."""
+def test_resample_keeps_world_values():
+    """A linear image keeps its world values; grids of that spacing are unchanged."""
     grid2world = affine([-1.0, 1.0, 1.2], (0.2, 0.1, 0.3), [30.0, -20, 7])
     world = measures.to_world(np.moveaxis(np.indices((31, 24, 27)), 0, -1), grid2world)
     weights = np.array([1.0, -2.0, 0.5])
@@ -74,8 +74,8 @@ def test_resampled_image_is_the_same_in_the_world():
     np.testing.assert_array_equal(same, coarse)
 
 
-def test_a_folder_of_ones_own(brains):
-    """Without matrices the affine part is found; pairs are those of its subjects."""
+def test_folder_without_affines(brains):
+    """Without a file of affines they are computed; pairs are those of the subjects."""
     given = cases.labelled_case(brains, 2.0, "1:2").images["prealign"]
     (brains / "affines_mni.json").unlink()
     found = cases.labelled_case(brains, 2.0, "1:2").images["prealign"]
@@ -87,7 +87,7 @@ def test_a_folder_of_ones_own(brains):
 
 
 def test_labelled_case_is_aligned_by_its_affines(brains):
-    """Both subjects are one image, moved in the world by what the affines say."""
+    """Both subjects are the same image, moved in the world by the affines."""
     case = cases.labelled_case(brains, 2.0, "1:2")
     np.testing.assert_allclose(case.images["prealign"][:3, 3], [3, -2, 1])
     still = make_map(
@@ -101,7 +101,7 @@ def test_labelled_case_is_aligned_by_its_affines(brains):
     assert case.judge(still)["dice"] == pytest.approx(1)
 
 
-def test_known_case_is_undone_by_its_field():
+def test_known_field_has_no_error():
     grid2world = affine([2.0, -2.0, 2.0], (0.1, 0.2, 0.3))
     image = gaussian_filter(np.random.default_rng(0).random((32, 36, 34)), 3)
     image = (image - image.min()) * smooth_field(image.shape, np.eye(4), 1.0)[0][..., 0]
@@ -119,8 +119,8 @@ def test_known_case_is_undone_by_its_field():
     assert known["squared_difference"] < 10
 
 
-def test_brightness_is_made_alike_for_the_squared_difference(rng):
-    """One image is brighter and has a voxel that is far brighter than the rest."""
+def test_intensities_are_scaled_for_the_squared_difference(rng):
+    """One image is brighter and has one extremely bright voxel."""
     image = rng.random((20, 20, 20)) * (rng.random((20, 20, 20)) > 0.3)
     images = {"static": image, "moving": 7 * image, "prealign": np.eye(4)}
     images["moving"][3, 4, 5] = 1000
@@ -166,7 +166,7 @@ def test_table_lines_up():
 
 
 def test_gain_at_equal_regularity():
-    """On the line between two smoothnesses; a rival beyond its ends says nothing."""
+    """Dice is interpolated within the range of the curve, and not outside it."""
 
     def row(method, sd, dice, pair="a"):
         numbers = {"sd_log_jacobian": sd, "dice": dice}
@@ -181,7 +181,7 @@ def test_gain_at_equal_regularity():
 
 
 def test_interrupted_run_is_continued(tmp_path, monkeypatch, capsys):
-    """Rows measured are kept, not measured again; the table has them all."""
+    """Saved rows are not measured again; the table has all rows."""
     path = tmp_path / "results.json"
     results = {"machine": {"threads": 1}, "versions": {}, "settings": {}}
     results |= {"code": {"checksum": "a", "commit": "b"}, "rows": []}
@@ -212,7 +212,7 @@ def test_interrupted_run_is_continued(tmp_path, monkeypatch, capsys):
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-def test_what_failed_is_tried_again(tmp_path):
+def test_failed_rows_are_measured_again(tmp_path):
     path = tmp_path / "results.json"
     now = {"machine": {}, "versions": {}, "settings": {}, "code": {"checksum": "a"}}
     failed = {key: ROW[key] for key in table.KEY}
@@ -225,7 +225,7 @@ def test_what_failed_is_tried_again(tmp_path):
         record.read_earlier_rows(path, now | {"rivals": {"ants": "3"}})
 
 
-def test_what_failed_is_in_no_table(monkeypatch, capsys, tmp_path):
+def test_failed_rows_are_not_in_the_table(monkeypatch, capsys, tmp_path):
     answers = {"deep": {"seconds": 2.0, "dice": 0.5}, "ants": {"failed": "no memory"}}
     monkeypatch.setattr(deformable, "measure", lambda method, *_: answers[method])
     results = {"rows": []}
@@ -238,7 +238,7 @@ def test_what_failed_is_in_no_table(monkeypatch, capsys, tmp_path):
     assert [row["method"] for row in json.loads(path.read_text())["rows"]] == [*answers]
 
 
-def test_pictures(tmp_path):
+def test_figures(tmp_path):
     rows = [
         ROW | {"method": name, "seconds": 1.0 + n, "sd_log_jacobian": 0.1 * n}
         for n, name in enumerate(["deep", "syn"])
@@ -248,7 +248,7 @@ def test_pictures(tmp_path):
     assert names == {"2_mm_time.png", "2_mm_regularity.png"}
 
 
-def test_other_results_are_not_continued(tmp_path):
+def test_runs_with_other_settings_are_not_continued(tmp_path):
     path = tmp_path / "results.json"
     now = {"machine": {"cpu": "x"}, "versions": {}, "settings": {}, "rows": [ROW]}
     now["code"] = {"checksum": "a"}
@@ -303,7 +303,7 @@ def test_bad_arguments_are_one_message(words, message, capsys, monkeypatch):
     ],
 )
 def test_missing_matrix_is_one_message(brains, tmp_path, capsys, text, message):
-    """Of the subjects that are registered; others need none."""
+    """Only subjects that are registered need a matrix."""
     path = brains / "affines_mni.json"
     if text is None:
         text = json.dumps({"subject_1": np.eye(4).tolist()})
@@ -316,7 +316,7 @@ def test_missing_matrix_is_one_message(brains, tmp_path, capsys, text, message):
 
 
 def test_whole_run(brains, tmp_path):
-    """Two subjects, both ways to register, in a process of its own."""
+    """Two subjects and two methods, in a separate process."""
     path = tmp_path / "results.json"
     options = ["--pairs", "1:2", "--spacing", 1, "--methods", "syn-short", "deep"]
     options += ["--output", path, "--threads", 1]

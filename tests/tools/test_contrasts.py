@@ -17,16 +17,16 @@ DIFFUSION = np.diag([4.0, 4, 4, 1])
 
 
 @pytest.fixture(autouse=True)
-def as_before():
-    """A tool sets the level of the log for itself alone."""
+def restore_log_level():
+    """Restore the level of the log, which the tool sets."""
     level = logger.level
     yield
     logger.setLevel(level)
 
 
 @pytest.mark.parametrize("kind, order", [("b0", [2, 1, 0]), ("FA", [0, 1, 2])])
-def test_another_look_at_a_t1(kind, order):
-    """Fluid, grey and white in their new order, each blurred and noisy; 0 stays 0."""
+def test_simulated_contrasts(kind, order):
+    """Tissues have the order of the contrast, with blur and noise; 0 stays 0."""
     labels = np.repeat([0, 51, 100, 44], 10)[:, None, None] * np.ones((1, 12, 12), int)
     image = np.repeat([0, 0.2, 0.5, 0.8], 10)[:, None, None] * np.ones((1, 12, 12))
     seen = cases.simulate_contrast(kind, image.astype("f4"), labels, np.eye(4))
@@ -39,7 +39,7 @@ def test_another_look_at_a_t1(kind, order):
 
 @pytest.fixture
 def subject(tmp_path, rng, monkeypatch):
-    """A folder as --real reads it: a blob in two worlds, NaN around the maps."""
+    """A folder for --real: an object in two worlds, with NaN around the maps."""
     shape = np.array([18, 20, 16])
     away = np.indices(shape) - (shape[:, None, None, None] - 1) / 2
     brain = np.square(away / 6).sum(0) < 1
@@ -67,7 +67,7 @@ def subject(tmp_path, rng, monkeypatch):
 
 
 class Known:
-    """A map of which the way of points is known, and of labels through them."""
+    """A map with known images of points, and labels transformed by it."""
 
     def __init__(self, way):
         self.transform_points = way
@@ -88,8 +88,8 @@ def test_unmoved_is_only_the_affine(subject):
     assert found["mm off"] == pytest.approx(0, abs=1e-9) and found["Dice"] == 1
 
 
-def test_who_undoes_the_motion_is_not_off(subject, monkeypatch):
-    """The inverse of the motion, found point by point, after the affine."""
+def test_inverse_of_the_motion_has_no_error(subject, monkeypatch):
+    """The inverse of the motion is computed point by point, after the affine."""
     monkeypatch.setattr(cases, "WIDTH", 24.0)
     case = cases.real_case(subject, "MD", 3)
     assert case.images["moving"].max() > 100  # times 1000
@@ -120,7 +120,7 @@ def run(monkeypatch, *arguments):
 
 
 def test_table_of_real_images(subject, monkeypatch, tmp_path, capsys):
-    """Each method a line with its measures; SyN as any user calls it; the means."""
+    """Each method has a line with its measures; the means follow."""
     monkeypatch.setattr(cases, "WIDTH", 24.0)
     monkeypatch.setitem(contrasts.SYN, "syn-short", ("CCMetric", [1], False))
     output = tmp_path / "table.txt"
@@ -141,7 +141,7 @@ def test_table_of_real_images(subject, monkeypatch, tmp_path, capsys):
     assert [row[5] for row in mean] == ["affine", "syn-short", "refined-10"]
 
 
-def test_differences_are_of_the_same_pair_and_kind():
+def test_differences_are_paired():
     row = {"Dice": 0.5, "s": 1.0, "used": 1.0}
     rows = {
         ("p", "b0", "MI", "network"): row | {"Dice": 0.7},
@@ -168,7 +168,7 @@ def test_failure_of_a_rival_is_reported(monkeypatch, capsys):
     assert "p b0 ants-mi failed: too large" in capsys.readouterr().out
 
 
-def test_what_cannot_be_asked_for(monkeypatch, capsys):
+def test_invalid_arguments(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(monkeypatch, "--model", "pyramid-brain")
     assert "--real" in capsys.readouterr().err
