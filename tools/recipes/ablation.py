@@ -48,7 +48,7 @@ from dipy_dl_reg.networks.checkpoint import load_network, save_network
 from dipy_dl_reg.networks.layers import conv
 from dipy_dl_reg.networks.pyramid_network import _SQUARINGS, Pyramid, _compared
 from dipy_dl_reg.training.loop.losses import dice_loss
-from tools.experiments.contrast_cases import case_of, swapped
+from tools.experiments.contrast_cases import contrast_case, swap_images
 from tools.recipes.brain_maps import make_pairs, read_maps
 from tools.recipes.stages import HELD_OUT
 from tools.recipes.train_pyramid import STAGES, brain_options, shape_pairs, train
@@ -216,9 +216,9 @@ def real(network, arguments):
     for kind in KINDS:
         scores = []
         for pair in arguments.pairs:
-            case = case_of(arguments.data, pair, kind)
+            case = contrast_case(arguments.data, pair, kind)
             maps = []
-            for images in (case.images, swapped(case.images)):
+            for images in (case.images, swap_images(case.images)):
                 registration = DeepRegistration(model=network, **how)
                 maps.append(
                     registration.optimize(**images, num_threads=arguments.threads)
