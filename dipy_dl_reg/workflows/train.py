@@ -12,9 +12,9 @@ from time import monotonic
 
 from dipy_dl_reg.workflows.base import (
     StrictWorkflow,
+    check_suffix,
     log_result,
     run_command,
-    with_ending,
 )
 
 
@@ -165,7 +165,7 @@ class TrainDeepFlow(StrictWorkflow):
 
         if time_limit is not None and time_limit > 0:  # loading took some of it
             time_limit = max(1e-3, time_limit - (monotonic() - began))
-        out_model = with_ending(out_model, (".npz",), "out_model")
+        out_model = check_suffix(out_model, (".npz",), "out_model")
         if resume and checkpoint is not None and Path(checkpoint).exists():
             self._force_overwrite = True  # what the training wrote before
         path = self.plan_one(out_dir, "out_model", out_model, [network, checkpoint])
