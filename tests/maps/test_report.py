@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 
 from dipy_dl_reg import DeepRegistration
 from dipy_dl_reg.maps import figure as picture
-from dipy_dl_reg.maps import report
+from dipy_dl_reg.maps import figure_layers, report
 from dipy_dl_reg.maps.regularity import (
     RegularityMeasures,
     jacobian_determinant,
@@ -224,13 +224,13 @@ def test_panels_show_what_they_say():
 def test_what_is_warped_already_is_not_warped_again(tmp_path, monkeypatch):
     mapping = oblique_map(2)
     static, moving = images(mapping)
-    calls, transform = [], picture.transform_array
+    calls, transform = [], figure_layers.transform_array
 
     def counted(mapping, *arguments, **options):
         calls.append(mapping)
         return transform(mapping, *arguments, **options)
 
-    monkeypatch.setattr(picture, "transform_array", counted)
+    monkeypatch.setattr(figure_layers, "transform_array", counted)
     pictures = []
     for warped in (None, mapping.transform(moving)):
         calls.clear()
