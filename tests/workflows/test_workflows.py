@@ -26,7 +26,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 import pytest
 
 from dipy_dl_reg import DeepRegistration, deep_affine_registration, workflows
-from dipy_dl_reg.io.atomic_files import write_all_or_none
 from dipy_dl_reg.maps.apply import apply_mapping
 from dipy_dl_reg.maps.storage import load_mapping, save_mapping
 from dipy_dl_reg.maps.verdict import judge
@@ -1192,24 +1191,3 @@ def test_failure_is_one_line_and_a_code(saved, tmp_path):
     assert done.returncode == 1
     assert done.stderr.strip().count("\n") == 0 and "none.nii.gz" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-
-
-# Files together ---------------------------------------------------------------------
-
-
-def test_files_come_together_or_not_at_all(tmp_path):
-    paths = [tmp_path / "a" / "b" / "1.txt", tmp_path / "2.txt"]
-    with pytest.raises(RuntimeError), write_all_or_none(paths) as made:
-        made[0].write_text("1")
-        raise RuntimeError
-    assert not names(tmp_path)
-    with write_all_or_none(paths) as made:
-        for path in made:
-            path.write_text("1")
-        assert names(tmp_path / "a" / "b") == {made[0].name} != {"1.txt"}
-    assert [path.read_text() for path in paths] == ["1", "1"]
-    assert names(tmp_path) == {"a", "2.txt"}
-    mode = paths[0].stat().st_mode & 0o777
-    plain = tmp_path / "plain"
-    plain.touch()
-    assert mode == plain.stat().st_mode & 0o777
