@@ -16,7 +16,10 @@ import torch
 from dipy_dl_reg.geometry.fields import compose, frame, warp
 from dipy_dl_reg.geometry.pair import Pair, inside_mask
 from dipy_dl_reg.geometry.smoothing import smooth
-from dipy_dl_reg.initialization.metric_selection import ALIKE, mean_local_correlation
+from dipy_dl_reg.initialization.metric_selection import (
+    SAME_CONTRAST,
+    mean_local_correlation,
+)
 from dipy_dl_reg.initialization.midspace import ask_half_way, common_grid, cropped, flow
 from dipy_dl_reg.initialization.single_slice import embed_in_volume, flatten_slices
 
@@ -106,7 +109,7 @@ def _answer_half_way(network, pair, alone):
     """
     grid, images = _half_way(pair, network.spacing)
     agrees = mean_local_correlation(Pair(*images, grid, grid, np.eye(grid.dim + 1)))
-    near = agrees is not None and agrees >= ALIKE
+    near = agrees is not None and agrees >= SAME_CONTRAST
     if alone or not near:
         if network.spacing is not None:
             grid, images = _half_way(pair, _FINER * network.spacing)
