@@ -180,3 +180,68 @@ def check_affine(matrix: object, dim: int, name: str) -> np.ndarray:
     if abs(np.linalg.det(matrix[:dim, :dim])) <= 1e-9 * lengths.prod():
         raise ValueError(f"{name} must be invertible, got a singular matrix")
     return matrix
+
+
+def check_points(points: object, name: str) -> np.ndarray:
+    """Check points in 2D or 3D.
+
+    Parameters
+    ----------
+    points : array_like, shape (N, 2) or (N, 3)
+        What was given.
+    name : str
+        Of the parameter.
+
+    Returns
+    -------
+    points : ndarray of float64, shape (N, 2) or (N, 3)
+        The points.
+
+    Raises
+    ------
+    ValueError
+        If they are anything but finite real numbers in 2 or 3 columns.
+    """
+    wanted = f"{name} must be an array of points of shape (N, 2) or (N, 3)"
+    try:
+        array = np.asarray(points)
+    except ValueError as error:
+        raise ValueError(f"{wanted}: {error}") from None
+    if array.ndim != 2 or array.shape[1] not in (2, 3):
+        raise ValueError(f"{wanted}, got shape {array.shape}.")
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"{wanted} of real numbers, got dtype {array.dtype}.")
+    array = array.astype(np.float64)
+    if not np.isfinite(array).all():
+        row = int(np.flatnonzero(~np.isfinite(array).all(1))[0])
+        raise ValueError(f"{name} must be finite, and row {row} is {array[row]}.")
+    return array
+
+
+def check_shape(shape: object, dim: int, name: str) -> tuple[int, ...]:
+    """Check the shape of an image.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        What was given.
+    dim : int
+        Number of axes.
+    name : str
+        Of the parameter.
+
+    Returns
+    -------
+    shape : tuple of int
+        The shape.
+
+    Raises
+    ------
+    ValueError
+        If it is anything but `dim` positive whole numbers.
+    """
+    sizes = np.asarray(shape)
+    whole = sizes.shape == (dim,) and sizes.dtype.kind in "iu"
+    if not whole or sizes.min() < 1:
+        raise wrong_value(name, f"{dim} positive whole numbers", shape)
+    return tuple(int(n) for n in sizes)

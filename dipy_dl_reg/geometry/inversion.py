@@ -199,7 +199,7 @@ def enforce_inverse_consistency(u, v, *, out=(None, None)):
 def _corrected(u, v, out=None):
     """`u` less half a Newton step towards the inverse of `v`, half a voxel at most."""
     if dispatch.supports(u, v, out):
-        return kernels.corrected(u, v, longest=_LONGEST, out=out)
+        return kernels.half_newton_step(u, v, longest=_LONGEST, out=out)
     error = warp(v, u).add_(u)
     step, slope = error.clone(), torch.empty_like(u)
     for axis in range(u.shape[1]):
@@ -214,7 +214,7 @@ def _corrected(u, v, out=None):
 def _measured(u, v):
     """Determinants of a field, its round trips through another, and their mean."""
     if dispatch.supports(u, v):
-        return kernels.checked(u, v)
+        return kernels.measure_inverse(u, v)
     distance, inside = round_trip(u, v)
     return jacobian(u)[:, None], distance, float(_mean(distance, inside))
 

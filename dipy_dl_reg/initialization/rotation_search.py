@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from dipy_dl_reg.geometry.affine_transforms import AffineTransform
+from dipy_dl_reg.geometry.affine_transforms.registry import make_transform
 from dipy_dl_reg.geometry.fields import identity
 from dipy_dl_reg.geometry.pyramid import coarsen
 from dipy_dl_reg.metrics.histogram import choose_bin_count
@@ -155,7 +155,7 @@ def search(pair, start):
     longest = pair.static_grid.longest_side
     pair = coarsen(pair._replace(prealign=start), longest / _SIZE, sigma_factor=0.5)
     kept, values = _starts(pair, start), None
-    family = AffineTransform("rigid", pair.static_grid.dim)
+    family = make_transform("rigid", pair.static_grid.dim)
     usual = 0  # which of those kept came from `start`
     for turn in _ROUNDS:
         sigma = 0.5 * (turn.factor - 1)

@@ -47,7 +47,7 @@ def fit(objective, family, start, theta, *, iterations, tolerance=_TOLERANCE):
     dim = family.dim
     centre = start[:, :dim, :dim] @ level.centre + start[:, :dim, dim]
     back = torch.eye(dim + 1, **_EXACT).repeat(len(start), 1, 1)
-    if family.shifts:
+    if family.has_translation:
         back[:, :dim, dim] = centre
     moved = torch.linalg.inv(back) @ start
     local = family.change_centre(theta, back[:, :dim, dim])

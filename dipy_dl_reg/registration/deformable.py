@@ -43,7 +43,7 @@ from dipy_dl_reg.registration.deformable_options import (
     check_iters,
 )
 from dipy_dl_reg.registration.devices import find_device, threads
-from dipy_dl_reg.registration.landmark_points import check_in_view
+from dipy_dl_reg.registration.landmark_checks import check_landmarks_in_view
 from dipy_dl_reg.registration.monitor import (
     VerbosityLevels,
     call_back,
@@ -262,7 +262,7 @@ class DeepRegistration(DiffeomorphicRegistration):
                 find_masks=True,
             )
             pair = dipy_adapter.with_landmarks(pair, self.landmarks)
-            check_in_view(self.landmarks, pair)
+            check_landmarks_in_view(self.landmarks, pair)
             start = self._choose_start(pair, images)
             u, v = refine_within_memory(
                 start.comparison.apply_to(pair),

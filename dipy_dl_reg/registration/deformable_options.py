@@ -13,7 +13,7 @@ from dipy_dl_reg.geometry.pyramid import level_spacings
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.networks.base import RegistrationNetwork
 from dipy_dl_reg.optimization.memory import to_bytes
-from dipy_dl_reg.registration.landmark_points import check_landmarks
+from dipy_dl_reg.registration.landmark_checks import check_landmarks
 from dipy_dl_reg.validation import check_number, wrong_value
 
 #: Most iterations per level, coarsest first, by the number of levels.

@@ -18,6 +18,7 @@ from dipy_dl_reg.geometry.intensity import extreme_limits, quantile_limits
 from dipy_dl_reg.geometry.pair import Pair, make_compared_mask
 from dipy_dl_reg.geometry.point_pairs import Landmarks
 from dipy_dl_reg.grid import Grid
+from dipy_dl_reg.maps.dipy_map import displacement_to_voxels
 from dipy_dl_reg.registration.brain_masks import find_brain_mask
 from dipy_dl_reg.registration.image_checks import (
     check_affine_or_none,
@@ -398,7 +399,6 @@ def to_voxels(displacement: np.ndarray, grid: Grid) -> torch.Tensor:
     field : Tensor, shape (1, dim, *shape)
         In voxels, float32.
     """
-    inverse = np.linalg.inv(grid.affine[: grid.dim, : grid.dim])
-    voxels = np.asarray(displacement, dtype=np.float64) @ inverse.T
+    voxels = displacement_to_voxels(displacement, grid.affine)
     moved = np.ascontiguousarray(np.moveaxis(voxels, -1, 0), dtype=np.float32)
     return torch.from_numpy(moved)[None]

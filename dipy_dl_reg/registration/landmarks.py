@@ -1,35 +1,47 @@
-"""`ThinPlateSplineRegistration`: pairs of landmarks to DIPY's map.
+"""`ThinPlateSplineRegistration`: a map of DIPY from pairs of landmarks.
 
 Landmarks are points in world coordinates (mm), shape (N, 2) or (N, 3): `static_points`
 in static's world, `moving_points` the same places in moving's.  The spline itself is in
-`engine.thin_plate`; `DeepRegistration(landmarks=...)` starts from one.
+`geometry.thin_plate`; `DeepRegistration(landmarks=...)` starts from one.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
 
+from typing import TYPE_CHECKING, NamedTuple
+
+from dipy.align.imwarp import DiffeomorphicMap
 from dipy.utils.logging import logger
 import numpy as np
 
 from dipy_dl_reg.geometry import thin_plate, thin_plate_grid
-from dipy_dl_reg.geometry.inversion import make_diffeomorphic
+from dipy_dl_reg.geometry.inversion import Quality, make_diffeomorphic
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.registration import dipy_adapter
 from dipy_dl_reg.registration.devices import find_device, threads
-from dipy_dl_reg.registration.landmark_points import (
+from dipy_dl_reg.registration.landmark_checks import (
     check_landmarks,
-    check_points,
     describe_swapped_rows,
-    tell_outside,
-    worst_missed,
+    describe_worst_landmark,
+    find_landmarks_in_view,
 )
-from dipy_dl_reg.validation import check_affine
+from dipy_dl_reg.validation import (
+    check_affine,
+    check_choice,
+    check_number,
+    check_points,
+    check_shape,
+)
 
-#: An affine part that shrinks one direction to this part of another is not split off.
-_SQUASHED = 1e-3
+if TYPE_CHECKING:
+    import torch
+
+#: The affine part is kept apart from the field only if it shrinks no direction to less
+#: than this part of another: it must be invertible.
+_LEAST_SHRINKAGE = 1e-3
 
 
 class _Grids(NamedTuple):
-    """The two images' grids: what `dipy_adapter.make_map` wants to know of a pair."""
+    """The grids of the two images, which is what `dipy_adapter.make_map` reads."""
 
     static_grid: Grid
     moving_grid: Grid
@@ -51,29 +63,29 @@ class ThinPlateSplineRegistration:
     Parameters
     ----------
     regularization : float, optional
-        :math:`\lambda`, without a unit and the same for few landmarks as for many; 0,
-        the default, meets every landmark.  For landmarks placed by hand 0.001 to 0.01
-        is a good beginning.  The `smoothing` of SciPy's `RBFInterpolator` is N
+        :math:`\lambda`, without a unit; its effect does not depend on the number of
+        landmarks.  0, the default, meets every landmark.  For landmarks placed by hand
+        begin with 0.001 to 0.01.  The `smoothing` of SciPy's `RBFInterpolator` is N
         :math:`\lambda` L**2 for the first kernel, N :math:`\lambda` L for ``-r``.
     kernel : {"thin_plate_spline", "biharmonic"}, optional
-        The first is ``r**2 log(r)`` in 2D and 3D: what SciPy calls by this name.  The
-        second is the same in 2D, and ``-r`` in 3D (SciPy's "linear" with
-        ``degree=1``), which is the one of least bending energy there; it swings less
-        between landmarks that are off by some mm.
+        The first is ``r**2 log(r)`` in 2D and 3D, as in SciPy.  The second is the same
+        in 2D, and ``-r`` in 3D (SciPy's "linear" with ``degree=1``), the kernel of
+        least bending energy there; it oscillates less between landmarks that are
+        inaccurate by some mm.
     device : str or torch.device, optional
         ``"auto"`` is CUDA, else MPS where it works, else the CPU.
 
     Attributes
     ----------
     prealign : ndarray, shape (dim + 1, dim + 1)
-        After `optimize`: the affine part of the map, static world to moving world; the
-        one given, or the one nearest to the landmarks.
+        After `optimize`: the affine part of the map, static world to moving world:
+        the matrix given, or the affine map nearest to the landmarks.
     distances : ndarray, shape (N,)
-        After `optimize`: mm from where the map takes each static landmark to its
-        moving one; of landmarks that were merged, once.
+        After `optimize`: distance between each moving landmark and where the map takes
+        the static one, mm; repeated landmarks count once.
     quality : Quality
-        After `optimize`: least Jacobian determinants, round trip and repairs, see
-        `DeepRegistration`.
+        After `optimize`: smallest Jacobian determinants, inversion error and number of
+        repairs, see `DeepRegistration`.
     static_to_moving : DiffeomorphicMap
         After `optimize`: the map.
 
@@ -84,13 +96,14 @@ class ThinPlateSplineRegistration:
 
     Notes
     -----
-    N landmarks take N**2 numbers in double precision: 72 MB for 3000, 0.8 GB for 10000.
+    N landmarks need N**2 numbers of memory in double precision: 72 MB for 3000, 0.8 GB
+    for 10000.
 
     The map holds the spline on static's grid and interpolates linearly between voxels;
     `transform_points` and `transform_points_inverse` here evaluate the spline itself.
-    On large grids the field is a sum of a part on coarser nodes and one around each
-    landmark, next to which the mean error is below 0.03 voxel unless landmarks a voxel
-    or two apart go different ways.
+    On large grids the field is the sum of a part on coarser nodes and a part around
+    each landmark.  The mean error next to landmarks is then below 0.03 voxel, unless
+    landmarks at a distance of one or two voxels move in different directions.
 
     References
     ----------
@@ -115,103 +128,106 @@ class ThinPlateSplineRegistration:
     """
 
     def __init__(
-        self, *, regularization=0.0, kernel="thin_plate_spline", device="auto"
-    ):
-        if not 0 <= regularization < np.inf:
-            raise ValueError(
-                f"regularization must be a number from 0, got {regularization!r}."
-            )
-        if kernel not in thin_plate.KERNELS:
-            raise ValueError(
-                f"kernel must be {' or '.join(map(repr, thin_plate.KERNELS))}, got "
-                f"{kernel!r}."
-            )
-        self.regularization, self.kernel = float(regularization), kernel
+        self,
+        *,
+        regularization: float = 0.0,
+        kernel: str = "thin_plate_spline",
+        device: str | torch.device = "auto",
+    ) -> None:
+        self.regularization = check_number("regularization", regularization)
+        self.kernel = check_choice("kernel", kernel, thin_plate.KERNELS)
         self.device = find_device(device)
 
     def optimize(
         self,
-        static_points,
-        moving_points,
+        static_points: np.ndarray,
+        moving_points: np.ndarray,
         *,
-        static_shape,
-        moving_shape=None,
-        static_grid2world=None,
-        moving_grid2world=None,
-        prealign=None,
-        num_threads=None,
-    ):
-        """Fit the spline, and make it a map on static's grid.
+        static_shape: tuple[int, ...],
+        moving_shape: tuple[int, ...] | None = None,
+        static_grid2world: np.ndarray | None = None,
+        moving_grid2world: np.ndarray | None = None,
+        prealign: np.ndarray | None = None,
+        num_threads: int | None = None,
+    ) -> DiffeomorphicMap:
+        """Fit the spline and evaluate it on static's grid.
 
         Parameters
         ----------
         static_points, moving_points : array, shape (N, dim)
-            The landmarks, world coordinates (mm), row i of one where row i of the
-            other is; at least dim + 1, not all on one line or plane.
+            The landmarks, world coordinates (mm): row i of the one and row i of the
+            other are the same place.  At least dim + 1, not all on one line or plane.
         static_shape : tuple of int
-            Shape of the static image: where the map is defined.
+            Shape of the static image, on whose grid the map is defined.
         moving_shape : tuple of int, optional
-            Shape of the moving image; by default it is on static's grid.
+            Shape of the moving image; by default it has static's grid.
         static_grid2world, moving_grid2world : array, shape (dim+1, dim+1), optional
             Voxels to world (mm) of the two images; by default the identity.
         prealign : array, shape (dim+1, dim+1), optional
             Affine part of the map, static world to moving world; the fields hold the
-            rest of the spline.  By default the affine map nearest to the landmarks, so
-            that landmarks that move affinely give an affine map without fields, and
-            fields are small.
+            rest of the spline.  By default the affine map nearest to the landmarks,
+            with which the fields are smallest: they are 0 for landmarks that move
+            affinely.
         num_threads : int, optional
             Threads on the CPU; None is Torch's own choice, -1 all processors.
 
         Returns
         -------
         mapping : dipy.align.imwarp.DiffeomorphicMap
-            As `DeepRegistration` gives it: ``mapping.transform(moving)`` lies on the
-            static grid, ``mapping.transform_points(static_points)`` at
-            `moving_points`.  It never folds: where the spline does, for landmarks that
-            cross, the map is smoothed, which a warning says.
+            As returned by `DeepRegistration`: ``mapping.transform(moving)`` is on the
+            static grid, ``mapping.transform_points(static_points)`` are the
+            `moving_points`.  The map never folds: where the spline does, because
+            landmarks cross, the map is smoothed and a warning is logged.
 
         Raises
         ------
         ValueError
-            If landmarks are too few, on one line or plane, not finite, or one static
-            landmark has two moving ones (unless regularised); if shapes or matrices
-            are unfit.
+            If landmarks are too few, on one line or plane, or not finite, or if one
+            static landmark has two moving ones (without regularization); if a shape
+            or matrix cannot be used.
         """
         static_points, moving_points = check_landmarks(
             static_points, moving_points, exact=not self.regularization
         )
         dim = static_points.shape[1]
-        grids = _grids(
+        grids = _make_grids(
             dim, static_shape, moving_shape, static_grid2world, moving_grid2world
         )
         if prealign is not None:
             prealign = getattr(prealign, "affine", prealign)
             prealign = check_affine(prealign, dim, "prealign")
         with threads(num_threads):
-            self._fit(static_points, moving_points)
-            self.prealign = self._affine_part() if prealign is None else prealign
-            u, v, self.quality = make_diffeomorphic(self._field(grids.static_grid))
-        affines = {
-            "static_grid2world": static_grid2world,
-            "moving_grid2world": grids.moving_grid.affine
-            if moving_shape is None and static_grid2world is not None
-            else moving_grid2world,
-            "prealign": self.prealign,
-        }
-        self.static_to_moving = dipy_adapter.make_map(u, v, grids, **affines)
+            self._spline = self._fit_spline(static_points, moving_points)
+            self.prealign = _affine_part(self._spline) if prealign is None else prealign
+            field = _residual_field(self._spline, grids.static_grid, self.prealign)
+            u, v, self.quality = make_diffeomorphic(field.to(self.device))
+        same_grid = moving_shape is None and static_grid2world is not None
+        self.static_to_moving = dipy_adapter.make_map(
+            u,
+            v,
+            grids,
+            static_grid2world=static_grid2world,
+            moving_grid2world=(
+                grids.moving_grid.affine if same_grid else moving_grid2world
+            ),
+            prealign=self.prealign,
+        )
         landed = np.asarray(self.static_to_moving.transform_points(static_points))
         self.distances = np.linalg.norm(landed - moving_points, axis=1)
-        inside = tell_outside(static_points, grids.static_grid)
-        self._report(inside, static_points, moving_points)
+        inside = find_landmarks_in_view(static_points, grids.static_grid)
+        distances = np.where(inside, self.distances, 0)
+        _log_quality(self.quality, distances, int(inside.sum()))
+        if self.quality.repairs:
+            _warn_of_folds(distances, static_points, moving_points)
         return self.static_to_moving
 
-    def get_map(self):
-        """The map that the last `optimize` returned.
+    def get_map(self) -> DiffeomorphicMap:
+        """Return the map that the last `optimize` returned.
 
         Returns
         -------
         mapping : DiffeomorphicMap
-            ``mapping.transform(moving)`` lies on the static grid.
+            ``mapping.transform(moving)`` is on the static grid.
 
         Raises
         ------
@@ -221,11 +237,11 @@ class ThinPlateSplineRegistration:
         self._check_done()
         return self.static_to_moving
 
-    def transform_points(self, points):
-        """Points of static's world in moving's, by the spline itself.
+    def transform_points(self, points: np.ndarray) -> np.ndarray:
+        """Map points from static's world to moving's by the spline itself.
 
-        Without the map's grid between: exact, and beyond static's field of view too;
-        but where the spline folds and the map was mended, other than the map.
+        The spline is exact and also defined outside static's field of view.  Where it
+        folds and the map was smoothed, the two differ.
 
         Parameters
         ----------
@@ -240,15 +256,15 @@ class ThinPlateSplineRegistration:
         Raises
         ------
         ValueError
-            Before `optimize`, or if the points are unfit.
+            Before `optimize`, or if the points cannot be used.
         """
-        points = self._tensor(points)
+        points = self._make_tensor(points)
         return thin_plate.evaluate(self._spline, points).cpu().numpy()
 
-    def transform_points_inverse(self, points):
-        """Points of moving's world in static's, by inverting the spline itself.
+    def transform_points_inverse(self, points: np.ndarray) -> np.ndarray:
+        """Map points from moving's world to static's by inverting the spline itself.
 
-        By Newton steps, from where the map takes the points.
+        Newton's method is started from where the map takes the points.
 
         Parameters
         ----------
@@ -258,33 +274,33 @@ class ThinPlateSplineRegistration:
         Returns
         -------
         moved : ndarray, shape (M, dim)
-            float64; NaN where the spline takes no point there, or none was found.
+            float64; NaN where the spline takes no point there, or the iteration does
+            not converge.
 
         Raises
         ------
         ValueError
-            Before `optimize`, or if the points are unfit.
+            Before `optimize`, or if the points cannot be used.
         """
-        targets = self._tensor(points)
+        targets = self._make_tensor(points)
         if not len(targets):
             return targets.cpu().numpy()
-        start = self.static_to_moving.transform_points_inverse(
+        near = self.static_to_moving.transform_points_inverse(
             np.asarray(points, dtype=np.float64)
         )
-        start = dipy_adapter.exact_tensor(start, self.device)
-        return (
-            thin_plate.invert_points(self._spline, targets, start=start).cpu().numpy()
-        )
+        start = dipy_adapter.exact_tensor(near, self.device)
+        found = thin_plate.invert_points(self._spline, targets, start=start)
+        return found.cpu().numpy()
 
-    def _check_done(self):
+    def _check_done(self) -> None:
         if not hasattr(self, "static_to_moving"):
             raise ValueError(
                 "There is no map yet: please call "
                 "ThinPlateSplineRegistration.optimize() first."
             )
 
-    def _tensor(self, points):
-        """Points as a tensor, of the dimension of the landmarks."""
+    def _make_tensor(self, points: np.ndarray) -> torch.Tensor:
+        """Check points of the landmarks' dimension, and make them a tensor."""
         self._check_done()
         points = check_points(points, "points")
         dim = len(self.prealign) - 1
@@ -292,85 +308,90 @@ class ThinPlateSplineRegistration:
             raise ValueError(f"points must have {dim} columns, got {points.shape[1]}.")
         return dipy_adapter.exact_tensor(points, self.device)
 
-    def _fit(self, static_points, moving_points):
-        points = (
-            dipy_adapter.exact_tensor(p, self.device)
-            for p in (static_points, moving_points)
-        )
-        self._spline = thin_plate.fit_spline(
-            *points, regularization=self.regularization, kernel=self.kernel
+    def _fit_spline(
+        self, static_points: np.ndarray, moving_points: np.ndarray
+    ) -> thin_plate.ThinPlateSpline:
+        return thin_plate.fit_spline(
+            dipy_adapter.exact_tensor(static_points, self.device),
+            dipy_adapter.exact_tensor(moving_points, self.device),
+            regularization=self.regularization,
+            kernel=self.kernel,
         )
 
-    def _affine_part(self):
-        """The affine map nearest to the landmarks, if it can be inverted."""
-        matrix = self._spline.nearest_affine.cpu().numpy()
-        dim = len(matrix) - 1
-        sizes = np.linalg.svd(matrix[:dim, :dim], compute_uv=False)
-        if sizes[-1] > _SQUASHED * sizes[0]:
-            if np.linalg.det(matrix) < 0:
-                logger.warning(
-                    "The landmarks are mirrored: their affine part turns left into "
-                    "right. Are both sets in one convention (RAS or LPS)?"
-                )
-            return matrix
-        centre = self._spline.centre.cpu().numpy()
-        shift = np.eye(dim + 1)
-        shift[:dim, dim] = matrix[:dim] @ np.append(centre, 1) - centre
-        return shift
 
-    def _field(self, grid):
-        """The rest of the spline, in voxels of a grid."""
-        back = grid.inverse @ np.linalg.inv(self.prealign)
-        u = thin_plate_grid.sample_spline(self._spline, grid.shape, grid.affine, back)
-        return u.to(self.device)
-
-    def _report(self, inside, *landmarks):
-        """Say how good the map is, and loudly where it misses landmarks in view."""
-        q, missed = self.quality, np.where(inside, self.distances, 0)
-        logger.info(
-            f"Least Jacobian determinant {q.minimum_jacobian:.3f}, of the inverse "
-            f"{q.minimum_jacobian_inverse:.3f}; round trip {q.round_trip_mean:.3f} "
-            f"voxel on average, {q.round_trip_max:.3f} at most; landmarks missed by "
-            f"{missed.sum() / max(1, inside.sum()):.3f} mm on average, "
-            f"{missed.max():.3f} at most."
-        )
-        if q.repairs:
+def _affine_part(spline: thin_plate.ThinPlateSpline) -> np.ndarray:
+    """The affine map nearest to the landmarks; a translation if it is singular."""
+    matrix = spline.nearest_affine.cpu().numpy()
+    dim = len(matrix) - 1
+    sizes = np.linalg.svd(matrix[:dim, :dim], compute_uv=False)
+    if sizes[-1] > _LEAST_SHRINKAGE * sizes[0]:
+        if np.linalg.det(matrix) < 0:
             logger.warning(
-                "The spline through these landmarks folds, or bends more sharply than "
-                "the grid can hold, and was smoothed there: the map does not meet all "
-                f"of them. {worst_missed(missed, *landmarks)} Landmarks that cross may "
-                "be the cause, and a larger regularization the cure."
-                + describe_swapped_rows(*landmarks)
+                "The landmarks are mirrored: their affine part exchanges left and "
+                "right. Are both sets in one convention (RAS or LPS)?"
             )
+        return matrix
+    centre = spline.centre.cpu().numpy()
+    shift = np.eye(dim + 1)
+    shift[:dim, dim] = matrix[:dim] @ np.append(centre, 1) - centre
+    return shift
 
 
-def _grids(dim, static_shape, moving_shape, static_grid2world, moving_grid2world):
-    """The grids of both images, or one clear error."""
+def _residual_field(
+    spline: thin_plate.ThinPlateSpline, grid: Grid, prealign: np.ndarray
+) -> torch.Tensor:
+    """The spline without its affine part, as a displacement in voxels of a grid."""
+    from_world = grid.inverse @ np.linalg.inv(prealign)
+    return thin_plate_grid.sample_spline(spline, grid.shape, grid.affine, from_world)
+
+
+def _log_quality(quality: Quality, distances: np.ndarray, inside: int) -> None:
+    """Log Jacobian determinants, inversion error and landmark errors."""
+    logger.info(
+        f"Smallest Jacobian determinant {quality.minimum_jacobian:.3f}, of the inverse "
+        f"{quality.minimum_jacobian_inverse:.3f}; round trip "
+        f"{quality.round_trip_mean:.3f} voxel on average, {quality.round_trip_max:.3f} "
+        f"at most; landmarks missed by {distances.sum() / max(1, inside):.3f} mm on "
+        f"average, {distances.max():.3f} at most."
+    )
+
+
+def _warn_of_folds(
+    distances: np.ndarray, static_points: np.ndarray, moving_points: np.ndarray
+) -> None:
+    """Log a warning that the map misses landmarks because their spline folds."""
+    landmarks = static_points, moving_points
+    logger.warning(
+        "The spline through these landmarks folds, or bends more sharply than the grid "
+        "can hold, and was smoothed there: the map does not meet all of them. "
+        f"{describe_worst_landmark(distances, *landmarks)} Landmarks that cross may be "
+        "the cause; a larger regularization may help."
+        + describe_swapped_rows(*landmarks)
+    )
+
+
+def _make_grids(
+    dim: int,
+    static_shape: tuple[int, ...],
+    moving_shape: tuple[int, ...] | None,
+    static_grid2world: np.ndarray | None,
+    moving_grid2world: np.ndarray | None,
+) -> _Grids:
+    """Check shapes and matrices, and make the grids of both images."""
     if moving_shape is None and moving_grid2world is not None:
         raise ValueError("moving_grid2world needs the moving_shape that it goes with.")
-    shape = _checked_shape(static_shape, dim, "static_shape")
-    static_grid = Grid(shape, _matrix(static_grid2world, dim, "static_grid2world"))
+    static_grid = _make_grid(dim, static_shape, static_grid2world, "static")
     if moving_shape is None:
         return _Grids(static_grid, static_grid)
-    shape = _checked_shape(moving_shape, dim, "moving_shape")
-    affine = _matrix(moving_grid2world, dim, "moving_grid2world")
-    return _Grids(static_grid, Grid(shape, affine))
+    moving_grid = _make_grid(dim, moving_shape, moving_grid2world, "moving")
+    return _Grids(static_grid, moving_grid)
 
 
-def _matrix(matrix, dim, name):
-    return np.eye(dim + 1) if matrix is None else check_affine(matrix, dim, name)
-
-
-def _checked_shape(shape, dim, name):
-    """`shape` as `dim` positive ints."""
-    numbers = np.asarray(shape)
-    if (
-        numbers.shape != (dim,)
-        or numbers.dtype.kind not in "iu"
-        or numbers.min(initial=1) < 1
-    ):
-        raise ValueError(
-            f"{name} must be {dim} positive whole numbers, as the landmarks are "
-            f"{dim}D, got {shape!r}."
-        )
-    return tuple(int(n) for n in numbers)
+def _make_grid(
+    dim: int, shape: tuple[int, ...], grid2world: np.ndarray | None, role: str
+) -> Grid:
+    """Check one shape and matrix, and make their grid."""
+    shape = check_shape(shape, dim, f"{role}_shape")
+    if grid2world is None:
+        return Grid(shape, np.eye(dim + 1))
+    return Grid(shape, check_affine(grid2world, dim, f"{role}_grid2world"))

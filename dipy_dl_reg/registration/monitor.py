@@ -14,7 +14,10 @@ from tqdm.auto import tqdm
 from dipy_dl_reg.geometry.inversion import Quality
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.initialization.starts import Message
-from dipy_dl_reg.registration.landmark_points import describe_swapped_rows, worst_missed
+from dipy_dl_reg.registration.landmark_checks import (
+    describe_swapped_rows,
+    describe_worst_landmark,
+)
 
 try:  # DIPY 1.13 moves it
     from dipy.utils import VerbosityLevels
@@ -239,7 +242,7 @@ def describe_landmark_errors(
         text = (
             "The map does not meet all landmarks"
             + (", for their spline folds. " if spline_folds else ". ")
-            + worst_missed(errors, *landmarks)
+            + describe_worst_landmark(errors, *landmarks)
             + " Landmarks that cross or contradict the images may be the cause."
             + (describe_swapped_rows(*landmarks) if spline_folds else "")
         )

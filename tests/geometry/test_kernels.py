@@ -151,7 +151,7 @@ def test_same_as_plain(name, shape, calls):
 @pytest.mark.parametrize("shape", [(17, 13, 21), (33, 29)], ids=str)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_threads_change_no_bit(name, shape, calls, monkeypatch):
-    monkeypatch.setattr(dispatch, "_SHARE", 1)
+    monkeypatch.setattr(dispatch, "_LEAST_VOXELS", 1)
     before, results = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3):
@@ -295,7 +295,7 @@ def test_refinement_is_the_same_both_ways(calls):
 
 
 def test_refinement_does_not_know_threads(monkeypatch):
-    monkeypatch.setattr(dispatch, "_SHARE", 1)
+    monkeypatch.setattr(dispatch, "_LEAST_VOXELS", 1)
     before, results = torch.get_num_threads(), []
     try:
         for threads in (1, 3):
@@ -330,7 +330,7 @@ def _in_child():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_a_forked_child_has_threads_of_its_own(monkeypatch):
-    monkeypatch.setattr(dispatch, "_SHARE", 1)
+    monkeypatch.setattr(dispatch, "_LEAST_VOXELS", 1)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
