@@ -20,7 +20,12 @@ from dipy_dl_reg.initialization.metric_selection import (
     SAME_CONTRAST,
     mean_local_correlation,
 )
-from dipy_dl_reg.initialization.midspace import ask_half_way, common_grid, cropped, flow
+from dipy_dl_reg.initialization.midspace import (
+    crop_background,
+    integrate_velocity,
+    make_midspace_grid,
+    predict_in_midspace,
+)
 from dipy_dl_reg.initialization.single_slice import embed_in_volume, flatten_slices
 
 #: Smoothing of the images on the way to coarser voxels, see `coarsen`.
@@ -117,15 +122,15 @@ def _answer_half_way(network, pair, alone):
     else:
         looks = _LOOKS
     looks = looks if near else (*_FROM_FAR, *looks)
-    return grid, ask_half_way(network, *images, looks)
+    return grid, predict_in_midspace(network, *images, looks)
 
 
 def _half_way(pair, spacing):
     """The images where a symmetric network sees them, and their grid."""
     both = pair.static_grid, pair.moving_grid
-    grid = common_grid(*both, pair.prealign, spacing)
+    grid = make_midspace_grid(*both, pair.prealign, spacing)
     grid = pair.static_grid.to_standard(spacing) if grid is None else grid
-    return cropped(grid, on_grid(pair, grid))
+    return crop_background(grid, on_grid(pair, grid))
 
 
 def _answer(network, static, moving, objective):
@@ -153,7 +158,7 @@ def _asked(network, static, moving):
     prediction = network(static.to(dtype), moving.to(dtype))
     if prediction.velocity is None:
         return (prediction.displacement.float(),)
-    return flow(prediction.velocity.float())
+    return integrate_velocity(prediction.velocity.float())
 
 
 def _asked_both_ways(network, static, moving):
@@ -161,7 +166,7 @@ def _asked_both_ways(network, static, moving):
     dtype = next(network.parameters()).dtype
     static, moving = static.to(dtype), moving.to(dtype)
     there, back = network(static, moving), network(moving, static)
-    return flow((there.velocity - back.velocity).float() / 2)
+    return integrate_velocity((there.velocity - back.velocity).float() / 2)
 
 
 def on_grid(pair, grid):
