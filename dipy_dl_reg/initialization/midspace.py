@@ -194,7 +194,7 @@ def predict_in_midspace(
     After each pass but the last, half of the predicted flow is added to the field that
     warps the moving image, and half of its inverse to the field that warps the static
     one; the next pass sees both warped images.  The flow of the last pass is inserted
-    between the two halves.  Fields have half the resolution of the images, for an eighth
+    between the two halves.  Fields have half the resolution of the images, at an eighth
     of the time and memory: the network's own fields have no more detail.
 
     Parameters

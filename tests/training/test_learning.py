@@ -17,7 +17,7 @@ import torch
 
 from dipy_dl_reg import DeepRegistration, fit, load_network, make_network
 from dipy_dl_reg.geometry.pair import Pair
-from dipy_dl_reg.initialization.network import on_grid
+from dipy_dl_reg.initialization.network import sample_pair_on_grid
 from dipy_dl_reg.training.loop.fit import fit as train
 from dipy_dl_reg.training.pairing import Cohort
 from dipy_dl_reg.training.scan import Scan
@@ -166,7 +166,7 @@ def test_network_meets_in_training_what_it_meets_later(spacing):
     tensors = [torch.from_numpy(d)[None, None] for d in data]
     scans = [cohort.cases[0].static.image, cohort.cases[0].subject.image]
     pair = Pair(*tensors, *(scan.grid for scan in scans), np.eye(4))
-    later = on_grid(pair, scans[0].grid.to_standard(spacing))
+    later = sample_pair_on_grid(pair, scans[0].grid.to_standard(spacing))
     for ours, theirs in zip(example, later):
         assert ours.shape == theirs.shape[1:]
         ours, theirs = ours[0].numpy(), scaled(theirs[0, 0].numpy())
