@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import torch
 
-from dipy_dl_reg.geometry.fields import derivative, identity, jacobian, sample, warp
+from dipy_dl_reg.geometry.derivatives import derivative, jacobian
+from dipy_dl_reg.geometry.fields import identity, sample, warp
 from dipy_dl_reg.geometry.kernels import dispatch
 from dipy_dl_reg.geometry.kernels import functions as kernels
 from dipy_dl_reg.geometry.smoothing import box_sum, smooth

@@ -13,8 +13,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from dipy_dl_reg.geometry.fields import compose, frame, warp
+from dipy_dl_reg.geometry.fields import compose, warp
 from dipy_dl_reg.geometry.pair import Pair, inside_mask
+from dipy_dl_reg.geometry.resampling import sample_on_grid
 from dipy_dl_reg.geometry.smoothing import smooth
 from dipy_dl_reg.initialization.metric_selection import ALIKE, mean_local_correlation
 from dipy_dl_reg.initialization.midspace import ask_half_way, common_grid, cropped, flow
@@ -201,17 +202,10 @@ def _smoothed(image, mask, own, spacing):
     return smooth(image, list(sigma)) if sigma.any() else image
 
 
-def _sampled(image, shape, matrix):
-    """An image on a grid whose voxels `matrix` takes to the image's."""
-    still = image.new_zeros(1, len(shape), *shape)
-    into = frame(shape, image.shape[2:], affine=matrix, device=image.device)
-    return warp(image, still, frame_=into)
-
-
 def _seen(image, shape, matrix):
     """An image on a grid, and nothing beyond what it shows."""
     inside = inside_mask(shape, image.shape[2:], matrix, device=image.device)
-    return _sampled(image, shape, matrix) * inside
+    return sample_on_grid(image, shape, matrix) * inside
 
 
 def resample_field(u, grid, target):
@@ -229,7 +223,7 @@ def resample_field(u, grid, target):
     resampled : Tensor, shape (B, D, *target.shape)
         The same displacements in voxels of `target`; 0 across a single slice.
     """
-    moved = _sampled(u, target.shape, target.to(grid))
+    moved = sample_on_grid(u, target.shape, target.to(grid))
     linear = grid.to(target)[: grid.dim, : grid.dim]
     linear = torch.as_tensor(linear, dtype=u.dtype, device=u.device)
     # Nothing moves out of a single slice: there is nothing beyond it.

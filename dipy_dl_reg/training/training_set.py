@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from dipy_dl_reg.geometry.intensity import quantile_limits
+from dipy_dl_reg.geometry.intensity import quantile_limits, scale_intensities
 from dipy_dl_reg.networks.checkpoint import to_array
 
 #: What a network's card says of how intensities were scaled: nothing acts on it.
@@ -67,7 +67,7 @@ def normalize(image):
     if not values.size or values.min() == values.max():
         raise ValueError("image is constant: there is nothing to register.")
     low, high = quantile_limits(values)
-    scaled = np.nan_to_num((image - low) / (high - low), nan=0.0)
+    scaled = np.nan_to_num(scale_intensities(image, low, high), nan=0.0)
     return torch.from_numpy(scaled.astype(np.float32))
 
 

@@ -6,7 +6,8 @@ from scipy import ndimage
 import torch
 
 from dipy_dl_reg.geometry import inversion
-from dipy_dl_reg.geometry.fields import identity, jacobian
+from dipy_dl_reg.geometry.derivatives import jacobian
+from dipy_dl_reg.geometry.fields import identity
 from dipy_dl_reg.geometry.inversion import (
     LEAST_JACOBIAN,
     ROUND_TRIP_MAX,

@@ -10,7 +10,8 @@ import pytest
 from scipy import ndimage
 import torch
 
-from dipy_dl_reg.geometry.fields import compose, frame, warp, weighted_gradient
+from dipy_dl_reg.geometry.derivatives import weighted_gradient
+from dipy_dl_reg.geometry.fields import compose, frame, warp
 from dipy_dl_reg.geometry.inversion import (
     _Checked,
     enforce_inverse_consistency,
