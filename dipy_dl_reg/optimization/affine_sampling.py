@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from dipy_dl_reg.geometry.fields import sample_at
+from dipy_dl_reg.geometry.resampling import resize_image, shrink_mask
 from dipy_dl_reg.geometry.smoothing import smooth
 
 #: Intensities (of a range of about 1) up to which voxels are background.
@@ -117,12 +118,9 @@ class Picture(NamedTuple):
             image = smooth(image, list(sigmas))
         mask = self.mask
         if new.shape != self.grid.shape:
-            mode = {2: "bilinear", 3: "trilinear"}[new.dim]
-            options = {"size": new.shape, "mode": mode, "align_corners": True}
-            image = F.interpolate(image, **options)
+            image = resize_image(image, new.shape)
             if mask is not None:
-                cover = F.interpolate(smooth(mask, list(sigmas)), **options)
-                mask = (cover > 0.5 * cover.amax()).to(mask.dtype)
+                mask = shrink_mask(mask, list(sigmas), new.shape)
         return Picture(image, mask, new, max(sigma, self.sigma))
 
 

@@ -36,7 +36,8 @@ import numpy as np
 import torch
 
 from dipy_dl_reg import DeepRegistration
-from dipy_dl_reg.geometry.fields import exp, jacobian, warp
+from dipy_dl_reg.geometry.derivatives import jacobian
+from dipy_dl_reg.geometry.fields import exp, warp
 from dipy_dl_reg.geometry.smoothing import smooth
 from tools.benchmarks.cases import resample
 

@@ -22,7 +22,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import numpy as np
 import torch
 
-from dipy_dl_reg.geometry.fields import compose, frame, warp, weighted_gradient
+from dipy_dl_reg.geometry.derivatives import weighted_gradient
+from dipy_dl_reg.geometry.fields import compose, frame, warp
 from dipy_dl_reg.geometry.inversion import enforce_inverse_consistency, repair_folds
 from dipy_dl_reg.geometry.kernels import dispatch
 from dipy_dl_reg.geometry.pair import Pair
