@@ -7,7 +7,7 @@ Where torch is not loaded yet and ``OMP_WAIT_POLICY`` is not set, it is set to
 ``passive`` for this process and those that it starts: OpenMP reads it once, when torch
 is loaded.  Threads that wait for work then sleep.  By default they keep their
 processors busy, and where another program uses these, a registration takes several
-times as long (``tools/waiting_threads.py`` measures it).
+times as long (``tools/experiments/waiting_threads.py`` measures it).
 """
 
 import os
@@ -27,16 +27,14 @@ _PUBLIC = {
     "registration.assess": ["assess_mapping"],
     "registration.landmarks": ["ThinPlateSplineRegistration"],
     "io.landmark_files": ["read_landmarks"],
-    "metrics.metrics": [
-        "CCMetric",
-        "CRMetric",
-        "MINDMetric",
-        "MIMetric",
-        "NCCMetric",
-        "SSDMetric",
-    ],
-    "maps.mapping": [
-        "apply_mapping",
+    "metrics.local_correlation": ["CCMetric"],
+    "metrics.correlation_ratio": ["CRMetric"],
+    "metrics.mind": ["MINDMetric"],
+    "metrics.mutual_information": ["MIMetric"],
+    "metrics.ncc": ["NCCMetric"],
+    "metrics.ssd": ["SSDMetric"],
+    "maps.apply": ["apply_mapping"],
+    "maps.storage": [
         "load_mapping",
         "read_dipy_mapping",
         "save_mapping",

@@ -60,7 +60,7 @@ class Grid:
         last = np.array(self.shape) - 1
         return ((voxels >= -margin) & (voxels <= last + margin)).all(1)
 
-    def resized(self, shape):
+    def resize(self, shape):
         """The grid of another shape whose corner voxels have the same centres.
 
         Parameters
@@ -86,7 +86,7 @@ class Grid:
         """Length of the longest side of the field of view, mm."""
         return float(max(np.array(self.shape) * self.spacing))
 
-    def coarsened(self, spacing, *, least=8):
+    def coarsen(self, spacing, *, least=8):
         """The grid over the same field of view with voxels of about a given size.
 
         Parameters
@@ -106,9 +106,9 @@ class Grid:
         # Resampling costs sharpness, which a slightly larger voxel is not worth.
         wanted = np.where(spacing > _WORTH_IT * self.spacing, wanted, self.shape)
         shape = np.minimum(self.shape, np.maximum(wanted, least))
-        return self.resized(tuple(shape))
+        return self.resize(tuple(shape))
 
-    def standard(self, spacing=None):
+    def to_standard(self, spacing=None):
         """The grid over the same field of view in a network's standard form.
 
         Axes are ordered and turned so that each points along its world axis as

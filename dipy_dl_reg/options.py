@@ -107,7 +107,8 @@ def takes_options(options_class: type, parameter: str = "options") -> Callable:
         wrapper.__signature__ = _join_signatures(  # type: ignore[attr-defined]
             own, options_class, parameter
         )
-        wrapper.__doc__ = insert_options(function.__doc__ or "", options_class)
+        if function.__doc__:  # a constructor is documented by its class
+            wrapper.__doc__ = insert_options(function.__doc__, options_class)
         return wrapper
 
     return decorate
@@ -135,6 +136,28 @@ def _join_signatures(own: Signature, options_class: type, parameter: str) -> Sig
         if name not in own.parameters
     ]
     return own.replace(parameters=[p for p in kept if p not in rest] + options + rest)
+
+
+def document_options(options_class: type) -> Callable:
+    """Document the fields of a dataclass as parameters of a class.
+
+    Parameters
+    ----------
+    options_class : type
+        A frozen dataclass; `insert_options` says what the class's docstring must hold.
+
+    Returns
+    -------
+    decorate : callable
+        A decorator of a class, whose ``__init__`` takes the options
+        (`takes_options`).
+    """
+
+    def decorate(documented: type) -> type:
+        documented.__doc__ = insert_options(documented.__doc__ or "", options_class)
+        return documented
+
+    return decorate
 
 
 def insert_options(docstring: str, options_class: type) -> str:

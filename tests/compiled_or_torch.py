@@ -13,5 +13,5 @@ from dipy_dl_reg.geometry.kernels import dispatch
 @pytest.fixture(autouse=True, params=["compiled", "torch"])
 def implementation(request):
     """Which of the two; where nothing is compiled both are torch."""
-    with dispatch.plain() if request.param == "torch" else nullcontext():
+    with dispatch.without_kernels() if request.param == "torch" else nullcontext():
         yield request.param

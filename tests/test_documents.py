@@ -71,6 +71,14 @@ def files(tmp_path, monkeypatch):
     return tmp_path
 
 
+def replace_everywhere(monkeypatch, function, replacement):
+    """Replace a function of the package in every module that has imported it."""
+    for module in [m for n, m in sys.modules.items() if n.startswith("dipy_dl_reg.")]:
+        for name, value in list(vars(module).items()):
+            if value is function:
+                monkeypatch.setattr(module, name, replacement)
+
+
 @pytest.fixture
 def run(monkeypatch):
     """Run a block of a page; trainings do one step, and no rotation is searched for."""
@@ -79,10 +87,8 @@ def run(monkeypatch):
     def short(*arguments, steps, **options):
         return train(*arguments, steps=1, **options)
 
-    one = partial(find_affine, starts="one")
-    for module in ("pipeline", "jobs", "prealign"):
-        monkeypatch.setattr(f"dipy_dl_reg.{module}.find_affine", one)
-    monkeypatch.setattr("dipy_dl_reg.training.fit.train", short)
+    replace_everywhere(monkeypatch, find_affine, partial(find_affine, starts="one"))
+    replace_everywhere(monkeypatch, train, short)
     monkeypatch.setattr(flow_runner, "configure_logger", lambda **options: None)
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
     names = {}

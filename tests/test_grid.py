@@ -32,7 +32,7 @@ def test_contains_what_lies_between_the_outermost_centres():
 
 def test_resized_keeps_the_corners():
     grid = Grid((9, 13, 5), AFFINE)
-    small = grid.resized((5, 4, 3))
+    small = grid.resize((5, 4, 3))
     assert small.shape == (5, 4, 3)
     for corner in np.ndindex(2, 2, 2):
         old = world(grid, np.multiply(corner, np.subtract(grid.shape, 1)))
@@ -43,9 +43,9 @@ def test_resized_keeps_the_corners():
 def test_a_singleton_axis_stays():
     grid = Grid((9, 1, 5), AFFINE)
     np.testing.assert_allclose(
-        world(grid.resized((5, 1, 3)), (0, 0, 0)), world(grid, (0, 0, 0))
+        world(grid.resize((5, 1, 3)), (0, 0, 0)), world(grid, (0, 0, 0))
     )
-    middle = Grid((9, 7, 5), AFFINE).resized((9, 1, 5))
+    middle = Grid((9, 7, 5), AFFINE).resize((9, 1, 5))
     np.testing.assert_allclose(
         world(middle, (0, 0, 0)), world(Grid((9, 7, 5), AFFINE), (0, 3, 0))
     )
@@ -53,10 +53,10 @@ def test_a_singleton_axis_stays():
 
 def test_coarsened_never_gets_finer_or_tiny():
     grid = Grid((40, 40, 10), np.diag([1.0, 1, 4, 1]))
-    assert grid.coarsened(2.0).shape == (21, 21, 10)
-    assert grid.coarsened(100.0).shape == (8, 8, 8)
-    assert grid.coarsened(0.1).shape == grid.shape
-    assert grid.coarsened(1.1).shape == grid.shape
+    assert grid.coarsen(2.0).shape == (21, 21, 10)
+    assert grid.coarsen(100.0).shape == (8, 8, 8)
+    assert grid.coarsen(0.1).shape == grid.shape
+    assert grid.coarsen(1.1).shape == grid.shape
 
 
 def test_to_goes_through_both_worlds():

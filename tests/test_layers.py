@@ -173,15 +173,15 @@ def test_no_cycles():
     "module, source",
     [
         ("dipy_dl_reg.geometry.fields", "import dipy_dl_reg.registration.dipy_adapter"),
-        ("dipy_dl_reg.geometry.fields", "from ..maps import mapping"),
+        ("dipy_dl_reg.geometry.fields", "from ..maps import storage"),
         ("dipy_dl_reg.geometry.__init__", "from .. import maps"),
         ("dipy_dl_reg.geometry.fields", "from dipy_dl_reg import networks"),
         ("dipy_dl_reg.geometry.fields", "def f():\n    import dipy.align"),
         ("dipy_dl_reg.training.training_set", "from nibabel import load"),
         ("dipy_dl_reg.training.loop.trainer", "import dipy"),
         ("dipy_dl_reg.networks.unet", "import_module('nibabel')"),
-        ("dipy_dl_reg.maps.mapping", "def f():\n    import torch.nn as nn"),
-        ("dipy_dl_reg.maps.mapping", "from ..registration.affine import find_affine"),
+        ("dipy_dl_reg.maps.storage", "def f():\n    import torch.nn as nn"),
+        ("dipy_dl_reg.maps.storage", "from ..registration.affine import find_affine"),
         (
             "dipy_dl_reg.registration.deformable",
             "from dipy_dl_reg import DeepRegistration",
@@ -206,7 +206,7 @@ def test_breach_is_found(module, source):
         ),
         ("dipy_dl_reg.workflows.align", "from dipy_dl_reg import registration"),
         ("dipy_dl_reg.grid", "if TYPE_CHECKING:\n    import torch"),
-        ("dipy_dl_reg.diffusion.streamlines", "from ..maps.mapping import check"),
+        ("dipy_dl_reg.diffusion.streamlines", "from ..maps.storage import check"),
     ],
 )
 def test_way_down_is_free(module, source):

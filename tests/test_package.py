@@ -193,7 +193,7 @@ def test_api_page_lists_every_public_name():
 def test_help_and_docstrings_list_what_there_is(table):
     """Names in the tables of networks and metrics, wherever a user reads them."""
     networks = import_module("dipy_dl_reg.networks").NETWORKS
-    metrics = import_module("dipy_dl_reg.metrics.metrics").METRICS
+    metrics = import_module("dipy_dl_reg.metrics.registry").METRICS
     train = import_module("dipy_dl_reg.workflows.train").TrainDeepFlow.run
     align = import_module("dipy_dl_reg.workflows.align").AlignDeepFlow.run
     for item, parameter, names in {

@@ -1,9 +1,9 @@
 r"""What each part of the pyramid and of its recipe is worth: trainings without it.
 
-    .venv-py3.X/bin/python tools/ablation.py --label_maps FOLDER --output RESULTS
-    .venv-py3.X/bin/python tools/ablation.py --label_maps FOLDER --output RESULTS \
+    .venv-py3.X/bin/python -m tools.ablation --label_maps FOLDER --output RESULTS
+    .venv-py3.X/bin/python -m tools.ablation --label_maps FOLDER --output RESULTS \
         --variants base repeats-1 --data BRAINS --pairs 1000:1001 1006:1012
-    .venv-py3.X/bin/python tools/ablation.py --output RESULTS
+    .venv-py3.X/bin/python -m tools.ablation --output RESULTS
 
 Every variant is trained for so many `--steps` of the first stages of
 ``tools/train_pyramid.py``, pairs one at a time and the same for all that draw the same,
@@ -11,7 +11,7 @@ and ends with its best weights by the validation of the recipe. A variant is one
 of RESULTS: what is there is not done again, what was interrupted goes on where it
 stopped, and several processes may each do some `--variants`. Every call prints the
 table of all that is there, the last of the calls above nothing else, and writes it to
-RESULTS/table.txt. BRAINS is a folder as ``tools/benchmark.py`` reads it.
+RESULTS/table.txt. BRAINS is a folder as ``tools/benchmarks/deformable.py`` reads it.
 
 Columns: weights and their size on disk; the validation loss of the recipe; 1 - Dice,
 averaged over `--judged` pairs, of shapes and of brains bent strongly, which no variant
@@ -20,11 +20,11 @@ displacements of a pair and of the pair swapped, one after the other, are from n
 voxels; seconds of a forward pass on the voxels of a brain at 2 mm (variants trained
 side by side are timed under different loads: `--time` does it anew for all, in turns).
 Of real brains: mean Dice after the network alone, asked at the spacing of the last
-stage, T1 and b0-like to T1 (tools/contrasts.py); "swap", how far points of the brain
-are from where they were, there by the map and back by that of the swapped images,
-voxels of 2 mm, both kinds (a network that is not symmetric is asked both ways where
-that helps); `used`, how often the network's field was better than none: else it was
-dropped, and Dice is of none.
+stage, T1 and b0-like to T1 (tools/experiments/contrasts.py); "swap", how far points of
+the brain are from where they were, there by the map and back by that of the swapped
+images, voxels of 2 mm, both kinds (a network that is not symmetric is asked both ways
+where that helps); `used`, how often the network's field was better than none: else it
+was dropped, and Dice is of none.
 """
 
 import os
@@ -39,11 +39,8 @@ from pathlib import Path
 import time
 from typing import NamedTuple
 
-from brain_maps import make_pairs, read_maps
-from contrasts_cases import case_of, swapped
 import numpy as np
 import torch
-from train_pyramid import KEPT, STAGES, brain_options, shape_pairs, train
 
 from dipy_dl_reg.geometry.fields import compose, exp, resize, warp
 from dipy_dl_reg.networks import NETWORKS, make_network
@@ -51,6 +48,9 @@ from dipy_dl_reg.networks.checkpoint import load_network, save_network
 from dipy_dl_reg.networks.layers import conv
 from dipy_dl_reg.networks.pyramid_network import _SQUARINGS, Pyramid, _compared
 from dipy_dl_reg.training.loop.losses import dice_loss
+from tools.experiments.contrast_cases import case_of, swapped
+from tools.recipes.brain_maps import make_pairs, read_maps
+from tools.train_pyramid import KEPT, STAGES, brain_options, shape_pairs, train
 
 #: Seed of the pairs that variants are judged on; no training is near it.
 JUDGED = 10_000

@@ -1,7 +1,7 @@
 """Handwritten digits registered by trained networks: the proof of concept of 2020.
 
-    .venv-py3.X/bin/python tools/digits.py --output digits
-    .venv-py3.X/bin/python tools/digits.py --dirnet --output digits
+    .venv-py3.X/bin/python -m tools.digits --output digits
+    .venv-py3.X/bin/python -m tools.digits --dirnet --output digits
 
 Every network is trained on pairs of images of one digit, then on those of all ten (the
 two of a pair are always the same digit), and looked at on pairs of images that it has
@@ -26,7 +26,7 @@ that works, their mean becomes sharp.
 
 import os
 
-# Must be set before torch loads: see tools/benchmark.py.
+# Must be set before torch loads: see tools/benchmarks/deformable.py.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import argparse
@@ -36,7 +36,6 @@ from pathlib import Path
 import time
 import zlib
 
-from benchmark import describe, write_json
 from matplotlib import pyplot as plt
 import numpy as np
 from scipy.ndimage import zoom
@@ -46,6 +45,7 @@ from dipy_dl_reg.geometry.fields import identity, jacobian, warp
 from dipy_dl_reg.networks import NETWORKS, make_network
 from dipy_dl_reg.training.loop.fit import fit
 from dipy_dl_reg.training.training_set import CrossSubject
+from tools.benchmarks.record import describe, write_json
 
 #: Parts of each digit's images.
 PARTS = {"training": (0, 0.7), "validation": (0.7, 0.85), "held-out": (0.85, 1)}

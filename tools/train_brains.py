@@ -1,16 +1,16 @@
 """Train VoxelMorph on brains synthesised from label maps.
 
-    .venv-py3.X/bin/python tools/train_brains.py --label_maps FOLDER --output brains.npz
+    .venv-py3.X/bin/python -m tools.train_brains --label_maps FOLDER --output brains.npz
 
 FOLDER holds label maps of heads with FreeSurfer's numbers, one NIfTI file a subject.
-The run takes about 45 minutes on two processors, most at 3 mm, after a first stage at
-6 mm that teaches the same layers what to look for at an eighth of the cost. It can be
+The run takes about 45 minutes on two processors, most at 3 mm, after a first stage at 6
+mm that teaches the same layers what to look for at an eighth of the cost. It can be
 stopped at any time, or by --minutes, and goes on with --resume. No image is read: what
-a network learns from here is drawn, see
-`dipy_dl_reg.training.examples.synthesis`. The loss is
-local correlation, the overlap of the classes, and the smoothness of the velocity; the
-last three subjects are kept for validation. What it does on real brains is measured by
-``tools/benchmark.py --model brains.npz --methods affine network deep-10 network-10``.
+a network learns from here is drawn, see `dipy_dl_reg.training.examples.synthesis`. The
+loss is local correlation, the overlap of the classes, and the smoothness of the
+velocity; the last three subjects are kept for validation. What it does on real brains
+is measured by ``python -m tools.benchmarks.deformable --model brains.npz --methods
+affine network deep-10 network-10``.
 """
 
 import os
@@ -24,13 +24,13 @@ import sys
 import time
 from typing import NamedTuple
 
-from brain_maps import make_pairs, read_maps
 import torch
 
-from dipy_dl_reg.metrics.metrics import CCMetric
+from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.networks import make_network
 from dipy_dl_reg.networks.checkpoint import save_network
 from dipy_dl_reg.training.loop.fit import fit
+from tools.recipes.brain_maps import make_pairs, read_maps
 
 
 class Stage(NamedTuple):

@@ -1,6 +1,6 @@
 """Train the pyramid on images drawn from label maps and on shapes, of any contrast.
 
-    .venv-py3.X/bin/python tools/train_pyramid.py --label_maps FOLDER --output NET.npz
+    .venv-py3.X/bin/python -m tools.train_pyramid --label_maps FOLDER --output NET.npz
 
 FOLDER holds label maps of heads with FreeSurfer's numbers, one NIfTI file a subject.
 No image is read. Pairs are drawn as T1, b0, FA and MD (two times in five one contrast
@@ -27,7 +27,6 @@ import sys
 import time
 from typing import NamedTuple
 
-from brain_maps import diffusion_contrasts, draw_sheet, make_pairs, read_maps
 import torch
 
 from dipy_dl_reg.networks import make_network
@@ -35,6 +34,12 @@ from dipy_dl_reg.networks.checkpoint import save_network
 from dipy_dl_reg.training.examples.acquisition import Acquisition
 from dipy_dl_reg.training.examples.shapes import Mixture, ShapePairs
 from dipy_dl_reg.training.loop.fit import fit
+from tools.recipes.brain_maps import (
+    diffusion_contrasts,
+    draw_sheet,
+    make_pairs,
+    read_maps,
+)
 
 
 class Stage(NamedTuple):

@@ -1,18 +1,29 @@
-"""Streamlines through a map."""
+"""Streamlines transformed by a map."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from dipy.align.imwarp import DiffeomorphicMap
 from nibabel.streamlines import ArraySequence
 import numpy as np
 
-from dipy_dl_reg.io.images import check_mapping
+from dipy_dl_reg.maps.dipy_map import check_mapping
 
 
-def transform_streamlines(mapping, streamlines, *, inverse=False):
-    """Carry moving's streamlines to static's space, or back.
+def transform_streamlines(
+    mapping: DiffeomorphicMap,
+    streamlines: ArraySequence | Iterable[np.ndarray],
+    *,
+    inverse: bool = False,
+) -> Any:
+    """Transform moving's streamlines to static's space, or static's to moving's.
 
-    Points travel the other way from images: where ``mapping.transform`` fetches, for
-    each point of static, the intensity at its place in moving, a point of moving
-    itself goes through the inverse, ``mapping.transform_points_inverse``. Prealign
-    included.
+    Points are transformed by the inverse of what images are: for each point of static,
+    ``mapping.transform`` reads the intensity at the corresponding point of moving; a
+    point of moving is therefore transformed by ``mapping.transform_points_inverse``.
+    The prealign is included.
 
     Parameters
     ----------
@@ -21,16 +32,16 @@ def transform_streamlines(mapping, streamlines, *, inverse=False):
     streamlines : Streamlines or sequence of ndarray, each of shape (N, dim)
         World coordinates (mm; "rasmm" in a tractogram), in moving's space; in
         static's with `inverse`. Slices and selections of an
-        :class:`~nibabel.streamlines.ArraySequence` come out right, which DIPY's own
-        methods spoil.
+        :class:`~nibabel.streamlines.ArraySequence` are transformed correctly, unlike
+        by DIPY's own methods.
     inverse : bool, optional
-        Carry static's streamlines to moving's space.
+        Transform static's streamlines to moving's space.
 
     Returns
     -------
-    carried : Streamlines or list of ndarray
-        New streamlines of the same kind, lengths and type (whole numbers become
-        float64); the input is left as it is.
+    transformed : Streamlines or list of ndarray
+        New streamlines of the same class, lengths and type (whole numbers become
+        float64); the input is not changed.
 
     Raises
     ------
@@ -40,8 +51,8 @@ def transform_streamlines(mapping, streamlines, *, inverse=False):
 
     Notes
     -----
-    Beyond the displacement field, which covers static's field of view, the
-    displacement is 0: such points move by the prealign alone.
+    The displacement field covers static's field of view. Beyond it the displacement is
+    0: points there are transformed by the prealign alone.
     """
     check_mapping(mapping)
     if hasattr(streamlines, "streamlines"):
@@ -50,35 +61,41 @@ def transform_streamlines(mapping, streamlines, *, inverse=False):
             f"got {type(streamlines).__name__}: pass its .streamlines"
         )
     if isinstance(streamlines, ArraySequence):
-        return _carry_sequence(mapping, streamlines, inverse)
+        return _transform_sequence(mapping, streamlines, inverse)
     lines = [np.asarray(line) for line in streamlines]
     if not lines:
         return []
     for k, line in enumerate(lines):
         _check_points(line, mapping.dim, f"streamlines[{k}]")
-    points = _carry(mapping, np.concatenate(lines).astype(np.float64), inverse)
+    points = _transform_points(
+        mapping, np.concatenate(lines).astype(np.float64), inverse
+    )
     ends = np.cumsum([len(line) for line in lines])[:-1]
-    carried = np.split(points, ends)
+    transformed = np.split(points, ends)
     return [
-        new.astype(_floating(old.dtype))
-        for new, old in zip(carried, lines, strict=True)
+        new.astype(_float_type(old.dtype))
+        for new, old in zip(transformed, lines, strict=True)
     ]
 
 
-def _carry_sequence(mapping, streamlines, inverse):
-    """An ArraySequence with its own memory; a slice shares, and skips, its parent's."""
-    carried = streamlines.copy()
-    if not carried.total_nb_rows:
-        return carried
-    points = carried.get_data()
+def _transform_sequence(
+    mapping: DiffeomorphicMap, streamlines: ArraySequence, inverse: bool
+) -> ArraySequence:
+    """Transform a copy: a slice shares its memory with its parent."""
+    transformed = streamlines.copy()
+    if not transformed.total_nb_rows:
+        return transformed
+    points = transformed.get_data()
     _check_points(points, mapping.dim, "streamlines")
-    moved = _carry(mapping, points.astype(np.float64), inverse)
-    carried._data = moved.astype(_floating(points.dtype))
-    return carried
+    moved = _transform_points(mapping, points.astype(np.float64), inverse)
+    transformed._data = moved.astype(_float_type(points.dtype))
+    return transformed
 
 
-def _carry(mapping, points, inverse):
-    """Points of moving at static, or of static at moving."""
+def _transform_points(
+    mapping: DiffeomorphicMap, points: np.ndarray, inverse: bool
+) -> np.ndarray:
+    """Transform points of moving to static, or with `inverse` of static to moving."""
     if not len(points):
         return points
     if inverse:
@@ -86,13 +103,13 @@ def _carry(mapping, points, inverse):
     return np.asarray(mapping.transform_points_inverse(points))
 
 
-def _floating(dtype):
-    """The type results are given in: whole numbers cannot hold them."""
+def _float_type(dtype: np.dtype) -> np.dtype:
+    """The type of the result: integers cannot hold it."""
     return dtype if dtype.kind == "f" else np.dtype(np.float64)
 
 
-def _check_points(points, dim, name):
-    """Raise unless `points` are finite points in `dim` dimensions."""
+def _check_points(points: np.ndarray, dim: int, name: str) -> None:
+    """Check that an array holds finite points of a dimension."""
     if points.ndim != 2 or points.shape[1] != dim or points.dtype.kind not in "iuf":
         raise ValueError(
             f"{name} must be an array of points of shape (N, {dim}), got "

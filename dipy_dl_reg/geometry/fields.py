@@ -138,7 +138,7 @@ def warp(image, displacement, *, frame_=None, mode="linear"):
             f"image and displacement must share a grid unless a frame is given, got "
             f"shapes {tuple(image.shape)} and {tuple(displacement.shape)}."
         )
-    if mode == "linear" and dispatch.suit(image[:1], displacement[:1]):
+    if mode == "linear" and dispatch.supports(image[:1], displacement[:1]):
         affine = None if frame_ is None else frame_.affine
         entries = zip(image.expand(batch, *image.shape[1:]).split(1),
                       displacement.split(1))  # fmt: skip
@@ -258,7 +258,7 @@ def compose(first, second, *, scale=1.0, out=None):
     u : Tensor, shape (B, D, *shape)
         Their composition; `out` if it was given.
     """
-    if dispatch.suit(first, second, out) and first.shape == second.shape:
+    if dispatch.supports(first, second, out) and first.shape == second.shape:
         return kernels.warp(second, first, plus=first, sign=scale, out=out)
     return torch.add(first, warp(second, first), alpha=scale, out=out)
 
@@ -351,7 +351,7 @@ def derivative(x, axis, *, out=None):
     return out
 
 
-def slopes(image, factor, *, out=None):
+def weighted_gradient(image, factor, *, out=None):
     """Derivatives of an image along every axis, times another image.
 
     Parameters
@@ -365,11 +365,11 @@ def slopes(image, factor, *, out=None):
 
     Returns
     -------
-    slopes : Tensor, shape (B, D, *shape)
+    weighted_gradient : Tensor, shape (B, D, *shape)
         Component ``d`` along axis ``d``; `out` if it was given.
     """
-    if dispatch.suit(image, factor, out):
-        return kernels.slopes(image, factor, out=out)
+    if dispatch.supports(image, factor, out):
+        return kernels.weighted_gradient(image, factor, out=out)
     dim = image.ndim - 2
     out = image.new_empty(len(image), dim, *image.shape[2:]) if out is None else out
     for axis in range(dim):

@@ -1,6 +1,7 @@
 """How intensities are scaled, in training and in use alike."""
 
 import numpy as np
+import torch
 
 #: What becomes 0 and 1; the outermost thousandths are noise, or one hot voxel.
 QUANTILES = (0.001, 0.999)
@@ -24,6 +25,30 @@ def quantile_limits(values):
     if not high > low:
         low, high = values.min(), values.max()
     return float(low), float(high)
+
+
+def histogram_limits(
+    values: torch.Tensor, *, most: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Range of a histogram's bins, without the outermost thousandths.
+
+    One hot voxel would otherwise squeeze all others into a single bin.
+
+    Parameters
+    ----------
+    values : Tensor, shape (N,)
+        Intensities.
+    most : int
+        The quantiles are those of about this number of evenly spaced values.
+
+    Returns
+    -------
+    low, high : Tensor, shape ()
+        Quantiles .001 and .999; least and greatest value where these two are equal.
+    """
+    few = values[:: max(1, len(values) // most)]
+    low, high = few.quantile(few.new_tensor(QUANTILES)).unbind()
+    return (low, high) if high > low else (values.min(), values.max())
 
 
 #: Values farther beyond the outermost thousandths than this many times the range

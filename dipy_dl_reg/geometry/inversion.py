@@ -2,7 +2,7 @@
 
 A pair of fields is fit to be given away when neither folds (Jacobian determinants
 above a margin at every voxel, central differences) and when going there and back
-through the two returns to the start.  `diffeomorphic` checks that, and smooths the
+through the two returns to the start.  `make_diffeomorphic` checks that, and smooths the
 field where it fails until it holds.
 """
 
@@ -19,10 +19,10 @@ from dipy_dl_reg.geometry.smoothing import box_sum, smooth
 ROUND_TRIP_MEAN, ROUND_TRIP_MAX, LEAST_JACOBIAN = 0.05, 0.5, 0.01
 #: Repairs aim a little further, lest they stop at the very edge.
 _MARGIN = 0.9
-#: Rounds of `reconcile` that a finished pair of fields gets; once it was repaired, up
-#: to twice as many.
+#: Calls of `enforce_inverse_consistency` on a finished pair of fields; up to twice as
+#: many once it was repaired.
 _ROUNDS = 3
-#: Longest correction of one round of `reconcile`, in voxels.
+#: Longest correction by one call of `enforce_inverse_consistency`, in voxels.
 _LONGEST = 0.5
 #: Rounds of local smoothing before the whole field is shrunk instead, and how often.
 _REPAIRS, _SHRINKS = 20, 10
@@ -168,7 +168,7 @@ def _mean(distance, inside):
     return planes.sum() / max(int(inside.sum()), 1)
 
 
-def reconcile(u, v, *, out=(None, None)):
+def enforce_inverse_consistency(u, v, *, out=(None, None)):
     """Bring two fields closer to being each other's inverse.
 
     Each gives up half of a Newton step on what the round trip that begins with it
@@ -198,8 +198,8 @@ def reconcile(u, v, *, out=(None, None)):
 
 def _corrected(u, v, out=None):
     """`u` less half a Newton step towards the inverse of `v`, half a voxel at most."""
-    if dispatch.suit(u, v, out):
-        return kernels.corrected(u, v, longest=_LONGEST, out=out)
+    if dispatch.supports(u, v, out):
+        return kernels.half_newton_step(u, v, longest=_LONGEST, out=out)
     error = warp(v, u).add_(u)
     step, slope = error.clone(), torch.empty_like(u)
     for axis in range(u.shape[1]):
@@ -213,8 +213,8 @@ def _corrected(u, v, out=None):
 
 def _measured(u, v):
     """Determinants of a field, its round trips through another, and their mean."""
-    if dispatch.suit(u, v):
-        return kernels.checked(u, v)
+    if dispatch.supports(u, v):
+        return kernels.measure_inverse(u, v)
     distance, inside = round_trip(u, v)
     return jacobian(u)[:, None], distance, float(_mean(distance, inside))
 
@@ -266,7 +266,7 @@ class _Checked(NamedTuple):
         )
 
 
-def measure(u, v, *, repairs=0):
+def measure_quality(u, v, *, repairs=0):
     """Quality of a pair of inverse fields.
 
     Parameters
@@ -284,7 +284,7 @@ def measure(u, v, *, repairs=0):
     return _Checked.of(u, v).quality(repairs)
 
 
-def diffeomorphic(u, v=None):
+def make_diffeomorphic(u, v=None):
     """Fields that keep the promise, as near to the given one as repairs allow.
 
     Where a limit is passed the field is smoothed, locally and more strongly from
@@ -319,7 +319,7 @@ def diffeomorphic(u, v=None):
     while repairs <= _REPAIRS + _SHRINKS:
         # Two fields that were smoothed each for itself need more to meet again.
         for _ in range(_ROUNDS + min(repairs, _ROUNDS)):
-            u, v = reconcile(u, v)
+            u, v = enforce_inverse_consistency(u, v)
         checked = _Checked.of(u, v)
         quality = checked.quality(repairs)
         bad_u, bad_v = checked.unsound(u, v, margin)
@@ -328,7 +328,8 @@ def diffeomorphic(u, v=None):
             return u, v, quality
         repairs, margin = repairs + 1, _MARGIN
         if repairs > _REPAIRS:
-            # Always of the same field: `reconcile` lets a shrunk one grow again.
+            # Always shrink the same field: `enforce_inverse_consistency` lets a
+            # shrunk one grow again.
             resists, times = u if resists is None else resists, repairs - _REPAIRS
             u = resists * _SHRUNK ** (times * (times + 1) / 2)
             v = invert(u)
@@ -337,10 +338,10 @@ def diffeomorphic(u, v=None):
         else:
             u, v = smooth(u, 0.5), smooth(v, 0.5)
     nothing = torch.zeros_like(u)
-    return nothing, nothing.clone(), measure(nothing, nothing, repairs=repairs)
+    return nothing, nothing.clone(), measure_quality(nothing, nothing, repairs=repairs)
 
 
-def guarded(u, v, *, out=(None, None)):
+def repair_folds(u, v, *, out=(None, None)):
     """The fields, smoothed where they have begun to fold or to part.
 
     For use between iterations: what is caught early needs little mending.
@@ -361,7 +362,8 @@ def guarded(u, v, *, out=(None, None)):
     if not bool(bad_u.any() | bad_v.any()):
         return u, v
     mended = _mended(u, bad_u, 1, out[0]), _mended(v, bad_v, 1, out[1])
-    return reconcile(*mended, out=(None, None) if out[0] is None else (u, v))
+    room = (None, None) if out[0] is None else (u, v)
+    return enforce_inverse_consistency(*mended, out=room)
 
 
 def _mended(u, bad, attempt, out=None):

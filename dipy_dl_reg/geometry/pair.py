@@ -60,7 +60,7 @@ class Pair(NamedTuple):
         inside : Tensor of bool, shape (1, 1, *static_shape)
             Up to half a voxel beyond the outermost centres.
         """
-        return covered(
+        return inside_mask(
             self.static_grid.shape,
             self.moving_grid.shape,
             self.static_grid.to(self.moving_grid, self.prealign),
@@ -68,7 +68,7 @@ class Pair(NamedTuple):
         )
 
 
-def moved(pair, u, v):
+def move_pair(pair, u, v):
     """The pair with the moving image where a field brings it, and what counts there.
 
     Parameters
@@ -86,19 +86,19 @@ def moved(pair, u, v):
     frame = pair.frame()
     landmarks = pair.landmarks
     if landmarks is not None:
-        landmarks = landmarks.after(pair.static_grid, v)
+        landmarks = landmarks.carry_back(pair.static_grid, v)
     return Pair(
         pair.static,
         warp(pair.moving, u, frame_=frame),
         pair.static_grid,
         pair.static_grid,
         np.eye(pair.static_grid.dim + 1),
-        combined_mask(pair, u, frame),
+        make_compared_mask(pair, u, frame),
         landmarks=landmarks,
     )
 
 
-def combined_mask(pair, u, frame):
+def make_compared_mask(pair, u, frame):
     """Voxels that count: in both masks and, by the prealign, in both images.
 
     The moving mask is brought over once a level, through the field as the level
@@ -129,7 +129,7 @@ def combined_mask(pair, u, frame):
     return mask
 
 
-def covered(shape, image_shape, matrix, *, device="cpu"):
+def inside_mask(shape, image_shape, matrix, *, device="cpu"):
     """Voxels of a grid that lie within an image on another.
 
     Parameters

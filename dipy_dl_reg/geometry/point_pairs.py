@@ -21,7 +21,7 @@ class Landmarks(NamedTuple):
     points: torch.Tensor
     targets: torch.Tensor
 
-    def after(self, grid, inverse):
+    def carry_back(self, grid, inverse):
         """The landmarks of what a field leaves to be done.
 
         Parameters
@@ -38,7 +38,7 @@ class Landmarks(NamedTuple):
         """
         dim = grid.dim
         matrix = torch.as_tensor(grid.affine[:dim, :dim], **_like(self.points))
-        places = in_voxels(grid, self.targets)
+        places = to_voxels(grid, self.targets)
         # The inverse's device may have no double precision: convert after the copy.
         move = sample(inverse, places.T.to(inverse)).T.to(self.targets.device).double()
         return self._replace(targets=self.targets + move @ matrix.T)
@@ -49,7 +49,7 @@ def _like(points):
     return {"dtype": points.dtype, "device": points.device}
 
 
-def in_voxels(grid, points):
+def to_voxels(grid, points):
     """Points of a grid's world in its voxels.
 
     Parameters

@@ -70,7 +70,7 @@ def coarsen(pair, spacing, *, sigma_factor):
 
 
 def _coarsen(image, mask, grid, spacing, sigma_factor):
-    new = grid.coarsened(spacing)
+    new = grid.coarsen(spacing)
     if new.shape == grid.shape:
         return image, mask, grid
     sigma = sigma_factor * (new.spacing / grid.spacing - 1)

@@ -97,7 +97,7 @@ def smooth(x, sigma, *, out=None, scratch=None):
     out = torch.empty_like(x) if out is None else out
     if not axes:
         return out if out is x else out.copy_(x)
-    if dispatch.suit(x, out):
+    if dispatch.supports(x, out):
         taps = [gaussian_taps(s if a in axes else 0) for a, s in enumerate(sigmas)]
         scales = [_renormalising(t, n) for t, n in zip(taps, x.shape[2:])]
         return _separable(x, taps, scales, out, scratch)
@@ -141,7 +141,7 @@ def box_sum(x, radius, *, out=None, scratch=None):
     """
     taps = (1.0,) * (radius + 1)
     out = torch.empty_like(x) if out is None else out
-    if dispatch.suit(x, out):
+    if dispatch.supports(x, out):
         return _separable(x, [taps] * (x.ndim - 2), None, out, scratch)
     scratch = torch.empty_like(x) if scratch is None else scratch
     source = x

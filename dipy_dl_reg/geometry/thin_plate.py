@@ -24,7 +24,7 @@ KERNELS = ("thin_plate_spline", "biharmonic")
 
 
 class ThinPlateSpline(NamedTuple):
-    """A map of the plane or of space, from `fit`.
+    """A map of the plane or of space, from `fit_spline`.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class ThinPlateSpline(NamedTuple):
     logarithmic: bool
 
 
-def fit(points, targets, *, regularization=0.0, kernel="thin_plate_spline"):
+def fit_spline(points, targets, *, regularization=0.0, kernel="thin_plate_spline"):
     r"""The thin-plate spline that takes points to targets :footcite:p:`Bookstein1989`.
 
     It minimises, with :math:`\lambda` the regularization,
@@ -214,7 +214,7 @@ def evaluate(spline, x):
     Parameters
     ----------
     spline : ThinPlateSpline
-        From `fit`.
+        From `fit_spline`.
     x : Tensor, shape (M, D)
         Any real type.
 
@@ -239,7 +239,7 @@ def jacobian_matrix(spline, x):
     Parameters
     ----------
     spline : ThinPlateSpline
-        From `fit`.
+        From `fit_spline`.
     x : Tensor, shape (M, D)
         Any real type.
 
@@ -273,7 +273,7 @@ def invert_points(spline, y, *, start, tolerance=1e-9, steps=50):
     Parameters
     ----------
     spline : ThinPlateSpline
-        From `fit`.
+        From `fit_spline`.
     y : Tensor, shape (M, D)
         Where to arrive; any real type.
     start : Tensor, shape (M, D)

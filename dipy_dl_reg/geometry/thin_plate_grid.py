@@ -1,7 +1,7 @@
 """Thin-plate splines on a voxel grid, for the price of a coarse one.
 
-The sum over the points is not taken voxel by voxel.  `sampled` splits the kernel as
-particle-mesh methods do, into a part that is smooth everywhere, which a coarse grid
+The sum over the points is not taken voxel by voxel.  `sample_spline` splits the kernel
+as particle-mesh methods do, into a part that is smooth everywhere, which a coarse grid
 and interpolation suffice for, and one that ends at a small radius, which is added
 around each point.
 """
@@ -11,7 +11,7 @@ import math
 
 import torch
 
-from dipy_dl_reg.geometry.thin_plate import chunks, fit, kernel_of
+from dipy_dl_reg.geometry.thin_plate import chunks, fit_spline, kernel_of
 
 #: Up to so many voxels times points every voxel is computed exactly.
 _EXACT = 2**24
@@ -30,13 +30,13 @@ _CLOSEST = 2
 _NODES = 3
 
 
-def sampled(spline, shape, to_world, from_world, *, stride=None):
+def sample_spline(spline, shape, to_world, from_world, *, stride=None):
     """The spline as a field on a grid: ``u(i) = from_world(f(to_world(i))) - i``.
 
     Parameters
     ----------
     spline : ThinPlateSpline
-        From `fit`.
+        From `fit_spline`.
     shape : tuple of int
         The grid's.
     to_world, from_world : array, shape (D + 1, D + 1)
@@ -83,9 +83,9 @@ def start_field(pair):
     u : Tensor, shape (1, D, *static_shape)
         In voxels of the static grid; may fold where landmarks cross.
     """
-    spline = fit(*pair.landmarks, kernel="biharmonic")
+    spline = fit_spline(*pair.landmarks, kernel="biharmonic")
     grid = pair.static_grid
-    return sampled(spline, grid.shape, grid.affine, grid.inverse).to(pair.static)
+    return sample_spline(spline, grid.shape, grid.affine, grid.inverse).to(pair.static)
 
 
 def _linear_part(matrix, shape):

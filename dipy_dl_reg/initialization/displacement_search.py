@@ -22,13 +22,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from dipy_dl_reg.geometry.fields import compose, frame, resize, warp
-from dipy_dl_reg.geometry.inversion import diffeomorphic
+from dipy_dl_reg.geometry.fields import compose, frame, warp
+from dipy_dl_reg.geometry.inversion import make_diffeomorphic
 from dipy_dl_reg.geometry.pyramid import coarsen
 from dipy_dl_reg.geometry.smoothing import box_sum, smooth
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.metrics.mind import mind_ssc
-from dipy_dl_reg.optimization.deformable import energies, refine
 
 #: The search works on voxels of this part of the longest side, or the image's own.
 _LONGEST = 96
@@ -45,8 +44,6 @@ _RADIUS, _DILATION, _FLOOR = 1, 2, 1e-3
 _CONSISTENT = 10
 #: Smoothing of the images on the way to coarser voxels, see `coarsen`.
 _SIGMA_FACTOR = 0.5
-#: Where `helps` looks: voxels of this part of the longest side, and how long.
-_COARSE, _COARSE_ITERS = 48, (20, 20)
 #: Smoothing of the field between choices, in cells; the least say that a cell has.
 _SMOOTH, _LEAST_TRUST = 1.0, 1e-3
 
@@ -61,7 +58,7 @@ class _Work(NamedTuple):
     grid: Grid
 
 
-def discrete(pair):
+def search_displacements(pair):
     """A field for large displacements, by search.
 
     Parameters
@@ -95,50 +92,31 @@ def discrete(pair):
     return tuple(_brought_back(f, work.grid, pair.static_grid) for f in (u, v))
 
 
-def helps(pair, objective, u, v, *, worth=1.05):
-    """Whether a coarse refinement ends better from a field than without.
+def longest_extent(grid):
+    """Distance between the first and the last voxel of a grid's longest axis.
 
     Parameters
     ----------
-    pair : Pair
-        The images.
-    objective : Objective
-        What refinement minimises.
-    u, v : Tensor, shape (1, D, *static_shape)
-        The field and its inverse, in voxels of the static grid.
-    worth : float, optional
-        How much more the energy must fall, as a factor.  By default clearly more: of
-        two about equal ends the one that went less far is the better bet.
+    grid : Grid
+        Shape and affine.
 
     Returns
     -------
-    helps : bool
-        If it falls by that much more, on voxels of 1 / 48 of the longest side.
+    extent : float
+        Between the voxels' centres, mm.
     """
-    spacing = _longest(pair.static_grid) / _COARSE
-    coarse = coarsen(pair, spacing, sigma_factor=_SIGMA_FACTOR)
-    start = tuple(resize(f, coarse.static_grid.shape) for f in (u, v))
-    none = torch.zeros_like(start[0])
-    options = {"level_iters": _COARSE_ITERS, "sigma_factor": _SIGMA_FACTOR}
-    ends = [refine(coarse, objective, start=s, **options)[0] for s in (None, start)]
-    before, without, with_it = energies(coarse, objective, (none, *ends))
-    return before - with_it > worth * (before - without)
-
-
-def _longest(grid):
-    """Longest side, mm."""
     return float(max((n - 1) * s for n, s in zip(grid.shape, grid.spacing)))
 
 
 def _cell(grid, work, part):
     """A cell's edges, in voxels of the working grid."""
-    edges = np.rint(part * _longest(grid) / work.spacing).astype(int)
+    edges = np.rint(part * longest_extent(grid) / work.spacing).astype(int)
     return tuple(int(n) for n in np.clip(edges, 1, work.shape))
 
 
 def _prepare(pair):
     """Both images on one coarse grid, and where there is something to compare."""
-    spacing = _longest(pair.static_grid) / _LONGEST
+    spacing = longest_extent(pair.static_grid) / _LONGEST
     coarse = coarsen(pair, spacing, sigma_factor=_SIGMA_FACTOR)
     grid = coarse.static_grid
     cell = np.array(_cell(pair.static_grid, grid, _ROUNDS[0][0]))
@@ -191,7 +169,7 @@ def _search(static, moving, cell, half_width):
     static, moving = (_pooled(*image, cell) for image in (static, moving))
     there = _coupled(*_costs(static, moving, half_width))
     back = _coupled(*_costs(moving, static, half_width))
-    u, v, _ = diffeomorphic(*_consistent(there, back))
+    u, v, _ = make_diffeomorphic(*_consistent(there, back))
     return u, v
 
 

@@ -16,8 +16,8 @@ from dipy_dl_reg.geometry.pair import compared_voxels
 from dipy_dl_reg.geometry.pyramid import coarsen
 from dipy_dl_reg.geometry.smoothing import gaussian_taps, window_moments
 from dipy_dl_reg.metrics.base import Metric
-from dipy_dl_reg.metrics.histogram import add_up
-from dipy_dl_reg.metrics.metrics import CCMetric
+from dipy_dl_reg.metrics.histogram import sum_by_index
+from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.metrics.mind import MINDMetric
 
 #: Voxels, mm, that are fine enough to tell whether images agree; but of images smaller
@@ -49,7 +49,7 @@ ALIKE = 0.45
 _SIGMA_CURVE, _SIGMA_WEAK, _SIGMA_MIND = 1.0, 1.4, 1.2
 
 
-class Curve(NamedTuple):
+class IntensityMapping(NamedTuple):
     """A function of intensity, linear between the middles of bins, constant beyond.
 
     Attributes
@@ -83,7 +83,7 @@ class Curve(NamedTuple):
         return torch.lerp(self.values[index], self.values[index + 1], place - low)
 
 
-class Comparison(NamedTuple):
+class MetricChoice(NamedTuple):
     """How two images are to be compared.
 
     Attributes
@@ -94,7 +94,7 @@ class Comparison(NamedTuple):
         Smoothing of the field that suits it, voxels.
     across : bool
         Whether the images are of different contrasts.
-    curve : Curve or None
+    curve : IntensityMapping or None
         How the moving image is to be shown first, if at all.
     reason : str
         Sentences for the log: the values that decided, with their ranges.
@@ -103,10 +103,10 @@ class Comparison(NamedTuple):
     metric: Metric
     sigma_field: float
     across: bool
-    curve: Curve | None
+    curve: IntensityMapping | None
     reason: str
 
-    def shown(self, pair):
+    def apply_to(self, pair):
         """The pair with its moving image as it is to be compared.
 
         Parameters
@@ -124,13 +124,13 @@ class Comparison(NamedTuple):
         return pair._replace(moving=self.curve(pair.moving))
 
 
-def comparison(pair, *, aligned=False):
+def select_metric(pair, *, aligned=False):
     """How to compare two images that are roughly aligned.
 
-    By local correlation where they agree (`agreement`), with a smoother field where
-    they do so weakly; where they do not, by local correlation once the moving image is
-    shown in static's contrast, if there is a curve that does that; else by
-    self-similarity.
+    By local correlation where `mean_local_correlation` is 0 or more, with a smoother
+    field where it is weak.  Where it is negative, by local correlation with the moving
+    image mapped to static's contrast, if a function of intensity explains enough of
+    static; else by self-similarity.
 
     Parameters
     ----------
@@ -142,10 +142,10 @@ def comparison(pair, *, aligned=False):
 
     Returns
     -------
-    comparison : Comparison
-        Metric, smoothing and curve.
+    choice : MetricChoice
+        Metric, smoothing of the field and intensity mapping.
     """
-    told = agreement(pair)
+    told = mean_local_correlation(pair)
     said = _describe(told)
     if told is None or told >= 0:
         weak = aligned and told is not None and told < ALIKE
@@ -155,7 +155,7 @@ def comparison(pair, *, aligned=False):
                 "the field is smoothed more."
             )
         sigma = _SIGMA_WEAK if weak else CCMetric.sigma_field
-        return Comparison(CCMetric(), sigma, weak, None, said)
+        return MetricChoice(CCMetric(), sigma, weak, None, said)
     curve, explained = _curve(*_together(pair, _FOR_CURVE))
     said += (
         " An intensity mapping from moving to static explains "
@@ -163,8 +163,8 @@ def comparison(pair, *, aligned=False):
         f"({100 * _LEAST_EXPLAINED:.0f} % needed)."
     )
     if explained >= _LEAST_EXPLAINED:
-        return Comparison(CCMetric(), _SIGMA_CURVE, True, curve, said)
-    return Comparison(MINDMetric(), _SIGMA_MIND, True, None, said)
+        return MetricChoice(CCMetric(), _SIGMA_CURVE, True, curve, said)
+    return MetricChoice(MINDMetric(), _SIGMA_MIND, True, None, said)
 
 
 def _describe(correlation):
@@ -180,7 +180,7 @@ def _describe(correlation):
     )
 
 
-def agreement(pair):
+def mean_local_correlation(pair):
     """Mean signed local correlation of two images, where there is something in both.
 
     In windows of 5 voxels of 3 mm (of images smaller than heads, of 1/48 of the longest
@@ -233,10 +233,10 @@ def _curve(static, moving, counts, inside):
     highest = float(values.topk(kept).values[-1])
     bins = (moving[counts] * (_BINS / highest)).long().clamp_(0, _BINS - 1)
     count = torch.bincount(bins, minlength=_BINS).to(static)
-    total = add_up(bins, static[counts], _BINS)
+    total = sum_by_index(bins, static[counts], _BINS)
     # The empty bin between two full ones is between them, too.
     count, total = _smoothed(torch.stack([count, total.to(static)]))
-    curve = Curve(total / count.clamp_min(1e-6), highest)
+    curve = IntensityMapping(total / count.clamp_min(1e-6), highest)
     left = (static - curve(moving))[inside]
     return curve, 1 - float(left.square().mean() / static[inside].var())
 

@@ -53,8 +53,8 @@ def half_of(prealign):
 def common_grid(static, moving, prealign, spacing=None):
     """The grid half-way between two images: the same, whichever is called static.
 
-    Its axes are the mean of both images' own (`Grid.standard`), and it covers what both
-    see and a little more: what one image shows beyond the other costs nothing.
+    Its axes are the mean of both images' own (`Grid.to_standard`), and it covers what
+    both see and a little more: what one image shows beyond the other costs nothing.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def common_grid(static, moving, prealign, spacing=None):
     ways = half, half @ np.linalg.inv(prealign)
     grids = static, moving
     axes = [
-        (way @ grid.standard(spacing).affine)[:dim, :dim]
+        (way @ grid.to_standard(spacing).affine)[:dim, :dim]
         for way, grid in zip(ways, grids)
     ]
     turn = polar(sum(polar(a)[0] for a in axes))[0]

@@ -1,8 +1,8 @@
 """A network's word on two images of any grid and orientation.
 
 Networks know voxels only.  The images are brought to a grid in the form that networks
-are trained on (`Grid.standard`: isotropic voxels of the network's own size, axes along
-the world's), and the field is brought back to the static image's grid.
+are trained on (`Grid.to_standard`: isotropic voxels of the network's own size, axes
+along the world's), and the field is brought back to the static image's grid.
 """
 
 from contextlib import contextmanager
@@ -14,12 +14,11 @@ import numpy as np
 import torch
 
 from dipy_dl_reg.geometry.fields import compose, frame, warp
-from dipy_dl_reg.geometry.pair import Pair, covered
-from dipy_dl_reg.geometry.pyramid import coarsen
+from dipy_dl_reg.geometry.pair import Pair, inside_mask
 from dipy_dl_reg.geometry.smoothing import smooth
-from dipy_dl_reg.initialization.metric_selection import ALIKE, agreement
+from dipy_dl_reg.initialization.metric_selection import ALIKE, mean_local_correlation
 from dipy_dl_reg.initialization.midspace import ask_half_way, common_grid, cropped, flow
-from dipy_dl_reg.optimization.deformable import energies
+from dipy_dl_reg.initialization.single_slice import embed_in_volume, flatten_slices
 
 #: Smoothing of the images on the way to coarser voxels, see `coarsen`.
 _SIGMA_FACTOR = 0.5
@@ -31,8 +30,10 @@ _FINER = 0.75
 _IN_USE, _LOCK = WeakKeyDictionary(), Lock()
 
 
-def predict(network, pair, objective, *, alone=True):
+def predict_displacement(network, pair, objective, *, alone=True):
     """The field that a network predicts for a pair.
+
+    A network for 2D images also takes two volumes of a single slice each.
 
     A network that predicts velocities is asked again with the images swapped, and half
     the difference of the two answers taken, so that swapping the images gives the
@@ -45,7 +46,8 @@ def predict(network, pair, objective, *, alone=True):
     Parameters
     ----------
     network : RegistrationNetwork
-        Of the images' dimension; neither its device nor its mode is changed.
+        Of the images' dimension, or for 2D images where both are one slice; neither
+        its device nor its mode is changed.
     pair : Pair
         The images; outside masks they are 0 for the network.
     objective : Objective
@@ -57,7 +59,7 @@ def predict(network, pair, objective, *, alone=True):
     Returns
     -------
     displacement : Tensor, shape (1, D, *static_shape)
-        In voxels of the static grid.
+        In voxels of the static grid; 0 across a single slice.
     inverse : Tensor, shape (1, D, *static_shape), or None
         Its inverse, where the network predicts a velocity.
 
@@ -66,6 +68,18 @@ def predict(network, pair, objective, *, alone=True):
     ValueError
         If the network is for another dimension, or predicts anything not finite.
     """
+    flat = flatten_slices(pair) if network.dim == 2 else None
+    if flat is None:
+        return _predict(network, pair, objective, alone)
+    fields = _predict(network, flat, objective, alone)
+    return tuple(
+        None if u is None else embed_in_volume(u, pair.static_grid.shape)
+        for u in fields
+    )
+
+
+def _predict(network, pair, objective, alone):
+    """The field, and its inverse or None, for images of the network's dimension."""
     dim = pair.static_grid.dim
     if network.dim != dim:
         raise ValueError(
@@ -75,9 +89,9 @@ def predict(network, pair, objective, *, alone=True):
         if network.symmetric:
             grid, fields = _answer_half_way(ready, pair, alone)
         else:
-            grid = pair.static_grid.standard(network.spacing)
+            grid = pair.static_grid.to_standard(network.spacing)
             fields = _answer(ready, *on_grid(pair, grid), objective)
-        u, *v = (_brought_back(f, grid, pair.static_grid) for f in fields)
+        u, *v = (resample_field(f, grid, pair.static_grid) for f in fields)
     if not bool(torch.isfinite(u).all()):
         raise ValueError("model predicts a field that is not finite for these images.")
     return u, v[0] if v else None
@@ -91,7 +105,7 @@ def _answer_half_way(network, pair, alone):
     and at smaller voxels.
     """
     grid, images = _half_way(pair, network.spacing)
-    agrees = agreement(Pair(*images, grid, grid, np.eye(grid.dim + 1)))
+    agrees = mean_local_correlation(Pair(*images, grid, grid, np.eye(grid.dim + 1)))
     near = agrees is not None and agrees >= ALIKE
     if alone or not near:
         if network.spacing is not None:
@@ -107,7 +121,7 @@ def _half_way(pair, spacing):
     """The images where a symmetric network sees them, and their grid."""
     both = pair.static_grid, pair.moving_grid
     grid = common_grid(*both, pair.prealign, spacing)
-    grid = pair.static_grid.standard(spacing) if grid is None else grid
+    grid = pair.static_grid.to_standard(spacing) if grid is None else grid
     return cropped(grid, on_grid(pair, grid))
 
 
@@ -187,37 +201,6 @@ def _smoothed(image, mask, own, spacing):
     return smooth(image, list(sigma)) if sigma.any() else image
 
 
-def better_than_none(pair, displacement, objective, *, spacing=None):
-    """Whether a field brings the images closer, by the objective's own measure.
-
-    Parameters
-    ----------
-    pair : Pair
-        The images.
-    displacement : Tensor, shape (1, D, *static_shape)
-        Field in voxels.
-    objective : Objective
-        What refinement would minimise.
-    spacing : float, optional
-        Voxel size, mm, at which to look; by default the images' own.
-
-    Returns
-    -------
-    better : bool
-        If its energy is below that of no displacement.
-    """
-    none = torch.zeros_like(displacement)
-    if spacing is not None:
-        coarse = coarsen(pair, spacing, sigma_factor=_SIGMA_FACTOR)
-        displacement, none = (
-            _brought_back(u, pair.static_grid, coarse.static_grid)
-            for u in (displacement, none)
-        )
-        pair = coarse
-    without, by_network = energies(pair, objective, (none, displacement))
-    return by_network < without
-
-
 def _sampled(image, shape, matrix):
     """An image on a grid whose voxels `matrix` takes to the image's."""
     still = image.new_zeros(1, len(shape), *shape)
@@ -227,12 +210,25 @@ def _sampled(image, shape, matrix):
 
 def _seen(image, shape, matrix):
     """An image on a grid, and nothing beyond what it shows."""
-    inside = covered(shape, image.shape[2:], matrix, device=image.device)
+    inside = inside_mask(shape, image.shape[2:], matrix, device=image.device)
     return _sampled(image, shape, matrix) * inside
 
 
-def _brought_back(u, grid, target):
-    """A field in voxels of one grid, on another and in voxels of that."""
+def resample_field(u, grid, target):
+    """Bring a field to another grid.
+
+    Parameters
+    ----------
+    u : Tensor, shape (B, D, *grid.shape)
+        Displacements in voxels of `grid`.
+    grid, target : Grid
+        Where the field is, and where it is wanted, in one world.
+
+    Returns
+    -------
+    resampled : Tensor, shape (B, D, *target.shape)
+        The same displacements in voxels of `target`; 0 across a single slice.
+    """
     moved = _sampled(u, target.shape, target.to(grid))
     linear = grid.to(target)[: grid.dim, : grid.dim]
     linear = torch.as_tensor(linear, dtype=u.dtype, device=u.device)

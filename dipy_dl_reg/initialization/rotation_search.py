@@ -14,16 +14,15 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from dipy_dl_reg.geometry.affine_transforms import Family
+from dipy_dl_reg.geometry.affine_transforms.base import AffineTransform
+from dipy_dl_reg.geometry.affine_transforms.registry import make_transform
 from dipy_dl_reg.geometry.fields import identity
 from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.geometry.pyramid import coarsen
-from dipy_dl_reg.metrics.metrics import MIMetric
+from dipy_dl_reg.metrics.histogram import choose_bin_count
+from dipy_dl_reg.metrics.mutual_information import MIMetric
 from dipy_dl_reg.optimization.affine import optimize_parameters
-from dipy_dl_reg.optimization.affine_objective import (
-    AffineObjective,
-    choose_search_bins,
-)
+from dipy_dl_reg.optimization.affine_objective import AffineObjective
 from dipy_dl_reg.optimization.affine_sampling import Level, make_levels
 from dipy_dl_reg.optimization.masked_image import (
     BACKGROUND,
@@ -166,7 +165,7 @@ def search_rotations(pair: Pair, start: np.ndarray) -> Poses:
     longest = pair.static_grid.longest_side
     pair = coarsen(pair._replace(prealign=start), longest / _SIZE, sigma_factor=0.5)
     matrices = _make_starts(pair, start)
-    transform = Family("rigid", pair.static_grid.dim)
+    transform = make_transform("rigid", pair.static_grid.dim)
     usual = 0  # row of the candidate that began at `start`
     for options in _ROUNDS:
         objective = _make_objective(pair, options)
@@ -190,8 +189,8 @@ def _make_objective(pair: Pair, options: _Round) -> AffineObjective:
     """Mutual information of the images at one level of the search."""
     sigma = 0.5 * (options.factor - 1)
     (level,) = make_levels(pair, [options.factor], [sigma], most_points=options.points)
-    metric = MIMetric(nbins=choose_search_bins(len(level.points)))
-    return AffineObjective(level, metric)
+    nbins = choose_bin_count(len(level.points), per_bin=10, fewest=10)
+    return AffineObjective(level, MIMetric(nbins=nbins))
 
 
 def _drop_poor_starts(
@@ -206,7 +205,7 @@ def _drop_poor_starts(
 
 def _optimize_batch(
     objective: AffineObjective,
-    transform: Family,
+    transform: AffineTransform,
     start: torch.Tensor,
     evaluations: int,
     tolerance: float,
@@ -220,7 +219,7 @@ def _optimize_batch(
 
 
 def _mirror_gain(
-    matrix: np.ndarray, objective: AffineObjective, transform: Family
+    matrix: np.ndarray, objective: AffineObjective, transform: AffineTransform
 ) -> float:
     """How much better the best mirror image of a map is than the map itself.
 

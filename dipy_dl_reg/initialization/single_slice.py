@@ -8,7 +8,6 @@ import numpy as np
 
 from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.grid import Grid
-from dipy_dl_reg.initialization.network import predict
 
 #: How far the planes of two slices may lie apart, in moving's voxels across it.
 _APART = 0.5
@@ -54,42 +53,6 @@ def flatten_slices(pair):
     )
 
 
-def predict_also_slices(network, pair, objective, *, alone=True):
-    """The field of a network; of one for 2D images also on volumes of one slice.
-
-    Parameters
-    ----------
-    network : RegistrationNetwork
-        Of the images' dimension, or for 2D images where both are one slice.
-    pair : Pair
-        The images.
-    objective : Objective
-        See `predict`.
-    alone : bool, optional
-        See `predict`.
-
-    Returns
-    -------
-    displacement : Tensor, shape (1, D, *static_shape)
-        In voxels of the static grid; 0 across a single slice.
-    inverse : Tensor, shape (1, D, *static_shape), or None
-        See `predict`.
-
-    Raises
-    ------
-    ValueError
-        As `predict` does.
-    """
-    flat = flatten_slices(pair) if network.dim == 2 else None
-    if flat is None:
-        return predict(network, pair, objective, alone=alone)
-    across, own = _axes(pair.static_grid.shape)
-    fields = predict(network, flat, objective, alone=alone)
-    return tuple(
-        None if u is None else _embed_in_volume(u, across, own) for u in fields
-    )
-
-
 def _axes(shape):
     """The axis of one voxel, and the other two."""
     across = shape.index(1)
@@ -118,8 +81,22 @@ def _plane_affine(affine, own):
     return flat
 
 
-def _embed_in_volume(u, across, own):
-    """A field in a plane as one of a volume of one slice."""
+def embed_in_volume(u, shape):
+    """A field in a plane as one of a volume of one slice.
+
+    Parameters
+    ----------
+    u : Tensor, shape (1, 2, *plane)
+        Displacements within the slice, in voxels.
+    shape : tuple of int
+        Of the volume, with one axis of one voxel.
+
+    Returns
+    -------
+    field : Tensor, shape (1, 3, *shape)
+        0 across the slice.
+    """
+    across, own = _axes(shape)
     field = u.new_zeros(1, 3, *u.shape[2:])
     field[:, own] = u
     return field.unsqueeze(2 + across)

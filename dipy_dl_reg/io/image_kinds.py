@@ -1,17 +1,21 @@
-"""Kinds of images that need care: slices, colours, labels, and missing values."""
+"""Kinds of images that need care: slices, colours, labels and missing values."""
+
+from __future__ import annotations
+
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 
-#: Share of neighbouring voxels with the same value above which whole numbers are taken
-#: for labels: label maps of brains have .74 and more, images stored as whole numbers
-#: (T1, b0, FLAIR, heads with noise around) at most .30.
-_ALIKE = 0.5
+#: Whole numbers are taken for labels if more than this fraction of neighbouring voxels
+#: have the same value.  Label maps of brains have .74 and more; images stored as whole
+#: numbers (T1, b0, FLAIR, heads with noise around) have at most .30.
+_EQUAL_NEIGHBOURS = 0.5
 #: NIfTI's intent code of label images.
 _LABELS = 1002
 
 
-def quiet_nan(data):
+def replace_signalling_nan(data: np.ndarray) -> np.ndarray:
     """Replace signalling NaN, whose cast gives a warning, by quiet NaN.
 
     Parameters
@@ -30,15 +34,15 @@ def quiet_nan(data):
     return np.where(missing, data.dtype.type(np.nan), data) if missing.any() else data
 
 
-def refuse_colour(dtype, name):
-    """Raise if an image holds colours instead of numbers.
+def check_no_colour(dtype: np.dtype, name: str) -> None:
+    """Check that an image holds numbers and not colours.
 
     Parameters
     ----------
     dtype : dtype
-        That of its voxels; NIfTI's RGB and RGBA have named fields.
+        Type of its voxels; RGB and RGBA of NIfTI have named fields.
     name : str
-        What the error calls the image.
+        Name of the image in the error message.
 
     Raises
     ------
@@ -52,8 +56,8 @@ def refuse_colour(dtype, name):
         )
 
 
-def is_slice(shape):
-    """Whether a shape is that of a single slice.
+def is_slice(shape: tuple[int, ...]) -> bool:
+    """Whether a shape is the shape of a single slice.
 
     Parameters
     ----------
@@ -68,32 +72,32 @@ def is_slice(shape):
     return len(shape) == 2 or (len(shape) == 3 and shape[2] == 1)
 
 
-def in_plane(matrix, dim=2):
-    """The matrix of a slice without the axis that it does not have.
+def slice_affine(matrix: Any, dim: int = 2) -> Any:
+    """Reduce the 4x4 matrix of a slice to the slice's plane.
 
-    The world axis that is left out is the one nearest to the slice's normal: z of an
-    axial slice, y of a coronal and x of a sagittal one.
+    The third grid axis is dropped, and so is the world axis nearest to the slice's
+    normal: z of an axial slice, y of a coronal and x of a sagittal one.
 
     Parameters
     ----------
     matrix : ndarray or None
-        Grid to world; files have (4, 4).
+        Grid-to-world matrix; that of a file has shape (4, 4).
     dim : int, optional
         Dimension of the image.
 
     Returns
     -------
     matrix : ndarray or None
-        Shape (3, 3) if it was (4, 4) and the image is 2D, else the same.
+        Shape (3, 3) if it was (4, 4) and the image is 2D; otherwise unchanged.
     """
     if dim == 2 and np.shape(matrix) == (4, 4):
         matrix = np.asarray(matrix)
-        return matrix[np.ix_([*plane_of(matrix), 3], [0, 1, 3])]
+        return matrix[np.ix_([*plane_axes(matrix), 3], [0, 1, 3])]
     return matrix
 
 
-def plane_of(matrix):
-    """The two world axes along which a slice lies.
+def plane_axes(matrix: np.ndarray) -> list[int]:
+    """Find the two world axes along which a slice lies.
 
     Parameters
     ----------
@@ -103,7 +107,7 @@ def plane_of(matrix):
     Returns
     -------
     axes : list of int
-        Two of 0, 1, 2, in this order.
+        Two of 0, 1, 2, in ascending order.
     """
     matrix = np.asarray(matrix)
     normal = np.abs(np.cross(matrix[:3, 0], matrix[:3, 1]))
@@ -111,10 +115,15 @@ def plane_of(matrix):
     return [axis for axis in range(3) if axis != through]
 
 
-def match_dimensions(static, moving, static_grid2world=None, moving_grid2world=None):
-    """Two images as they are registered: two slices in 2D, all others as they are.
+def match_dimensions(
+    static: np.ndarray,
+    moving: np.ndarray,
+    static_grid2world: np.ndarray | None = None,
+    moving_grid2world: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """Make two slices 2D for their registration; leave all other images as they are.
 
-    A single slice and a volume stay as they are: they may be registered in 3D.
+    A slice and a volume are left as they are because they can be registered in 3D.
 
     Parameters
     ----------
@@ -129,47 +138,49 @@ def match_dimensions(static, moving, static_grid2world=None, moving_grid2world=N
         Without their last axis if both are of shape (X, Y, 1), or one is and the other
         is (X, Y).
     static_grid2world, moving_grid2world : ndarray or None
-        The matrices, of the plane then (see `in_plane`).
+        The matrices, reduced to the plane then (see `slice_affine`).
 
     Raises
     ------
     ValueError
-        If two slices are of unlike orientation.
+        If two slices have different orientations.
     """
     images, matrices = [static, moving], [static_grid2world, moving_grid2world]
     if all(is_slice(image.shape) for image in images):
         check_planes(*matrices)
         images = [image.reshape(image.shape[:2]) for image in images]
-        matrices = [in_plane(matrix) for matrix in matrices]
-    return (*images, *matrices)
+        matrices = [slice_affine(matrix) for matrix in matrices]
+    return images[0], images[1], matrices[0], matrices[1]
 
 
-def check_planes(static_grid2world, moving_grid2world):
-    """Raise if two slices have different orientations.
+def check_planes(
+    static_grid2world: np.ndarray | None, moving_grid2world: np.ndarray | None
+) -> None:
+    """Check that two slices have the same orientation.
 
     Parameters
     ----------
     static_grid2world, moving_grid2world : ndarray or None
-        Their matrices; one that is not (4, 4) says nothing of a plane.
+        Their matrices; a plane's orientation is known from (4, 4) matrices only.
 
     Raises
     ------
     ValueError
-        If the slices lie along other axes of the world.
+        If the slices lie along different axes of the world.
     """
-    matrices = [static_grid2world, moving_grid2world]
+    matrices: list[Any] = [static_grid2world, moving_grid2world]
     if any(np.shape(matrix) != (4, 4) for matrix in matrices):
         return
-    axes = ["".join("xyz"[a] for a in plane_of(matrix)) for matrix in matrices]
+    axes = ["".join("xyz"[a] for a in plane_axes(matrix)) for matrix in matrices]
     if axes[0] != axes[1]:
         raise ValueError(
-            "static and moving are slices of unlike orientation: static lies along the "
-            f"world's {axes[0]}, moving along {axes[1]}"
+            "static and moving are slices of different orientations: static lies along "
+            f"the world's {axes[0]}, moving along {axes[1]}"
         )
 
 
-def declares_labels(image):
-    """Whether an image's header declares labels.
+def declares_labels(image: Any) -> bool:
+    """Whether the header of an image declares labels.
 
     Parameters
     ----------
@@ -187,8 +198,8 @@ def declares_labels(image):
     )
 
 
-def looks_like_labels(image):
-    """Whether an array holds labels or a mask rather than intensities.
+def looks_like_labels(image: np.ndarray) -> bool:
+    """Whether an array seems to hold labels or a mask, not intensities.
 
     Parameters
     ----------
@@ -198,26 +209,26 @@ def looks_like_labels(image):
     Returns
     -------
     labels : bool
-        True for booleans, and for whole numbers (of whatever type) more than half of
-        which equal their neighbour along an axis.  The most frequent value is
-        background, and is not counted.
+        True for booleans, and for whole numbers (of any type) of which more than half
+        equal their neighbour along an axis.  The most frequent value is background and
+        is not counted.
     """
-    if image.dtype.kind not in "iuf" or not _whole(image):
+    if image.dtype.kind not in "iuf" or not _are_whole_numbers(image):
         return image.dtype.kind == "b"
     values, counts = np.unique(image, return_counts=True)
     inside = (image != values[counts.argmax()]) & ~np.isnan(image)
-    alike = pairs = 0
+    equal = pairs = 0
     for axis in range(image.ndim):
         image, inside = np.moveaxis(image, axis, 0), np.moveaxis(inside, axis, 0)
         both = inside[1:] & inside[:-1]
-        pairs += np.count_nonzero(both)
-        alike += np.count_nonzero(both & (image[1:] == image[:-1]))
+        pairs += int(np.count_nonzero(both))
+        equal += int(np.count_nonzero(both & (image[1:] == image[:-1])))
         image, inside = np.moveaxis(image, 0, axis), np.moveaxis(inside, 0, axis)
-    return alike > _ALIKE * pairs
+    return equal > _EQUAL_NEIGHBOURS * pairs
 
 
-def _whole(image):
-    """Whether there are values, all of them whole numbers but for missing ones."""
+def _are_whole_numbers(image: np.ndarray) -> bool:
+    """Whether there are values, and all of them are whole numbers or missing."""
     if image.dtype.kind != "f":
         return image.size > 0
     few = image.ravel()[:: max(1, image.size // 1000)]  # enough for most images

@@ -1,27 +1,31 @@
-"""Masks that users give: files, NIfTI images and arrays, on any grid."""
+"""Masks from files, NIfTI images and arrays, resampled on the grids of their images."""
+
+from __future__ import annotations
 
 from os import PathLike
+from typing import Any
 
 import numpy as np
-from scipy.ndimage import affine_transform
 
-from dipy_dl_reg.io.image_kinds import in_plane
-from dipy_dl_reg.io.images import open_image, read_image
+from dipy_dl_reg.io.image_kinds import slice_affine
+from dipy_dl_reg.io.images import ImageLike, open_image, read_image
+from dipy_dl_reg.io.resampling import resample_array
 from dipy_dl_reg.validation import check_affine
 
 
-def fill_masked(image):
-    """A masked array as a plain array with NaN in place of what is masked.
+def fill_masked(image: Any) -> Any:
+    """Replace the masked elements of a masked array by NaN.
 
     Parameters
     ----------
-    image : array
-        Of any kind.
+    image : array_like
+        The image.
 
     Returns
     -------
-    image : array
-        The same object unless it is a `numpy.ma.MaskedArray` of real numbers.
+    image : array_like
+        A plain array of floating-point numbers for a `numpy.ma.MaskedArray` of real
+        numbers; the same object for all others.
     """
     if not np.ma.isMaskedArray(image) or image.dtype.kind not in "buif":
         return image
@@ -29,85 +33,98 @@ def fill_masked(image):
     return np.ma.filled(image.astype(kind), np.nan)
 
 
-def read_mask(mask, image, shape, grid2world, *, name):
-    """A mask on the voxels of its image.
+def read_mask(
+    mask: ImageLike | None,
+    image: ImageLike,
+    shape: tuple[int, ...],
+    grid2world: np.ndarray | None,
+    *,
+    name: str,
+) -> np.ndarray | None:
+    """Read a mask, and resample it on the grid of its image where the two differ.
 
     Parameters
     ----------
     mask : None, str, Path, nibabel image or array
-        A file's or a nibabel image's mask is resampled through both affines, each
-        voxel of the image taking the nearest voxel of the mask, where the two grids
-        differ.  An array has the image's grid.
+        The mask.  That of a file or a nibabel image is resampled through both
+        affines if its grid differs from the image's: each voxel of the image takes
+        the nearest voxel of the mask.  An array has the image's grid.
     image : str, Path, nibabel image or array
         The image as the user gave it.
     shape : tuple of int
-        Its shape.
+        Shape of the image.
     grid2world : array or None
-        Its voxels to world, which may overrule that of its file.  Where there is none
-        the mask is taken as it is.
+        Voxels of the image to world, which may differ from the affine in its file.
+        If it is None, the mask is not resampled.
     name : str
-        What errors call the mask.
+        Name of the mask in error messages.
 
     Returns
     -------
     mask : ndarray or None
-        Of the image's shape where it was resampled; None for None.
+        The mask, of the image's shape if it was resampled; None if there is none.
 
     Raises
     ------
     FileNotFoundError
-        If its file is missing.
+        If the mask's file does not exist.
     ValueError
-        If the file is no image, its affine is singular, or nothing of the mask lies
-        on the image.
+        If the file is no image, its affine is singular, or no voxel of the image lies
+        in the mask.
     """
     if mask is None:
         return None
     values, own = read_image(mask, name=name)
-    while values.ndim > len(shape) and values.shape[-1] == 1:
+    dim = len(shape)
+    while values.ndim > dim and values.shape[-1] == 1:
         values = values[..., 0]
-    if own is None or grid2world is None or values.ndim != len(shape):
+    if own is None or grid2world is None or values.ndim != dim:
         return values
-    own, grid2world = in_plane(own, len(shape)), np.asarray(grid2world)
-    for other in (grid2world, _stored_affine(image, len(shape))):
-        if values.shape == tuple(shape) and _alike(own, other):
+    own, grid2world = slice_affine(own, dim), np.asarray(grid2world)
+    for other in (grid2world, _stored_affine(image, dim)):
+        if values.shape == tuple(shape) and _are_close(own, other):
             return values
     if grid2world.shape != own.shape:
         return values  # the image's own check has a clear error for that
-    return _resample(values, own, shape, grid2world, name)
+    return _resample_mask(values, own, shape, grid2world, name)
 
 
-def _stored_affine(image, dim):
-    """The affine in an image's file or header, if it has one."""
+def _stored_affine(image: Any, dim: int) -> np.ndarray | None:
+    """The affine in an image's file or header; None for an array."""
     if isinstance(image, (str, PathLike)):
         image = open_image(image)
     if not hasattr(image, "dataobj"):
         return None
-    return in_plane(image.affine, dim)
+    return slice_affine(image.affine, dim)
 
 
-def _alike(matrix, other):
-    """Whether two matrices are the same but for rounding in a file's header."""
+def _are_close(matrix: np.ndarray, other: np.ndarray | None) -> bool:
+    """Whether two matrices are equal but for the rounding in a file's header."""
     if other is None or np.shape(matrix) != np.shape(other):
         return False
     return np.allclose(matrix, other, rtol=1e-5, atol=1e-3)
 
 
-def _resample(mask, mask_grid2world, shape, grid2world, name):
-    """The mask's nearest voxels on another grid, as bool."""
-    dim = len(shape)
-    inverse = np.linalg.inv(check_affine(mask_grid2world, dim, f"{name}: its affine"))
-    counted = np.nan_to_num(np.ma.filled(mask, 0)) != 0
-    found = affine_transform(
-        counted.astype(np.uint8),
-        inverse @ grid2world,
-        output_shape=tuple(shape),
+def _resample_mask(
+    mask: np.ndarray,
+    mask_grid2world: np.ndarray,
+    shape: tuple[int, ...],
+    grid2world: np.ndarray,
+    name: str,
+) -> np.ndarray:
+    """The mask on another grid as bool, by nearest neighbour."""
+    affine = check_affine(mask_grid2world, len(shape), f"{name}: its affine")
+    inside = np.nan_to_num(np.ma.filled(mask, 0)) != 0
+    resampled = resample_array(
+        inside.astype(np.uint8),
+        np.linalg.inv(affine) @ grid2world,
+        shape,
         order=0,
         mode="grid-constant",
     ).astype(bool)
-    if counted.any() and not found.any():
+    if inside.any() and not resampled.any():
         raise ValueError(
             f"{name} does not cover the image: through the affines of the two no "
             "voxel of the image lies in the mask."
         )
-    return found
+    return resampled

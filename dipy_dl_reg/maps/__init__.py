@@ -1,1 +1,1 @@
-"""A finished map: store, apply, measure, draw."""
+"""A finished map: storage, application to images, measures, verdict and picture."""

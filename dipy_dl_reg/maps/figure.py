@@ -1,21 +1,27 @@
-"""How one registration is drawn; `dipy_dl_reg.maps.report` says what for.
+"""Drawing one registration with matplotlib; `dipy_dl_reg.maps.report` calls it.
 
-Everything is brought onto the grid of the field, with its axes turned along the
-world's, and cut into planes; one function draws one panel from one plane.
+All images are resampled on the grid of the field, their axes are oriented along the
+world's, and planes are cut from them; one function draws one panel from one plane.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from dipy.align.imwarp import DiffeomorphicMap
 from dipy.segment.threshold import otsu
 from dipy.utils.optpkg import optional_package
 import nibabel as nib
+from nibabel.affines import voxel_sizes
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from dipy_dl_reg.maps.formats.dipy import mapping_from_fields
-from dipy_dl_reg.maps.mapping import transform_array
+from dipy_dl_reg.maps.apply import transform_array
+from dipy_dl_reg.maps.dipy_map import displacement_to_voxels, make_mapping
 
-PANEL_WIDTH = 2.6  # inches
+# in inches
+PANEL_WIDTH = 2.6
 LINES_HEIGHT = 0.8
 LINE_HEIGHT = 0.2
 TITLE_HEIGHT = 0.35
@@ -25,28 +31,28 @@ FOLDED = "#00c000"
 
 
 class View(NamedTuple):
-    """One plane through the images, and how it lies on paper.
+    """One plane through the images, and how it is drawn.
 
     Attributes
     ----------
-    index : tuple
-        Where it lies in the reoriented arrays.
+    plane : tuple
+        Index of the plane in the reoriented arrays.
     axes : tuple of int
-        The arrays' axes along the rows and along the columns of the picture.
+        Axes of the arrays along the rows and the columns of the picture.
     origin : {"lower", "upper"}
-        Whether rows count upwards.
+        Whether the first row is at the bottom or at the top.
     letters : str
-        What lies left, right, below and above; empty if unknown.
+        Letters of the directions left, right, below and above; empty if unknown.
     """
 
-    index: tuple
-    axes: tuple
+    plane: tuple
+    axes: tuple[int, int]
     origin: str
     letters: str
 
 
-def load_matplotlib():
-    """Matplotlib's figures, without pyplot: nothing global, no window.
+def load_matplotlib() -> Any:
+    """Import matplotlib's figures, without pyplot, which has global state.
 
     Returns
     -------
@@ -65,17 +71,17 @@ def load_matplotlib():
 
 
 def draw_registration(
-    static,
-    moving,
-    mapping,
+    static: np.ndarray,
+    moving: np.ndarray,
+    mapping: DiffeomorphicMap,
     *,
-    static_grid2world=None,
-    moving_grid2world=None,
-    warped=None,
-    jacobian,
-    lines=(),
-    title=None,
-):
+    static_grid2world: np.ndarray | None = None,
+    moving_grid2world: np.ndarray | None = None,
+    warped: np.ndarray | None = None,
+    jacobian: np.ndarray,
+    lines: Sequence[str] = (),
+    title: str | None = None,
+) -> Any:
     """Draw one registration.
 
     Parameters
@@ -85,73 +91,84 @@ def draw_registration(
     mapping : DiffeomorphicMap
         The map.
     static_grid2world, moving_grid2world : ndarray, optional
-        Their matrices; the map's own by default.
+        Their grid-to-world matrices; by default those of the map.
     warped : ndarray, optional
         Moving on the grid of the field; computed by default.
     jacobian : ndarray
         Jacobian determinant of the field from static to moving.
     lines : sequence of str, optional
-        Written below.
+        Lines written below the picture.
     title : str, optional
-        Written above.
+        Line written above the picture.
 
     Returns
     -------
     figure : matplotlib.figure.Figure
-        The sheet: a row for each plane, a column for each panel.
+        The figure, with a row for each plane and a column for each panel.
     """
-    layers = _images(
+    layers = _resample_images(
         mapping, static, moving, static_grid2world, moving_grid2world, warped
     )
     with np.errstate(divide="ignore", invalid="ignore"):
         layers["log_jacobian"] = np.where(jacobian > 0, np.log(jacobian), np.nan)
     shape, grid = layers["static"].shape, mapping.disp_grid2world
-    spacing = np.ones(len(shape)) if grid is None else nib.affines.voxel_sizes(grid)
-    places = _places(mapping, spacing)
-    layers.update({f"place {a}": place for a, place in enumerate(places)})
-    layers, spacing = _reoriented(layers, grid, spacing)
-    views = _views(layers["static"], known=grid is not None)
-    return _sheet(layers, views, spacing, lines, title)
+    spacing = np.ones(len(shape)) if grid is None else voxel_sizes(grid)
+    positions = _find_moving_positions(mapping, spacing)
+    layers.update({f"position {a}": p for a, p in enumerate(positions)})
+    layers, spacing = _reorient(layers, grid, spacing)
+    views = _choose_views(layers["static"], known=grid is not None)
+    return _draw_figure(layers, views, spacing, lines, title)
 
 
-# What is drawn ----------------------------------------------------------------------
+# The images ---------------------------------------------------------------------------
 
 
-def _images(mapping, static, moving, static_grid2world, moving_grid2world, warped):
+def _resample_images(
+    mapping: DiffeomorphicMap,
+    static: np.ndarray,
+    moving: np.ndarray,
+    static_grid2world: np.ndarray | None,
+    moving_grid2world: np.ndarray | None,
+    warped: np.ndarray | None,
+) -> dict[str, np.ndarray]:
     """Static, moving before and moving after, on the grid of the field."""
     grid = mapping.disp_grid2world
     shape = tuple(int(n) for n in mapping.disp_shape)
-    nothing = np.zeros_like(mapping.backward, dtype=np.float32)
-    identity = mapping_from_fields(nothing, nothing, shape, grid, shape, grid)
-    straight = mapping.shallow_copy()
-    straight.forward = straight.backward = nothing
+    zeros = np.zeros_like(mapping.backward, dtype=np.float32)
+    identity = make_mapping(zeros, zeros, shape, grid, shape, grid)
+    prealign_only = mapping.shallow_copy()
+    prealign_only.forward = prealign_only.backward = zeros
     if static_grid2world is None and static.shape == tuple(mapping.codomain_shape):
         static_grid2world = mapping.codomain_grid2world
-    onto = {
+    grids: dict[str, Any] = {
         "out_shape": shape,
         "out_grid2world": np.eye(len(shape) + 1) if grid is None else grid,
         "image_grid2world": moving_grid2world,
     }
-    after = transform_array(mapping, moving, **onto) if warped is None else warped
+    after = transform_array(mapping, moving, **grids) if warped is None else warped
     return {
         "static": transform_array(identity, static, image_grid2world=static_grid2world),
-        "before": transform_array(straight, moving, **onto),
+        "before": transform_array(prealign_only, moving, **grids),
         "after": after,
     }
 
 
-def _places(mapping, spacing):
-    """Where each voxel's content comes from: mm along the grid's axes, prealign apart.
+def _find_moving_positions(
+    mapping: DiffeomorphicMap, spacing: np.ndarray
+) -> np.ndarray:
+    """The position in moving of each voxel: mm along the grid's axes, without prealign.
 
-    Their contours are a regular grid of moving, carried to static.
+    Their contours are a regular grid of moving, transformed to static.
     """
-    field, dim, grid = mapping.get_forward_field(), mapping.dim, mapping.disp_grid2world
-    matrix = np.eye(dim) if grid is None else grid[:dim, :dim]
-    moved = np.moveaxis(field @ np.linalg.inv(matrix).T, -1, 0)
-    return (np.indices(field.shape[:-1]) + moved) * spacing.reshape(-1, *[1] * dim)
+    field = mapping.get_forward_field()
+    voxels = displacement_to_voxels(field, mapping.disp_grid2world)
+    positions = np.indices(field.shape[:-1]) + np.moveaxis(voxels, -1, 0)
+    return positions * spacing.reshape(-1, *[1] * mapping.dim)
 
 
-def _reoriented(layers, grid, spacing):
+def _reorient(
+    layers: dict[str, np.ndarray], grid: np.ndarray | None, spacing: np.ndarray
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The layers with their axes along the world's: to the right, forward, up."""
     if len(spacing) == 2 or grid is None:
         return layers, spacing
@@ -159,17 +176,17 @@ def _reoriented(layers, grid, spacing):
     order = np.argsort(orientation[:, 0])
     turned = {k: nib.apply_orientation(v, orientation) for k, v in layers.items()}
     for new, old in enumerate(order):
-        turned[f"place {new}"] = nib.apply_orientation(
-            layers[f"place {old}"], orientation
+        turned[f"position {new}"] = nib.apply_orientation(
+            layers[f"position {old}"], orientation
         )
     return turned, spacing[order]
 
 
-def _views(static, *, known):
+def _choose_views(static: np.ndarray, *, known: bool) -> list[View]:
     """The planes through the middle of static's foreground."""
     if static.ndim == 2:
         return [View((slice(None), slice(None)), (0, 1), "upper", "")]
-    foreground = static > _levels(static)[0]
+    foreground = static > _outline_levels(static)[0]
     if not foreground.any():
         foreground = np.ones(static.shape, dtype=bool)
     middle = [int(np.rint(where.mean())) for where in np.nonzero(foreground)]
@@ -179,55 +196,96 @@ def _views(static, *, known):
         (1, (2, 0), "LRIS"),
         (2, (1, 0), "LRPA"),
     ):
-        index = [slice(None)] * 3
-        index[axis] = middle[axis]
-        views.append(View(tuple(index), axes, "lower", letters if known else ""))
+        plane: list[slice | int] = [slice(None)] * 3
+        plane[axis] = middle[axis]
+        views.append(View(tuple(plane), axes, "lower", letters if known else ""))
     return views
 
 
-def _levels(image):
-    """Intensities that part background from foreground, and the foreground in two."""
+def _outline_levels(image: np.ndarray) -> list[float]:
+    """Thresholds between background and foreground, and within the foreground."""
     values = image[np.isfinite(image)]
-    lowest = _threshold(values)
-    return [lowest, _threshold(values[values > lowest])]
+    lowest = _find_threshold(values)
+    return [lowest, _find_threshold(values[values > lowest])]
 
 
-def _threshold(values):
-    """Otsu's threshold; infinite where rounding is all the difference there is."""
+def _find_threshold(values: np.ndarray) -> float:
+    """Otsu's threshold; infinite if values differ by no more than rounding."""
     if not values.size or np.ptp(values) <= 1e-4 * np.abs(values).max():
         return np.inf
     return float(otsu(values))
 
 
-def _window(image):
-    """Intensities shown black and white."""
+def _intensity_range(image: np.ndarray) -> tuple[float, float]:
+    """The intensities that are drawn black and white."""
     values = image[np.isfinite(image)]
     if not values.size:
         return 0.0, 1.0
-    foreground = values[values > _levels(image)[0]]
+    foreground = values[values > _outline_levels(image)[0]]
     low = np.percentile(values, 1)
     high = np.percentile(foreground if foreground.size else values, 99)
     return low, high if high > low else low + 1.0
 
 
-def _log_limit(log_jacobian):
-    """End of the colour scale: most of what there is, in tenths, never over 2."""
+def _log_limit(log_jacobian: np.ndarray) -> float:
+    """End of the colour scale: the 99.5th percentile, rounded up; 0.1 to 2."""
     values = np.abs(log_jacobian[np.isfinite(log_jacobian)])
     if not values.size:
         return 0.1
     return float(np.clip(np.ceil(np.percentile(values, 99.5) * 10) / 10, 0.1, 2.0))
 
 
-# How it is drawn --------------------------------------------------------------------
+# Drawing ----------------------------------------------------------------------------
 
 
-def _sheet(layers, views, spacing, lines, title):
-    """A row of panels for each view, the lines of text below."""
+def _draw_figure(
+    layers: dict[str, np.ndarray],
+    views: list[View],
+    spacing: np.ndarray,
+    lines: Sequence[str],
+    title: str | None,
+) -> Any:
+    """A row of panels for each view, and the lines of text below."""
     extents = np.multiply(layers["static"].shape, spacing)
-    heights = [PANEL_WIDTH * extents[v.axes[0]] / extents[v.axes[1]] for v in views]
-    heights = np.clip(heights, 0.3 * PANEL_WIDTH, 1.5 * PANEL_WIDTH)
-    top = NAMES_HEIGHT + TITLE_HEIGHT * bool(title)
-    below = max(LINES_HEIGHT, LINE_HEIGHT * (len(lines) + 1) + 0.1)
+    figure, rows = _make_grid(views, extents, len(lines), bool(title))
+    ranges: dict[str, Any] = {
+        name: _intensity_range(layers[name]) for name in ("static", "before", "after")
+    }
+    ranges["log_jacobian"] = _log_limit(layers["log_jacobian"])
+    levels = [
+        level for level in _outline_levels(layers["static"]) if np.isfinite(level)
+    ]
+    layers = {**layers, "smooth": _smooth_for_outlines(layers["static"], spacing)}
+    for row, view in enumerate(views):
+        planes: dict[str, Any] = {k: _cut_plane(v, view) for k, v in layers.items()}
+        planes["positions"] = [planes[f"position {a}"] for a in view.axes]
+        sides = [extents[a] for a in view.axes]
+        for column, (name, draw) in enumerate(PANELS.items()):
+            axes = figure.add_subplot(rows[row, column])
+            drawn = draw(axes, planes, ranges, view.origin, sides)
+            _draw_outlines(axes, draw, planes["smooth"], levels)
+            _format_axes(axes, [spacing[a] for a in view.axes])
+            if row == 0:
+                axes.set_title(name, fontsize=11, pad=4)
+            if column == 0:
+                _write_letters(axes, view.letters)
+    _write_below(figure, lines, axes, drawn)
+    if title:
+        top = 1 - 0.08 / figure.get_figheight()
+        figure.suptitle(title, y=top, va="top", fontsize=13)
+    return figure
+
+
+def _make_grid(
+    views: list[View], extents: np.ndarray, number_of_lines: int, has_title: bool
+) -> tuple[Any, Any]:
+    """An empty figure and its grid of panels, with room for the text."""
+    proportional = [
+        PANEL_WIDTH * extents[v.axes[0]] / extents[v.axes[1]] for v in views
+    ]
+    heights = np.clip(proportional, 0.3 * PANEL_WIDTH, 1.5 * PANEL_WIDTH)
+    top = NAMES_HEIGHT + TITLE_HEIGHT * has_title
+    below = max(LINES_HEIGHT, LINE_HEIGHT * (number_of_lines + 1) + 0.1)
     width, height = PANEL_WIDTH * len(PANELS), heights.sum() + top + below
     figure = load_matplotlib().Figure(figsize=(width, height))
     rows = figure.add_gridspec(
@@ -241,57 +299,42 @@ def _sheet(layers, views, spacing, lines, title):
         wspace=0.03,
         hspace=0.03,
     )
-    windows = {name: _window(layers[name]) for name in ("static", "before", "after")}
-    windows["log_jacobian"] = _log_limit(layers["log_jacobian"])
-    levels = [level for level in _levels(layers["static"]) if np.isfinite(level)]
-    layers = {**layers, "smooth": _smoothed(layers["static"], spacing)}
-    for row, view in enumerate(views):
-        planes = {name: _plane(layer, view) for name, layer in layers.items()}
-        planes["places"] = [planes[f"place {a}"] for a in view.axes]
-        sides = [extents[a] for a in view.axes]
-        for column, (name, draw) in enumerate(PANELS.items()):
-            axes = figure.add_subplot(rows[row, column])
-            drawn = draw(axes, planes, windows, view.origin, sides)
-            if draw in OUTLINED:
-                _draw_lines(axes, planes["smooth"], levels, OUTLINES)
-            elif draw is _draw_jacobian:
-                _draw_lines(axes, planes["smooth"], levels[:1], "0.3")
-            _frame(axes, [spacing[a] for a in view.axes])
-            if row == 0:
-                axes.set_title(name, fontsize=11, pad=4)
-            if column == 0:
-                _write_letters(axes, view.letters)
-    _write_below(figure, lines, axes, drawn)
-    if title:
-        figure.suptitle(title, y=1 - 0.08 / height, va="top", fontsize=13)
-    return figure
+    return figure, rows
 
 
-def _plane(layer, view):
-    """A view's plane of a layer, rows first."""
-    return layer[view.index].T if view.axes[0] > view.axes[1] else layer[view.index]
+def _draw_outlines(axes, draw, smooth, levels):
+    """Draw static's outlines over the panels that have them."""
+    if draw in OUTLINED:
+        _draw_contours(axes, smooth, levels, OUTLINES)
+    elif draw is _draw_jacobian:
+        _draw_contours(axes, smooth, levels[:1], "0.3")
 
 
-def _smoothed(image, spacing):
-    """Static for its outlines: without speckle, and without what is missing."""
+def _cut_plane(layer: np.ndarray, view: View) -> np.ndarray:
+    """The plane of a view, rows first."""
+    return layer[view.plane].T if view.axes[0] > view.axes[1] else layer[view.plane]
+
+
+def _smooth_for_outlines(image: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """Static without speckle and missing values, for its outlines."""
     return gaussian_filter(np.nan_to_num(image), np.maximum(0.7, 1.2 / spacing))
 
 
-def _draw_image(name):
+def _draw_image(name: str) -> Callable[..., Any]:
     """A panel that shows one image in grey."""
 
-    def draw(axes, planes, windows, origin, sides):
-        low, high = windows[name]
+    def draw(axes, planes, ranges, origin, sides):
+        low, high = ranges[name]
         return axes.imshow(planes[name], "gray", vmin=low, vmax=high, origin=origin)
 
     return draw
 
 
-def _draw_checkerboard(axes, planes, windows, origin, sides):
-    """Static and moving after, in turns."""
+def _draw_checkerboard(axes, planes, ranges, origin, sides):
+    """Static and moving after, in alternating squares."""
     both = []
     for name in ("static", "after"):
-        low, high = windows[name]
+        low, high = ranges[name]
         both.append(np.clip((planes[name] - low) / (high - low), 0, 1))
     square = max(sides) / 8
     rows, columns = (
@@ -302,28 +345,28 @@ def _draw_checkerboard(axes, planes, windows, origin, sides):
     return axes.imshow(mixed, "gray", vmin=0, vmax=1, origin=origin)
 
 
-def _draw_grid(axes, planes, windows, origin, sides):
-    """A regular grid of moving, carried to static, over moving after."""
-    low, high = windows["after"]
+def _draw_grid(axes, planes, ranges, origin, sides):
+    """A regular grid of moving, transformed to static, over moving after."""
+    low, high = ranges["after"]
     drawn = axes.imshow(
         planes["after"], "gray", vmin=low, vmax=low + 2 * (high - low), origin=origin
     )
     step = max(sides) / 26
-    for place in planes["places"]:
-        levels = np.arange(place.min() // step + 1, place.max() / step) * step
-        _draw_lines(axes, place, levels, "#7fdbff")
+    for position in planes["positions"]:
+        levels = np.arange(position.min() // step + 1, position.max() / step) * step
+        _draw_contours(axes, position, levels, "#7fdbff")
     return drawn
 
 
-def _draw_jacobian(axes, planes, windows, origin, sides):
-    """Logarithm of the determinant; folded voxels stand out."""
-    limit, values = windows["log_jacobian"], planes["log_jacobian"]
+def _draw_jacobian(axes, planes, ranges, origin, sides):
+    """The logarithm of the determinant, and folded voxels in their own colour."""
+    limit, values = ranges["log_jacobian"], planes["log_jacobian"]
     colours = load_matplotlib().mpl.colormaps["RdBu_r"].with_extremes(bad=FOLDED)
     return axes.imshow(values, colours, vmin=-limit, vmax=limit, origin=origin)
 
 
-def _draw_lines(axes, plane, levels, colours):
-    """Contours, where the plane is wide enough to have any."""
+def _draw_contours(axes, plane, levels, colours):
+    """Contours, if the plane is more than one voxel wide."""
     if min(plane.shape) > 1 and len(levels):
         axes.contour(plane, levels, colors=colours, linewidths=0.65)
 
@@ -339,8 +382,8 @@ PANELS = {
 OUTLINED = [PANELS[name] for name in ("static", "moving before", "moving after")]
 
 
-def _frame(axes, spacing):
-    """True proportions, no ticks, black where there is nothing."""
+def _format_axes(axes, spacing):
+    """Set true proportions, no ticks and a black background."""
     axes.set_aspect(spacing[0] / spacing[1])
     axes.set_xticks([])
     axes.set_yticks([])
@@ -350,7 +393,7 @@ def _frame(axes, spacing):
 
 
 def _write_letters(axes, letters):
-    """Which way is left, right, below and above."""
+    """Write the letters of the directions at the left, right, bottom and top."""
     places = (
         (0.02, 0.5, "left", "center"),
         (0.98, 0.5, "right", "center"),
@@ -363,7 +406,7 @@ def _write_letters(axes, letters):
 
 
 def _write_below(figure, lines, axes, drawn):
-    """The numbers and the key; the colour scale below its own column."""
+    """Write the lines and the key, and draw the colour scale below its column."""
     height = figure.get_figheight()
     key = (
         "before: through the prealign alone; lines: static's outlines; checkerboard: "

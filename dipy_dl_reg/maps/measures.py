@@ -1,9 +1,11 @@
-"""Measures of a finished registration from which its success can be judged.
+"""Measures of a finished registration, by which its success is judged.
 
-The images are compared on a coarse grid (1/64 of the longest side of static, 3 mm for a
-head): a registration that failed is visibly wrong at that resolution already, and the
-measures take a small part of the registration's time.
+The images are compared on a coarse grid (voxels of 1/64 of static's longest side, 3 mm
+for a head).  A failed registration is visible at that resolution, and the measures take
+little time compared with the registration.
 """
+
+from __future__ import annotations
 
 from typing import NamedTuple
 
@@ -11,51 +13,53 @@ import numpy as np
 import torch
 
 from dipy_dl_reg.geometry.fields import jacobian, resize, warp
-from dipy_dl_reg.geometry.pair import compared_voxels
+from dipy_dl_reg.geometry.pair import Pair, compared_voxels
 from dipy_dl_reg.geometry.pyramid import coarsen
 from dipy_dl_reg.geometry.smoothing import window_moments
-from dipy_dl_reg.grid import rotation_angle
+from dipy_dl_reg.grid import Grid, rotation_angle
 from dipy_dl_reg.optimization.masked_image import BACKGROUND
 
-#: Voxels along the longest side, and the smoothing on the way there (see `coarsen`).
+#: Voxels along the longest side, and the smoothing before resampling (see `coarsen`).
 _SIZE, _SIGMA_FACTOR = 64, 0.5
 #: Windows of local correlation are cubes ``2 _RADIUS + 1`` voxels wide.
 _RADIUS = 2
-#: Variance of a window, of images scaled to [0, 1], above which it holds structure; it
-#: is added to the variances, so that noise in a flat window does not count.
-_STRUCTURE = 1e-3
-#: Fewer windows with structure than this are no evidence.
-_ENOUGH = 30
+#: A window holds structure if its variance, of images scaled to [0, 1], is above this.
+#: The value is also added to the variances, so that noise in a flat window has no
+#: effect.
+_STRUCTURE_VARIANCE = 1e-3
+#: At least this many windows with structure are needed for a similarity, and this many
+#: voxels for an object.
+_MIN_COUNT = 30
 
 
 class Measures(NamedTuple):
-    """What a registration did to two images.
+    """Measures of two images, before and after their registration.
 
     Attributes
     ----------
     similarity_before, similarity_affine, similarity : float
-        Mean squared local correlation of the two images, from 0 to 1: as they lie in
-        their worlds, through the prealign, and through the whole map.  NaN where too
-        few windows hold any structure.
+        Mean squared local correlation of the two images, from 0 to 1: by their affines
+        alone, with the prealign, and with the whole map.  NaN if too few windows hold
+        structure.
     overlap_before, overlap_affine, overlap : float
-        Dice coefficient of the two objects (what is not background), likewise.
+        Dice coefficient of the two objects (all that is not background), likewise.
     visible : float
-        Part of static's object that lies in the moving image's field of view.
+        Fraction of static's object that lies in the moving image's field of view.
     displacement : float
-        Mean length of the displacement within the object, as a part of the longest
+        Mean length of the displacement within the object, as a fraction of the longest
         side of the static image.
     displacement_95 : float
         Its 95th percentile.
     sd_log_jacobian : float
         Standard deviation of the logarithm of the Jacobian determinant in the object.
     rotation : float
-        Angle of the prealign's rotation, degrees.
+        Angle of the prealign's rotation, in degrees.
     smallest_scale, largest_scale : float
-        Its least and greatest singular value; a shear makes them differ.
+        Smallest and largest singular value of the prealign; a shear makes them differ.
     mirrors : bool
-        Whether it turns left into right (its determinant is negative).
+        Whether the prealign mirrors the image (its determinant is negative).
     has_prealign : bool
-        Whether there is a prealign other than the identity.
+        Whether the prealign differs from the identity.
     """
 
     similarity_before: float
@@ -75,15 +79,17 @@ class Measures(NamedTuple):
     has_prealign: bool
 
 
-def measure_registration(pair, displacement=None):
-    """Measure what a registration did.
+def measure_registration(
+    pair: Pair, displacement: torch.Tensor | None = None
+) -> Measures:
+    """Measure two images before and after their registration.
 
     Parameters
     ----------
     pair : Pair
         The images, their prealign and their masks.
     displacement : Tensor, shape (1, D, *static_shape), optional
-        Field in voxels of the static grid; by default the affine part is all.
+        Field in voxels of the static grid; by default there is only the affine part.
 
     Returns
     -------
@@ -92,78 +98,100 @@ def measure_registration(pair, displacement=None):
     """
     longest = pair.static_grid.longest_side
     coarse = coarsen(pair, longest / _SIZE, sigma_factor=_SIGMA_FACTOR)
-    dim = coarse.static_grid.dim
-    still = coarse.static.new_zeros(1, dim, *coarse.static.shape[2:])
-    u = still
-    if displacement is not None:
-        u = resize(displacement, coarse.static.shape[2:])
-    unaligned = coarse._replace(prealign=np.eye(dim + 1))
-    before = _compare(unaligned, still)
+    dim, shape = coarse.static_grid.dim, coarse.static.shape[2:]
+    zero = coarse.static.new_zeros(1, dim, *shape)
+    u = zero if displacement is None else resize(displacement, shape)
     has_prealign = not np.array_equal(pair.prealign, np.eye(dim + 1))
-    affine = _compare(coarse, still) if has_prealign else before
+    before = _compare(coarse._replace(prealign=np.eye(dim + 1)), zero)
+    affine = _compare(coarse, zero) if has_prealign else before
     final = affine if displacement is None else _compare(coarse, u)
-    similarities, overlaps = zip(before, affine, final)
-    inside = _object(coarse.static, coarse.static_mask)
+    inside = _find_object(coarse.static, coarse.static_mask)
+    mean, percentile_95, sd_log_jacobian = _measure_displacement(
+        u, coarse.static_grid, inside, longest
+    )
+    rotation, smallest_scale, largest_scale, mirrors = _measure_affine(pair.prealign)
     return Measures(
-        *similarities,
-        *overlaps,
-        _share(coarse.overlap(), inside),
-        *_displacements(u, coarse.static_grid, inside, longest),
-        *_affine_parts(pair.prealign),
-        has_prealign,
+        similarity_before=before.similarity,
+        similarity_affine=affine.similarity,
+        similarity=final.similarity,
+        overlap_before=before.overlap,
+        overlap_affine=affine.overlap,
+        overlap=final.overlap,
+        visible=_fraction_of(inside, coarse.overlap()),
+        displacement=mean,
+        displacement_95=percentile_95,
+        sd_log_jacobian=sd_log_jacobian,
+        rotation=rotation,
+        smallest_scale=smallest_scale,
+        largest_scale=largest_scale,
+        mirrors=mirrors,
+        has_prealign=has_prealign,
     )
 
 
-def _compare(pair, u):
-    """Mean squared local correlation and overlap of the objects through a field."""
+class _Comparison(NamedTuple):
+    """Mean squared local correlation, and overlap of the objects."""
+
+    similarity: float
+    overlap: float
+
+
+def _compare(pair: Pair, u: torch.Tensor) -> _Comparison:
+    """Compare static with moving warped by a field."""
     frame = pair.frame()
     counts = compared_voxels(pair, u, frame)
     warped = warp(pair.moving, u, frame_=frame)
-    objects = (pair.static > BACKGROUND) & counts, (warped > BACKGROUND) & counts
-    sizes = objects[0].sum() + objects[1].sum()
-    dice = float(2 * (objects[0] & objects[1]).sum() / sizes.clamp_min(1))
-    return _squared_correlation(pair.static, warped, counts), dice
+    static_object = (pair.static > BACKGROUND) & counts
+    moving_object = (warped > BACKGROUND) & counts
+    sizes = static_object.sum() + moving_object.sum()
+    dice = float(2 * (static_object & moving_object).sum() / sizes.clamp_min(1))
+    return _Comparison(_squared_correlation(pair.static, warped, counts), dice)
 
 
-def _squared_correlation(static, warped, counts):
+def _squared_correlation(
+    static: torch.Tensor, warped: torch.Tensor, counts: torch.Tensor
+) -> float:
     """Mean of the squared local correlation where either image holds structure.
 
-    ``cov**2 / ((var_s + e) (var_w + e))`` in cubes of 5 voxels, over the voxels that
-    count, with ``e`` the least variance that counts as structure.
+    It is ``cov**2 / ((var_s + e) (var_w + e))`` in cubes of 5 voxels, over the voxels
+    that count, with ``e`` the smallest variance that is taken as structure.
     """
     *variances, covariance = window_moments(static, warped, counts, _RADIUS)
     variances = [variance.clamp_min(0) for variance in variances]
-    structured = counts & (torch.maximum(*variances) > _STRUCTURE)
-    if int(structured.sum()) < _ENOUGH:
+    structured = counts & (torch.maximum(*variances) > _STRUCTURE_VARIANCE)
+    if int(structured.sum()) < _MIN_COUNT:
         return float("nan")
-    floors = (variances[0] + _STRUCTURE) * (variances[1] + _STRUCTURE)
-    return float((covariance.square() / floors)[structured].mean())
+    first, second = (variance + _STRUCTURE_VARIANCE for variance in variances)
+    return float((covariance.square() / (first * second))[structured].mean())
 
 
-def _object(image, mask):
-    """Voxels that are not background, or all where there is hardly any."""
+def _find_object(image: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """The voxels that are not background; all voxels if there are hardly any."""
     inside = image > BACKGROUND
     if mask is not None:
         inside &= mask > 0.5
-    return inside if int(inside.sum()) >= _ENOUGH else torch.ones_like(inside)
+    return inside if int(inside.sum()) >= _MIN_COUNT else torch.ones_like(inside)
 
 
-def _share(part, whole):
-    return float((part & whole).sum() / whole.sum())
+def _fraction_of(inside: torch.Tensor, part: torch.Tensor) -> float:
+    """The fraction of an object that lies in a part of the image."""
+    return float((part & inside).sum() / inside.sum())
 
 
-def _displacements(u, grid, inside, longest):
-    """Mean and 95th percentile of the length; spread of the log Jacobian."""
+def _measure_displacement(
+    u: torch.Tensor, grid: Grid, inside: torch.Tensor, longest: float
+) -> tuple[float, float, float]:
+    """Mean and 95th percentile of the length; SD of the logarithm of the Jacobian."""
     spacing = torch.as_tensor(np.array(grid.spacing), dtype=u.dtype, device=u.device)
     mm = u * spacing.view(1, -1, *[1] * grid.dim)
     length = mm.square().sum(1, keepdim=True).sqrt()[inside] / longest
-    rate = jacobian(u)[:, None].clamp_min(1e-3).log()[inside]
+    log_jacobian = jacobian(u)[:, None].clamp_min(1e-3).log()[inside]
     high = length.sort().values[int(0.95 * (len(length) - 1))]
-    return float(length.mean()), float(high), float(rate.std())
+    return float(length.mean()), float(high), float(log_jacobian.std())
 
 
-def _affine_parts(matrix):
-    """Rotation in degrees, least and greatest scale, and whether it mirrors."""
+def _measure_affine(matrix: np.ndarray) -> tuple[float, float, float, bool]:
+    """Rotation in degrees, smallest and largest scale, and whether it mirrors."""
     dim = len(matrix) - 1
     linear = matrix[:dim, :dim]
     scales = np.linalg.svd(linear)[1]

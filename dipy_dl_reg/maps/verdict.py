@@ -1,108 +1,121 @@
 """The verdict on a registration: good, doubtful or failed, and why.
 
-Fold counts and round trips say that a map is regular, not that it is right.  The
-verdict compares what was measured (`dipy_dl_reg.maps.measures`) with what correct
-and wrong registrations of brains gave; `tools/verdicts.py` makes both kinds and reports
-how often the verdict is wrong.
+Folds and round trips say whether a map is regular, not whether it is right.  The
+verdict compares the measures of a registration (`dipy_dl_reg.maps.measures`) with those
+of right and of wrong registrations of brains.
 """
 
+from __future__ import annotations
+
 from math import isnan
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dipy.utils.logging import logger
 
+if TYPE_CHECKING:
+    from dipy_dl_reg.maps.measures import Measures
+
 GRADES = ("good", "doubtful", "failed")
 
-#: Least mean squared local correlation after the affine part.  Right: .20 and more,
-#: also across contrasts; wrong pose, scale or place: up to .22.
+# Values after "right" and "wrong" are those measured in right and in wrong
+# registrations.
+
+#: Smallest mean squared local correlation after the affine part.  Right: .20 and more,
+#: also between contrasts; wrong pose, scale or position: up to .22.
 _AFFINE_SIMILARITY = 0.19
-#: The same less 5 times the mean displacement (as a part of the longest side).
-#: Right: .08 and more; wrong: up to .06.
+#: Smallest value of the same minus 5 times the mean displacement (as a fraction of the
+#: longest side).  Right: .08 and more; wrong: up to .06.
 _BALANCE, _DISPLACEMENT_COST = 0.07, 5.0
-#: A final similarity that no wrong result reached (up to .61): the deformation has
-#: corrected what was wrong after the affine part.
-_MADE_UP = 0.68
-#: But a mean displacement of more than this part of the longest side is unusual in any
-#: case (of right pairs: up to .047).
-_FAR = 0.06
-#: Affine similarity below the first, mean displacement above the second and final
-#: similarity below the third: images that do not match were forced onto each other.
-_FORCED = (0.18, 0.04, _MADE_UP)
-#: Least final similarity; overlap of the objects below which there is a doubt, and a
-#: failure.  Right results: similarity .33 and more, overlap .75 and more.
-_FINAL_SIMILARITY, _OVERLAP, _LEAST_OVERLAP = 0.2, 0.6, 0.4
-#: Scales of the affine part, and their ratio, by which people differ.
+#: Final similarity above which the deformation has corrected a poor affine part.
+#: Wrong: up to .61.
+_CORRECTED_SIMILARITY = 0.68
+#: Largest mean displacement, as a fraction of the longest side, of such a correction.
+#: Right: up to .047.
+_MAX_CORRECTION = 0.06
+#: Images that do not match were forced onto each other if the affine similarity is
+#: below the first, the mean displacement above the second and the final similarity
+#: below the third.
+_FORCED = (0.18, 0.04, _CORRECTED_SIMILARITY)
+#: Smallest final similarity.  Right: .33 and more.
+_FINAL_SIMILARITY = 0.2
+#: Overlap of the objects below which a registration is doubtful, and failed.  Right:
+#: .75 and more.
+_DOUBTFUL_OVERLAP, _FAILED_OVERLAP = 0.6, 0.4
+#: Smallest and largest scale of the affine part between two people, and their ratio.
 _SCALES, _SCALE_RATIO = (0.74, 1.34), 1.4
-#: Least part of static's object that moving shows.
+#: Smallest visible fraction of static's object.
 _VISIBLE = 0.15
-#: If the similarity after the affine part is below the third, there is a doubt where
-#: the chosen pose is better than another one by less than the first, or where the
-#: affine part turns by more than the second, in degrees.
+#: If the similarity after the affine part is below the third, a registration is
+#: doubtful if another pose is worse by less than the first, or the affine part rotates
+#: by more than the second, in degrees.
 _RIVAL_GAIN, _ROTATION, _CLEAR_SIMILARITY = 0.1, 45.0, 0.25
-#: How much better a mirror image may fit.  Right pairs of two people: up to .03; one
-#: person, mirrored: .08 and more (.02 for b0 and T1).
+#: By how much the mutual information with a mirror image may be higher.  Right pairs of
+#: two people: up to .03; one person, mirrored: .08 and more (.02 for b0 and T1).
 _MIRROR_GAIN = 0.04
 
 
 class Verdict(NamedTuple):
-    """The judgement of a registration.
+    """The verdict on a registration.
 
     Attributes
     ----------
     grade : {"good", "doubtful", "failed"}
-        "good" is a judgement by statistics, not a proof: look at the result.
+        The grade. "good" is a statistical judgement, not a proof: look at the result.
     reasons : tuple of str
         Why it is not good; empty for "good".
     measures : Measures or None
-        What it rests on (`dipy_dl_reg.maps.measures.Measures`).
+        The measures that were judged (`dipy_dl_reg.maps.measures.Measures`).
     """
 
     grade: str
-    reasons: tuple
-    measures: tuple | None = None
+    reasons: tuple[str, ...]
+    measures: Measures | None = None
 
-    def __str__(self):
+    def __str__(self) -> str:
         if not self.reasons:
             return self.grade
         return f"{self.grade}: {'; '.join(self.reasons)}"
 
 
-def judge(measures, *, poses=None, shrunk=False):
+def judge(measures: Measures, *, poses: Any = None, shrunk: bool = False) -> Verdict:
     """Judge a registration by its measures.
 
     Parameters
     ----------
     measures : Measures
-        See `dipy_dl_reg.maps.measures.measure_registration`.
+        The measures (see `dipy_dl_reg.maps.measures.measure_registration`).
     poses : PoseComparison, optional
-        Result of the search over poses, if there was one.
+        Comparison of the search over poses, if there was one.
     shrunk : bool, optional
-        Whether the whole displacement had to be shrunk until it was invertible
+        Whether the whole displacement had to be reduced until it was invertible
         (`dipy_dl_reg.geometry.inversion.Quality.shrunk`).
 
     Returns
     -------
     verdict : Verdict
-        "failed" if one of the failures applies; else "doubtful" if a doubt does.
+        "failed" if there is a reason for that; else "doubtful" if there is one for
+        that; else "good".
     """
-    failures, doubts = _failures(measures), _doubts(measures)
+    failures, doubts = _find_failures(measures), _find_doubts(measures)
     if poses is not None:
-        doubts += _doubts_of_pose(measures, poses)
+        doubts += _find_pose_doubts(measures, poses)
     if shrunk:
         doubts.append("the displacement had to be shrunk until it was invertible")
     grade = "failed" if failures else "doubtful" if doubts else "good"
     return Verdict(grade, tuple(failures + doubts), measures)
 
 
-def log_verdict(verdict, what="registration", *, quiet=False):
+def log_verdict(
+    verdict: Verdict, what: str = "registration", *, quiet: bool = False
+) -> None:
     """Log a verdict: as a warning unless it is "good".
 
     Parameters
     ----------
     verdict : Verdict
-        Of a registration.
+        The verdict.
     what : str, optional
-        What is judged.
+        Name of what was judged.
     quiet : bool, optional
         Do not log "good".
     """
@@ -112,8 +125,8 @@ def log_verdict(verdict, what="registration", *, quiet=False):
         logger.info(f"Verdict on the {what}: good.")
 
 
-def _failures(m):
-    """Reasons why a result cannot be right."""
+def _find_failures(m: Measures) -> list[str]:
+    """The reasons for which a result cannot be right."""
     reasons = []
     if m.mirrors:
         reasons.append("the prealign mirrors the image (its determinant is negative)")
@@ -125,7 +138,7 @@ def _failures(m):
             f"correlation {m.similarity:.2f}; aligned heads have at least .2 after the "
             "affine part and .3 after the deformation)"
         )
-    if m.overlap < _LEAST_OVERLAP:
+    if m.overlap < _FAILED_OVERLAP:
         reasons.append(f"the two objects hardly overlap (Dice {m.overlap:.2f})")
     affine, displacement, final = _FORCED
     if (
@@ -141,14 +154,16 @@ def _failures(m):
     return reasons
 
 
-def _doubts(m):
-    """Reasons to look at a result before it is used."""
+def _find_doubts(m: Measures) -> list[str]:
+    """The reasons to look at a result before it is used."""
     reasons = []
     balance = m.similarity_affine - _DISPLACEMENT_COST * m.displacement
     aligned = m.similarity_affine >= _AFFINE_SIMILARITY and balance >= _BALANCE
-    made_up = m.similarity >= _MADE_UP and m.displacement <= _FAR
-    if not aligned and not made_up:
-        reasons.append(_poor_affine(m))
+    corrected = (
+        m.similarity >= _CORRECTED_SIMILARITY and m.displacement <= _MAX_CORRECTION
+    )
+    if not aligned and not corrected:
+        reasons.append(_describe_poor_affine(m))
     low, high = m.smallest_scale, m.largest_scale
     if low < _SCALES[0] or high > _SCALES[1] or high > _SCALE_RATIO * low:
         reasons.append(
@@ -156,7 +171,7 @@ def _doubts(m):
             "differ by: if one image shows a whole head and the other a brain without "
             "skull, strip the former, or mask the brain of the latter"
         )
-    if _LEAST_OVERLAP <= m.overlap < _OVERLAP:
+    if _FAILED_OVERLAP <= m.overlap < _DOUBTFUL_OVERLAP:
         reasons.append(f"the two objects overlap little (Dice {m.overlap:.2f})")
     if m.visible < _VISIBLE:
         reasons.append(f"moving shows only {m.visible:.0%} of static's object")
@@ -168,7 +183,7 @@ def _doubts(m):
     return reasons
 
 
-def _poor_affine(m):
+def _describe_poor_affine(m: Measures) -> str:
     """What is wrong before the deformation, and the remedy."""
     value = f"mean squared local correlation {m.similarity_affine:.2f}"
     if m.displacement:
@@ -184,8 +199,8 @@ def _poor_affine(m):
     )
 
 
-def _doubts_of_pose(m, poses):
-    """Reasons that the search over poses gives."""
+def _find_pose_doubts(m: Measures, poses: Any) -> list[str]:
+    """The doubts that follow from the search over poses."""
     reasons = []
     rival = poses.rival
     if (

@@ -1,44 +1,91 @@
-"""What all metrics share: their options, and two ways to be evaluated.
+"""The base class of all metrics: their options, and the two ways to evaluate one.
 
 ``metric(static, warped, mask=None)``
-    a scalar to differentiate by autograd (training), the mean over a batch;
+    returns a scalar that autograd differentiates (for training), the mean over a
+    batch;
 ``metric.bind(static, mask=None, moving=None)``
-    a function ``warped -> (value, d value / d warped)`` that keeps what depends
-    on the static image alone (refinement calls it hundreds of times).
+    returns a function ``warped -> (value, d value / d warped)`` that keeps what
+    depends on the static image alone (refinement calls it hundreds of times).
 
-The gradients are written out, not traced: that spares the graph's memory.  Values
-are to be minimised.  Images are ``(B, 1, *shape)`` and the mask, if any, is 0 or 1
-on the same grid; voxels outside of it count for nothing.
+Gradients are written out instead of traced by autograd, which needs less memory.
+Values are to be minimised.  Images are ``(B, 1, *shape)`` and the mask, if any, is 0 or
+1 on the same grid; voxels outside of it are ignored.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
 import math
+from typing import Any
+import warnings
 
 import torch
 
+from dipy_dl_reg.validation import check_number
+
+#: What `Metric.bind` returns: the value and its derivative, of a warped image.
+BoundMetric = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+#: A penalty on a displacement field.
+Regularizer = Callable[[torch.Tensor], torch.Tensor]
+
 
 class _Analytic(torch.autograd.Function):
-    """Hand a bound metric's own gradient to autograd."""
+    """Pass the gradient that a bound metric computes on to autograd."""
 
     @staticmethod
-    def forward(ctx, warped, bound):
+    def forward(ctx: Any, warped: torch.Tensor, bound: BoundMetric) -> torch.Tensor:
         value, gradient = bound(warped)
         ctx.save_for_backward(gradient)
         return value
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, scale):
+    def backward(ctx: Any, scale: torch.Tensor) -> tuple[torch.Tensor, None]:
         return scale * ctx.saved_tensors[0], None
 
 
+class _RenamedAttribute:
+    """A former name of an attribute: reads and writes the present one, and warns."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __set_name__(self, owner: type, former: str) -> None:
+        self.former = former
+
+    def __get__(self, metric: Any, owner: type) -> Any:
+        if metric is None:  # also what lists the members of a class: no warning
+            return getattr(owner, self.name)
+        self._warn()
+        return getattr(metric, self.name)
+
+    def __set__(self, metric: Any, value: Any) -> None:
+        self._warn()
+        setattr(metric, self.name, value)
+
+    def take_from(self, owner: type) -> None:
+        """Rename the attribute of a class that was written with the former name."""
+        if self.former in vars(owner):
+            self._warn(stacklevel=4)
+            setattr(owner, self.name, vars(owner)[self.former])
+            delattr(owner, self.former)
+
+    def _warn(self, stacklevel: int = 3) -> None:
+        message = f"{self.former} is deprecated; its name is {self.name}."
+        warnings.warn(message, DeprecationWarning, stacklevel=stacklevel)
+
+
 class Metric:
-    """Common part of all metrics.
+    """Base class of all metrics.
+
+    A subclass sets `name` and `meaning`, defines `_bind`, and may change the other
+    class attributes.
 
     Parameters
     ----------
     dim : {2, 3}, optional
         Dimension of the images, as DIPY's metrics have it; by default that of the
-        images as they come.
+        images given.
     sigma_diff : float, optional
         Standard deviation, in voxels, of the Gaussian that smooths the update of
         the field at each iteration.
@@ -49,31 +96,49 @@ class Metric:
         If `dim` is neither None, 2 nor 3, or `sigma_diff` is negative.
     """
 
-    name = None
-    #: Gradients below about this part of the largest count as weak, and move their
-    #: voxels in proportion; stronger ones all move at full length.  A local metric can
-    #: judge each voxel by itself.  One that rests on the statistics of whole images
-    #: cannot: with equal steps it follows their noise, away from the true field.
-    weak_gradient = 0.01
-    #: Voxels whose gradient is strongest move by this many steps at a time.  Where most
-    #: gradients count as weak, this makes up for it.
-    stride = 1.0
+    #: Its name in `dipy_dl_reg.metrics.registry.METRICS`.
+    name: str | None = None
+    #: What it measures, as a phrase for messages and documentation.
+    meaning: str = ""
+    #: Part of the largest gradient below which a voxel moves in proportion to its
+    #: gradient; above it all voxels move by a full step.  A local metric can judge each
+    #: voxel by itself.  A metric computed from the statistics of whole images cannot:
+    #: with equal steps it follows the noise, away from the true field.
+    gradient_floor: float = 0.01
+    #: Number of steps by which the voxels of the largest gradient move in one
+    #: iteration.  A value above 1 makes up for a large `gradient_floor`, with which
+    #: most voxels move by less than a step.
+    max_step_factor: float = 1.0
+    #: Former names of these two; still read and written, with a warning.
+    weak_gradient = _RenamedAttribute("gradient_floor")
+    stride = _RenamedAttribute("max_step_factor")
     #: Standard deviation, in voxels, of the Gaussian that smooths the whole field after
-    #: each iteration, if not told otherwise.
-    sigma_field = 0.7
-    #: What a level of refinement takes in all, for each voxel of it; measured.
-    bytes_per_voxel = 240
-    #: Whether `bind`, given a batch without a mask, takes the mean over its entries by
-    #: itself.  Refinement has one entry, and MI and CR know no more than that.
-    batched = False
+    #: each iteration, unless the user sets another.
+    sigma_field: float = 0.7
+    #: Memory of one level of refinement, in bytes per voxel; measured.
+    bytes_per_voxel: int = 240
+    #: Whether `bind`, given a batch without a mask, itself takes the mean over its
+    #: entries.  MI and CR handle one entry only, which is what refinement has.
+    batched: bool = False
 
-    def __init__(self, dim=None, *, sigma_diff=1.0):
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for former in ("weak_gradient", "stride"):
+            vars(Metric)[former].take_from(cls)
+
+    def __init__(self, dim: int | None = None, *, sigma_diff: float = 1.0) -> None:
         if dim not in (None, 2, 3):
             raise ValueError(f"dim must be 2, 3 or None, got {dim!r}.")
         self.dim = dim
-        self.sigma_diff = real_number("sigma_diff", sigma_diff)
+        self.sigma_diff = check_number("sigma_diff", sigma_diff)
 
-    def bind(self, static, mask=None, *, moving=None):
+    def bind(
+        self,
+        static: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        *,
+        moving: torch.Tensor | None = None,
+    ) -> BoundMetric:
         """Prepare for many evaluations against one static image.
 
         Parameters
@@ -81,10 +146,10 @@ class Metric:
         static : Tensor, shape (B, 1, *shape)
             Taken as constant.
         mask : Tensor, shape (B, 1, *shape), optional
-            1 where a voxel counts, 0 elsewhere; by default all do.
+            1 where a voxel counts, 0 elsewhere; by default all count.
         moving : Tensor, shape (B, 1, *any), optional
-            The image that will come warped; only its range of intensities matters,
-            and only to `MIMetric`.
+            The moving image before it is warped; `MIMetric` takes the range of its
+            intensities.
 
         Returns
         -------
@@ -94,11 +159,21 @@ class Metric:
         """
         return self._bind(static, mask, moving)
 
-    def _bind(self, static, mask, moving):
+    def _bind(
+        self,
+        static: torch.Tensor,
+        mask: torch.Tensor | None,
+        moving: torch.Tensor | None,
+    ) -> BoundMetric:
         raise NotImplementedError
 
-    def __call__(self, static, warped, mask=None):
-        """Value as a scalar that autograd differentiates by `warped`.
+    def __call__(
+        self,
+        static: torch.Tensor,
+        warped: torch.Tensor,
+        mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Compare two images; autograd differentiates the value by `warped`.
 
         Parameters
         ----------
@@ -122,9 +197,40 @@ class Metric:
         entries = zip(static.split(1), warped.split(1), masks)
         return torch.stack([self(*entry) for entry in entries]).mean()
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         options = ", ".join(f"{key}={value}" for key, value in vars(self).items())
         return f"{type(self).__name__}({options})"
+
+
+def on_selected_voxels(
+    compare: BoundMetric, selected: torch.Tensor | None
+) -> BoundMetric:
+    """Restrict a comparison of lists of intensities to selected voxels of an image.
+
+    Parameters
+    ----------
+    compare : callable
+        ``compare(values) -> (value, slope)`` of the N selected voxels.
+    selected : Tensor of bool, shape (M,), or None
+        Which of an image's voxels are selected; by default all.
+
+    Returns
+    -------
+    evaluate : callable
+        ``evaluate(warped) -> (value, gradient)`` of images of M voxels; the gradient is
+        0 where a voxel is not selected.
+    """
+
+    def evaluate(warped: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if selected is None:
+            value, slope = compare(warped.flatten())
+            return value, slope.view_as(warped)
+        value, slope = compare(warped.flatten()[selected])
+        gradient = torch.zeros_like(warped)
+        gradient.view(-1)[selected] = slope
+        return value, gradient
+
+    return evaluate
 
 
 def whole_number(name, value, least):

@@ -1,47 +1,104 @@
-"""Histograms that metrics rest on: bins, and sums in double precision.
+"""Joint histograms by cubic B-splines, and sums by index in double precision.
 
-Where each intensity falls into one bin, a second image gains by moving towards the
-middles of the bins: a metric of such bins moves an image away from itself.
+Each intensity is spread over four neighbouring bins, by the weights of a cubic
+B-spline.  If it fell into one bin only, a second image would gain by moving towards
+the middles of the bins: a metric of such bins moves an image away from itself.
 """
+
+from collections.abc import Iterable
+import math
+from typing import Any, NamedTuple
 
 import torch
 
 #: Numbers converted and summed at a time: as many as a processor's cache holds.
 _AT_ONCE = 2**16
-#: Places among bins are rounded to this part of a bin.
-PART = 1 / 16
+#: Bins at either end of a histogram that hold no position, only weights of the spline.
+_PADDING = 2
+#: The four bins that a position contributes to, counted from the one below it.
+_OFFSETS = (-1, 0, 1, 2)
+#: Positions among bins are rounded to this part of a bin where weights are tabulated.
+BIN_FRACTION = 1 / 16
 
 
-def shares(nbins, like):
-    """Weights of all bins, by a cubic B-spline, at evenly spaced places among them.
+def choose_bin_count(count: int, *, per_bin: float = 20, fewest: int = 12) -> int:
+    """Choose the number of bins by the number of intensities.
+
+    With too many bins, chance alone makes two images look dependent.
 
     Parameters
     ----------
-    nbins : int
-        Number of bins.
-    like : Tensor
-        Of the type and device wanted.
+    count : int
+        Number of voxels or points.
+    per_bin : float, optional
+        Mean number of them in each bin of the joint histogram.
+    fewest : int, optional
+        Least number of bins along each axis.
 
     Returns
     -------
-    shares : Tensor, shape (R, nbins)
-        One row for each of the places 0, 1/16, 2/16, ..., ``nbins - 1``.
+    nbins : int
+        ``sqrt(count / per_bin)``, rounded, from `fewest` to 32.
     """
-    kind = {"dtype": like.dtype, "device": like.device}
-    count = round((nbins - 1) / PART) + 1
-    places = torch.arange(count, **kind) * PART
-    near = (places[:, None] - torch.arange(nbins, **kind)).abs()
-    far = (2 - near).clamp_min(0)
-    return torch.where(near < 1, 2 / 3 - near**2 * (2 - near) / 2, far**3 / 6)
+    return max(fewest, min(32, round(math.sqrt(count / per_bin))))
 
 
-def spline(t):
-    """Cubic B-spline weights of four bins.
+def bin_positions(
+    values: torch.Tensor, nbins: int, low: torch.Tensor, high: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Positions of intensities among the bins.
+
+    Parameters
+    ----------
+    values : Tensor
+        Intensities.
+    nbins : int
+        Number of bins.
+    low, high : Tensor, shape ()
+        Intensities of the first and last position; those beyond are moved there.
+
+    Returns
+    -------
+    positions : Tensor, shaped as `values`
+        From 2 to ``nbins - 3``, which leaves room for the spline.
+    rate : Tensor, shape ()
+        Bins per unit of intensity.
+    """
+    room = nbins - 1 - 2 * _PADDING
+    rate = room / (high - low).clamp_min(torch.finfo(values.dtype).eps)
+    return ((values - low) * rate).clamp_(0, room).add_(_PADDING), rate
+
+
+def split_positions(
+    positions: torch.Tensor, nbins: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Split positions into the bin below and the distance from it.
+
+    Parameters
+    ----------
+    positions : Tensor
+        From `bin_positions`; overwritten.
+    nbins : int
+        Number of bins.
+
+    Returns
+    -------
+    lower : Tensor of int64, shaped as `positions`
+        Bin below each position.
+    t : Tensor, shaped as `positions`
+        From 0 to 1: the position less that bin.
+    """
+    lower = positions.floor().clamp_(max=nbins - 1 - _PADDING)
+    return lower.long(), positions.sub_(lower)
+
+
+def bspline_weights(t: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Cubic B-spline weights of the four bins around a position.
 
     Parameters
     ----------
     t : Tensor
-        Places between bins 0 and 1.
+        Positions between bins 0 and 1.
 
     Returns
     -------
@@ -57,25 +114,113 @@ def spline(t):
     )
 
 
-def spline_slope(t):
-    """Slopes of the four weights.
+def bspline_derivatives(t: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Derivatives of the four weights of `bspline_weights`.
 
     Parameters
     ----------
     t : Tensor
-        Places between bins 0 and 1.
+        Positions between bins 0 and 1.
 
     Returns
     -------
-    slopes : tuple of Tensor
-        Derivatives of `spline` by `t`.
+    derivatives : tuple of Tensor
+        By `t`, of bins -1, 0, 1 and 2.
     """
     s = 1 - t
     return -s * s / 2, t * (1.5 * t - 2), s * (2 - 1.5 * s), t * t / 2
 
 
-def information(joint):
-    """Mutual information of a joint histogram.
+def tabulate_weights(nbins: int, like: torch.Tensor) -> torch.Tensor:
+    """Cubic B-spline weights of all bins, at evenly spaced positions among them.
+
+    Parameters
+    ----------
+    nbins : int
+        Number of bins.
+    like : Tensor
+        Of the type and device wanted.
+
+    Returns
+    -------
+    weights : Tensor, shape (R, nbins)
+        One row for each of the positions 0, 1/16, 2/16, ..., ``nbins - 1``.
+    """
+    kind: dict[str, Any] = {"dtype": like.dtype, "device": like.device}
+    count = round((nbins - 1) / BIN_FRACTION) + 1
+    positions = torch.arange(count, **kind) * BIN_FRACTION
+    near = (positions[:, None] - torch.arange(nbins, **kind)).abs()
+    far = (2 - near).clamp_min(0)
+    return torch.where(near < 1, 2 / 3 - near**2 * (2 - near) / 2, far**3 / 6)
+
+
+def sum_into_bins(
+    index: torch.Tensor, weights: Iterable[torch.Tensor], size: int
+) -> torch.Tensor:
+    """Sum the weights of four bins around each position.
+
+    Parameters
+    ----------
+    index : Tensor of int64
+        Index of the bin below each position, among all `size` sums.
+    weights : iterable of Tensor
+        From `bspline_weights`, each shaped as `index`.
+    size : int
+        Number of sums.
+
+    Returns
+    -------
+    sums : Tensor, shape (size,)
+        As of `sum_by_index`.
+    """
+    parts = [
+        sum_by_index((index + offset).flatten(), weight.flatten(), size)
+        for offset, weight in zip(_OFFSETS, weights)
+    ]
+    return parts[0] + parts[1] + parts[2] + parts[3]
+
+
+class LookUp(NamedTuple):
+    """One sum over the four bins around each position, see `add_from_bins`.
+
+    Attributes
+    ----------
+    out : Tensor
+        What the sum is added to.
+    table : Tensor, shape (size,)
+        A number for each bin.
+    weights : tuple of Tensor
+        From `bspline_weights` or `bspline_derivatives`.
+    sign : int
+        1 or -1: what the sum is multiplied with.
+    """
+
+    out: torch.Tensor
+    table: torch.Tensor
+    weights: tuple[torch.Tensor, ...]
+    sign: int = 1
+
+
+def add_from_bins(index: torch.Tensor, *terms: LookUp) -> None:
+    """Add ``sign * sum_k weights[k] table[index + k]`` to tensors, in place.
+
+    The transpose of `sum_into_bins`.
+
+    Parameters
+    ----------
+    index : Tensor of int64
+        Index of the bin below each position.
+    *terms : LookUp
+        What is looked up and where it is added.
+    """
+    for k, offset in enumerate(_OFFSETS):
+        shifted = index + offset
+        for term in terms:
+            term.out.addcmul_(term.weights[k], term.table[shifted], value=term.sign)
+
+
+def mutual_information(joint: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mutual information of a joint histogram, ``sum p log(p / (p_1 p_2))``.
 
     Parameters
     ----------
@@ -97,67 +242,7 @@ def information(joint):
     return (joint * ratio).sum(), ratio
 
 
-class PiecewiseLinear:
-    """Functions of one image's intensities, linear between nodes.
-
-    Parameters
-    ----------
-    places : Tensor, shape (N,)
-        The image's intensities, in nodes; from 0 to ``nodes - 1``.
-    nodes : int
-        Number of nodes.
-    """
-
-    def __init__(self, places, nodes):
-        lower = places.floor().clamp_(0, nodes - 2)
-        self.t, self.lower, self.nodes = places - lower, lower.long(), nodes
-        t, u = self.t, 1 - self.t
-        first, both, second = (
-            add_up(self.lower, x, nodes).cpu().double() for x in (u * u, u * t, t * t)
-        )
-        first[1:] += second[:-1]
-        both = both[:-1]
-        gram = first.diag() + both.diag(1) + both.diag(-1)
-        # Nodes without an intensity leave the fit open: take the one of least norm.
-        self._inverse = torch.linalg.pinv(gram, hermitian=True, rtol=1e-10)
-
-    def nearest(self, values):
-        """The function that is nearest to another image, in least squares.
-
-        Parameters
-        ----------
-        values : Tensor, shape (N,)
-            The other image.
-
-        Returns
-        -------
-        nearest : Tensor, shape (N,)
-            The function at each intensity.
-        """
-        upper = values * self.t
-        sums = add_up(self.lower, values - upper, self.nodes)
-        sums += add_up(self.lower, upper, self.nodes).roll(1)  # nothing in the last
-        nodes = (self._inverse @ sums.cpu().double()).to(values.dtype).to(values.device)
-        return torch.lerp(nodes[self.lower], nodes[self.lower + 1], self.t)
-
-
-def automatic_bins(count):
-    """Bins for a joint histogram of so many voxels.
-
-    Parameters
-    ----------
-    count : int
-        Number of voxels.
-
-    Returns
-    -------
-    nbins : int
-        From 12 to 32: with too many, chance alone makes images informative.
-    """
-    return max(12, min(32, round((count / 20) ** 0.5)))
-
-
-def add_up(index, weight, size):
+def sum_by_index(index: torch.Tensor, weight: torch.Tensor, size: int) -> torch.Tensor:
     """Sum weights by index.
 
     Parameters
@@ -172,8 +257,8 @@ def add_up(index, weight, size):
     Returns
     -------
     sums : Tensor, shape (size,)
-        In float64; in float32, summed by parts, on devices that have no more.  The same
-        from run to run where `torch.use_deterministic_algorithms` asks for it.
+        In float64; on devices without it in float32, summed by parts.  The same from
+        run to run where `torch.use_deterministic_algorithms` asks for it.
     """
     if index.is_cuda:
         weight = weight.double()
@@ -183,4 +268,7 @@ def add_up(index, weight, size):
     kind = torch.float32 if index.device.type == "mps" else torch.float64
     each = max(_AT_ONCE, 4 * size)
     parts = zip(index.split(each), weight.split(each))
-    return sum(torch.bincount(i, w.to(kind), minlength=size) for i, w in parts)
+    sums = torch.zeros(size, dtype=kind, device=index.device)
+    for part, weights in parts:
+        sums += torch.bincount(part, weights.to(kind), minlength=size)
+    return sums

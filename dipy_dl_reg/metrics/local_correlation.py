@@ -1,4 +1,4 @@
-"""Squared local correlation of two images and its gradient: what CCMetric computes."""
+"""Squared local correlation of two images, the metric of SyN."""
 
 from functools import cached_property
 
@@ -7,9 +7,84 @@ import torch
 from dipy_dl_reg.geometry.kernels import dispatch
 from dipy_dl_reg.geometry.kernels import functions as kernels
 from dipy_dl_reg.geometry.smoothing import box_sum
+from dipy_dl_reg.metrics.base import BoundMetric, Metric
+from dipy_dl_reg.validation import check_number, check_whole_number
 
 #: Windows without a voxel are divided by this instead of 0.
 _LEAST_WINDOW = 1e-6
+
+
+class CCMetric(Metric):
+    """One minus the squared local correlation, averaged over the image.
+
+    The metric of SyN :footcite:p:`Avants2008`; it does not depend on the sign and the
+    scale of the intensities within each window.
+
+    Parameters
+    ----------
+    dim : {2, 3}, optional
+        Dimension of the images.
+    sigma_diff : float, optional
+        Standard deviation, in voxels, of the Gaussian that smooths the update of
+        the field.
+    radius : int, optional
+        The window is a cube ``2 radius + 1`` voxels wide.
+    variance_floor : float, optional
+        Added to the variances and the covariance of each window, as if both images
+        had the same texture of this variance: windows of a lower variance, which hold
+        noise, contribute little.  For images scaled to about [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If an option is out of range.
+
+    Notes
+    -----
+    With means over the window's voxels inside image and mask, at each voxel
+    ``cross = mean(s w) - mean(s) mean(w) + floor``,
+    ``var = mean(w w) - mean(w)**2 + floor`` (and so for s),
+    ``cc = cross**2 / (var_s var_w)``; ``value = 1 - mean(cc)``.  With the floor in
+    `cross` too, ``cc <= 1`` with equality for equal images; without it higher contrast
+    alone would raise ``cc``, and identical images would move.  By the chain rule, box
+    sums being their own transpose,
+    ``d sum(cc) / d w = s box[2 a] - w box[2 b] + box[2 b mean(w) - 2 a mean(s)]``
+    with ``a = cross / (var_s var_w)`` and ``b = cc / var_w``, each over the
+    window's count.
+
+    References
+    ----------
+    .. footbibliography::
+    """
+
+    name = "CC"
+    meaning = "local correlation"
+    batched = True
+    # Long steps where the images differ most, short ones where the gradient is weak:
+    # with equal steps the field is rougher, and no better.
+    gradient_floor = 0.3
+    max_step_factor = 2.8
+    sigma_field = 0.8
+
+    def __init__(
+        self,
+        dim: int | None = None,
+        *,
+        sigma_diff: float = 1.0,
+        radius: int = 1,
+        variance_floor: float = 1e-3,
+    ) -> None:
+        super().__init__(dim, sigma_diff=sigma_diff)
+        self.radius = check_whole_number("radius", radius, low=1)
+        self.variance_floor = check_number("variance_floor", variance_floor, above=True)
+
+    def _bind(
+        self,
+        static: torch.Tensor,
+        mask: torch.Tensor | None,
+        moving: torch.Tensor | None,
+    ) -> BoundMetric:
+        return LocalCorrelation(static, mask, self.radius, self.variance_floor)
 
 
 class LocalCorrelation:
@@ -28,10 +103,16 @@ class LocalCorrelation:
 
     Notes
     -----
-    The formula stands in `dipy_dl_reg.metrics.metrics.CCMetric`.
+    See `CCMetric` for the formula.
     """
 
-    def __init__(self, static, mask, radius, floor):
+    def __init__(
+        self,
+        static: torch.Tensor,
+        mask: torch.Tensor | None,
+        radius: int,
+        floor: float,
+    ) -> None:
         self.radius, self.floor = radius, floor
         self.mask = mask
         ones = torch.ones_like(static) if mask is None else mask
@@ -41,22 +122,22 @@ class LocalCorrelation:
         self.static = static if mask is None else static * mask
         self.static_mean = box_sum(self.static, radius).mul_(self.inverse_count)
         var = box_sum(self.static * static, radius).mul_(self.inverse_count)
-        # Rounding leaves a variance of nothing slightly negative: clamp, then floor.
+        # Rounding can make a variance of 0 negative: clamp, then add the floor.
         var.addcmul_(self.static_mean, self.static_mean, value=-1)
         self.static_precision = var.clamp_min_(0).add_(floor).reciprocal_()
 
     @cached_property
-    def _sums(self):
+    def _sums(self) -> torch.Tensor:
         """Three channels to sum over windows."""
         return self.static.new_empty(len(self.static), 3, *self.static.shape[2:])
 
     @cached_property
-    def _scratch(self):
-        """As many again."""
+    def _scratch(self) -> torch.Tensor:
+        """A buffer of the same shape."""
         return torch.empty_like(self._sums)
 
     @cached_property
-    def _kernel(self):
+    def _kernel(self) -> kernels.LocalCorrelation:
         """The compiled loop."""
         images = self.static, self.static_mean, self.static_precision
         return kernels.LocalCorrelation(
@@ -68,7 +149,7 @@ class LocalCorrelation:
             total=self.total,
         )
 
-    def __call__(self, warped):
+    def __call__(self, warped: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Compare with another image.
 
         Parameters
@@ -83,7 +164,7 @@ class LocalCorrelation:
         gradient : Tensor, shape (B, 1, *shape)
             Its derivative by `warped`.
         """
-        if dispatch.suit(warped, self.static, self.mask):
+        if dispatch.supports(warped, self.static, self.mask):
             return self._kernel(warped)
         if self.mask is not None:
             warped = warped * self.mask
@@ -108,8 +189,8 @@ class LocalCorrelation:
         gradient.addcmul_(b, warped, value=-1).add_(c).mul_(-2 / self.total)
         return value, gradient if self.mask is None else gradient.mul_(self.mask)
 
-    def _box(self, *channels):
-        """Box sums of three images, left in ``self._sums``."""
+    def _box(self, *channels: torch.Tensor) -> None:
+        """Write the box sums of three images to ``self._sums``."""
         for channel, image in enumerate(channels):
             self._sums[:, channel : channel + 1].copy_(image)
         box_sum(self._sums, self.radius, out=self._sums, scratch=self._scratch)

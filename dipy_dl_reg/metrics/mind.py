@@ -25,7 +25,8 @@ import torch
 import torch.nn.functional as F
 
 from dipy_dl_reg.geometry.smoothing import box_sum
-from dipy_dl_reg.metrics.base import Metric, whole_number
+from dipy_dl_reg.metrics.base import BoundMetric, Metric
+from dipy_dl_reg.validation import check_number, check_whole_number
 
 #: Voxels of a slab on the CPU, where twelve channels of it should stay in the cache,
 #: and on other devices, which like to have much to do at once.
@@ -360,22 +361,23 @@ class MINDMetric(Metric):
     """
 
     name = "MIND"
-    weak_gradient = 0.03
+    meaning = "self-similarity"
+    gradient_floor = 0.03
     batched = True
     bytes_per_voxel = 450
 
     def __init__(self, dim=None, *, sigma_diff=1.0, radius=1, dilation=1, floor=3e-4):
         super().__init__(dim, sigma_diff=sigma_diff)
-        self.radius = whole_number("radius", radius, 0)
+        self.radius = check_whole_number("radius", radius, low=0)
         if hasattr(dilation, "__len__"):
-            self.dilation = tuple(whole_number("dilation", d, 1) for d in dilation)
+            self.dilation = tuple(
+                check_whole_number("dilation", d, low=1) for d in dilation
+            )
             if dim is not None:
                 self._check_dilation(dim)
         else:
-            self.dilation = whole_number("dilation", dilation, 1)
-        if not floor > 0:
-            raise ValueError(f"floor must be above 0, got {floor!r}.")
-        self.floor = float(floor)
+            self.dilation = check_whole_number("dilation", dilation, low=1)
+        self.floor = check_number("floor", floor, above=True)
 
     def _check_dilation(self, dim):
         if isinstance(self.dilation, tuple) and len(self.dilation) != dim:
@@ -384,7 +386,12 @@ class MINDMetric(Metric):
                 f"{self.dilation}."
             )
 
-    def _bind(self, static, mask, moving):
+    def _bind(
+        self,
+        static: torch.Tensor,
+        mask: torch.Tensor | None,
+        moving: torch.Tensor | None,
+    ) -> BoundMetric:
         self._check_dilation(static.ndim - 2)
         options = {"radius": self.radius, "dilation": self.dilation}
         return SelfSimilarity(static, mask, floor=self.floor, **options)

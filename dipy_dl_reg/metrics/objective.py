@@ -1,10 +1,12 @@
 """What is minimised: dissimilarity of the images plus roughness of the field."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 
-from dipy_dl_reg.metrics import regularizers
+from dipy_dl_reg.metrics.base import Metric, Regularizer
+from dipy_dl_reg.validation import check_number
 
 
 class Terms(NamedTuple):
@@ -25,20 +27,26 @@ class Terms(NamedTuple):
     total: torch.Tensor
 
 
+#: What `Objective.bind` returns.
+BoundObjective = Callable[
+    [torch.Tensor, torch.Tensor], tuple[Terms, torch.Tensor, torch.Tensor | None]
+]
+
+
 class Objective:
     """``metric(static, warped) + weight * regularizer(displacement)``.
 
     Parameters
     ----------
-    metric : dipy_dl_reg.metrics.metrics.Metric
+    metric : dipy_dl_reg.metrics.base.Metric
         Compares the images.
     regularizer : callable, optional
-        One of `dipy_dl_reg.metrics.regularizers`; by default none.
+        One of `dipy_dl_reg.metrics.registry.REGULARIZERS`; by default none.
     weight : float, optional
-        Of the penalty.
+        Weight of the penalty.
     landmark_weight : float, optional
-        Of the mean squared distance, mm**2, of a pair's landmarks: a term that depends
-        on the field alone and is added where a pair is at hand (`refine`).
+        Weight of the mean squared distance, mm**2, of a pair's landmarks: a term that
+        depends on the field alone, and that `refine` adds, which has the pair.
 
     Raises
     ------
@@ -46,16 +54,27 @@ class Objective:
         If a weight is negative.
     """
 
-    def __init__(self, metric, *, regularizer=None, weight=0.0, landmark_weight=0.0):
-        for name, value in (("weight", weight), ("landmark_weight", landmark_weight)):
-            if not value >= 0:
-                raise ValueError(f"{name} must be 0 or more, got {value!r}.")
-        self.landmark_weight = float(landmark_weight)
+    def __init__(
+        self,
+        metric: Metric,
+        *,
+        regularizer: Regularizer | None = None,
+        weight: float = 0.0,
+        landmark_weight: float = 0.0,
+    ) -> None:
+        weight = check_number("weight", weight)
+        self.landmark_weight = check_number("landmark_weight", landmark_weight)
         self.metric = metric
         self.regularizer = regularizer
-        self.weight = float(weight) if regularizer is not None else 0.0
+        self.weight = weight if regularizer is not None else 0.0
 
-    def __call__(self, static, warped, displacement, mask=None):
+    def __call__(
+        self,
+        static: torch.Tensor,
+        warped: torch.Tensor,
+        displacement: torch.Tensor,
+        mask: torch.Tensor | None = None,
+    ) -> Terms:
         """Terms that autograd differentiates, for training.
 
         Parameters
@@ -76,11 +95,17 @@ class Objective:
         """
         similarity = self.metric(static, warped, mask)
         roughness = similarity.new_zeros(())
-        if self.weight:
+        if self.regularizer is not None and self.weight:
             roughness = self.weight * self.regularizer(displacement)
         return Terms(similarity, roughness, similarity + roughness)
 
-    def bind(self, static, mask=None, *, moving=None):
+    def bind(
+        self,
+        static: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        *,
+        moving: torch.Tensor | None = None,
+    ) -> BoundObjective:
         """Prepare for many evaluations against one static image.
 
         Parameters
@@ -90,7 +115,7 @@ class Objective:
         mask : Tensor, shape (B, 1, *shape), optional
             1 where a voxel counts.
         moving : Tensor, optional
-            The unwarped moving image, for its range.
+            The moving image before it is warped, for the range of its intensities.
 
         Returns
         -------
@@ -101,13 +126,41 @@ class Objective:
         """
         bound = self.metric.bind(static, mask, moving=moving)
 
-        def evaluate(warped, displacement):
+        def evaluate(
+            warped: torch.Tensor, displacement: torch.Tensor
+        ) -> tuple[Terms, torch.Tensor, torch.Tensor | None]:
             similarity, by_image = bound(warped)
-            if not self.weight:
+            if self.regularizer is None or not self.weight:
                 zero = similarity.new_zeros(())
                 return Terms(similarity, zero, similarity), by_image, None
-            value, slope = regularizers.gradient(self.regularizer, displacement)
+            value, slope = regularizer_gradient(self.regularizer, displacement)
             value, slope = value * self.weight, slope * self.weight
             return Terms(similarity, value, similarity + value), by_image, slope
 
         return evaluate
+
+
+def regularizer_gradient(
+    regularizer: Regularizer, displacement: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Value of a regularizer and its derivative by the field.
+
+    Parameters
+    ----------
+    regularizer : callable
+        One of `dipy_dl_reg.metrics.registry.REGULARIZERS`, or any function like it.
+    displacement : Tensor, shape (B, D, *shape)
+        Field in voxels.
+
+    Returns
+    -------
+    value : Tensor, shape ()
+        The penalty.
+    slope : Tensor, shape (B, D, *shape)
+        ``d value / d displacement``.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        u = displacement.clone() if displacement.is_inference() else displacement
+        u = u.detach().requires_grad_()
+        value = regularizer(u)
+        return value.detach(), torch.autograd.grad(value, u)[0]

@@ -1,25 +1,95 @@
-"""Metrics and penalties by the names that users give them, in use and in training."""
+"""All metrics and regularizers, by the names that users give them.
 
-from inspect import signature
+A metric is added by one file with a subclass of `dipy_dl_reg.metrics.base.Metric` and
+one line in `METRICS`; a regularizer by one file with a function and one line in
+`REGULARIZERS`.  Messages, help texts, documentation and tests read these two tables.
+"""
 
-from dipy_dl_reg.metrics.metrics import METRICS
-from dipy_dl_reg.metrics.regularizers import REGULARIZERS
+from __future__ import annotations
 
-#: What the metrics of `METRICS` measure, in messages.
-METRIC_MEANINGS = {
-    "CC": "local correlation",
-    "SSD": "squared difference",
-    "NCC": "global correlation",
-    "MI": "mutual information",
-    "CR": "correlation ratio",
-    "MIND": "self-similarity",
+from inspect import getdoc, signature
+from typing import Any
+
+from dipy_dl_reg.metrics.base import Metric, Regularizer
+from dipy_dl_reg.metrics.correlation_ratio import CRMetric
+from dipy_dl_reg.metrics.local_correlation import CCMetric
+from dipy_dl_reg.metrics.mind import MINDMetric
+from dipy_dl_reg.metrics.mutual_information import MIMetric
+from dipy_dl_reg.metrics.ncc import NCCMetric
+from dipy_dl_reg.metrics.regularizers.bending import bending
+from dipy_dl_reg.metrics.regularizers.diffusion import diffusion
+from dipy_dl_reg.metrics.regularizers.total_variation import total_variation
+from dipy_dl_reg.metrics.ssd import SSDMetric
+
+#: Metrics by the names that `DeepRegistration(metric=...)` takes.
+METRICS: dict[str, type[Metric]] = {
+    "CC": CCMetric,
+    "SSD": SSDMetric,
+    "NCC": NCCMetric,
+    "MI": MIMetric,
+    "CR": CRMetric,
+    "MIND": MINDMetric,
 }
-#: Other names, by which training literature knows the same.
+#: Other names of the same metrics, common in the literature on training.
 _SYNONYMS = {"MSE": "SSD"}
 
+#: Penalties by the names that `DeepRegistration(regularizer=...)` takes.
+REGULARIZERS: dict[str, Regularizer] = {
+    "diffusion": diffusion,
+    "bending": bending,
+    "tv": total_variation,
+}
 
-def is_metric_name(name):
-    """Whether a metric has this name.
+
+def metric_names() -> list[str]:
+    """List the names of all metrics.
+
+    Returns
+    -------
+    names : list of str
+        In the order of `METRICS`.
+    """
+    return list(METRICS)
+
+
+def describe_metrics() -> dict[str, str]:
+    """Say what each metric measures.
+
+    Returns
+    -------
+    meanings : dict of str
+        The name of each metric and a phrase such as "local correlation".
+    """
+    return {name: metric.meaning for name, metric in METRICS.items()}
+
+
+def regularizer_names() -> list[str]:
+    """List the names of all regularizers.
+
+    Returns
+    -------
+    names : list of str
+        In the order of `REGULARIZERS`.
+    """
+    return list(REGULARIZERS)
+
+
+def describe_regularizers() -> dict[str, str]:
+    """Say what each regularizer penalises.
+
+    Returns
+    -------
+    meanings : dict of str
+        The name of each regularizer and the first line of its documentation.
+    """
+    return {
+        name: (getdoc(penalty) or "").partition("\n")[0].rstrip(".")
+        for name, penalty in REGULARIZERS.items()
+    }
+
+
+def is_metric_name(name: str) -> bool:
+    """Tell whether a metric has this name.
 
     Parameters
     ----------
@@ -29,20 +99,20 @@ def is_metric_name(name):
     Returns
     -------
     known : bool
-        True for those of `METRICS` and "MSE".
+        True for the names in `METRICS` and "MSE".
     """
     return _SYNONYMS.get(name.upper(), name.upper()) in METRICS
 
 
-def metric_by_name(name, **options):
-    """A metric from its name.
+def metric_by_name(name: str, **options: Any) -> Metric:
+    """Make a metric from its name.
 
     Parameters
     ----------
     name : str
         One of `METRICS` in any case; "MSE" is "SSD".
     **options : dict
-        Of its class.
+        Options of its class.
 
     Returns
     -------
@@ -54,39 +124,40 @@ def metric_by_name(name, **options):
     ValueError
         If there is no such metric, or it has no such option.
     """
-    kind = name.upper() if isinstance(name, str) else None
-    kind = _SYNONYMS.get(kind, kind)
-    if kind not in METRICS:
+    known_name = name.upper() if isinstance(name, str) else None
+    known_name = _SYNONYMS.get(known_name, known_name) if known_name else None
+    if known_name not in METRICS:
         raise ValueError(
             f"metric must be one of {sorted(METRICS)}, a metric itself or None, got "
             f"{name!r}."
         )
-    known = signature(METRICS[kind]).parameters
+    known = signature(METRICS[known_name]).parameters
     unknown = [option for option in options if option not in known]
     if unknown:
         raise ValueError(
-            f"{unknown[0]} is no option of metric {kind!r}, which has {list(known)}."
+            f"{unknown[0]} is no option of metric {known_name!r}, which has "
+            f"{list(known)}."
         )
-    return METRICS[kind](**options)
+    return METRICS[known_name](**options)
 
 
-def regularizer_by_name(regularizer):
-    """A penalty from its name.
+def regularizer_by_name(regularizer: str | Regularizer | None) -> Regularizer | None:
+    """Find a regularizer by its name.
 
     Parameters
     ----------
     regularizer : str, callable or None
-        One of `REGULARIZERS`; a function of a field stays itself, and None None.
+        One of `REGULARIZERS`, a function of a field, or None.
 
     Returns
     -------
     regularizer : callable or None
-        As the engine takes it.
+        The function of that name; functions and None are returned as they are.
 
     Raises
     ------
     ValueError
-        If there is no such penalty.
+        If there is no such regularizer.
     """
     if regularizer is None or callable(regularizer):
         return regularizer

@@ -49,8 +49,8 @@ WEIGHTS = {
         about="pyramid for skull-stripped brains of any contrast, 3D, at 2 mm",
         licence="BSD-3-Clause; trained on label maps of SynthSeg (Apache-2.0)",
         recipe="torchrun --nproc_per_node 3 tools/train_pyramid.py",
-        # tools/contrasts.py, six pairs of real brains at 2 mm: mean Dice of the network
-        # alone, the moving image as T1, b0 and FA.
+        # tools/experiments/contrasts.py, six pairs of real brains at 2 mm: mean Dice of
+        # the network alone, the moving image as T1, b0 and FA.
         scores={"affine": 0.405, "T1": 0.571, "b0": 0.529, "FA": 0.556},
     ),
     "pyramid-slices": Weights(
@@ -59,8 +59,8 @@ WEIGHTS = {
         about="pyramid for slices of any contrast and spacing, 2D",
         licence="BSD-3-Clause",
         recipe="tools/train_pyramid.py --dim 2",
-        # tools/contrasts.py --slices, 18 deformed T1 slices: mean error, mm; refined by
-        # self-similarity without and with it.
+        # python -m tools.experiments.contrasts --slices, 18 deformed T1 slices: mean
+        # error, mm; refined by self-similarity without and with it.
         scores={"deformed": 7.61, "alone": 1.34, "refined": 1.15, "with it": 0.65},
     ),
     "voxelmorph-t1": Weights(
@@ -69,7 +69,7 @@ WEIGHTS = {
         about="VoxelMorph (vm1, velocity) for skull-stripped T1 brains, 3D, at 3 mm",
         licence="BSD-3-Clause; trained on label maps of SynthSeg (Apache-2.0)",
         recipe="tools/train_brains.py",
-        # tools/benchmark.py, six pairs of real brains at 2 mm: median Dice.
+        # tools/benchmarks/deformable.py, six pairs of real brains at 2 mm: median Dice.
         scores={"affine": 0.395, "alone": 0.494, "with 10 iterations": 0.597},
     ),
 }

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from dipy_dl_reg.geometry.affine_transforms import Family
+from dipy_dl_reg.geometry.affine_transforms.base import AffineTransform
 from dipy_dl_reg.metrics.base import Metric
 from dipy_dl_reg.optimization.affine_objective import AffineObjective
 from dipy_dl_reg.optimization.affine_sampling import Level
@@ -26,7 +26,7 @@ _EXACT: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
 
 def optimize_parameters(
     objective: AffineObjective,
-    transform: Family,
+    transform: AffineTransform,
     start: torch.Tensor,
     theta: torch.Tensor,
     *,
@@ -44,7 +44,7 @@ def optimize_parameters(
     ----------
     objective : AffineObjective
         The images.
-    transform : Family
+    transform : AffineTransform
         Kind of affine transform.
     start : Tensor, shape (B, D + 1, D + 1)
         Matrices from static's world to moving's, float64.
@@ -71,7 +71,7 @@ def optimize_parameters(
     )
     everything = torch.arange(len(start), device="cpu")
     local = chart.to_parameters(minimum.parameters, everything)
-    theta = transform.recentred(local, -chart.centre)
+    theta = transform.change_centre(local, -chart.centre)
     return Minimum(theta, minimum.value, minimum.evaluations)
 
 
@@ -82,7 +82,7 @@ class _Chart(NamedTuple):
     M(parameters) from_start``.
     """
 
-    transform: Family
+    transform: AffineTransform
     centre: torch.Tensor  # (B, D), 0 for transforms without a translation
     to_world: torch.Tensor  # (B, D + 1, D + 1)
     from_start: torch.Tensor  # (B, D + 1, D + 1)
@@ -104,24 +104,27 @@ class _Chart(NamedTuple):
 
 
 def _make_chart(
-    transform: Family, start: torch.Tensor, theta: torch.Tensor, level: Level
+    transform: AffineTransform, start: torch.Tensor, theta: torch.Tensor, level: Level
 ) -> _Chart:
     """Coordinates about the centre of what is compared."""
     dim = transform.dim
     to_world = torch.eye(dim + 1, **_EXACT).repeat(len(start), 1, 1)
-    if transform.shifts:
+    if transform.has_translation:
         middle = start[:, :dim, :dim] @ level.centre + start[:, :dim, dim]
         to_world[:, :dim, dim] = middle
     centre = to_world[:, :dim, dim]
     from_start = torch.linalg.inv(to_world) @ start
-    first = transform.recentred(theta, centre)
+    first = transform.change_centre(theta, centre)
     per_mm = _parameters_per_mm(transform, first, from_start, level)
     volume = torch.linalg.det(start[:, :dim, :dim])
     return _Chart(transform, centre, to_world, from_start, first, per_mm, volume)
 
 
 def _parameters_per_mm(
-    transform: Family, theta: torch.Tensor, from_start: torch.Tensor, level: Level
+    transform: AffineTransform,
+    theta: torch.Tensor,
+    from_start: torch.Tensor,
+    level: Level,
 ) -> torch.Tensor:
     """Matrices (B, P, P) from steps in mm to steps of parameters (whitening)."""
     shift = torch.eye(transform.dim + 1, **_EXACT)
@@ -159,7 +162,7 @@ def _make_function(objective: AffineObjective, chart: _Chart) -> BatchFunction:
 
 def optimize_levels(
     levels: Sequence[Level],
-    transform: Family,
+    transform: AffineTransform,
     start: np.ndarray,
     theta: np.ndarray | None,
     *,
@@ -172,7 +175,7 @@ def optimize_levels(
     ----------
     levels : list of Level
         Coarsest first.
-    transform : Family
+    transform : AffineTransform
         Kind of affine transform.
     start : ndarray, shape (D + 1, D + 1)
         Static's world to moving's, before the transform.

@@ -8,23 +8,31 @@ The derivative by the matrix is one sum over the points, ``sum g(x) [x, 1]'``, w
 from __future__ import annotations
 
 from collections.abc import Callable
-import math
 from typing import Any, NamedTuple
 
 import torch
 
 from dipy_dl_reg.geometry.fields import sample_at
+from dipy_dl_reg.geometry.intensity import histogram_limits
 from dipy_dl_reg.metrics.base import Metric
-from dipy_dl_reg.metrics.histogram import add_up, spline, spline_slope
-from dipy_dl_reg.metrics.metrics import MIMetric
+from dipy_dl_reg.metrics.histogram import (
+    LookUp,
+    add_from_bins,
+    bin_positions,
+    bspline_derivatives,
+    bspline_weights,
+    split_positions,
+    sum_into_bins,
+)
+from dipy_dl_reg.metrics.mutual_information import MIMetric
 from dipy_dl_reg.optimization.affine_sampling import Level
 
 #: Overlap, as a part of the largest possible, below which values fade to "unlike".
 _FULL_OVERLAP = 0.8
 #: Bins of a joint histogram where the metric does not set them.
 _NBINS = 32
-#: Bins that a point is spread over, from the one below it.
-_SHIFTS = (-1, 0, 1, 2)
+#: The range of the bins is found from about this number of intensities.
+_MOST_POINTS = 500_000
 #: Number of points, summed over matrices, evaluated at a time: limits memory.
 _CHUNK = 2**18
 
@@ -80,9 +88,11 @@ class AffineObjective:
         }[str(metric.name)]
         if isinstance(metric, MIMetric):
             self.nbins = nbins = metric.nbins or _NBINS
-            places, _ = _to_bins(level.static, nbins, *_bin_limits(level.static))
-            self.rows = (places + 0.5).long().clamp_(0, nbins - 1) * nbins
-            self.limits = _bin_limits(level.volume[:, 0].flatten())
+            limits = histogram_limits(level.static, most=_MOST_POINTS)
+            positions, _ = bin_positions(level.static, nbins, *limits)
+            self.rows = (positions + 0.5).long().clamp_(0, nbins - 1) * nbins
+            volume = level.volume[:, 0].flatten()
+            self.limits = histogram_limits(volume, most=_MOST_POINTS)
         ones = torch.ones_like(level.points[:, :1])
         self.homogeneous = torch.cat([level.points, ones], 1)
 
@@ -151,27 +161,28 @@ class AffineObjective:
     ) -> _Comparison:
         """Minus the mutual information, and its derivatives."""
         index, t, bins_per_unit = self._spread_over_bins(moving)
-        shares = spline(t)
+        weights = bspline_weights(t)
         total: Any = moving.shape[1]
         per_histogram, weighted_rate = total, bins_per_unit / total
         if weight is not None:
             total = weight.sum(1).clamp_min(1e-3)[:, None]
             per_histogram = total[:, :, None]
             weighted_rate = weight * bins_per_unit / total
-        joint = _joint_histogram(index, shares, weight, self.nbins)
-        value, ratio, by_weight = _information((joint / per_histogram).to(moving))
+        counted = (w if weight is None else w * weight for w in weights)
+        joint = sum_into_bins(index, counted, len(moving) * self.nbins**2)
+        joint = joint.view(len(moving), self.nbins, self.nbins) / per_histogram
+        value, ratio, by_share = _information(joint.to(moving))
         by_moving = torch.zeros_like(moving)
-        for shift, slope in zip(_SHIFTS, spline_slope(t)):
-            by_moving.addcmul_(slope, ratio[index + shift], value=-1)
+        terms = [LookUp(by_moving, ratio, bspline_derivatives(t), sign=-1)]
+        gain = None
+        if weight is not None:
+            gain = value[:, None].expand_as(moving).clone()
+            terms.append(LookUp(gain, by_share, weights))
+        add_from_bins(index, *terms)
         by_moving *= weighted_rate
         low, high = self.limits
         by_moving[(moving < low) | (moving > high)] = 0
-        if weight is None:
-            return _Comparison(value, by_moving, None)
-        gain = value[:, None].expand_as(moving).clone()
-        for shift, share in zip(_SHIFTS, shares):
-            gain.addcmul_(share, by_weight[index + shift])
-        return _Comparison(value, by_moving, -gain / total)
+        return _Comparison(value, by_moving, None if gain is None else -gain / total)
 
     def _spread_over_bins(
         self, moving: torch.Tensor
@@ -182,10 +193,9 @@ class AffineObjective:
         into all histograms (B, N); how far the point is beyond that bin's centre, in
         bins (B, N); and the number of bins per unit of intensity.
         """
-        place, bins_per_unit = _to_bins(moving, self.nbins, *self.limits)
-        first = place.floor().clamp_(max=self.nbins - 3)
-        t = place.sub_(first)
-        index = first.long().add_(self.rows)
+        positions, bins_per_unit = bin_positions(moving, self.nbins, *self.limits)
+        lower, t = split_positions(positions, self.nbins)
+        index = lower.add_(self.rows)
         if len(moving) > 1:
             start = torch.arange(len(moving), device=moving.device) * self.nbins**2
             index += start[:, None]
@@ -228,36 +238,6 @@ def _clone_inference_tensors(level: Level) -> Level:
         if isinstance(part, torch.Tensor) and part.is_inference()
     }
     return level._replace(**clones)
-
-
-def _bin_limits(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Range of the histogram's bins: quantiles 0.001 and 0.999."""
-    few = values[:: max(1, len(values) // 500_000)]
-    low, high = few.quantile(few.new_tensor([0.001, 0.999])).unbind()
-    return (low, high) if high > low else (values.min(), values.max())
-
-
-def _to_bins(
-    values: torch.Tensor, nbins: int, low: torch.Tensor, high: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Places among the bins, two of which stay free at each end; bins per unit."""
-    rate = (nbins - 5) / (high - low).clamp_min(torch.finfo(values.dtype).eps)
-    return ((values - low) * rate).clamp_(0, nbins - 5).add_(2), rate
-
-
-def _joint_histogram(
-    index: torch.Tensor,
-    shares: tuple[torch.Tensor, ...],
-    weight: torch.Tensor | None,
-    nbins: int,
-) -> torch.Tensor:
-    """Joint histograms (B, nbins, nbins) of points that are spread over four bins."""
-    batch, size = len(index), nbins**2
-    joint: torch.Tensor | float = 0.0
-    for shift, share in zip(_SHIFTS, shares):
-        share = share if weight is None else share * weight
-        joint += add_up((index + shift).flatten(), share.flatten(), batch * size)
-    return torch.as_tensor(joint).view(batch, nbins, nbins)
 
 
 def _information(
@@ -327,19 +307,3 @@ def _squared_difference(
         return _weighted_mean((moving - static) ** 2, weight)
 
     return _differentiate(evaluate, moving, weight)
-
-
-def choose_search_bins(count: int) -> int:
-    """Number of bins for a histogram of few points.
-
-    Parameters
-    ----------
-    count : int
-        Number of points.
-
-    Returns
-    -------
-    nbins : int
-        From 10 to 32: with more, the mutual information of unrelated images is large.
-    """
-    return max(10, min(32, round(math.sqrt(count / 10))))

@@ -1,284 +1,388 @@
-"""Multi-resolution refinement of a field on one pair of images.
+"""Multi-resolution refinement of a displacement field on one pair of images.
 
-At each level, coarse to fine, each iteration warps the moving image, takes the
-objective's gradient, smooths it, turns it into a step and composes the step with
-the field: ``u <- step + u(x + step)``.  The gradient by the step is
-``dM/dwarped * grad(warped)``, the chain rule at a step of nothing, so that the
-moving image's own gradient is never needed.
+From the coarsest level to the finest, each iteration warps the moving image, computes
+the gradient of the objective, smooths it, converts it to a displacement (`Adam`) and
+composes this with the field: ``u <- step + u(x + step)``.  The gradient by the step is
+``dM/dwarped * grad(warped)``, by the chain rule at a step of zero; the gradient of the
+unwarped moving image is not needed.
 
-The inverse is carried along, ``v <- v - step(y + v)``, and as they go both fields
-give up half of what going there and back misses (`inversion.reconcile`): detail that
-the two sampled fields cannot both hold never builds up, and the similarity adapts
-while there is time.  Doing so only at the end cost more overlap for the same
-inversion error.
+The inverse is updated along with it, ``v <- v - step(y + v)``, and in each iteration
+both fields are corrected by half of their inverse consistency error
+(`enforce_inverse_consistency`).  So detail that the two sampled fields cannot represent
+together does not build up, and the similarity adapts in time.  With this correction at
+the end only, overlap was lower at the same inversion error.
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import torch
 
-from dipy_dl_reg.geometry.fields import compose, resize, slopes, warp
-from dipy_dl_reg.geometry.inversion import guarded, reconcile
-from dipy_dl_reg.geometry.kernels import dispatch
-from dipy_dl_reg.geometry.kernels import functions as kernels
-from dipy_dl_reg.geometry.pair import combined_mask, moved
+from dipy_dl_reg.geometry.fields import compose, resize, warp, weighted_gradient
+from dipy_dl_reg.geometry.inversion import enforce_inverse_consistency, repair_folds
+from dipy_dl_reg.geometry.pair import Pair, make_compared_mask, move_pair
 from dipy_dl_reg.geometry.pyramid import coarsen, level_spacings
 from dipy_dl_reg.geometry.smoothing import smooth
-from dipy_dl_reg.optimization.landmark_penalty import Guide
+from dipy_dl_reg.metrics.base import Metric
+from dipy_dl_reg.metrics.objective import Objective
+from dipy_dl_reg.optimization.adam import Adam
+from dipy_dl_reg.optimization.landmark_penalty import LandmarkPenalty
 
-#: Convergence compares the means of the last so many iterations and of those before.
+#: Convergence compares the mean energy of the last so many iterations with the mean of
+#: as many before.
 _WINDOW = 10
-#: Gradients are measured against no less than this, of a mean over voxels of images
-#: scaled to [0, 1]: the round-off of two equal images moves nothing.
-_LEAST_GRADIENT = 1e-2
-#: The fields are looked at for folds every so many iterations.
-_GUARD = 10
-#: Fields better than all before are copied, for a level that ends worse than it began:
-#: at each of the first so many iterations, and then at most every so many.
-_KEEP = 5
-#: Memory of Adam's first and second moments.
-_BETAS = (0.9, 0.99)
+#: Folds are repaired after every so many iterations.
+_REPAIR_INTERVAL = 10
+#: The fields of the lowest energy are copied in each of the first so many iterations,
+#: and afterwards at most once in so many.
+_COPY_INTERVAL = 5
+
+#: Called with a stage, a level and an energy, see `refine`.
+Observer = Callable[[str, int, float | None], None]
 
 
-class _Adam:
-    """Per-voxel Adam whose second moment is that of the vector, not of components.
+class IterationOptions(NamedTuple):
+    """Options of the iterations of a level, as in `refine`.
 
-    One moment per voxel keeps the direction of the gradient.  ``epsilon`` is relative
-    to the largest root second moment so far, so that flat background, where the
-    gradient is round-off, hardly moves, and nothing does once all is matched.
+    Attributes
+    ----------
+    step : float
+        Length of a step, in voxels.
+    sigma_field : float
+        Smoothing of the field, in voxels.
+    tolerance : float
+        Bound of convergence.
     """
 
-    def __init__(self, like, *, epsilon):
-        self.first = torch.zeros_like(like)
-        self.second = torch.zeros_like(like[:, :1])
-        self.betas, self.epsilon, self.count = _BETAS, epsilon, 0
-        self.largest = like.new_tensor(_LEAST_GRADIENT / like[:, :1].numel())
+    step: float
+    sigma_field: float
+    tolerance: float
 
-    def direction(self, gradient, step):
-        """Move of about `step` where the gradient is steady; takes its place."""
-        b1, b2 = self.betas
-        self.count += 1
-        # The strongest gradient moves its voxel at full length, whatever epsilon is.
-        rate = -step * (1 + self.epsilon) / (1 - b1**self.count)
-        unbias = 1 / (1 - b2**self.count)
-        if dispatch.suit(gradient):
-            square = kernels.moments(gradient, self.first, self.second, betas=(b1, b2))
-            self.largest = torch.maximum(self.largest, (square * unbias).sqrt())
-            floor = float(self.epsilon * self.largest)
-            moments = self.first, self.second
-            factors = {"unbias": unbias, "floor": floor, "rate": rate}
-            return kernels.direction(*moments, **factors, out=gradient)
-        self.first.mul_(b1).add_(gradient, alpha=1 - b1)
-        square = gradient.square_().sum(1, keepdim=True)
-        self.second.mul_(b2).add_(square, alpha=1 - b2)
-        root = (self.second * unbias).sqrt_()
-        self.largest = torch.maximum(self.largest, root.amax())
-        root += self.epsilon * self.largest
-        return torch.div(self.first, root, out=gradient).mul_(rate)
+
+class LevelState(NamedTuple):
+    """Both fields of a level, and two buffers of the same shape.
+
+    An iteration writes its results to the buffers, and what it read becomes the buffers
+    of the next one: to allocate a field would take longer than to compute it.
+
+    Attributes
+    ----------
+    u, v : Tensor, shape (1, D, *shape)
+        Field and inverse, in voxels of the level.
+    gradient, move : Tensor, shape (1, D, *shape)
+        The buffers: the gradient of the energy, and the displacement of an iteration.
+    """
+
+    u: torch.Tensor
+    v: torch.Tensor
+    gradient: torch.Tensor
+    move: torch.Tensor
+
+
+class Energy(NamedTuple):
+    """The value that a level minimises.
+
+    Attributes
+    ----------
+    total : float
+        Objective and penalty on landmarks.
+    images : float
+        The objective alone.
+    """
+
+    total: float
+    images: float
 
 
 def refine(
-    pair,
-    objective,
+    pair: Pair,
+    objective: Objective,
     *,
-    level_iters,
-    start=None,
-    step=0.5,
-    sigma_field=0.8,
-    sigma_factor=0.8,
-    tolerance=0.0,
-    observer=None,
-):
-    """Find the field that brings the moving image onto the static one.
+    level_iters: Sequence[int],
+    start: tuple[torch.Tensor, torch.Tensor] | None = None,
+    step: float = 0.5,
+    sigma_field: float = 0.8,
+    sigma_factor: float = 0.8,
+    tolerance: float = 0.0,
+    observer: Observer | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Find the displacement field that aligns the moving image with the static one.
 
     Parameters
     ----------
     pair : Pair
         The images.
     objective : Objective
-        What to minimise.
+        The function to minimise.
     level_iters : sequence of int
-        Most iterations at each level, coarsest first; a level of 0 is passed over.
+        Maximum number of iterations of each level, coarsest first; 0 skips a level.
     start : tuple of Tensor, shape (1, D, *static_shape), optional
         Field to begin with and its inverse, in voxels; by default no displacement.
-        Coarser levels then look for what it leaves, so that its detail is not lost on
-        their grids, and what they find is dropped if the objective is none the better.
+        Coarser levels then refine what it leaves, so that its detail is not lost on
+        their grids.  Their result is dropped if it does not lower the objective.
     step : float, optional
-        Length of a step, in voxels of the level; the metric's `stride` of them is the
-        longest.
+        Length of a step, in voxels of the level; the longest displacement of an
+        iteration is this times the `max_step_factor` of the metric.
     sigma_field : float, optional
         Standard deviation of the Gaussian that smooths the whole field after each
         iteration, in voxels of the level.
     sigma_factor : float, optional
-        See `coarsen`.
+        Smoothing of the images before they are sampled on larger voxels, see `coarsen`.
     tolerance : float, optional
-        A level ends when the objective's mean decrease per iteration, as a part of
-        all that the level has gained, falls below this; 0 waits until it rises.
+        A level ends when the mean decrease of the energy per iteration, divided by the
+        decrease since the level's first iteration, is below this; with 0, when the mean
+        energy increases.
     observer : callable, optional
-        ``observer(stage, level, energy)``: `stage` one of ``"level_start"``,
-        ``"iteration_start"``, ``"iteration_end"``, ``"level_end"``; `level` counts
-        from 0, the finest; `energy` is a float at ``"iteration_end"``, else None.
-        ``"level_reverted"`` says, before the last of them, that a level ended with a
-        higher energy than it began with, and that its fields of this `energy` are kept.
+        ``observer(stage, level, energy)``: `stage` is one of ``"level_start"``,
+        ``"iteration_start"``, ``"iteration_end"``, ``"level_end"``; `level` counts from
+        0, the finest; `energy` is a float at ``"iteration_end"``, else None.
+        ``"level_reverted"`` comes before ``"level_end"`` if a level ended with a higher
+        energy than it began with; the fields of the given `energy` are then kept.
 
     Returns
     -------
     displacement, inverse : Tensor, shape (1, D, *static_shape)
-        In voxels of the static grid; all but inverse to each other (`diffeomorphic`
-        sees to the rest).
+        In voxels of the static grid; inverse to each other up to a small error, which
+        `make_diffeomorphic` brings within its bounds.
     """
-    observer = observer or (lambda stage, level, energy: None)
-    dim = pair.static_grid.dim
-    spacings = level_spacings(pair.static_grid, len(level_iters))
-    u = v = pair.static.new_zeros(1, dim, *[1] * dim)
-    images = pair if start is None else moved(pair, *start)
+    options = IterationOptions(step, sigma_field, tolerance)
+    observer = observer or _ignore
+    grid, dim = pair.static_grid, pair.static_grid.dim
+    zero = pair.static.new_zeros(1, dim, *[1] * dim)
+    fields, images = (zero, zero), pair if start is None else move_pair(pair, *start)
+    spacings = level_spacings(grid, len(level_iters))
     for index, (iterations, spacing) in enumerate(zip(level_iters, spacings)):
         level = len(level_iters) - 1 - index
         if start is not None and not level:
-            u, v = _joined(pair, objective, start, (u, v))
-            images = pair
+            fields, images = _add_to_start(pair, objective, start, fields), pair
         observer("level_start", level, None)
         if iterations:
             current = coarsen(images, spacing, sigma_factor=sigma_factor)
-            u, v = (resize(f, current.static_grid.shape) for f in (u, v))
-            u, v = _refine_level(
+            fields = _resize_both(fields, current.static_grid.shape)
+            fields = _refine_level(
                 current,
                 objective,
-                u,
-                v,
+                fields,
+                options,
                 iterations=iterations,
-                step=step,
-                sigma_field=sigma_field,
-                tolerance=tolerance,
-                notify=lambda stage, value, level=level: observer(stage, level, value),
+                notify=partial(_notify, observer, level),
             )
         observer("level_end", level, None)
-    return tuple(resize(f, pair.static_grid.shape) for f in (u, v))
+    return _resize_both(fields, grid.shape)
 
 
-def energies(pair, objective, fields):
-    """The objective of several fields on the same voxels.
+def evaluate_energies(
+    pair: Pair, objective: Objective, fields: Sequence[torch.Tensor]
+) -> list[float]:
+    """Evaluate the objective for several fields on the same voxels.
 
     Parameters
     ----------
     pair : Pair
         The images.
     objective : Objective
-        What would be minimised.
+        The function that refinement minimises.
     fields : sequence of Tensor, shape (1, D, *static_shape)
-        In voxels of the static grid; the first says which voxels count.
+        In voxels of the static grid; the moving mask is warped by the first one, for
+        all of them.
 
     Returns
     -------
-    values : list of float
-        One for each; lower is better.  Landmarks do not count.
+    energies : list of float
+        One for each field, lower is better, without the penalty on landmarks.
     """
     frame = pair.frame()
-    mask = combined_mask(pair, fields[0], frame)
+    mask = make_compared_mask(pair, fields[0], frame)
     evaluate = objective.bind(pair.static, mask, moving=pair.moving)
     return [
         float(evaluate(warp(pair.moving, u, frame_=frame), u)[0].total) for u in fields
     ]
 
 
-def _joined(pair, objective, start, rest):
-    """A start and what coarser levels found on top of it; or the start, if better."""
-    if max(rest[0].shape[2:]) == 1:
+def _ignore(stage: str, level: int, energy: float | None) -> None:
+    """The observer if none is given."""
+
+
+def _notify(observer: Observer, level: int, stage: str, energy: float | None) -> None:
+    """Pass an event of a level to the observer."""
+    observer(stage, level, energy)
+
+
+def _resize_both(
+    fields: tuple[torch.Tensor, torch.Tensor], shape: Sequence[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A field and its inverse on a grid of another shape, in its voxels."""
+    u, v = fields
+    return resize(u, shape), resize(v, shape)
+
+
+def _add_to_start(
+    pair: Pair,
+    objective: Objective,
+    start: tuple[torch.Tensor, torch.Tensor],
+    found: tuple[torch.Tensor, torch.Tensor],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The start composed with the result of coarser levels, if that is better."""
+    if max(found[0].shape[2:]) == 1:  # no coarser level had iterations
         return start
-    u, v = (resize(f, pair.static_grid.shape) for f in rest)
+    u, v = _resize_both(found, pair.static_grid.shape)
     u, v = compose(u, start[0]), compose(start[1], v)
-    before, after = energies(pair, objective, (start[0], u))
+    before, after = evaluate_energies(pair, objective, (start[0], u))
     return (u, v) if after < before else start
 
 
 def _refine_level(
-    pair,
-    objective,
-    u,
-    v,
+    pair: Pair,
+    objective: Objective,
+    fields: tuple[torch.Tensor, torch.Tensor],
+    options: IterationOptions,
     *,
-    iterations,
-    step,
-    sigma_field,
-    tolerance,
-    notify,
-):
-    """Iterate at one resolution; return the best fields if the energy ends higher.
-
-    With landmarks, if it does so with and without them: their pull is bounded, and may
-    let them go a little where a large weight makes much of it.
-    """
-    frame = pair.frame()
-    mask = combined_mask(pair, u, frame)
+    iterations: int,
+    notify: Callable[[str, float | None], None],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Iterate at one resolution; return the best fields if the energy ends higher."""
+    mask = make_compared_mask(pair, fields[0], pair.frame())
     if mask is not None and not bool(mask.any()):
-        return u, v  # two thin masks that miss each other at this resolution
-    evaluate = objective.bind(pair.static, mask, moving=pair.moving)
-    guide = None
-    if pair.landmarks is not None and objective.landmark_weight:
-        guide = Guide(pair, objective.landmark_weight, objective.metric.sigma_diff)
-    energies, of_images, best = [], [], _Best((u, v))
-    u, v = (f.clone(memory_format=torch.contiguous_format) for f in (u, v))
-    adam = _Adam(u, epsilon=objective.metric.weak_gradient)
-    # Written to in turn: a fresh field at every step would cost more than the step.
-    gradient, move = torch.empty_like(u), torch.empty_like(u)
+        return fields  # two thin masks without a common voxel at this resolution
+    evaluate, metric = _LevelObjective(pair, objective, mask), objective.metric
+    adam = Adam(fields[0], epsilon=metric.gradient_floor)
+    history, best, state = _EnergyHistory(), _BestFields(fields), _copy_fields(fields)
     for index in range(iterations):
         notify("iteration_start", None)
-        warped = warp(pair.moving, u, frame_=frame)
-        terms, by_image, by_field = evaluate(warped, u)
-        slopes(warped, by_image, out=gradient)
-        if by_field is not None:
-            gradient += by_field
-        energy = terms.total
-        if guide is not None:
-            of_images.append(float(energy))
-            energy = energy + guide.pull(u, gradient, strongest=adam.largest)
-        energies.append(float(energy))
-        best.look(index, energies[-1], (u, v))
-        smooth(gradient, objective.metric.sigma_diff, out=move, scratch=gradient)
-        adam.direction(move, step * objective.metric.stride)
-        new = compose(v, move, scale=-1, out=gradient)
-        smooth(new, sigma_field, out=v, scratch=new)
-        new = compose(move, u, out=gradient)
-        smooth(new, sigma_field, out=u, scratch=new)
-        (u, v), (gradient, move) = reconcile(u, v, out=(gradient, move)), (u, v)
-        if index % _GUARD == _GUARD - 1:
-            u, v = guarded(u, v, out=(gradient, move))
-        notify("iteration_end", energies[-1])
-        records = [energies, of_images] if of_images else [energies]
-        if all(_converged(record, tolerance) for record in records):
+        energy = evaluate(state, largest_gradient=adam.largest_gradient)
+        history.append(energy)
+        best.update(index, energy.total, state)
+        _compute_move(state, adam, metric, options.step)
+        state = _apply_move(state, options.sigma_field)
+        if (index + 1) % _REPAIR_INTERVAL == 0:
+            state = _repair_fields(state)
+        notify("iteration_end", energy.total)
+        if history.has_converged(options.tolerance):
             break
-    if all(record[-1] > record[0] for record in records):
+    if history.has_increased():
         notify("level_reverted", best.energy)
         return best.fields
-    return u, v
+    return state.u, state.v
 
 
-class _Best:
-    """The fields of the lowest energy, of those that were looked at."""
+class _LevelObjective:
+    """The objective and the penalty on landmarks, at one resolution."""
 
-    def __init__(self, fields):
-        self.fields, self.energy = fields, float("inf")
-        self.index, self.room = 0, None
+    def __init__(
+        self, pair: Pair, objective: Objective, mask: torch.Tensor | None
+    ) -> None:
+        self.moving, self.frame = pair.moving, pair.frame()
+        self.evaluate = objective.bind(pair.static, mask, moving=pair.moving)
+        weight, self.penalty = objective.landmark_weight, None
+        if pair.landmarks is not None and weight:
+            self.penalty = LandmarkPenalty(pair, weight, objective.metric.sigma_diff)
 
-    def look(self, index, energy, fields):
+    def __call__(self, state: LevelState, *, largest_gradient: torch.Tensor) -> Energy:
+        """Energy of the state's field; its gradient is written to the buffer."""
+        u, gradient = state.u, state.gradient
+        warped = warp(self.moving, u, frame_=self.frame)
+        terms, by_image, by_field = self.evaluate(warped, u)
+        weighted_gradient(warped, by_image, out=gradient)
+        if by_field is not None:
+            gradient += by_field
+        images = float(terms.total)
+        if self.penalty is None:
+            return Energy(images, images)
+        penalty = self.penalty.add_gradient(u, gradient, largest=largest_gradient)
+        return Energy(float(terms.total + penalty), images)
+
+
+def _copy_fields(fields: tuple[torch.Tensor, torch.Tensor]) -> LevelState:
+    """The state that a level begins with; the given fields are not changed later."""
+    u, v = (f.clone(memory_format=torch.contiguous_format) for f in fields)
+    return LevelState(u, v, torch.empty_like(u), torch.empty_like(u))
+
+
+def _compute_move(state: LevelState, adam: Adam, metric: Metric, step: float) -> None:
+    """Smooth the gradient and write the iteration's displacement to its buffer."""
+    gradient, move = state.gradient, state.move
+    smooth(gradient, metric.sigma_diff, out=move, scratch=gradient)
+    adam.direction(move, step * metric.max_step_factor)
+
+
+def _apply_move(state: LevelState, sigma_field: float) -> LevelState:
+    """Compose both fields with the displacement, smooth them and correct the inverse.
+
+    The old fields are overwritten and become the buffers.
+    """
+    u, v, buffer, move = state
+    new = compose(v, move, scale=-1, out=buffer)
+    smooth(new, sigma_field, out=v, scratch=new)
+    new = compose(move, u, out=buffer)
+    smooth(new, sigma_field, out=u, scratch=new)
+    new_u, new_v = enforce_inverse_consistency(u, v, out=(buffer, move))
+    return LevelState(new_u, new_v, u, v)
+
+
+def _repair_fields(state: LevelState) -> LevelState:
+    """Smooth both fields where they fold or are not inverse to each other."""
+    u, v, gradient, move = state
+    u, v = repair_folds(u, v, out=(gradient, move))
+    return LevelState(u, v, gradient, move)
+
+
+class _BestFields:
+    """The fields of the lowest energy among those that were compared."""
+
+    def __init__(self, fields: tuple[torch.Tensor, torch.Tensor]) -> None:
+        self.fields, self.energy, self.index = fields, float("inf"), 0
+        self._copies: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def update(self, index: int, energy: float, state: LevelState) -> None:
         """Copy an iteration's fields if they are the best and a copy is due."""
-        due = index < _KEEP or index - self.index >= _KEEP
+        due = index < _COPY_INTERVAL or index - self.index >= _COPY_INTERVAL
         if not (energy < self.energy and due):
             return
         self.energy, self.index = energy, index
-        if index:  # the first are the start's
-            room = (
-                [torch.empty_like(f) for f in fields]
-                if self.room is None
-                else self.room
-            )
-            self.room = [own.copy_(f) for own, f in zip(room, fields)]
-            self.fields = tuple(self.room)
+        if index == 0:  # the fields of the first iteration are those given
+            return
+        if self._copies is None:
+            self._copies = torch.empty_like(state.u), torch.empty_like(state.v)
+        for copy, field in zip(self._copies, (state.u, state.v)):
+            copy.copy_(field)
+        self.fields = self._copies
 
 
-def _converged(energies, tolerance):
-    """Whether an iteration now gains too small a part of what the level has gained."""
+class _EnergyHistory:
+    """The energies of a level's iterations.
+
+    With landmarks a level has converged, or has become worse, only if this holds for
+    the total and for the images alone: the gradient of the penalty is bounded, so that
+    the landmarks may give way a little, and a large weight exaggerates this.
+    """
+
+    def __init__(self) -> None:
+        self.totals: list[float] = []
+        self.images: list[float] = []
+
+    def append(self, energy: Energy) -> None:
+        """Add the energy of an iteration."""
+        self.totals.append(energy.total)
+        self.images.append(energy.images)
+
+    def has_converged(self, tolerance: float) -> bool:
+        """Whether the decrease has become small, see `refine`."""
+        records = self.totals, self.images
+        return all(_has_converged(energies, tolerance) for energies in records)
+
+    def has_increased(self) -> bool:
+        """Whether the last energy is higher than the first."""
+        return all(e[-1] > e[0] for e in (self.totals, self.images))
+
+
+def _has_converged(energies: Sequence[float], tolerance: float) -> bool:
+    """Whether the recent decrease is below a part of the decrease of the level."""
     if len(energies) < 2 * _WINDOW:
         return False
     recent = sum(energies[-_WINDOW:]) / _WINDOW
     before = sum(energies[-2 * _WINDOW : -_WINDOW]) / _WINDOW
-    gained = max(energies[0] - recent, 0)
-    return (before - recent) / _WINDOW < tolerance * gained
+    decrease = max(energies[0] - recent, 0)
+    return (before - recent) / _WINDOW < tolerance * decrease

@@ -1,69 +1,88 @@
-r"""Landmarks that guide a refinement: a penalty on how far the field misses them.
+r"""Penalty on the distance between mapped landmarks and their targets.
 
 .. math:: E = \frac{w}{N} \sum_i |\varphi(p_i) - q_i|^2
 
-with the distances in mm of moving's world.  Its gradient by the field at a landmark is
-spread to the voxels around it by a Gaussian: what a single voxel was moved, the field's
-own smoothing would undo at once.
+with distances in mm in the world of the moving image.  The gradient at a landmark is
+spread over the voxels around it by a Gaussian: the smoothing of the field would cancel
+the displacement of a single voxel at once.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 import math
 
 import torch
 
 from dipy_dl_reg.geometry.fields import sample
-from dipy_dl_reg.geometry.point_pairs import in_voxels
+from dipy_dl_reg.geometry.pair import Pair
+from dipy_dl_reg.geometry.point_pairs import to_voxels
+from dipy_dl_reg.grid import Grid
 
-#: Standard deviation of that Gaussian, in voxels, and how many to either side it has.
+#: Standard deviation of that Gaussian, and its half-width, in voxels.
 _SPREAD, _REACH = 2.0, 4
 
 
-class Guide:
-    """The penalty on one grid.
+class LandmarkPenalty:
+    """The penalty on the grid of one level.
 
     Parameters
     ----------
     pair : Pair
-        Has the landmarks and the grid; those outside the grid do not count.
+        Images with landmarks; landmarks outside the static grid are left out.
     weight : float
         w, per mm**2.
     sigma : float
-        Standard deviation, in voxels, by which the gradient will be smoothed.
+        Standard deviation, in voxels, of the Gaussian that smooths the gradient
+        afterwards.
+
+    Attributes
+    ----------
+    points : Tensor, shape (D, N)
+        Static landmarks, in voxels.
+    displacements : Tensor, shape (D, N)
+        Wanted displacements of these points, in voxels.
+    metric : Tensor, shape (D, D)
+        ``x @ metric @ x`` is the squared length in mm of x in voxels.
     """
 
-    def __init__(self, pair, weight, sigma):
+    def __init__(self, pair: Pair, weight: float, sigma: float) -> None:
+        if pair.landmarks is None:
+            raise ValueError("pair must have landmarks, got None.")
         grid, like = pair.static_grid, pair.static
-        dim = grid.dim
-        self.shape = grid.shape
-        places = in_voxels(grid, pair.landmarks.points)
-        aims = in_voxels(grid, pair.landmarks.targets) - places
-        last = places.new_tensor([n - 1 for n in grid.shape])
-        inside = ((places >= -0.5) & (places <= last + 0.5)).all(1)
-        places = places[inside].clamp(min=0).minimum(last)
-        # The distance is counted after the prealign, in mm.
-        linear = torch.from_numpy((pair.prealign @ grid.affine)[:dim, :dim])
+        points = to_voxels(grid, pair.landmarks.points)
+        targets = to_voxels(grid, pair.landmarks.targets)
+        inside = _is_inside(points, grid)
+        displacements = (targets - points)[inside]
+        points = _clamp_to_grid(points[inside], grid)
+        self.points, self.displacements = points.T.to(like), displacements.T.to(like)
+        # Distances are measured after the prealign, in mm.
+        linear = torch.from_numpy((pair.prealign @ grid.affine)[: grid.dim, : grid.dim])
         self.metric = (linear.T @ linear).to(like)
-        self.points, self.aims = places.T.to(like), aims[inside].T.to(like)
-        self.factor = weight / max(1, len(places))
-        self.indices, self.parts = _patches(places, grid.shape, like)
-        # One over the peak of a pull of 1, once it is smoothed too.
-        self.spread = math.sqrt(2 * math.pi * (_SPREAD**2 + sigma**2)) ** dim
+        self._factor = weight / max(1, len(points))
+        self._indices, self._weights = _neighbourhoods(points, grid.shape, like)
+        # The inverse of the peak that a gradient of 1 has, once spread and smoothed.
+        spread = math.sqrt(2 * math.pi * (_SPREAD**2 + sigma**2))
+        self._inverse_peak = spread**grid.dim
 
-    def pull(self, u, gradient, *, strongest):
-        """Add the penalty's gradient to that of the images.
+    def add_gradient(
+        self, u: torch.Tensor, gradient: torch.Tensor, *, largest: torch.Tensor
+    ) -> torch.Tensor:
+        """Evaluate the penalty, and add its gradient to that of the images.
 
-        A landmark a voxel or more off its target pulls, once that is smoothed, at most
-        as hard as the images do anywhere, and within the voxel by so much less: however
-        large the weight, the field comes to rest there, and an optimiser that measures
-        gradients by the largest still sees the others.
+        The smoothed gradient of a landmark is at most as long as `largest`, and shorter
+        in proportion within a voxel of its target.  So the field comes to rest on the
+        landmark however large the weight is, and an optimiser that compares gradients
+        with the largest one still takes the others into account.
 
         Parameters
         ----------
         u : Tensor, shape (1, D, *shape)
-            Field in voxels.
+            Displacement in voxels.
         gradient : Tensor, shape (1, D, *shape)
-            By the displacement, before it is smoothed; contiguous, and added to.
-        strongest : Tensor, shape ()
+            Gradient by the displacement, before smoothing; contiguous, changed in
+            place.
+        largest : Tensor, shape ()
             Length of the longest smoothed gradient.
 
         Returns
@@ -71,31 +90,45 @@ class Guide:
         energy : Tensor, shape ()
             The penalty: w times the mean squared distance.
         """
-        missed = sample(u, self.points) - self.aims
-        force = self.metric @ missed
-        energy = self.factor * (missed * force).sum()
-        force *= 2 * self.factor
-        near = torch.linalg.vector_norm(missed, dim=0).clamp(max=1)
-        strength = torch.linalg.vector_norm(force, dim=0)
-        most = self.spread * strongest * near
-        force *= (most / strength.clamp(min=1e-30)).clamp(max=1)
-        pulls = (force[..., None] * self.parts).flatten(1)
-        flat = gradient[0].view(len(force), -1)
-        flat.index_add_(1, self.indices.flatten(), pulls)
+        error = sample(u, self.points) - self.displacements
+        by_point = self.metric @ error
+        energy = self._factor * (error * by_point).sum()
+        by_point *= 2 * self._factor
+        distance = torch.linalg.vector_norm(error, dim=0).clamp(max=1)
+        length = torch.linalg.vector_norm(by_point, dim=0)
+        bound = self._inverse_peak * largest * distance
+        by_point *= (bound / length.clamp(min=1e-30)).clamp(max=1)
+        by_voxel = (by_point[..., None] * self._weights).flatten(1)
+        flat = gradient[0].view(len(by_point), -1)
+        flat.index_add_(1, self._indices.flatten(), by_voxel)
         return energy
 
 
-def _patches(places, shape, like):
-    """Voxels around each place, and what part of its pull each gets: two (N, M)."""
-    steps = torch.arange(-_REACH, _REACH + 1, device=places.device)
+def _is_inside(points: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """Which points (N, D), in voxels, lie within the voxels of a grid: bool (N,)."""
+    last = points.new_tensor([n - 1 for n in grid.shape])
+    return ((points >= -0.5) & (points <= last + 0.5)).all(1)
+
+
+def _clamp_to_grid(points: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """Points (N, D) moved to between the outermost voxel centres, where fields are."""
+    last = points.new_tensor([n - 1 for n in grid.shape])
+    return points.clamp(min=0).minimum(last)
+
+
+def _neighbourhoods(
+    points: torch.Tensor, shape: Sequence[int], like: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Flat indices of the voxels around each point, and their weights: two (N, M)."""
+    steps = torch.arange(-_REACH, _REACH + 1, device=points.device)
     offsets = torch.cartesian_prod(*[steps] * len(shape))
-    voxels = places.round().long()[:, None] + offsets
-    away = (voxels - places[:, None]).square().sum(2)
+    voxels = points.round().long()[:, None] + offsets
+    squared = (voxels - points[:, None]).square().sum(2)
     last = voxels.new_tensor([n - 1 for n in shape])
     inside = ((voxels >= 0) & (voxels <= last)).all(2)
-    parts = torch.exp(away / (-2 * _SPREAD**2)) * inside
-    parts /= parts.sum(1, keepdim=True)
-    index = 0
+    weights = torch.exp(squared / (-2 * _SPREAD**2)) * inside
+    weights /= weights.sum(1, keepdim=True)
+    indices = torch.zeros_like(voxels[..., 0])
     for axis, size in enumerate(shape):
-        index = index * size + voxels[..., axis].clamp(0, size - 1)
-    return index.to(like.device), parts.to(like)
+        indices = indices * size + voxels[..., axis].clamp(0, size - 1)
+    return indices.to(like.device), weights.to(like)

@@ -60,7 +60,7 @@ class MaskedImage(NamedTuple):
         image : MaskedImage
             The image at about `spacing`.
         """
-        new = self.grid.coarsened(spacing)
+        new = self.grid.coarsen(spacing)
         missing = max(sigma**2 - self.sigma**2, 0.0) ** 0.5
         growth = new.spacing / self.grid.spacing - 1
         sigmas = np.maximum(missing / self.grid.spacing, _LEAST_SIGMA * growth)

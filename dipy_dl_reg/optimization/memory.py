@@ -1,22 +1,32 @@
-"""How much memory a refinement takes, how much there is, and what to do with less."""
+"""Memory: how much is free, how much a registration needs, and plans for less."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
 import math
 from pathlib import Path
 import re
+from typing import TYPE_CHECKING
 
 import torch
 
-#: Bytes per voxel of the static grid that every registration takes: both images, the
-#: two fields twice, and the checks at the end.  Measured, with some room.
-_WHOLE = 150
-#: What a level takes with a penalty on the field, which autograd differentiates.
-_WITH_PENALTY = 520
-#: Bytes per voxel of its working grid that the discrete search takes, and that grid's
-#: voxels on the longest side, margins included.
-_SEARCH, _SEARCH_LONGEST = 2000, 108
+from dipy_dl_reg.validation import wrong_value
+
+if TYPE_CHECKING:
+    from dipy_dl_reg.grid import Grid
+    from dipy_dl_reg.metrics.objective import Objective
+
+#: Bytes per voxel of the static grid that every registration needs: both images, both
+#: fields twice, and the final checks.  Measured, rounded up.
+_BASE_BYTES = 150
+#: Bytes per voxel of a level with a penalty on the field, whose gradient is autograd's.
+_PENALTY_BYTES = 520
+#: Bytes per voxel of the working grid of the displacement search, and the voxels along
+#: the longest side of that grid, margins included.
+_SEARCH_BYTES, _SEARCH_LONGEST = 2000, 108
 _UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 _UNITS |= {f"{unit}i": 1024**n for n, unit in enumerate("kmgt", start=1)}
-#: What a container may use, and uses: control groups of version 2 and of version 1.
+#: Files with the limit and the usage of a container: control groups, versions 2 and 1.
 _CONTAINER = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     (
@@ -26,63 +36,64 @@ _CONTAINER = (
 )
 
 
-def free_memory(device):
+def free_memory(device: torch.device) -> int | None:
     """Memory that is free on a device.
 
     Parameters
     ----------
     device : torch.device
-        Where the work is to be done.
+        The device that computes.
 
     Returns
     -------
     size : int or None
-        Bytes, no more than a container's limit leaves; None where nobody tells (the
-        CPU of other systems than Linux).
+        Bytes, at most what the limit of a container leaves.  None if the system does
+        not report it: the CPU of systems other than Linux.
     """
     if device.type == "cuda":
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(
-            device
-        )
+        reserved = torch.cuda.memory_reserved(device)
+        unused = reserved - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
         return None
     sizes = [line.split()[1] for line in lines if line.startswith("MemAvailable")]
-    return min([1024 * int(size) for size in sizes] + _left(), default=None)
+    return min([1024 * int(size) for size in sizes] + _container_memory(), default=None)
 
 
-def _left(files=_CONTAINER):
-    """What the container that this runs in has left, if it has a limit."""
-    for limit, used in files:
+def _container_memory(files: Iterable[tuple[str, str]] = _CONTAINER) -> list[int]:
+    """Bytes that the container of this process has left; empty if it has no limit."""
+    for limit, usage in files:
         try:
-            taken = int(Path(used).read_text()) - _reclaimable(Path(used).parent)
-            return [max(int(Path(limit).read_text()) - max(taken, 0), 0)]
-        except (OSError, ValueError):  # none, or "max"
+            used = int(Path(usage).read_text()) - _reclaimable_memory(
+                Path(usage).parent
+            )
+            return [max(int(Path(limit).read_text()) - max(used, 0), 0)]
+        except (OSError, ValueError):  # no such file, or the limit is "max"
             continue
     return []
 
 
-def _reclaimable(group):
-    """Bytes of a control group that hold files read before, and are free on demand."""
+def _reclaimable_memory(group: Path) -> int:
+    """Bytes of a control group in the page cache, which the kernel frees on demand."""
     try:
         lines = (group / "memory.stat").read_text().splitlines()
         sizes = dict(line.split() for line in lines)
     except (OSError, ValueError):
         return 0
-    # Version 1 has both, and the usage counts the groups below, as the total does.
+    # Version 1 has both keys; its usage includes the groups below, as the total does.
     return int(sizes.get("total_inactive_file", sizes.get("inactive_file", 0)))
 
 
-def to_bytes(size):
-    """A number of bytes, also from words such as ``"1.5 GB"``.
+def to_bytes(size: float | str) -> float:
+    """Convert a size such as ``"1.5 GB"`` to bytes.
 
     Parameters
     ----------
     size : float or str
-        Bytes; or a number with one of kB, MB, GB, TB (powers of 1000) or of KiB, MiB,
-        GiB, TiB (of 1024).
+        Bytes; or a number with one of the units kB, MB, GB, TB (powers of 1000) or
+        KiB, MiB, GiB, TiB (powers of 1024).
 
     Returns
     -------
@@ -92,112 +103,125 @@ def to_bytes(size):
     Raises
     ------
     ValueError
-        If it is neither, or not above 0.
+        If `size` has another form, or is not positive and finite.
     """
     try:
-        if isinstance(size, str):
-            number, unit = re.fullmatch(
-                r"\s*([\d.e+-]+)\s*(\w*?)b?\s*", size.lower()
-            ).groups()
-            value = float(number) * _UNITS[unit]
-        else:
-            value = 0.0 if isinstance(size, bool) else float(size)
-    except (TypeError, ValueError, AttributeError, KeyError):
+        value = _parse_size(size)
+    except (TypeError, ValueError, KeyError):
         value = 0.0
     if not 0 < value < float("inf"):
-        raise ValueError(
-            f'max_memory must be a number of bytes or such as "1.5 GB", got {size!r}.'
-        )
+        raise wrong_value("max_memory", 'a number of bytes or such as "1.5 GB"', size)
     return value
 
 
-def needed(level_iters, voxels, dim, objective):
-    """Memory that a refinement takes, beyond what is there before.
+def _parse_size(size: float | str) -> float:
+    """Bytes of a number, or of a text with a unit."""
+    if not isinstance(size, str):
+        return 0.0 if isinstance(size, bool) else float(size)
+    match = re.fullmatch(r"\s*([\d.e+-]+)\s*(\w*?)b?\s*", size.lower())
+    if match is None:
+        raise ValueError(size)
+    number, unit = match.groups()
+    return float(number) * _UNITS[unit]
+
+
+def estimate_memory(
+    level_iters: Sequence[int], voxels: int, dim: int, objective: Objective
+) -> float:
+    """Estimate the memory that a refinement needs in addition to its input.
 
     Parameters
     ----------
     level_iters : sequence of int
-        Iterations per level, coarsest first.
+        Iterations of each level, coarsest first.
     voxels : int
-        Of the static image.
+        Number of voxels of the static image.
     dim : {2, 3}
-        Each coarser level has ``2**dim`` times fewer.
-    objective : dipy_dl_reg.metrics.objective.Objective
-        What it minimises.
+        Dimension; each coarser level has ``2**dim`` times fewer voxels.
+    objective : Objective
+        The function to minimise.
 
     Returns
     -------
     size : float
-        Bytes, about.
+        Bytes, approximately.
     """
     finest = [level for level, count in enumerate(reversed(level_iters)) if count]
     each = objective.metric.bytes_per_voxel
     if objective.weight:
-        each = max(each, _WITH_PENALTY)
+        each = max(each, _PENALTY_BYTES)
     level = each / 2 ** (dim * finest[0]) if finest else 0
-    return voxels * max(_WHOLE, level)
+    return voxels * max(_BASE_BYTES, level)
 
 
-def needed_by_search(grid):
-    """Memory that the discrete search takes.
+def estimate_search_memory(grid: Grid) -> float:
+    """Estimate the memory that the displacement search needs.
 
     Parameters
     ----------
     grid : Grid
-        The static image's.
+        Grid of the static image.
 
     Returns
     -------
     size : float
-        Bytes, at most about; by the shape of the field of view alone.
+        Bytes, an approximate upper bound.  It depends on the proportions of the field
+        of view only, not on the voxel size.
     """
     sides = [n * s for n, s in zip(grid.shape, grid.spacing)]
     part = [side / max(sides) for side in sides]
-    return _SEARCH * math.prod(_SEARCH_LONGEST * x for x in part)
+    return _SEARCH_BYTES * math.prod(_SEARCH_LONGEST * x for x in part)
 
 
-def within(budget, level_iters, voxels, dim, objective):
-    """The iterations that a budget allows: the finest levels may go.
+def plan_within_budget(
+    budget: float,
+    level_iters: Sequence[int],
+    voxels: int,
+    dim: int,
+    objective: Objective,
+) -> list[int]:
+    """Leave out the finest levels until a refinement fits into a memory budget.
 
     Parameters
     ----------
     budget : float
         Bytes.
     level_iters : sequence of int
-        Wanted iterations per level, coarsest first.
+        Requested iterations of each level, coarsest first.
     voxels, dim, objective
-        As in `needed`.
+        As in `estimate_memory`.
 
     Returns
     -------
     level_iters : list of int
-        The same with 0 for levels that are too fine; never 0 for all that were not.
+        The same with 0 for the levels left out.  At least one level that had
+        iterations keeps them, also if the budget does not suffice for it.
     """
     plan = list(level_iters)
-    while needed(plan, voxels, dim, objective) > budget:
-        smaller = coarser(plan)
+    size = estimate_memory(plan, voxels, dim, objective)
+    while size > budget:
+        smaller = drop_finest_level(plan)
         if smaller is None:
             break
-        if needed(smaller, voxels, dim, objective) == needed(
-            plan, voxels, dim, objective
-        ):
+        smaller_size = estimate_memory(smaller, voxels, dim, objective)
+        if smaller_size == size:
             break
-        plan = smaller
+        plan, size = smaller, smaller_size
     return plan
 
 
-def coarser(level_iters):
-    """The same without the finest level that has iterations.
+def drop_finest_level(level_iters: Sequence[int]) -> list[int] | None:
+    """Set the iterations of the finest level that has any to 0.
 
     Parameters
     ----------
     level_iters : sequence of int
-        Iterations per level, coarsest first.
+        Iterations of each level, coarsest first.
 
     Returns
     -------
     level_iters : list of int or None
-        None if no level would be left.
+        None if no level with iterations would remain.
     """
     used = [index for index, count in enumerate(level_iters) if count]
     if len(used) < 2:
@@ -205,18 +229,19 @@ def coarser(level_iters):
     return [0 if index == used[-1] else n for index, n in enumerate(level_iters)]
 
 
-def ran_out(error):
-    """Whether an error says that memory has run out.
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error was raised because memory did not suffice.
 
     Parameters
     ----------
-    error : Exception
-        As it was caught.
+    error : BaseException
+        The error as caught.
 
     Returns
     -------
-    ran_out : bool
-        Python's, CUDA's and the CPU's own ways to say it.
+    out_of_memory : bool
+        True for Python's `MemoryError`, for CUDA's error and for the error of
+        Torch's allocator on the CPU.
     """
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True

@@ -15,11 +15,11 @@ from dipy.testing.decorators import warning_for_keywords
 from dipy.utils.logging import logger
 import numpy as np
 
-from dipy_dl_reg.geometry.affine_transforms import Family
+from dipy_dl_reg.geometry.affine_transforms.registry import make_transform
 from dipy_dl_reg.initialization.rotation_search import search_rotations
 from dipy_dl_reg.io.images import read_image
 from dipy_dl_reg.io.masks import fill_masked, read_mask
-from dipy_dl_reg.maps.mapping import interpolated
+from dipy_dl_reg.maps.interpolation import interpolate_linearly
 from dipy_dl_reg.maps.measures import measure_registration
 from dipy_dl_reg.maps.verdict import judge, log_verdict
 from dipy_dl_reg.optimization.affine import optimize_levels
@@ -490,7 +490,7 @@ def deep_affine_registration(
     if result.verdict is not None:
         log_verdict(result.verdict, "affine registration", quiet=True)
     found = (result.matrix, result.parameters, result.value)
-    resampled = interpolated(result.affine_map.transform, result.moving)
+    resampled = interpolate_linearly(result.affine_map.transform, result.moving)
     return (resampled, *(found if ret_metric else found[:1]))
 
 
@@ -635,10 +635,10 @@ def _run(registration, steps, pair, images):
                 registration._choose_start(pair._replace(prealign=matrix))
                 matrix = registration.starting_affine
             continue
-        family = Family(step, registration.dim)
+        family = make_transform(step, registration.dim)
         few = prepared
         if registration._given is None and place < len(steps) - 1:
             few = prepared[: 1 if step == "translation" else 2]
         theta, value = registration._fit(family, None, few)
-        matrix = family.array(theta) @ matrix
+        matrix = family.numpy_matrix(theta) @ matrix
     return (matrix, theta, value), prepared[-1] if kinds else None

@@ -14,7 +14,10 @@ from dipy.align.imaffine import MutualInformationMetric
 from dipy.align.transforms import regtransforms
 import numpy as np
 
-from dipy_dl_reg.geometry.affine_transforms import KINDS, Family
+from dipy_dl_reg.geometry.affine_transforms.registry import (
+    make_transform,
+    transform_names,
+)
 from dipy_dl_reg.metrics.base import real_number, whole_number
 from dipy_dl_reg.registration import factory
 
@@ -28,9 +31,9 @@ _METRICS = ("MI", "NCC", "SSD", "CC")
 #: Of local correlation's windows, unless the user says.
 _RADIUS = 2
 
-_KINDS = {name.replace("_", "").upper(): name for name in KINDS}
+_KINDS = {name.replace("_", "").upper(): name for name in transform_names()}
 _FAMILIES = {
-    type(transform): Family(_KINDS[kind], dim)
+    type(transform): make_transform(_KINDS[kind], dim)
     for (kind, dim), transform in regtransforms.items()
 }
 #: The steps of an affine registration, unless told otherwise.
@@ -270,7 +273,7 @@ def family_of(transform):
 
     Returns
     -------
-    family : Family
+    family : AffineTransform
         With the same parameters.
 
     Raises
@@ -293,7 +296,7 @@ def checked_params(params0, family):
     ----------
     params0 : array or None
         As the user gave them.
-    family : Family
+    family : AffineTransform
         Whose they are.
 
     Returns
@@ -314,7 +317,7 @@ def checked_params(params0, family):
         raise ValueError(
             f"params0 must be {family.count} finite numbers, got {params0!r}."
         )
-    if not np.linalg.det(family.array(params0)) > 0:
+    if not np.linalg.det(family.numpy_matrix(params0)) > 0:
         raise ValueError(f"params0 must not mirror or flatten, got {params0!r}.")
     return params0
 

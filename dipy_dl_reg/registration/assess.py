@@ -1,7 +1,8 @@
 """The verdict on a map that was found before, or by another program."""
 
-from dipy_dl_reg.io.images import check_mapping, read_image
+from dipy_dl_reg.io.images import read_image
 from dipy_dl_reg.io.masks import fill_masked, read_mask
+from dipy_dl_reg.maps.dipy_map import check_mapping
 from dipy_dl_reg.maps.measures import measure_registration
 from dipy_dl_reg.maps.verdict import judge
 from dipy_dl_reg.registration import dipy_adapter

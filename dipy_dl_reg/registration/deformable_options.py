@@ -1,13 +1,24 @@
-"""What `DeepRegistration` is asked for, checked; and what it does where it is not."""
+"""Options of `DeepRegistration`, checked once, and what follows from their defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any, Literal
 
 import numpy as np
 
 from dipy_dl_reg.geometry.pyramid import level_spacings
+from dipy_dl_reg.grid import Grid
+from dipy_dl_reg.networks.base import RegistrationNetwork
+from dipy_dl_reg.optimization.memory import to_bytes
 from dipy_dl_reg.registration.landmark_checks import check_landmarks
+from dipy_dl_reg.validation import check_number, wrong_value
 
-#: Most iterations per level, coarsest first, by the number that an image allows.
+#: Most iterations per level, coarsest first, by the number of levels.
 LEVEL_ITERS = {1: [100], 2: [100, 100], 3: [100, 100, 60], 4: [100, 100, 60, 40]}
-#: What options of SyN left at None mean here.
+#: Values of SyN's options where they are None.
 DEFAULTS = {"step_length": 0.25, "ss_sigma_factor": 0.8, "opt_tol": 0.005}
 #: Iterations from a network's start between images of different contrasts, at levels of
 #: voxels up to so many mm.
@@ -16,13 +27,144 @@ _BRIEF, _COARSEST_BRIEF = 10, 2.6
 _LEAST_LEVEL_SIZE = 20
 
 
-def automatic_iters(grid):
-    """Iterations of each level, where nobody asked for any.
+@dataclass(frozen=True)
+class DeformableOptions:
+    """Options of a deformable registration, besides its metric.
+
+    Parameters
+    ----------
+    level_iters : sequence of int, or 0, optional
+        Maximum number of iterations at each level of the pyramid; `level_iters[0]` is
+        the coarsest.  0 skips a level; the number 0 alone means no refinement.  By
+        default there are as many levels as the static image has room for, with up to
+        100 iterations each (40 at the finest of four); most levels end earlier, see
+        `opt_tol`.  Where refinement starts from a network's field and the images are
+        of different contrasts, the default is 10 iterations at the levels of 2 mm and
+        finer: more iterations reduce the overlap again.
+    step_length : float, optional
+        How far an iteration moves each image, in voxels of the level.  SyN moves both
+        images towards their middle, so the displacement grows by twice this; it does
+        so here, too.  With local correlation, voxels where the images differ most move
+        by up to 2.8 times as much, and most voxels by less.  By default 0.25, as in
+        SyN.
+    ss_sigma_factor : float, optional
+        Smoothing of the images for a coarser level: the standard deviation along an
+        axis, in voxels of the image, is this times (level's voxel size / image's voxel
+        size - 1).  By default 0.8.
+    opt_tol : float, optional
+        A level ends when the decrease of its energy per iteration, averaged over ten
+        iterations, falls below this part of the decrease since its first iteration.
+        By default 0.005.
+    inv_iter, inv_tol : float, optional
+        Options of SyN, accepted without effect: the inverse is always computed until
+        its error is below a fixed bound.  A message says so.
+    callback : callable, optional
+        ``callback(registration, stage)`` is called with DIPY's `RegistrationStages`.
+    model : str, Path, RegistrationNetwork or None, optional
+        Network whose field refinement starts from: a trained network, the name of one
+        that comes with the package (`list_models`), or a file that `save_network`
+        wrote.  None uses no network.  ``"auto"``, the default, is the network for
+        images of any contrast: ``"pyramid-brain"`` in 3D, ``"pyramid-slices"`` in 2D
+        and for volumes of one slice.
+
+        With ``level_iters=0`` the network's field is the result, invertible and
+        without folds like any other.  A field with which the images are no more
+        similar, by the metric, is not used: a warning is logged, `network_used` is
+        False, and with ``level_iters=0`` the map is the affine alone.
+
+        The default network sees nothing outside masks; a network that is named sees
+        the whole images.  The default network is not used where there are landmarks
+        or ``initialization="discrete"``, nor for images of less than 16 of its voxels
+        along an axis.  Its field is also left out where the images are similar without
+        it and a coarse refinement from it ends no better.
+    initialization : {"discrete", "auto"} or None, optional
+        "discrete" first searches for displacements of up to a quarter of the static
+        image's longest side, and refinement starts from the field found; the search
+        compares images by self-similarity, so contrasts may differ.  "auto" uses that
+        field only if a coarse refinement from it lowers the energy by 5 % more than a
+        coarse refinement without it.  The search is for images that are far apart: it
+        takes seconds in 3D, and can reduce the overlap of images that are close
+        already.  It is not done where a network's field is used.  By default None.
+    sigma_field : float, optional
+        Standard deviation, in voxels of the level, of the Gaussian that smooths the
+        whole field after each iteration.  A larger one gives a smoother field and less
+        overlap (see the benchmark).  By default 0.8 for local correlation and 0.7 for
+        other metrics; where the metric is chosen for the pair, so is this.
+    regularizer : {"diffusion", "bending", "tv"} or callable, optional
+        Penalty on the displacement, in addition to the smoothing; by default none.
+    regularizer_weight : float, optional
+        Weight of that penalty; required with it.
+    landmarks : tuple of array, shape (N, dim), optional
+        Points in static's world and the corresponding points in moving's world, mm,
+        row by row; at least dim + 1 of them, not on one line or plane.  Refinement
+        starts from the thin-plate spline through them.  A warning names landmarks
+        that lie outside the images, and those that the map misses.
+    landmark_weight : float, optional
+        Refinement minimises the dissimilarity plus this times the mean squared
+        distance of the landmarks, mm**2.  0 uses landmarks for the start only; the
+        default, 1, makes the map meet them.
+    device : str or torch.device, optional
+        ``"auto"`` is CUDA, else MPS where it works, else the CPU.
+    max_memory : float or str, optional
+        Memory that refinement may use besides the given images: bytes, or a string
+        such as ``"1.5 GB"``; by default what is free on the device.  If that is too
+        little, the finest levels, or the search, are left out with a warning; so they
+        are if memory runs out during the computation.  The memory of the network, up
+        to 2 GB for a head at 1 mm, is not included; ``model=None`` avoids it.
+    progress : bool, optional
+        Show a progress bar of the iterations; by default only at a terminal.
+
+    Raises
+    ------
+    ValueError
+        If an option is out of range.
+    """
+
+    level_iters: Sequence[int] | int | None = None
+    step_length: float | None = None
+    ss_sigma_factor: float | None = None
+    opt_tol: float | None = None
+    inv_iter: float | None = None
+    inv_tol: float | None = None
+    callback: Callable[[Any, Any], object] | None = None
+    model: str | PathLike | RegistrationNetwork | None = "auto"
+    initialization: Literal["discrete", "auto"] | None = None
+    sigma_field: float | None = None
+    regularizer: str | Callable[[Any], Any] | None = None
+    regularizer_weight: float | None = None
+    landmarks: tuple[np.ndarray, np.ndarray] | None = None
+    landmark_weight: float = 1.0
+    device: Any = "auto"
+    max_memory: float | str | None = None
+    progress: bool | None = None
+
+    def __post_init__(self) -> None:
+        for name, default in DEFAULTS.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, default)
+            check_number(name, getattr(self, name), above=name == "step_length")
+        if self.initialization not in (None, "discrete", "auto"):
+            wanted = "'discrete', 'auto' or None"
+            raise wrong_value("initialization", wanted, self.initialization)
+        if (self.regularizer is None) != (self.regularizer_weight is None):
+            raise ValueError("regularizer and regularizer_weight go together.")
+        check_number("landmark_weight", self.landmark_weight)
+        for name in ("sigma_field", "regularizer_weight"):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name))
+        if self.max_memory is not None:
+            to_bytes(self.max_memory)
+        check_iters(self.level_iters)
+        object.__setattr__(self, "landmarks", check_landmark_pair(self.landmarks))
+
+
+def automatic_iters(grid: Grid) -> list[int]:
+    """Iterations of each level by default.
 
     Parameters
     ----------
     grid : Grid
-        The static image's; its longest axis says how many levels there are.
+        Of the static image; its longest axis determines the number of levels.
 
     Returns
     -------
@@ -35,8 +177,8 @@ def automatic_iters(grid):
     return list(LEVEL_ITERS[levels])
 
 
-def brief_iters(level_iters, grid):
-    """Iterations where a start is good and what refines it is less sure.
+def brief_iters(level_iters: Sequence[int], grid: Grid) -> list[int]:
+    """Iterations from a network's field across contrasts, where many lose overlap.
 
     Parameters
     ----------
@@ -55,18 +197,18 @@ def brief_iters(level_iters, grid):
     return [*brief[:-1], _BRIEF]
 
 
-def checked_iters(level_iters):
-    """Iterations of each level as asked for.
+def check_iters(level_iters: Sequence[int] | int | None) -> list[int] | None:
+    """Check the iterations of each level.
 
     Parameters
     ----------
     level_iters : sequence of int, 0 or None
-        Coarsest first; 0 is none at all.
+        Coarsest first; 0 is no iterations at all.
 
     Returns
     -------
     level_iters : list of int, or None
-        None where nobody asked.
+        None, the default, is None.
 
     Raises
     ------
@@ -77,21 +219,22 @@ def checked_iters(level_iters):
         return None
     if np.ndim(level_iters) == 0 and level_iters == 0:
         return [0]
-    message = (
-        f"level_iters must be a list of whole numbers from 0, got {level_iters!r}."
-    )
+    wrong = wrong_value("level_iters", "a list of whole numbers from 0", level_iters)
     try:
-        whole = [int(n) for n in level_iters]
-        exact = all(n == m and m >= 0 for n, m in zip(level_iters, whole))
+        given = list(level_iters)  # type: ignore[arg-type]
+        whole = [int(n) for n in given]
+        exact = all(n == m and m >= 0 for n, m in zip(given, whole))
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(message) from None
+        raise wrong from None
     if not whole or not exact:
-        raise ValueError(message)
+        raise wrong
     return whole
 
 
-def checked_landmarks(landmarks):
-    """Landmarks as asked for.
+def check_landmark_pair(
+    landmarks: tuple[np.ndarray, np.ndarray] | None,
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Check the landmarks of two images.
 
     Parameters
     ----------
@@ -106,7 +249,7 @@ def checked_landmarks(landmarks):
     Raises
     ------
     ValueError
-        If they are no pair, or unfit.
+        If they are no pair of arrays, or do not determine an affine.
     """
     if landmarks is None:
         return None
@@ -116,28 +259,3 @@ def checked_landmarks(landmarks):
             f"{type(landmarks).__name__}."
         )
     return check_landmarks(*landmarks)
-
-
-def not_negative(name, value):
-    """A number from 0.
-
-    Parameters
-    ----------
-    name : str
-        Of the option.
-    value : float
-        As asked for.
-
-    Returns
-    -------
-    value : float
-        The same.
-
-    Raises
-    ------
-    ValueError
-        If it is below 0 or not finite.
-    """
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"{name} must be 0 or more and finite, got {value!r}.")
-    return float(value)

@@ -1,9 +1,11 @@
-"""The one door between NumPy, DIPY and Torch.
+"""Conversion between NumPy arrays or DIPY's maps and Torch tensors.
 
-In goes what a DIPY user holds: arrays, affines, a prealign. `make_pair` checks it,
-once and before any work, and gives the engine its tensors; `make_map` turns the
-engine's fields into the `DiffeomorphicMap` that SyN would have returned.
+`make_pair` checks arrays, affines and a prealign once, before any work, and converts
+them to a `Pair` of tensors.  `make_map` converts displacements in voxels to the
+`DiffeomorphicMap` that SyN would have returned.
 """
+
+from __future__ import annotations
 
 from dipy.align.imwarp import DiffeomorphicMap
 from dipy.utils.logging import logger
@@ -13,21 +15,39 @@ import torch
 
 from dipy_dl_reg.geometry.fields import warp
 from dipy_dl_reg.geometry.intensity import extreme_limits, quantile_limits
-from dipy_dl_reg.geometry.pair import Pair, combined_mask
+from dipy_dl_reg.geometry.pair import Pair, make_compared_mask
 from dipy_dl_reg.geometry.point_pairs import Landmarks
 from dipy_dl_reg.grid import Grid
-from dipy_dl_reg.io.masks import fill_masked
+from dipy_dl_reg.maps.dipy_map import displacement_to_voxels
 from dipy_dl_reg.registration.brain_masks import find_brain_mask
-from dipy_dl_reg.validation import check_affine
+from dipy_dl_reg.registration.image_checks import (
+    check_affine_or_none,
+    check_image,
+    check_mask,
+    log_clipped_values,
+    refuse_colour_pair,
+)
 
-#: Fewest voxels along the longest axis of an image.
-_LEAST_SIZE = 4
-#: Numbers of channels of a colour image (RGB, RGBA); and the least length of its sides,
-#: in pixels: a smaller array may be a volume.
-_COLOURS, _LEAST_PICTURE = (3, 4), 16
+
+def mask_of_nonzero(image: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """The mask of an image's voxels other than 0, unless another mask is given.
+
+    Parameters
+    ----------
+    image : array
+        The image.
+    mask : array or None
+        The user's mask.
+
+    Returns
+    -------
+    mask : array
+        `mask`, or where the image is not 0.
+    """
+    return np.not_equal(image, 0) if mask is None else mask
 
 
-def exact_tensor(array, device):
+def exact_tensor(array: np.ndarray, device: torch.device | str) -> torch.Tensor:
     """An array as a tensor in double precision.
 
     Parameters
@@ -48,18 +68,18 @@ def exact_tensor(array, device):
 
 
 def make_pair(
-    static,
-    moving,
+    static: np.ndarray,
+    moving: np.ndarray,
     *,
-    static_grid2world=None,
-    moving_grid2world=None,
-    prealign=None,
-    static_mask=None,
-    moving_mask=None,
-    device="cpu",
-    apart=False,
-    find_masks=False,
-):
+    static_grid2world: np.ndarray | None = None,
+    moving_grid2world: np.ndarray | None = None,
+    prealign: np.ndarray | None = None,
+    static_mask: np.ndarray | None = None,
+    moving_mask: np.ndarray | None = None,
+    device: torch.device | str = "cpu",
+    apart: bool = False,
+    find_masks: bool = False,
+) -> Pair:
     """Check two images and their geometry, and give them to Torch.
 
     Parameters
@@ -96,28 +116,17 @@ def make_pair(
         images do not overlap.
     """
     images = {"static": static, "moving": moving}
-    images = {role: _checked_image(image, role) for role, image in images.items()}
-    dim = images["static"].ndim
-    if images["moving"].ndim != dim:
-        raise ValueError(
-            f"static and moving must have the same number of dimensions, got shapes "
-            f"{images['static'].shape} and {images['moving'].shape}."
-        )
+    images = {role: check_image(image, role) for role, image in images.items()}
     affines = {"static": static_grid2world, "moving": moving_grid2world}
-    grids = {
-        role: Grid(
-            image.shape, _checked_affine(affines[role], f"{role}_grid2world", dim)
-        )
-        for role, image in images.items()
-    }
-    _check_colours(images)
-    prealign = _checked_affine(prealign, "prealign", dim)
+    grids = _make_grids(images, affines)
+    refuse_colour_pair(images)
+    prealign = check_affine_or_none(prealign, "prealign", grids["static"].dim)
     masks = {"static": static_mask, "moving": moving_mask}
     if find_masks and static_mask is None and moving_mask is None:
-        masks = _brain_masks(images, grids)
+        masks = _find_brain_masks(images, grids)
     tensors, counted = {}, {}
     for role, image in images.items():
-        mask = _checked_mask(masks[role], image, role)
+        mask = check_mask(masks[role], image, role)
         tensors[role], counted[role] = _to_tensors(image, mask, role, device)
     pair = Pair(
         tensors["static"],
@@ -129,19 +138,36 @@ def make_pair(
         counted["moving"],
     )
     if apart:
-        images = {"static": pair.static, "moving": pair.moving}
-        return pair._replace(**_scaled(images, images, counted))
+        return pair._replace(**_scale_to_quantiles(tensors, tensors, counted))
     if not bool(pair.overlap().any()):
         raise ValueError(
             "static and moving do not overlap: no static voxel falls inside the "
             "moving image through the affines and prealign given. Was one left out? "
             "A pipeline that begins with center_of_mass brings them together."
         )
-    return _scaled_alike(pair)
+    return _scale_by_compared_voxels(pair)
 
 
-def _brain_masks(images, grids):
-    """A mask of the stripped brain, where the other image shows a whole head."""
+def _make_grids(
+    images: dict[str, np.ndarray], affines: dict[str, np.ndarray | None]
+) -> dict[str, Grid]:
+    """The grids of two images of one number of dimensions."""
+    dim = images["static"].ndim
+    if images["moving"].ndim != dim:
+        raise ValueError(
+            f"static and moving must have the same number of dimensions, got shapes "
+            f"{images['static'].shape} and {images['moving'].shape}."
+        )
+    return {
+        role: Grid(
+            image.shape, check_affine_or_none(affines[role], f"{role}_grid2world", dim)
+        )
+        for role, image in images.items()
+    }
+
+
+def _find_brain_masks(images, grids):
+    """A mask of the brain without skull, if the other image shows a whole head."""
     roles = list(images)
     index, mask = find_brain_mask(
         [images[role] for role in roles], [grids[role] for role in roles]
@@ -158,8 +184,8 @@ def _brain_masks(images, grids):
     return masks
 
 
-def with_landmarks(pair, landmarks):
-    """The pair with points that belong together.
+def with_landmarks(pair: Pair, landmarks: tuple[np.ndarray, np.ndarray] | None) -> Pair:
+    """Add landmarks to a pair.
 
     Parameters
     ----------
@@ -171,7 +197,7 @@ def with_landmarks(pair, landmarks):
     Returns
     -------
     pair : Pair
-        The same without landmarks.
+        With the landmarks; the same for None.
 
     Raises
     ------
@@ -193,15 +219,15 @@ def with_landmarks(pair, landmarks):
     return pair._replace(landmarks=Landmarks(*points))
 
 
-def _scaled_alike(pair):
-    """The pair with both intensities scaled by the voxels that are compared.
+def _scale_by_compared_voxels(pair):
+    """Scale both images by their quantiles over the voxels that are compared.
 
-    By the same ones: quantiles of two different regions would make two equal images
-    differ.
+    The voxels are the same for both: quantiles of two different regions would make two
+    equal images differ.
     """
     none = pair.static.new_zeros(1, pair.static_grid.dim, *pair.static_grid.shape)
     frame = pair.frame()
-    mask = combined_mask(pair, none, frame)
+    mask = make_compared_mask(pair, none, frame)
     if mask is not None and not bool(mask.any()):
         raise ValueError(
             "static_mask and moving_mask do not overlap through the affines and "
@@ -210,11 +236,11 @@ def _scaled_alike(pair):
     warped = {"static": pair.static, "moving": warp(pair.moving, none, frame_=frame)}
     images = {"static": pair.static, "moving": pair.moving}
     masks = {"static": mask, "moving": mask}
-    return pair._replace(**_scaled(images, warped, masks))
+    return pair._replace(**_scale_to_quantiles(images, warped, masks))
 
 
-def _scaled(images, shown, masks):
-    """Images with the quantiles of what is shown of them brought to 0 and 1."""
+def _scale_to_quantiles(images, shown, masks):
+    """Scale images so that low and high quantiles of `shown` become 0 and 1."""
     scaled = {}
     for role, image in images.items():
         mask = masks[role]
@@ -224,81 +250,11 @@ def _scaled(images, shown, masks):
     return scaled
 
 
-def _check_colours(images):
-    """Raise if both images are pictures in colour; warn if they may be."""
-    for image in images.values():
-        sides, colours = image.shape[:2], image.shape[2:]
-        if colours not in ((n,) for n in _COLOURS) or min(sides) < _LEAST_PICTURE:
-            return
-    shapes = " and ".join(str(image.shape) for image in images.values())
-    if all(image.dtype == np.uint8 for image in images.values()):
-        raise ValueError(
-            f"static and moving, unsigned bytes of the shapes {shapes}, look like "
-            "colour images: give one channel of each or a mean of them, 2D. (Slabs of "
-            "so few slices can be given as floating-point numbers.)"
-        )
-    logger.warning(
-        f"static and moving, of the shapes {shapes}, are registered as slabs of few "
-        "slices: of colour images give one channel of each or a mean of them, 2D."
-    )
-
-
-def _checked_image(image, role):
-    """The image as an array of real numbers, or one clear error."""
-    image = np.asarray(fill_masked(image))
-    if image.dtype.names:
-        raise ValueError(
-            f"{role} holds colours or other records (dtype {image.dtype}), not real "
-            "numbers: give one channel of it or a mean of them."
-        )
-    if image.ndim not in (2, 3):
-        raise ValueError(
-            f"{role} must be a 2D or 3D image, got shape {image.shape}"
-            + ("; pick one volume of it." if image.ndim == 4 else ".")
-            + (" (deep_registration reads files.)" if image.ndim == 0 else "")
-        )
-    if image.size == 0 or max(image.shape) < _LEAST_SIZE:
-        raise ValueError(
-            f"{role} is too small: at least one axis must have {_LEAST_SIZE} voxels, "
-            f"got shape {image.shape}."
-        )
-    if image.dtype.kind not in "buif":
-        raise ValueError(f"{role} must hold real numbers, got dtype {image.dtype}.")
-    if image.dtype.kind == "f" and np.isinf(image).any():
-        raise ValueError(
-            f"{role} holds infinity; replace it, or set it to NaN for missing data."
-        )
-    if np.isnan(image).all():
-        raise ValueError(f"{role} is NaN everywhere.")
-    return image
-
-
-def _checked_affine(matrix, name, dim):
-    """The matrix as float64, the identity for None."""
-    return np.eye(dim + 1) if matrix is None else check_affine(matrix, dim, name)
-
-
-def _checked_mask(mask, image, role):
-    """The mask as bool, or None, or one clear error."""
-    if mask is None:
-        return None
-    mask = np.ma.filled(mask, 0) if np.ma.isMaskedArray(mask) else np.asarray(mask)
-    if mask.shape != image.shape:
-        raise ValueError(
-            f"{role}_mask must have the shape of {role}, {image.shape}, got "
-            f"{mask.shape}."
-        )
-    mask = np.nan_to_num(mask) != 0
-    if not (mask & ~np.isnan(image)).any():
-        raise ValueError(f"{role}_mask is empty: no voxel of {role} would count.")
-    return mask
-
-
 def _to_tensors(image, mask, role, device):
-    """Image scaled to [0, 1] and mask (None if all counts), with NaN as missing data.
+    """Image scaled to [0, 1], and its mask (None if all voxels count) without NaN.
 
-    What is masked out takes the nearest value that is not: smoothing and derivatives
-    reach over the mask's edge, and must not find there what is not to count.
+    Masked voxels take the value of the nearest voxel that counts, so that smoothing
+    and derivatives at the mask's edge see valid values.
     """
     missing = np.isnan(image)
     if missing.any():
@@ -313,7 +269,7 @@ def _to_tensors(image, mask, role, device):
         raise ValueError(f"{role} is constant: there is nothing to register.")
     if not high - low < np.inf:
         raise ValueError(f"{role} has a range beyond double precision.")
-    _log_extremes(values, (low, high), role)
+    log_clipped_values(values, (low, high), role)
     if mask is not None:
         nearest = distance_transform_edt(
             ~mask, return_distances=False, return_indices=True
@@ -327,38 +283,27 @@ def _to_tensors(image, mask, role, device):
     return image[None, None].to(device), mask
 
 
-def _log_extremes(values, limits, role):
-    """Log how many values are clipped, if any are."""
-    beyond = int(((values < limits[0]) | (values > limits[1])).sum())
-    if beyond:
-        logger.info(
-            f"{role}: {beyond} voxels of extreme value, from {values.min():.3g} to "
-            f"{values.max():.3g}, are clipped to the range from {limits[0]:.3g} to "
-            f"{limits[1]:.3g} while fitting."
-        )
-
-
 def make_map(
-    u,
-    v,
-    pair,
+    u: torch.Tensor,
+    v: torch.Tensor,
+    pair: Pair,
     *,
-    static_grid2world=None,
-    moving_grid2world=None,
-    prealign=None,
-):
-    """The map that SyN would have returned, from fields in voxels.
+    static_grid2world: np.ndarray | None = None,
+    moving_grid2world: np.ndarray | None = None,
+    prealign: np.ndarray | None = None,
+) -> DiffeomorphicMap:
+    """Make the map that SyN would have returned, from fields in voxels.
 
     Parameters
     ----------
     u : Tensor, shape (1, dim, *static_shape)
-        Static voxels to where the prealigned moving image is sampled.
+        Displacement of static voxels to where the prealigned moving image is sampled.
     v : Tensor, shape (1, dim, *static_shape)
         Its inverse.
     pair : Pair
         What was registered.
     static_grid2world, moving_grid2world, prealign : array or None
-        As the user gave them: None stays None in the map.
+        As the user gave them; None stays None in the map.
 
     Returns
     -------
@@ -376,8 +321,10 @@ def make_map(
     return mapping
 
 
-def make_halves(mapping, pair):
-    """The two intermediate maps of a registration that has no halfway point.
+def make_halves(
+    mapping: DiffeomorphicMap, pair: Pair
+) -> tuple[DiffeomorphicMap, DiffeomorphicMap]:
+    """The two intermediate maps, for a registration without a halfway image.
 
     Parameters
     ----------
@@ -437,8 +384,8 @@ def _to_world(u, grid):
     return np.require(world.numpy(), requirements=["C", "W", "O"])
 
 
-def to_voxels(displacement, grid):
-    """A map's displacement as a field of the engine.
+def to_voxels(displacement: np.ndarray, grid: Grid) -> torch.Tensor:
+    """Convert a map's displacement to voxels.
 
     Parameters
     ----------
@@ -452,7 +399,6 @@ def to_voxels(displacement, grid):
     field : Tensor, shape (1, dim, *shape)
         In voxels, float32.
     """
-    inverse = np.linalg.inv(grid.affine[: grid.dim, : grid.dim])
-    voxels = np.asarray(displacement, dtype=np.float64) @ inverse.T
+    voxels = displacement_to_voxels(displacement, grid.affine)
     moved = np.ascontiguousarray(np.moveaxis(voxels, -1, 0), dtype=np.float32)
     return torch.from_numpy(moved)[None]

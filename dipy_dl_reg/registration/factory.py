@@ -1,25 +1,31 @@
-"""From names, files and DIPY's metrics to this package's own objects."""
+"""Metrics, networks and penalties from names, files and DIPY's metrics."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from dipy.align import metrics as dipy_metrics
 from dipy.utils.logging import logger
 import numpy as np
 
+from dipy_dl_reg.geometry.pair import Pair
+from dipy_dl_reg.grid import Grid
+from dipy_dl_reg.initialization.single_slice import flatten_slices
+from dipy_dl_reg.initialization.starts import NO_DISPLACEMENT, Message
 from dipy_dl_reg.metrics.base import Metric
-from dipy_dl_reg.metrics.metrics import (
-    METRICS,
-    CCMetric,
-    CRMetric,
-    MIMetric,
-    SSDMetric,
-)
+from dipy_dl_reg.metrics.correlation_ratio import CRMetric
+from dipy_dl_reg.metrics.local_correlation import CCMetric
+from dipy_dl_reg.metrics.mutual_information import MIMetric
 from dipy_dl_reg.metrics.registry import (
+    METRICS,
     is_metric_name,
     metric_by_name,
     regularizer_by_name,
 )
+from dipy_dl_reg.metrics.ssd import SSDMetric
 from dipy_dl_reg.networks import NETWORKS
 from dipy_dl_reg.networks.base import RegistrationNetwork
 from dipy_dl_reg.networks.checkpoint import load_network
@@ -30,41 +36,41 @@ from dipy_dl_reg.networks.pretrained import (
     load_model,
 )
 
-#: A DIPY metric's smoothing of the update becomes this part of it here, where steps
-#: are of equal length everywhere: in SyN only the largest is of full length, and the
-#: rest are as good as smoother.  A smoothing of up to a voxel stays as it is: below
-#: that the smoothing of the field undoes the update's detail at every iteration, and
-#: correlation of T1 brains at 3 mm ended below SyN's.
+#: Factor of a DIPY metric's smoothing of the update, and the standard deviation below
+#: which it does not apply.  Here steps are of about equal length everywhere, while in
+#: SyN only the largest is of full length, which acts like a stronger smoothing.  With
+#: less than a voxel, the smoothing of the field would remove the update's detail at
+#: every iteration: the correlation of T1 brains at 3 mm ended below SyN's.
 _SMOOTHING, _LEAST_SMOOTHING = 0.5, 1.0
 #: Voxels along every axis of an image that the default network is asked about.
 _LEAST_EXTENT = 16
 
 
-def make_metric(metric, **options):
-    """One of this package's metrics from whatever names one.
+def make_metric(metric: object, **options: Any) -> Metric | None:
+    """A metric of this package from a name or a metric of DIPY.
 
     Parameters
     ----------
     metric : None, str, Metric or dipy.align.metrics.SimilarityMetric
-        None and "auto" leave it to the images; a name is one of ``"CC"``, ``"SSD"``
+        None and "auto" choose it for the images; a name is one of ``"CC"``, ``"SSD"``
         (or ``"MSE"``), ``"NCC"``, ``"MI"``, ``"CR"``, ``"MIND"`` in any case, or
         ``"EM"``; a metric of DIPY is translated: its radius stays, its smoothing is
         halved but not below one voxel (see the module), other options have no
-        counterpart; a message says what stands for EMMetric.
+        counterpart; a message names the replacement of EMMetric.
     **options : dict
-        For the metric, where a name has it made here; of local correlation where none
-        was given.
+        Of the metric, where `metric` is a name; of local correlation, where it is
+        None.
 
     Returns
     -------
     metric : Metric or None
-        Ready for the engine; None where the images are to decide.
+        None where it is chosen for the images.
 
     Raises
     ------
     ValueError
-        If it names no metric, options come with one that is made already, or it does
-        not have them.
+        If there is no such metric, options come with a metric object, or it does not
+        have them.
     """
     if is_automatic(metric):
         return _metric_by_name("CC", options) if options else None
@@ -82,8 +88,8 @@ def make_metric(metric, **options):
     raise _no_metric(repr(metric))
 
 
-def is_automatic(metric):
-    """Whether the images are to decide about the metric.
+def is_automatic(metric: object) -> bool:
+    """Whether the metric is to be chosen for the images.
 
     Parameters
     ----------
@@ -98,16 +104,17 @@ def is_automatic(metric):
     return metric is None or (isinstance(metric, str) and metric.lower() == "auto")
 
 
-def _metric_by_name(name, options):
+def _metric_by_name(name: str, options: dict[str, Any]) -> Metric:
+    """A metric from its name, "EM" included."""
     if name.upper() == "EM":
-        _say_what_stands_for_em()
+        _log_replacement_of_em()
         return metric_by_name("CR", **options)
     if not is_metric_name(name):
         raise _no_metric(repr(name))
     return metric_by_name(name, **options)
 
 
-def _no_metric(given):
+def _no_metric(given: str) -> ValueError:
     """The error for what names no metric."""
     return ValueError(
         f"metric must be 'auto' (or None), one of {sorted(METRICS)}, or a metric "
@@ -115,7 +122,7 @@ def _no_metric(given):
     )
 
 
-def _translate(metric):
+def _translate(metric: dipy_metrics.SimilarityMetric) -> Metric:
     """The counterpart of a DIPY metric."""
     if isinstance(metric, dipy_metrics.CCMetric):
         smoothing = _smoothing(metric.sigma_diff)
@@ -129,42 +136,42 @@ def _translate(metric):
     if kind == "MIMetric":  # by name, for it is in DIPY's newest version only
         return MIMetric(metric.dim)
     if isinstance(metric, dipy_metrics.EMMetric):
-        _say_what_stands_for_em()
+        _log_replacement_of_em()
         return CRMetric(metric.dim)
     raise _no_metric(f"DIPY's {kind}, which has no counterpart here")
 
 
-def _smoothing(sigma):
+def _smoothing(sigma: float) -> float:
     """Smoothing of the update here for a DIPY metric's, both in voxels."""
     return max(_SMOOTHING * sigma, min(sigma, _LEAST_SMOOTHING))
 
 
-def _say_what_stands_for_em():
+def _log_replacement_of_em() -> None:
     logger.info(
         "EMMetric: the correlation ratio (CRMetric) is used in its place. For b0 to "
         "T1, where one intensity can stand for two tissues, consider metric='MI'."
     )
 
 
-def make_model(model):
-    """A trained network from whatever names one.
+def make_model(model: object) -> RegistrationNetwork | None:
+    """A trained network from a name or a file.
 
     Parameters
     ----------
     model : None, str, Path or RegistrationNetwork
         A network; the name of one that comes with the package (`list_models`); or the
-        file of one, as `save_network` writes it.  ``"auto"`` leaves the choice to the
-        images' dimension, see `default_model`.
+        file of one, as `save_network` writes it.  ``"auto"`` is chosen for the images
+        later, see `choose_network`.
 
     Returns
     -------
     network : RegistrationNetwork or None
-        None for no network, and where it is not chosen yet.
+        None for no network, and for "auto".
 
     Raises
     ------
     ValueError
-        If it names none, or the file holds none.
+        If there is no such network, or the file holds none.
     FileNotFoundError
         If there is no such file.
     """
@@ -192,7 +199,34 @@ def make_model(model):
     return load_network(model)
 
 
-def make_regularizer(regularizer):
+def check_metric_dim(metric: Metric | None, dim: int) -> Metric | None:
+    """Check that a metric is for images of a dimension.
+
+    Parameters
+    ----------
+    metric : Metric or None
+        None is for any.
+    dim : int
+        Of the images.
+
+    Returns
+    -------
+    metric : Metric or None
+        The same.
+
+    Raises
+    ------
+    ValueError
+        If it is for another dimension.
+    """
+    if metric is not None and metric.dim not in (None, dim):
+        raise ValueError(f"metric is for {metric.dim}D images, these are {dim}D.")
+    return metric
+
+
+def make_regularizer(
+    regularizer: str | Callable | None,
+) -> Callable | None:
     """A smoothness penalty from its name.
 
     Parameters
@@ -204,18 +238,34 @@ def make_regularizer(regularizer):
     Returns
     -------
     regularizer : callable or None
-        As the engine wants it.
+        A function of a displacement tensor.
 
     Raises
     ------
     ValueError
-        If it names none.
+        If there is no such penalty.
     """
     return regularizer_by_name(regularizer)
 
 
-def default_model(static_grid, moving_grid):
-    """The network that comes with the package for images that nobody chose one for.
+def is_default_model(model: object) -> bool:
+    """Whether the package is to choose the network.
+
+    Parameters
+    ----------
+    model : object
+        As a user gave it.
+
+    Returns
+    -------
+    default : bool
+        True for "auto".
+    """
+    return isinstance(model, str) and model == "auto"
+
+
+def default_model(static_grid: Grid, moving_grid: Grid) -> RegistrationNetwork | None:
+    """The default network: the one in the package for images of any contrast.
 
     Parameters
     ----------
@@ -225,8 +275,8 @@ def default_model(static_grid, moving_grid):
     Returns
     -------
     network : RegistrationNetwork or None
-        For images of that dimension and of any contrast; None where one of them is of
-        less than 16 of its voxels along an axis.
+        For images of that dimension; None where one of them is of less than 16 of its
+        voxels along an axis.
     """
     network = load_model(DEFAULT_MODELS[static_grid.dim])
     for grid in (static_grid, moving_grid):
@@ -234,3 +284,49 @@ def default_model(static_grid, moving_grid):
         if (np.array(grid.shape) * grid.spacing / spacing).min() < _LEAST_EXTENT:
             return None
     return network
+
+
+def choose_network(
+    model: object,
+    network: RegistrationNetwork | None,
+    pair: Pair,
+    *,
+    search: str | None,
+    level_iters: Sequence[int],
+) -> tuple[RegistrationNetwork | None, tuple[Message, ...]]:
+    """The network for a pair of images.
+
+    Parameters
+    ----------
+    model : object
+        As the user gave it: "auto" chooses the default network.
+    network : RegistrationNetwork or None
+        What `make_model` made of it.
+    pair : Pair
+        The images.
+    search : {"discrete", "auto"} or None
+        The search for large displacements; "discrete" takes the default network's
+        place, and so do landmarks.
+    level_iters : sequence of int
+        Iterations of the refinement.
+
+    Returns
+    -------
+    network : RegistrationNetwork or None
+        The user's own, or the default one.
+    messages : tuple of Message
+        A warning where there is neither a network nor a refinement.
+    """
+    if not is_default_model(model):
+        return network, ()
+    if pair.landmarks is not None or search == "discrete":
+        return None, ()
+    seen = flatten_slices(pair) or pair
+    network = default_model(seen.static_grid, seen.moving_grid)
+    if network is not None or search is not None or any(level_iters):
+        return network, ()
+    text = (
+        "The default network is not used: an image has less than 16 of its "
+        f"voxels along an axis. {NO_DISPLACEMENT} Leave out level_iters."
+    )
+    return None, (Message(text, warns=True),)

@@ -14,7 +14,7 @@ from dipy.utils.logging import logger
 import numpy as np
 
 from dipy_dl_reg.geometry import thin_plate, thin_plate_grid
-from dipy_dl_reg.geometry.inversion import Quality, diffeomorphic
+from dipy_dl_reg.geometry.inversion import Quality, make_diffeomorphic
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.registration import dipy_adapter
 from dipy_dl_reg.registration.devices import find_device, threads
@@ -200,7 +200,7 @@ class ThinPlateSplineRegistration:
             self._spline = self._fit_spline(static_points, moving_points)
             self.prealign = _affine_part(self._spline) if prealign is None else prealign
             field = _residual_field(self._spline, grids.static_grid, self.prealign)
-            u, v, self.quality = diffeomorphic(field.to(self.device))
+            u, v, self.quality = make_diffeomorphic(field.to(self.device))
         same_grid = moving_shape is None and static_grid2world is not None
         self.static_to_moving = dipy_adapter.make_map(
             u,
@@ -311,7 +311,7 @@ class ThinPlateSplineRegistration:
     def _fit_spline(
         self, static_points: np.ndarray, moving_points: np.ndarray
     ) -> thin_plate.ThinPlateSpline:
-        return thin_plate.fit(
+        return thin_plate.fit_spline(
             dipy_adapter.exact_tensor(static_points, self.device),
             dipy_adapter.exact_tensor(moving_points, self.device),
             regularization=self.regularization,
@@ -342,7 +342,7 @@ def _residual_field(
 ) -> torch.Tensor:
     """The spline without its affine part, as a displacement in voxels of a grid."""
     from_world = grid.inverse @ np.linalg.inv(prealign)
-    return thin_plate_grid.sampled(spline, grid.shape, grid.affine, from_world)
+    return thin_plate_grid.sample_spline(spline, grid.shape, grid.affine, from_world)
 
 
 def _log_quality(quality: Quality, distances: np.ndarray, inside: int) -> None:

@@ -11,10 +11,10 @@ from dipy.core.gradients import GradientTable, gradient_table
 from dipy.testing.decorators import warning_for_keywords
 import numpy as np
 
-from dipy_dl_reg.io.image_kinds import is_slice, match_dimensions, plane_of
+from dipy_dl_reg.io.image_kinds import is_slice, match_dimensions, plane_axes
 from dipy_dl_reg.io.images import read_image
 from dipy_dl_reg.io.masks import fill_masked, read_mask
-from dipy_dl_reg.maps.mapping import apply_mapping
+from dipy_dl_reg.maps.apply import apply_mapping
 from dipy_dl_reg.registration import factory
 from dipy_dl_reg.registration.affine import deep_affine_registration, find_affine
 from dipy_dl_reg.registration.affine_options import AFFINE_STEPS, checked_pipeline
@@ -356,7 +356,7 @@ def _in_plane_of(grid2world, prealign):
     """The part of a prealign, world to world, that acts in the plane of a slice."""
     if np.shape(prealign) != (4, 4) or np.shape(grid2world) != (4, 4):
         return prealign
-    axes = [*plane_of(grid2world), 3]
+    axes = [*plane_axes(grid2world), 3]
     return np.asarray(prealign)[np.ix_(axes, axes)]
 
 

@@ -12,7 +12,7 @@ import platform
 
 from dipy.utils.logging import logger
 
-from dipy_dl_reg.io.images import check_writable, write_together
+from dipy_dl_reg.io.atomic_files import check_writable, write_all_or_none
 from dipy_dl_reg.networks import make_network
 from dipy_dl_reg.networks.base import RegistrationNetwork
 from dipy_dl_reg.networks.checkpoint import network_header, read_arrays, save_network
@@ -189,7 +189,7 @@ def fit(
             **options,
         )
     if save is not None and group.leads:
-        with write_together([save], overwrite=overwrite) as (new,):
+        with write_all_or_none([save], overwrite=overwrite) as (new,):
             save_network(new, network, overwrite=True)
     return network
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from dipy.utils.logging import logger
 import numpy as np
 
-from dipy_dl_reg.io.images import write_together
+from dipy_dl_reg.io.atomic_files import write_all_or_none
 from dipy_dl_reg.registration.prealign import find_prealign
 from dipy_dl_reg.training.loop.clock import TimeLimit
 from dipy_dl_reg.training.scan import open_scan
@@ -218,7 +218,7 @@ class Cohort:
     def _grid(self, case):
         """The grid of a case."""
         reference = self._fixed or self._own_reference(case)
-        return reference.grid.standard(self.spacing)
+        return reference.grid.to_standard(self.spacing)
 
     def _check(self, first):
         """Raise unless all images can be brought together."""
@@ -352,7 +352,7 @@ def _affine(static, moving, number):
 def _keep(path, tasks, found):
     """Write matrices down."""
     text = json.dumps({"of": _lie(tasks), "matrices": found.tolist()})
-    with write_together([path], overwrite=True) as (new,):
+    with write_all_or_none([path], overwrite=True) as (new,):
         Path(new).write_text(text)
 
 

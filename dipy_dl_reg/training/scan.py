@@ -4,10 +4,11 @@ from dataclasses import dataclass
 import os
 
 import numpy as np
-from scipy.ndimage import affine_transform, distance_transform_edt, gaussian_filter
+from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.io.images import open_image, read_image
+from dipy_dl_reg.io.resampling import resample_array
 from dipy_dl_reg.training.training_set import as_array
 from dipy_dl_reg.validation import check_affine
 
@@ -110,10 +111,10 @@ class Scan:
             )
             values = values[tuple(nearest)]
         sigma = self._sigma(grid, prealign)
-        out = _sampled(gaussian_filter(values, sigma), matrix, grid.shape)
+        out = resample_array(gaussian_filter(values, sigma), matrix, grid.shape)
         if missing.any():
             gone = gaussian_filter(missing.astype(np.float32), sigma)
-            out[_sampled(gone, matrix, grid.shape) > 0.5] = np.nan
+            out[resample_array(gone, matrix, grid.shape) > 0.5] = np.nan
         self._check_some(out, " on the common grid")
         return out
 
@@ -140,13 +141,15 @@ class Scan:
         matrix, labels = self._matrix(grid, prealign), self.labels()
         if _is_same(self.grid.shape, grid.shape, matrix):
             return labels
-        return _sampled(labels, matrix, grid.shape, order=0, mode="grid-constant")
+        return resample_array(labels, matrix, grid.shape, order=0, mode="grid-constant")
 
     def _matrix(self, grid, prealign):
         """From the grid's voxels to these, if any of them meet."""
         matrix = grid.to(self.grid, prealign)
         inside = np.ones(self.grid.shape, np.uint8)
-        inside = _sampled(inside, matrix, grid.shape, order=0, mode="grid-constant")
+        inside = resample_array(
+            inside, matrix, grid.shape, order=0, mode="grid-constant"
+        )
         if not inside.any():
             raise ValueError(
                 f"{self.name} does not overlap the reference through the affines"
@@ -173,19 +176,6 @@ class Scan:
 def _is_same(shape, other, matrix):
     """Whether voxels of two grids are the same ones."""
     return shape == other and np.allclose(matrix, np.eye(len(matrix)), atol=1e-4)
-
-
-def _sampled(image, matrix, shape, *, order=1, mode="nearest"):
-    """An image at the voxels of a grid; `matrix` takes these to the image's."""
-    dim = len(shape)
-    return affine_transform(
-        image,
-        matrix[:dim, :dim],
-        matrix[:dim, dim],
-        output_shape=shape,
-        order=order,
-        mode=mode,
-    )
 
 
 def open_scan(image, name):

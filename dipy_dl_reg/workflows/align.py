@@ -151,7 +151,7 @@ class AlignDeepFlow(StrictWorkflow):
         out_report : string, optional
             The picture, if --report is given.
         """
-        from dipy_dl_reg.io.images import write_together
+        from dipy_dl_reg.io.atomic_files import write_all_or_none
         from dipy_dl_reg.io.landmark_files import read_landmark_pair
         from dipy_dl_reg.registration.affine_options import AFFINE_STEPS
         from dipy_dl_reg.registration.deformable import DeepRegistration
@@ -228,7 +228,9 @@ class AlignDeepFlow(StrictWorkflow):
         if self.log_options.verbose:
             registration.verbosity = DIAGNOSE
         for (static, moving), files in rows:
-            with write_together(files.values(), overwrite=self._force_overwrite) as new:
+            with write_all_or_none(
+                files.values(), overwrite=self._force_overwrite
+            ) as new:
                 pair = FilePair(static, moving, **masks)
                 matrix = starts[pair.dim]
                 if steps:
@@ -303,7 +305,7 @@ class ApplyDeepFlow(StrictWorkflow):
         out_file : string, optional
             The image carried over.
         """
-        from dipy_dl_reg.io.images import write_together
+        from dipy_dl_reg.io.atomic_files import write_all_or_none
         from dipy_dl_reg.workflows.jobs import Carrier, check_carried, read_map
 
         if interpolation not in ("auto", "linear", "nearest"):
@@ -326,7 +328,9 @@ class ApplyDeepFlow(StrictWorkflow):
         for (mapping, image), _ in rows:
             check_carried(image, maps[mapping].dim)
         for (mapping, image), files in rows:
-            with write_together(files.values(), overwrite=self._force_overwrite) as new:
+            with write_all_or_none(
+                files.values(), overwrite=self._force_overwrite
+            ) as new:
                 logger.info(f"Carrying {image} through {mapping}")
                 carrier.write(maps[mapping], image, new[0], interpolation)
             log_result(f"Saved {files['out_file']}")

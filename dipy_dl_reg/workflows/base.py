@@ -169,7 +169,7 @@ class StrictWorkflow(Workflow):
         OSError
             If an output cannot be written.
         """
-        from dipy_dl_reg.io.images import check_writable
+        from dipy_dl_reg.io.atomic_files import check_writable
 
         there = [str(path) for path in self.flat_outputs if Path(path).is_file()]
         if there and not self._force_overwrite:

@@ -13,18 +13,19 @@ import nibabel as nib
 import numpy as np
 
 from dipy_dl_reg.io.image_kinds import (
+    check_no_colour,
     check_planes,
     declares_labels,
-    in_plane,
     is_slice,
     looks_like_labels,
-    plane_of,
-    refuse_colour,
+    plane_axes,
+    slice_affine,
 )
-from dipy_dl_reg.io.images import image_on, open_image, open_volume, read_image
-from dipy_dl_reg.maps.formats.dipy import dipy_field_image, read_dipy_mapping
-from dipy_dl_reg.maps.mapping import SERIES, load_mapping, save_mapping, transform_array
+from dipy_dl_reg.io.images import make_nifti, open_image, open_volume, read_image
+from dipy_dl_reg.maps.apply import SERIES_MESSAGE, transform_array
+from dipy_dl_reg.maps.formats import dipy as dipy_format
 from dipy_dl_reg.maps.report import plot_registration
+from dipy_dl_reg.maps.storage import load_mapping, save_mapping
 from dipy_dl_reg.registration.affine import find_affine
 from dipy_dl_reg.validation import check_affine
 
@@ -64,7 +65,7 @@ class FilePair:
         self.result = self.poses = self.verdict = None
         self.images = open_pair(static, moving)
         self.dim = _dimension(self.images)
-        self.affines = [in_plane(image.affine, self.dim) for image in self.images]
+        self.affines = [slice_affine(image.affine, self.dim) for image in self.images]
         self.static, self.moving = (
             self._drop_axis(_values(image, name))
             for image, name in zip(self.images, ("static", "moving"))
@@ -180,7 +181,7 @@ class FilePair:
                 back = transform_array(mapping, self.static, inverse=True)
                 _save_on(self.images[1], back, temporary)
             elif parameter == "out_field":
-                nib.save(dipy_field_image(mapping), temporary)
+                dipy_format.write(mapping, temporary)
             elif parameter == "out_mapping":
                 save_mapping(mapping, temporary, overwrite=True)
             elif parameter == "out_prealign":
@@ -261,7 +262,7 @@ def _save_on(reference, data, path):
     """Write values as an image of the grid, and the number of axes, of another."""
     if data.ndim == 2 and len(reference.shape) > 2:
         data = data[..., None]
-    nib.save(image_on(reference, data), path)
+    nib.save(make_nifti(reference, data), path)
 
 
 def check_pair(static, moving, masks):
@@ -406,18 +407,18 @@ class Carrier:
         warped = transform_array(
             mapping,
             data,
-            image_grid2world=in_plane(image.affine, dim),
+            image_grid2world=slice_affine(image.affine, dim),
             out_shape=reference.shape[:dim],
-            out_grid2world=in_plane(reference.affine, dim),
+            out_grid2world=slice_affine(reference.affine, dim),
             interpolation=interpolation,
             inverse=self.inverse,
         )
         if data.ndim > dim == 3:
             level = logger.warning if _is_directional(path, data) else logger.info
-            level(f"{path}: {SERIES[0].lower()}{SERIES[1:]}")
+            level(f"{path}: {SERIES_MESSAGE[0].lower()}{SERIES_MESSAGE[1:]}")
         if dim == 2 and len(image.shape) > 2:
             warped = warped[:, :, None]
-        nib.save(image_on(reference, warped, series=image), target)
+        nib.save(make_nifti(reference, warped, series=image), target)
 
     def _grid_of(self, mapping, image):
         """An image with the grid of the result.
@@ -431,7 +432,7 @@ class Carrier:
         affine = getattr(mapping, f"{side}_grid2world")
         if mapping.dim == 2:
             flat, affine = affine, np.array(image.affine)
-            affine[np.ix_([*plane_of(affine), 3], [0, 1, 3])] = flat
+            affine[np.ix_([*plane_axes(affine), 3], [0, 1, 3])] = flat
         return nib.Nifti1Image(np.broadcast_to(np.uint8(0), shape), affine)
 
 
@@ -502,7 +503,7 @@ def _read_field(path, prealign, carrier):
     static = nib.Nifti1Image(
         np.broadcast_to(np.uint8(0), shape), np.linalg.inv(world2grid)
     )
-    return read_dipy_mapping(path, static, static, prealign=prealign)
+    return dipy_format.read(path, static, static, prealign)
 
 
 def check_carried(path, dim):
@@ -521,7 +522,7 @@ def check_carried(path, dim):
         If it is neither an image of this dimension nor a series of them.
     """
     image = open_image(path)
-    refuse_colour(image.get_data_dtype(), f"image: {path}")
+    check_no_colour(image.get_data_dtype(), f"image: {path}")
     shape = image.shape
     if dim == 3 and len(shape) not in (3, 4):
         raise ValueError(

@@ -1,23 +1,23 @@
 """
-========================================
-The benchmark, run on what comes bundled
-========================================
+===============================
+The benchmark on bundled images
+===============================
 
-Claims about speed and accuracy are worth what it costs to check them. This page runs
-``tools/benchmark.py --quick`` as it stands: SyN and this package on two bundled images,
-each against itself deformed by a field that is known, so that the error is one in
-millimetres. It takes under a minute and needs no data; with ``--data FOLDER`` the same
-tool takes labelled brains of your own, and with ``--python NAME=PATH`` other programs
-(ANTs, Greedy, elastix, FireANTs, syntx). What those gave on six pairs of brains stands
-in the section on the benchmark.
+This page runs ``python -m tools.benchmarks.deformable --quick``, which compares SyN and
+this package on two bundled images. Each image is registered to a copy of itself that
+was deformed by a known field, so the error can be measured in millimetres. It takes
+less than a minute and needs no data. With ``--data FOLDER`` the same tool registers
+your own labelled brains, and with ``--python NAME=PATH`` it runs other programs (ANTs,
+Greedy, elastix, FireANTs, syntx). :doc:`/benchmark` has the results of all of them on
+six pairs of brains.
 """
 
 ###############################################################################
-# Run it
-# ------
-# In a process of its own, for DIPY reads the number of threads as it loads. The methods
-# named ``deep-s0.5`` to ``deep-s1.5`` are the default but for ``sigma_field``: rougher,
-# and smoother.
+# Run the benchmark
+# -----------------
+# It runs in a separate process, because DIPY reads the number of threads when it is
+# imported. The methods ``deep-s0.5`` to ``deep-s1.5`` are ``deep`` with other values of
+# ``sigma_field``, from rough to smooth fields.
 
 import json
 from pathlib import Path
@@ -27,15 +27,14 @@ from tempfile import TemporaryDirectory
 
 import matplotlib.pyplot as plt
 
-tools = next(
-    p / "tools" for p in Path.cwd().resolve().parents if (p / "tools").is_dir()
-)
+root = next(p for p in Path.cwd().resolve().parents if (p / "tools").is_dir())
 methods = ["syn-short", "syn", "deep-fast", "deep-s0.5", "deep", "deep-s1", "deep-s1.5"]
 with TemporaryDirectory() as folder:
     output = Path(folder) / "quick.json"
-    command = [sys.executable, tools / "benchmark.py", "--quick", "--threads", "2"]
+    command = [sys.executable, "-m", "tools.benchmarks.deformable", "--quick"]
     done = subprocess.run(
-        [*command, "--methods", *methods, "--output", output],
+        [*command, "--threads", "2", "--methods", *methods, "--output", output],
+        cwd=root,
         capture_output=True,
         text=True,
         check=True,
@@ -49,12 +48,13 @@ print(f"{machine['cpu']}, {machine['threads']} threads; {results['versions']}")
 ###############################################################################
 # Error against time
 # ------------------
-# Left of SyN is sooner, below it is nearer to the truth. A single run on a busy machine
-# says little about a tenth of a second: ``--repeats`` is for that.
+# Methods to the left of SyN are faster, methods below it are more accurate. Time
+# differences of a tenth of a second are not reliable in a single run; ``--repeats``
+# repeats all measurements.
 
 
 def draw(ax, x, words, case):
-    """Each method's point on one image."""
+    """Draw a point for each method on one image."""
     for row in (r for r in rows if r["pair"] == case):
         ours = row["method"].startswith("deep")
         ax.plot(row[x], row["field_rms"], "o" if ours else "s", c=f"C{int(ours)}")
@@ -70,7 +70,7 @@ def draw(ax, x, words, case):
 
 
 def figure(x, words, scale):
-    """Both images side by side."""
+    """Draw both images side by side."""
     cases = list(dict.fromkeys(row["pair"] for row in rows))
     _, axes = plt.subplots(1, len(cases), figsize=(10, 4.5), layout="constrained")
     for ax, case in zip(axes, cases):
@@ -84,19 +84,20 @@ figure("seconds", "seconds", "log")
 ###############################################################################
 # Error against regularity
 # ------------------------
-# A field can follow noise and still bring the images together: what it does to volumes,
-# the spread of the logarithm of its Jacobian determinant, is the price. An image warped
-# onto itself rewards smoothness more than two brains do, which differ by more than a
-# smooth field; there the default is the better point (see the benchmark's section).
+# A field that follows noise can align the images well, but it changes volumes
+# irregularly. The horizontal axis shows this as the standard deviation of the logarithm
+# of the Jacobian determinant J. For an image and a smoothly deformed copy of it, smooth
+# fields have the smallest error. For two different brains, the default smoothness gives
+# the best overlap (see :doc:`/benchmark`).
 
 figure("sd_log_jacobian", "SD of log J", "linear")
 
 ###############################################################################
-# No fold in either direction, and there and back ends where it began:
+# Percentage of folded voxels in both directions, and the inversion error:
 
 for row in rows:
     folds = row["folds_percent"] + row["folds_inverse_percent"]
     print(
-        f"{row['pair']:14} {row['method']:10} folds {folds:.4f} %, round trip "
-        f"{row['round_trip_mean']:.4f} mm on average, {row['round_trip_max']:.3f} most"
+        f"{row['pair']:14} {row['method']:10} folds {folds:.4f} %, inversion error "
+        f"{row['round_trip_mean']:.4f} mm mean, {row['round_trip_max']:.3f} mm maximum"
     )

@@ -1,13 +1,13 @@
 """
-The default weights on T1, b0 and FA
+The default network on T1, b0 and FA
 ====================================
 
-``DeepRegistration()`` needs no training and no choices. It begins with the word of a
-small network that comes with the package, trained on images drawn from label maps in
-contrasts of every kind, chooses what to compare the two images by, and refines. This
-page shows both steps on four pairs of contrasts, SyN :footcite:p:`Avants2008` beside
-them, and then on slices. The displacement that is sought is known, so that the error is
-one in millimetres.
+``DeepRegistration()`` needs no training and no options. It first applies a small
+network that comes with the package and was trained on synthetic images of many
+contrasts. It then chooses a metric for the pair and refines the network's field. This
+page compares the network alone, the default and SyN :footcite:p:`Avants2008` on four
+pairs of contrasts, and then on slices. The true displacement is known, so the error can
+be measured in millimetres.
 """
 
 from logging.handlers import BufferingHandler
@@ -32,29 +32,30 @@ from dipy_dl_reg.geometry.fields import exp, warp
 from dipy_dl_reg.networks.pretrained import DEFAULT_MODELS, WEIGHTS
 
 ###############################################################################
-# What comes with the package
-# ---------------------------
-# Every network has a card: the licence, the command, the data and the settings that it
-# was trained with. What it scored on real brains that it has not seen stands in the
-# table of weights.
+# The trained networks
+# --------------------
+# Every network has a card with its licence and the command, data and settings of its
+# training. ``WEIGHTS`` also contains its scores on real brains that were not used in
+# training.
 
-print("comes with the package:", *list_models())
+print("networks of the package:", *list_models())
 name = DEFAULT_MODELS[3]
 card = load_model(name).card
 print(f"{name}: {card['licence']}")
 print("trained by:", card["recipe"]["command"])
-print("drawn as:", card["recipe"]["synthesis"])
+print("training images:", card["recipe"]["synthesis"])
 print("mean Dice, network alone:", WEIGHTS[name].scores)
 
 ###############################################################################
 # One brain in three contrasts
 # ----------------------------
-# The MNI152 template :footcite:p:`Fonov2011`, as nilearn bundles it: a T1 image without
-# a skull. No b0 and no FA come with it, so these two are **made**, out of the
-# template's maps of grey and white matter: fluid is bright in the b0 and dark in the
-# FA, white matter the other way round, and the FA is lower in parts of the white
-# matter, as it is where fibres cross. Real ones are harder: distorted, coarser, and
-# cut out of the skull less neatly. :doc:`plot_syn_to_deep` has a real b0.
+# The MNI152 template :footcite:p:`Fonov2011`, bundled with nilearn, is a skull-stripped
+# T1 image. The b0 and FA images are **simulated** from the template's maps of grey and
+# white matter: cerebrospinal fluid is bright in the b0 and dark in the FA, and white
+# matter is dark in the b0 and bright in the FA. The FA is lower in parts of the white
+# matter, as it is where fibres cross. Real images are harder to register: they are
+# distorted, have a lower resolution, and their brain masks have errors.
+# :doc:`plot_syn_to_deep` uses a real b0.
 
 SPACING = 2
 view = slice(10, 89), slice(11, 107), slice(0, 81)
@@ -79,13 +80,13 @@ images = {
 ###############################################################################
 # A known deformation
 # -------------------
-# The flow of a smooth random velocity: broad, up to a centimetre, with finer detail
-# on it. *static* is the deformed brain. Noise is drawn for each image anew, and over
-# *moving* lies a bias field, so that no image is the copy of another.
+# The deformation is the exponential map of a random velocity field: a smooth part of up
+# to a centimetre, and a part with finer detail. *static* is the deformed brain. Each
+# image has its own noise, and *moving* has a bias field.
 
 
 def smooth_flow(inside, *waves):
-    """Displacement in voxels: waves are (standard deviation, peak), in voxels."""
+    """Random displacement; waves are (standard deviation, maximum), in voxels."""
     velocity = 0
     for sigma, peak in waves:
         noise = rng.normal(size=(inside.ndim, *inside.shape))
@@ -95,12 +96,12 @@ def smooth_flow(inside, *waves):
 
 
 def deformed(image, u):
-    """An image through a displacement."""
+    """Warp an image by a displacement."""
     return warp(torch.from_numpy(image).float()[None, None], u)[0, 0].numpy()
 
 
 def noisy(image, inside):
-    """An image with the noise of a magnitude, 0 outside the brain."""
+    """Add the noise of a magnitude image; 0 outside the brain."""
     noise = rng.normal(0, 0.03, image.shape)
     return np.where(inside, np.abs(image + noise), 0).astype(np.float32)
 
@@ -120,16 +121,17 @@ for row, pair in zip(rows, (static, moving), strict=True):
         ax.set_axis_off()
 
 ###############################################################################
-# Four pairs, three ways
-# ----------------------
-# - **SyN** with few iterations. Of one contrast, by local correlation; across contrasts
-#   by that and by ``EMMetric``, of which the one that ends nearer to the truth is kept.
+# Four pairs, three methods
+# -------------------------
+# - **SyN** with few iterations. Images of the same contrast are compared by local
+#   correlation. For different contrasts, both local correlation and ``EMMetric`` are
+#   tried, and the result with the smaller error is shown.
 # - **The network alone**: ``level_iters=0``.
-# - **The default**: the network, then refinement. Where the network's field is no use,
-#   refinement begins without it: *network set aside*.
+# - **The default**: the network, then refinement. If the network's field does not align
+#   the images better than no displacement, refinement begins without it (*network not
+#   used*).
 #
-# All are given the images and nothing else; the second and the third choose by
-# themselves what to compare them by.
+# The network alone and the default choose the metric themselves.
 
 grids = {"static_grid2world": grid2world, "moving_grid2world": grid2world}
 messages = BufferingHandler(capacity=10_000)
@@ -137,29 +139,29 @@ logger.addHandler(messages)
 
 
 def timed(registration, static, moving, **options):
-    """A map and the seconds that it took."""
+    """Register; return the map and the time in seconds."""
     start = time.perf_counter()
     mapping = registration.optimize(static=static, moving=moving, **options)
     return mapping, time.perf_counter() - start
 
 
 def distance(mapping, truth):
-    """How far a map is from the truth at every voxel, mm."""
+    """Distance between a map and the true displacement at every voxel, mm."""
     return np.linalg.norm(mapping.backward - truth, axis=-1)
 
 
 def syn(metric, static, moving):
-    """SyN's map, the seconds, and the metric's name."""
+    """Run SyN; return the map, the time, and the metric's name."""
     registration = SymmetricDiffeomorphicRegistration(metric, level_iters=[10, 10, 5])
     return *timed(registration, static, moving, **grids), type(metric).__name__
 
 
 def deep(static, moving, **options):
-    """The map of this package, the seconds, and the metric's name."""
+    """Run this package; return the map, the time, and the metric's name."""
     registration = DeepRegistration(progress=False, **options)
     done = timed(registration, static, moving, **grids)
-    kept = "" if registration.network_used else ", network set aside"
-    return *done, registration.metric.name + kept
+    note = "" if registration.network_used else ", network not used"
+    return *done, registration.metric.name + note
 
 
 pairs = {
@@ -180,17 +182,19 @@ for pair, (kind, other) in pairs.items():
     chosen[pair] = next(line for line in said[::-1] if line.startswith("Metric"))
 
 ###############################################################################
-# What the log said of the default's choice. In short: local correlation for images of
-# one contrast; for opposite contrasts local correlation after the intensities of moving
-# are mapped to static's contrast, if a mapping explains enough; else self-similarity
-# (MIND). ``DeepRegistration("MI")``, or another name, overrules it.
+# The log states which metric was chosen and why. Images of the same contrast are
+# compared by local correlation. For different contrasts, the intensities of moving are
+# first mapped to static's contrast; if such a mapping explains too little of static's
+# variance, self-similarity (MIND) is used instead. ``DeepRegistration("MI")``, or
+# another name, sets the metric.
 
 for pair, line in chosen.items():
     print(f"{pair}: {line}")
 
 ###############################################################################
-# The moving image as each way warps it. The outlines are those of static's white
-# matter and fluid, from the truth: tissue should fill them.
+# The moving image warped by each method, with contours of static's white matter and
+# cerebrospinal fluid. The contours were computed with the true displacement; after a
+# correct registration they follow the edges of the image.
 
 level = 44
 ventricles = gaussian_filter(fluid, 0.7)  # and not the thin fluid at the brain's rim
@@ -210,7 +214,7 @@ for row, (pair, (kind, _)) in zip(rows, pairs.items(), strict=True):
         ax.set_axis_off()
 
 ###############################################################################
-# How far each map is from the truth, in the same slice.
+# Error of each map in the same slice.
 
 fig, rows = plt.subplots(4, 4, figsize=(10.6, 12), layout="constrained")
 for row, pair in zip(rows, pairs, strict=True):
@@ -224,7 +228,8 @@ for row, pair in zip(rows, pairs, strict=True):
 fig.colorbar(drawn, ax=rows, label="distance to the true displacement, mm", shrink=0.5)
 
 ###############################################################################
-# Over the whole brain. The first call of all loads the weights, too.
+# Mean error over the whole brain. The time of the first call includes loading the
+# weights.
 
 before = np.linalg.norm(truth, axis=-1)[inside].mean()
 for pair, ways in results.items():
@@ -236,9 +241,10 @@ for pair, ways in results.items():
 ###############################################################################
 # Slices
 # ------
-# The same call on images of two dimensions takes ``"pyramid-slices"``. Here a real
-# coronal slice of DIPY's :footcite:p:`Garyfallidis2014` is deformed, as T1 and with its
-# intensities turned round as in a b0; refinement without a network stands beside.
+# For 2D images the same call uses the network ``"pyramid-slices"``. Here a real coronal
+# slice bundled with DIPY :footcite:p:`Garyfallidis2014` is deformed. The moving image
+# is the T1 slice, or the same slice with intensities remapped to look like a b0.
+# Refinement without a network is shown for comparison.
 
 coronal = np.load(get_fnames(name="t1_coronal_slice"))[24:190, 38:220]
 look = {"T1": coronal}
@@ -275,19 +281,20 @@ logger.removeHandler(messages)
 ###############################################################################
 # What to expect
 # --------------
-# - ``"pyramid-brain"`` knows **brains without their skulls**, roughly aligned: register
-#   affinely first (:func:`~dipy_dl_reg.deep_registration` does both).
-# - Within a contrast, refinement often ends in the same place with the network's start
-#   and without. The network is then set aside: ``registration.network_used`` is false.
-#   ``model=None`` does not ask it at all.
-# - **Across contrasts**, and above all from FA to T1, the two images show different
-#   edges, and refinement, which follows edges, need not come nearer to the truth than
-#   the network did. Where the table says so, ``level_iters=0`` is both better and
-#   sooner.
-# - **Large deformations** are more than the networks were trained for, those of slices
-#   above all. :doc:`plot_large_deformation` searches instead.
-# - One brain and a flow of it are kinder than two people are. The overlap of labels on
-#   pairs of real brains, and on real b0 and FA, stands in :doc:`/networks`.
+# - ``"pyramid-brain"`` is for **skull-stripped brains** after an affine registration
+#   (:func:`~dipy_dl_reg.deep_registration` does both steps).
+# - For images of the same contrast, refinement often gives the same result with and
+#   without the network. ``registration.network_used`` states whether the network's
+#   field was used; ``model=None`` does not apply the network.
+# - For **different contrasts**, above all FA and T1, the two images have edges in
+#   different places. Refinement aligns edges, so it does not always reduce the error of
+#   the network. Where the table shows this, ``level_iters=0`` is more accurate and
+#   faster.
+# - **Large deformations** exceed the range that the networks were trained for, above
+#   all for slices. Use the search shown in :doc:`plot_large_deformation`.
+# - Registering an image to a deformed copy of itself is easier than registering two
+#   people. :doc:`/networks` has the overlap of labels for pairs of real brains, and
+#   results for real b0 and FA images.
 #
 # References
 # ----------

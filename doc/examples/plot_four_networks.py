@@ -2,13 +2,13 @@
 Four networks, one call
 =======================
 
-:func:`dipy_dl_reg.fit` trains a network on a list of images;
-:class:`~dipy_dl_reg.DeepRegistration` uses it, as ``model``, on two new ones. Here four
-networks from the literature learn to register handwritten digits, and are looked at
-side by side on digits that none has seen. The same lines, with volumes in place of the
-digits, train on brains: every network works in 2D and in 3D.
+:func:`dipy_dl_reg.fit` trains a network on a list of images, and
+:class:`~dipy_dl_reg.DeepRegistration` applies it to two new images (argument
+``model``). Here four networks from the literature are trained to register handwritten
+digits and are compared on digits that were not used in training. The same code trains
+networks for volumes: every network works in 2D and in 3D.
 
-:doc:`plot_learned_registration` shows what happens inside.
+:doc:`plot_learned_registration` explains how such networks work.
 """
 
 import time
@@ -24,9 +24,9 @@ from dipy_dl_reg import DeepRegistration, fit
 ###############################################################################
 # Images
 # ------
-# Handwritten threes, 8x8 pixels, enlarged to 24x24, with a margin of 4 pixels. Images
-# of one hand stand together in the data set: the first ones are put aside, so that the
-# test is on other hands.
+# Handwritten threes of 8x8 pixels, upsampled to 24x24, with a margin of 4 pixels.
+# Images by the same writer follow each other in the data set. The first images are held
+# out, so that the test images are by other writers than the training images.
 
 digits = load_digits()
 smooth = {"order": 3, "mode": "grid-constant", "grid_mode": True}
@@ -41,16 +41,17 @@ print(f"{len(training)} digits to train with, {len(held_out)} held out")
 # Training
 # --------
 # - **VoxelMorph** :footcite:p:`Balakrishnan2018` is a U-Net that halves the image four
-#   times; in its diffeomorphic form :footcite:p:`Dalca2018`, the default here, it
-#   predicts a velocity, whose flow is the field.
-# - The **U-Net** :footcite:p:`Ronneberger2015` is the plain form of that.
-# - **DIRNet** :footcite:p:`deVos2017` moves the control points of a B-spline. They
-#   stand 8 pixels apart here, and bounded as they are they cannot fold the field; but
-#   16 of them cannot follow every detail either.
+#   times. In its diffeomorphic form :footcite:p:`Dalca2018`, the default here, it
+#   predicts a stationary velocity field whose exponential map is the deformation.
+# - The **U-Net** :footcite:p:`Ronneberger2015` is the basic architecture of this kind.
+# - **DIRNet** :footcite:p:`deVos2017` predicts the displacements of the control points
+#   of a B-spline. Here they are 8 pixels apart. Their displacements are bounded, so
+#   that the field cannot fold, but 16 control points cannot represent fine detail.
 # - The **self-supervised FCN** :footcite:p:`Li2017` predicts fields at three
-#   resolutions, and compares the images at each.
+#   resolutions, and the images are compared at each of them.
 #
-# All learn from the images alone, by their correlation, with a penalty on rough fields.
+# All are trained without labels: the loss is the dissimilarity of the images (one minus
+# their correlation) plus a penalty on rough fields.
 
 recipes = {
     "voxelmorph": ({}, {"steps": 200, "learning_rate": 2e-3}),
@@ -83,10 +84,9 @@ for name, (arguments, options) in recipes.items():
 ###############################################################################
 # Registration
 # ------------
-# ``level_iters=0`` leaves it to the network alone; with iterations, its field would be
-# the start of a refinement on this very pair. Whatever a network says, the map that
-# comes back has an inverse and does not fold: that is checked, and repaired where need
-# be.
+# With ``level_iters=0`` the result is the network's field; with iterations, that field
+# would be refined for the given pair. For every network, the returned map has an
+# inverse and no folds: this is checked, and repaired where necessary.
 
 static, moving = held_out, held_out[10:] + held_out[:10]
 warped, fields, jacobians = {}, {}, {}
@@ -102,7 +102,7 @@ for name, network in networks.items():
 
 
 def correlation(first, second):
-    """Mean correlation of the images of two lists."""
+    """Mean correlation of corresponding images of two lists."""
     pairs = zip(first, second, strict=True)
     return np.mean([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in pairs])
 
@@ -115,7 +115,8 @@ for name, images in warped.items():
     )
 
 ###############################################################################
-# The first pairs. All networks bend *moving* into *static*; they differ in how freely.
+# The first pairs. All networks deform *moving* to resemble *static*; the fields differ
+# in their smoothness.
 
 
 def show(row, images, titles=None):
@@ -133,7 +134,7 @@ for index, row in enumerate(rows):
     show(row, images, ["static", "moving", *warped] if index == 0 else None)
 
 ###############################################################################
-# Where the rows and columns of the first *static*'s pixels come to lie in its *moving*.
+# The pixel grid of the first *static* image, mapped to *moving* by each network.
 
 pixels = np.moveaxis(np.indices((32, 32)), 0, -1)
 fig, row = plt.subplots(1, 4, figsize=(10, 2.8), layout="constrained")
@@ -145,11 +146,11 @@ for ax, (name, all_fields) in zip(row, fields.items(), strict=True):
     ax.set_axis_off()
 
 ###############################################################################
-# One pair is enough
-# ------------------
-# The self-supervised FCN was made for this: no data set, no training beforehand.
-# Training on a single pair *is* its registration. It takes longer, and nothing is
-# learned for the next pair.
+# Training on one pair
+# --------------------
+# The self-supervised FCN was proposed for registration without a training set: it is
+# trained on the pair that is to be registered. This takes longer than applying a
+# trained network, and the training must be repeated for every pair.
 
 pair = static[0], moving[0]
 start = time.perf_counter()

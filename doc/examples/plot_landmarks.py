@@ -2,14 +2,16 @@
 Landmarks and thin-plate splines
 ================================
 
-Where a place is known in both images, it can be said: as points in the world's mm, row
-by row. :class:`~dipy_dl_reg.ThinPlateSplineRegistration` makes a map of such pairs
-alone, by the spline that bends least :footcite:p:`Bookstein1989`;
-:class:`~dipy_dl_reg.DeepRegistration` takes them to start from, and to hold on to.
+Landmarks are pairs of corresponding points of the two images, given in world
+coordinates (mm), one point in each row.
+:class:`~dipy_dl_reg.ThinPlateSplineRegistration` computes a map from landmarks alone,
+by the interpolating spline of minimum bending energy :footcite:p:`Bookstein1989`.
+:class:`~dipy_dl_reg.DeepRegistration` combines landmarks and images: it starts from the
+map of the landmarks and penalizes deviations from them.
 
 *Moving* is the MNI152 template :footcite:p:`Fonov2011`, bundled with nilearn. *Static*
-is the same brain bent by a map that is written down here, so that it is known where
-every point of it belongs.
+is the same brain deformed by a known function, so that the correct position of every
+point is known.
 """
 
 import time
@@ -27,7 +29,7 @@ brain, grid2world = template.get_fdata(dtype=np.float32), template.affine
 
 
 def truth(points, bend=8):
-    """Where points of static lie in moving: turned, and bent by some mm."""
+    """Map points of static to moving: a rotation and a smooth deformation, in mm."""
     turn = np.eye(points.shape[-1])
     turn[:2, :2] = [[0.97, -0.2], [0.2, 0.97]]
     waves = np.sin(np.roll(points, 1, axis=-1) / 30 + np.arange(points.shape[-1]))
@@ -37,7 +39,7 @@ def truth(points, bend=8):
 ###############################################################################
 # A slice and twelve landmarks
 # ----------------------------
-# Everything is the same in 2D and 3D; a slice is easier to look at.
+# Landmarks are used in the same way in 2D and 3D; a slice is easier to display.
 
 moving = brain[:, :, 40]
 slice2world = grid2world[np.ix_([0, 1, 3], [0, 1, 3])]
@@ -75,13 +77,13 @@ mapping = registration.optimize(
 warped = mapping.transform(moving)
 
 ###############################################################################
-# The map is :class:`dipy.align.imwarp.DiffeomorphicMap`, as from every registration
-# here. Its affine part, the one nearest to the landmarks, is in the map's ``prealign``;
-# the fields hold the bending.
+# The result is a :class:`dipy.align.imwarp.DiffeomorphicMap`, as for the other
+# registrations of this package. The affine map that fits the landmarks best (least
+# squares) is stored in its ``prealign``; the displacement fields contain the rest.
 
 
 def show(ax, image, title, points=None, color="C1"):
-    """Draw a slice, and points in the world."""
+    """Draw a slice and points in world coordinates."""
     ax.imshow(image.T, origin="lower", cmap="gray")
     if points is not None:
         ax.plot(*in_voxels(points, slice2world), "o", color=color, ms=4)
@@ -90,7 +92,7 @@ def show(ax, image, title, points=None, color="C1"):
 
 
 def lines(ax, mapping):
-    """Draw where the lines of static's grid lie in moving."""
+    """Draw the lines of static's grid mapped to moving."""
     there = mapping.transform_points(world.reshape(-1, 2)).reshape(world.shape)
     x, y = in_voxels(there, slice2world)
     for k in range(0, max(static.shape), 6):
@@ -102,60 +104,64 @@ fig, axes = plt.subplots(1, 4, figsize=(12, 3.6), layout="constrained")
 show(axes[0], static, "static", static_points)
 show(axes[1], moving, "moving, and static's grid", moving_points)
 lines(axes[1], mapping)
-show(axes[2], warped, "moving, by 12 landmarks", static_points)
-show(axes[3], np.abs(warped - static), "what is left")
+show(axes[2], warped, "moving, warped by 12 landmarks", static_points)
+show(axes[3], np.abs(warped - static), "absolute difference")
 
 ###############################################################################
-# Exact, and SciPy's
-# ------------------
+# Accuracy, and comparison with SciPy
+# -----------------------------------
 # :meth:`~dipy_dl_reg.ThinPlateSplineRegistration.transform_points` evaluates the spline
-# itself; the map's fields hold it on static's grid, and interpolate linearly between
-# voxels.
+# exactly. The fields of the map contain its values at the voxels of static's grid, and
+# are interpolated linearly between them.
 
 by_spline = registration.transform_points(static_points)
-print(f"Spline at the landmarks: {np.abs(by_spline - moving_points).max():.0e} mm off")
-print(f"Map at the landmarks: {registration.distances.max():.2f} mm off at most")
+error = np.abs(by_spline - moving_points).max()
+print(f"Spline at the landmarks: maximum error {error:.0e} mm")
+print(f"Map at the landmarks: maximum error {registration.distances.max():.2f} mm")
 
 scipys = RBFInterpolator(static_points, moving_points, kernel="thin_plate_spline")
 everywhere = world.reshape(-1, 2)
 difference = registration.transform_points(everywhere) - scipys(everywhere)
-print(f"Spline against SciPy's, at every voxel: {np.abs(difference).max():.0e} mm")
+print(f"Maximum difference from SciPy's spline: {np.abs(difference).max():.0e} mm")
 
 back = mapping.transform_points_inverse(mapping.transform_points(static_points))
-print(f"There and back: {np.abs(back - static_points).max():.3f} mm")
+print(f"Maximum inversion error: {np.abs(back - static_points).max():.3f} mm")
 
 ###############################################################################
-# Landmarks that cross
-# --------------------
-# Two landmarks change places. The spline obeys, and folds; the map never does. It is
-# smoothed where it must be, and a warning says by how much which landmark is missed.
+# Contradictory landmarks
+# -----------------------
+# Two neighbouring landmarks of moving are exchanged. The spline interpolates them and
+# folds. The map is smoothed until it has no folds, and a warning states the distance
+# by which each landmark is missed.
 
 crossing = moving_points.copy()
 pair = np.argsort(np.linalg.norm(static_points - static_points[0], axis=1))[:2]
 crossing[pair] = crossing[pair[::-1]]
-stubborn = ThinPlateSplineRegistration()
-crossed = stubborn.optimize(
+exchanged = ThinPlateSplineRegistration()
+crossed = exchanged.optimize(
     static_points, crossing, static_shape=static.shape, static_grid2world=slice2world
 )
-print(f"Least Jacobian determinant: {stubborn.quality.minimum_jacobian:.3f}")
-print("Missed by, mm:", stubborn.distances.round(1))
+print(f"Least Jacobian determinant: {exchanged.quality.minimum_jacobian:.3f}")
+print("Error at the landmarks, mm:", exchanged.distances.round(1))
 
 fig, axes = plt.subplots(1, 2, figsize=(7, 4), layout="constrained")
 for ax, drawn, title, points in (
-    (axes[0], mapping, "as they are", moving_points),
-    (axes[1], crossed, "two change places", crossing),
+    (axes[0], mapping, "correct landmarks", moving_points),
+    (axes[1], crossed, "two exchanged", crossing),
 ):
     show(ax, moving, title, points)
     lines(ax, drawn)
     ax.plot(*in_voxels(points[pair], slice2world), "o", color="C3", ms=6)
 
 ###############################################################################
-# How many, how well, how long
-# ----------------------------
-# The whole brain, with landmarks spread over it. The error is that at 5000 other
-# points. Landmarks placed by hand are off by some mm, here by 1.5 in each direction:
-# then ``regularization`` is better than meeting each. The kernel ``"biharmonic"``
-# (``-r``, in 3D the one of least bending) forgives more than ``r**2 log(r)``.
+# Number of landmarks, accuracy and time
+# --------------------------------------
+# Landmarks are distributed over the whole brain, and the error is measured at 5000
+# other points. Landmarks placed by hand have errors of some mm, simulated here with a
+# standard deviation of 1.5 mm along each axis. Then a spline with ``regularization`` is
+# more accurate than an interpolating one. The kernel ``"biharmonic"`` (``-r``, the one
+# of minimum bending energy in 3D) is less sensitive to such errors than ``r**2
+# log(r)``.
 
 everywhere = world_of(brain.shape, grid2world)
 places = rng.permutation(everywhere[brain > 0.3])
@@ -187,7 +193,7 @@ ax.set(xlabel="landmarks", ylabel="mean error elsewhere, mm")
 ax.legend()
 
 ###############################################################################
-# Three thousand landmarks on the template at 2 mm: spline, map and inverse.
+# Time for 3000 landmarks on the template at 2 mm: spline, map and inverse.
 
 start = time.perf_counter()
 ThinPlateSplineRegistration().optimize(
@@ -201,13 +207,13 @@ print(f"{brain.shape}: {time.perf_counter() - start:.1f} s")
 ###############################################################################
 # Landmarks and images together
 # -----------------------------
-# Images say much between landmarks, and landmarks keep images from a wrong match.
-# Six landmarks, which alone are not enough, and a bend that is too much for the images
-# alone.
+# Between landmarks the images determine the map, and landmarks prevent wrong matches.
+# Here the deformation is too large for registration by the images alone, and six
+# landmarks alone are too few.
 
 
 def far(points):
-    """A bend of up to 24 mm."""
+    """Map points of static to moving, with displacements of up to 24 mm."""
     return truth(points, bend=24)
 
 
@@ -230,14 +236,14 @@ show(axes[0], static, "static", six)
 for ax, (name, mapping) in zip(axes[1:], maps.items(), strict=True):
     error = mapping.transform_points(world[inside]) - far(world[inside])
     mean = np.linalg.norm(error, axis=1).mean()
-    print(f"{name}: {mean:.2f} mm off on average")
-    show(ax, mapping.transform(moving), f"{name}: {mean:.1f} mm off", six)
+    print(f"{name}: mean error {mean:.2f} mm")
+    show(ax, mapping.transform(moving), f"{name}: mean error {mean:.1f} mm", six)
 
 ###############################################################################
-# ``landmark_weight`` says how firmly the landmarks are held: 1, the default, holds them
-# to a fraction of a voxel; with 0 they are where it starts, and the images decide.
-# On the command line it is ``dipy_align_deep --static_landmarks static.csv
-# --moving_landmarks moving.csv``.
+# ``landmark_weight`` is the weight of the landmarks during refinement. With 1, the
+# default, landmarks are matched to a fraction of a voxel. With 0, they only determine
+# the start, and the images alone determine the refinement. The command is
+# ``dipy_align_deep --static_landmarks static.csv --moving_landmarks moving.csv``.
 #
 # References
 # ----------

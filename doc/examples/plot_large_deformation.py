@@ -1,10 +1,11 @@
 """
-Large deformations: search first, then refine
-=============================================
+Large deformations: search, then refinement
+===========================================
 
-Refinement goes downhill from where the images lie. Where anatomy has moved by more than
-the width of what surrounds it, downhill leads to the wrong neighbour.
-``initialization="discrete"`` tries all displacements of a wide window first.
+Refinement minimizes the metric by gradient descent and therefore finds the local
+minimum next to its start. If a structure is displaced by more than its width, this may
+match it to a neighbouring structure. ``initialization="discrete"`` first searches over
+all displacements in a large window.
 """
 
 from dipy.data import get_fnames
@@ -15,11 +16,11 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from dipy_dl_reg import DeepRegistration
 
 ###############################################################################
-# A brain that is far off
-# -----------------------
-# DIPY's coronal slice, and the same pulled about by the flow of a smooth random
-# velocity: up to 40 voxels. As the field is known, so is the error of what
-# registration finds.
+# A large known deformation
+# -------------------------
+# DIPY's coronal slice is deformed by the flow of a smooth random velocity field, with
+# displacements of up to 40 voxels. Because this field is known, the error of each
+# registration can be computed.
 
 image = np.load(get_fnames(name="t1_coronal_slice")).astype(np.float32)
 image = np.pad(image / image.max(), 24)
@@ -27,7 +28,7 @@ voxels = np.moveaxis(np.indices(image.shape), 0, -1)
 
 
 def at(picture, points):
-    """A picture at these voxels."""
+    """Interpolate a picture at points given in voxels."""
     axes = np.moveaxis(points, -1, 0)
     return map_coordinates(picture, axes, order=1, mode="nearest")
 
@@ -36,7 +37,7 @@ noise = np.random.default_rng(0).normal(size=(*image.shape, 2))
 velocity = gaussian_filter(noise, (28, 28, 0))
 velocity *= 69 / np.linalg.norm(velocity, axis=-1).max()
 field = velocity / 2**8
-for _ in range(8):  # the flow, by composing a short one with itself
+for _ in range(8):  # scaling and squaring: the flow composed with itself
     field += np.stack(
         [at(part, voxels + field) for part in field.transpose(2, 0, 1)], -1
     )
@@ -46,14 +47,14 @@ moving, static = image, at(image, voxels + field)
 ###############################################################################
 # Refinement alone, and after a search
 # ------------------------------------
-# The search describes every voxel by its self-similarity: how unlike the patches around
-# it are to one another (MIND-SSC :footcite:p:`Heinrich2013`), which is much the same in
-# any contrast. Every cell of a coarse grid compares itself with all cells up to a
-# quarter of the image away. Many of them look alike; a smooth field out of all those
-# likenesses comes from coupled convex optimisation :footcite:p:`Heinrich2014`, both
-# ways and made consistent, as in ConvexAdam :footcite:p:`Siebert2024`.
+# The search describes every voxel by self-similarity descriptors: the dissimilarities
+# of the patches around it (MIND-SSC :footcite:p:`Heinrich2013`), which depend little on
+# the contrast. Every cell of a coarse grid is compared with all cells at a distance of
+# up to a quarter of the image. A smooth field is then computed from these costs by
+# coupled convex optimization :footcite:p:`Heinrich2014`, in both directions with
+# inverse consistency, as in ConvexAdam :footcite:p:`Siebert2024`.
 #
-# With ``level_iters=0`` the map is the search's own, fit to be refined.
+# With ``level_iters=0`` the map is the result of the search without refinement.
 
 ways = {
     "refinement alone": {},
@@ -87,13 +88,14 @@ for (name, warped), (above, below) in zip(shown.items(), rows.T):
 fig.colorbar(drawn, ax=rows, label="distance to the true field, voxels")
 
 ###############################################################################
-# Above, the moving slice as each map warps it, and the static one's outlines. Below,
-# how far each is from the truth.
+# Top: the moving slice warped by each map, with contours of the static slice. Bottom:
+# the error of each map.
 #
-# Unlike contrasts
-# ----------------
-# Upside down and under a bias field, the slice has no intensity that means one tissue.
-# The search does not mind, and ``"MIND"`` refines by the same descriptors.
+# Different contrasts
+# -------------------
+# With inverted intensities and a bias field, no intensity of the slice corresponds to a
+# single tissue. The search works all the same, and the metric ``"MIND"`` uses the same
+# descriptors in the refinement.
 
 ramp = np.linspace(0.5, 1.5, image.shape[1])
 other = np.where(image > 0.05, 1.1 - image, 0) * ramp
@@ -117,9 +119,10 @@ for ax, (name, picture) in zip(axes, pictures.items()):
 ###############################################################################
 # When to use it
 # --------------
-# ``initialization="auto"`` keeps what the search finds only if a coarse refinement ends
-# at a clearly lower energy from there than without. It is no default: it takes longer
-# than refining two images that an affine registration has brought close.
+# ``initialization="auto"`` uses the result of the search only if a coarse refinement
+# that starts from it reaches a clearly lower energy than one that does not. It is not
+# the default, because the search takes longer than refining two images that are already
+# close after an affine registration.
 #
 # References
 # ----------

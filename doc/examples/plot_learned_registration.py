@@ -2,11 +2,12 @@
 Learned registration from first principles
 ==========================================
 
-A network looks at two images once and says how the one must be deformed to look like
-the other. Nobody shows it the right answer: the images themselves say how good an
-answer was. This page builds all of it in a few lines each, on handwritten digits: a
-field, the warp, the similarity, the training loop; and then registers digits that were
-never seen in training.
+A registration network predicts from two images the displacement field that aligns them.
+It is trained without known displacements: the loss is the dissimilarity of the images
+after warping. This page implements each part in a few lines and applies it to
+handwritten digits: the displacement field, the warp, the similarity, the network and
+the training loop. The network is then applied to digits that were not used in
+training.
 """
 
 from matplotlib import pyplot as plt
@@ -24,9 +25,9 @@ torch.manual_seed(0)
 ###############################################################################
 # Images
 # ------
-# Handwritten threes, 8x8 pixels, enlarged to 24x24, with a margin of 4 pixels. Some are
-# put aside, to be looked at only when the training is over: the first ones, for the
-# images of one hand stand together, and other hands are the fairer test.
+# Handwritten threes of 8x8 pixels, upsampled to 24x24, with a margin of 4 pixels. The
+# first images are held out for testing. Images by the same writer follow each other in
+# the data set, so the test images are by other writers than the training images.
 
 digits = load_digits()
 threes = digits.images[digits.target == 3] / 16
@@ -38,15 +39,15 @@ held_out, training = threes[:40], threes[40:]
 print(f"{len(training)} digits to train with, {len(held_out)} held out")
 
 ###############################################################################
-# A field, and the warp
-# ---------------------
-# A field says for every pixel :math:`x` of *static* how far away the same point lies
-# in *moving*: at :math:`y = x + u(x)`. As a tensor it is ``(batch, 2, rows, columns)``,
-# its unit the pixel. The warp reads moving there, between its pixels by linear
-# interpolation.
+# Displacement field and warp
+# ---------------------------
+# For every pixel :math:`x` of *static*, a displacement field :math:`u` gives the
+# position of the corresponding point of *moving*, :math:`y = x + u(x)`. The field is a
+# tensor ``(batch, 2, rows, columns)`` in pixels. The warp interpolates moving linearly
+# at :math:`y`.
 #
-# Here is one made by hand: zero at the edges, 4 pixels down in the middle. Reading
-# further **down** moves the digit **up**.
+# In this example the displacement is zero at the edges and 4 pixels down in the middle.
+# Because intensities are read further **down**, the digit moves **up**.
 
 rows, columns = identity((32, 32))[0]
 window = torch.exp(-((rows - 15.5) ** 2 + (columns - 15.5) ** 2) / 60)
@@ -56,7 +57,7 @@ moved = warp(moving, by_hand)
 
 
 def draw_field(ax, u):
-    """Draw where a grid of static's lines comes to lie in moving."""
+    """Draw the pixel grid of static, mapped to moving."""
     y = (identity(u.shape[2:]) + u)[0].detach()
     for lines in (y[:, ::2], y[:, :, ::2].mT):
         ax.plot(lines[1].T, lines[0].T, color="C0", linewidth=0.6)
@@ -77,10 +78,10 @@ axes[1].set(title="x + u(x)", xticks=[], yticks=[])
 draw(axes[2], moved, "warped")
 
 ###############################################################################
-# How alike
-# ---------
-# Pearson's correlation of the two images' intensities, 1 for equal ones. What
-# is minimised is 1 minus that.
+# Similarity
+# ----------
+# The similarity is Pearson's correlation of the intensities, which is 1 for equal
+# images. The loss to be minimized is 1 minus the correlation.
 
 
 def correlation(first, second):
@@ -90,15 +91,15 @@ def correlation(first, second):
 
 
 static = held_out[1:2]
-print(f"two threes: {correlation(static, moving).item():.3f}")
+print(f"correlation of two threes: {correlation(static, moving).item():.3f}")
 
 ###############################################################################
-# It can be differentiated
-# ------------------------
-# The correlation of *static* with the warped image depends on the field, smoothly, for
-# the warp does: moving a point a little changes the intensity read there by the slope
-# of the image. PyTorch follows that back to every number of the field. One step against
-# the gradient, at most 1 pixel long, and the images are more alike:
+# Gradient
+# --------
+# The loss can be differentiated with respect to the field: a small change of the
+# displacement at a pixel changes the warped intensity in proportion to the image
+# gradient of *moving*. PyTorch computes this derivative for all values of the field.
+# One step of gradient descent, at most 1 pixel long, decreases the loss:
 
 u = torch.zeros(1, 2, 32, 32, requires_grad=True)
 loss = 1 - correlation(static, warp(moving, u)).mean()
@@ -109,23 +110,25 @@ with torch.no_grad():
 print(f"loss {loss.item():.3f}, after one step {after.item():.3f}")
 
 ###############################################################################
-# Going on like this registers one pair, and that is how classical registration works. A
-# network does it for all pairs at once: its weights take the place of the field.
+# Classical registration repeats such steps for one pair of images. Learned registration
+# instead optimizes the weights of a network that predicts the field for any pair.
 #
 # The network
 # -----------
-# Static and moving go in as two channels. Convolutions of stride 2 look at ever larger
-# parts, so that the network sees a shift of several pixels; the way up brings the
-# resolution back, joined at each step by what was seen at that resolution on the way
-# down. The last convolution has two channels: the field. It begins near zero, so that
-# the network begins with *nothing moves*.
+# Static and moving are the two input channels. Convolutions of stride 2 increase the
+# receptive field, so that the network can detect displacements of several pixels. The
+# decoder restores the resolution; skip connections add the features of the encoder at
+# the same resolution. The last convolution has two output channels, the components of
+# the field. Its weights are initialized close to zero, so that training starts with
+# zero displacement.
 #
-# What comes out is taken as a **velocity**, to be followed for one unit of time. A flow
-# that is smooth enough cannot fold the image over itself, and flowing back undoes it.
+# The output is a stationary **velocity field**. Its exponential map, the flow for one
+# unit of time, is the deformation. If the velocity is smooth enough, the deformation
+# has no folds, and the exponential map of the negative velocity is its inverse.
 
 
 class Network(nn.Module):
-    """From two images to a velocity."""
+    """Predict a velocity field from two images."""
 
     def __init__(self):
         super().__init__()
@@ -140,7 +143,7 @@ class Network(nn.Module):
         nn.init.normal_(self.flow.weight, std=1e-5)
 
     def forward(self, static, moving):
-        """Velocity in pixels per unit of time."""
+        """Compute the velocity in pixels per unit of time."""
         x = torch.cat([static, moving], 1)
         seen = []
         for layer in self.down:
@@ -159,9 +162,10 @@ print(f"{count} weights")
 ###############################################################################
 # Training
 # --------
-# Draw pairs; predict; warp; compare; add a penalty on rough fields, the mean square of
-# differences between neighbours; and let back-propagation say which way each weight
-# should go. Nothing more is needed.
+# Each step draws random pairs, predicts the velocities, warps the moving images, and
+# computes the loss: 1 minus the correlation plus a penalty on rough fields (the mean
+# squared difference between neighbouring pixels). Backpropagation computes the gradient
+# for all weights, and Adam updates them.
 
 optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
 losses = []
@@ -187,10 +191,11 @@ ax.plot(losses, linewidth=0.8)
 ax.set(xlabel="step", ylabel="1 - correlation", ylim=(0, None))
 
 ###############################################################################
-# Digits never seen
-# -----------------
-# Every held-out digit with one twenty places on. The Jacobian determinant says how much
-# the area of each pixel changes; where it is 0 or less, the image is folded.
+# Held-out digits
+# ---------------
+# Each held-out digit is registered with another one. The Jacobian determinant of the
+# deformation is the relative change of area at each pixel; where it is 0 or negative,
+# the deformation folds.
 
 static, moving = held_out, held_out.roll(20, 0)
 with torch.no_grad():
@@ -210,20 +215,21 @@ for index, row in enumerate(axes):
     row[3].set(title="x + u(x)", xticks=[], yticks=[])
 
 ###############################################################################
-# Backwards
-# ---------
-# The velocity followed the other way is the inverse map, without another
-# prediction: it brings static onto moving. There and back is where one began.
+# The inverse
+# -----------
+# The exponential map of the negative velocity is the inverse deformation. It warps
+# static to moving without another prediction. The composition of both deformations is
+# close to the identity.
 
 with torch.no_grad():
     inverse = exp(-network(static, moving))
     back = warp(static, inverse)
 print(f"static onto moving: correlation {correlation(moving, back).mean():.3f}")
 error = compose(displacement, inverse).norm(dim=1)
-print(f"there and back: {error.mean():.3f} pixel off on average")
+print(f"mean inversion error: {error.mean():.3f} pixel")
 
 ###############################################################################
-# The same, from the package
-# --------------------------
-# :doc:`plot_four_networks` does this with the networks and the training loop of
-# ``dipy_dl_reg``, which work alike in 2D and 3D, on images of any size.
+# Networks of the package
+# -----------------------
+# :doc:`plot_four_networks` uses the networks and the training loop of ``dipy_dl_reg``,
+# which work in 2D and 3D and for images of any size.

@@ -2,14 +2,14 @@
 Masks and lesions
 =================
 
-A lesion, a tumour or an implant is in one image and not in the other. Registration
-then pulls healthy tissue towards what is missing there, and the map is wrong in and
-around the lesion. A mask leaves those voxels out of the comparison; there the map
-is interpolated smoothly from its surroundings. This is cost function masking
+If only one of the images shows a lesion, a tumour or an implant, registration deforms
+the healthy tissue of the other image to match it, and the map is wrong in and around
+the lesion. A mask excludes those voxels from the comparison; the map is then
+interpolated smoothly from the surrounding tissue. This is called cost function masking
 :footcite:p:`Brett2001`.
 
-Here a lesion is drawn into a brain that was deformed by a known field, so that the
-error of the map can be measured, with and without the mask.
+Here a lesion is added to a brain that was deformed by a known field, so that the error
+of the map can be measured with and without the mask.
 """
 
 from matplotlib import pyplot as plt
@@ -20,15 +20,15 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from dipy_dl_reg import DeepRegistration
 
 ###############################################################################
-# Two images, and a lesion in one
-# -------------------------------
+# Two images, one with a lesion
+# -----------------------------
 # *moving* is the MNI152 template :footcite:p:`Fonov2011`, bundled with nilearn, at
-# 4 mm. *static* is the same brain deformed by a smooth random field. Both get some
-# noise.
+# 4 mm. *static* is the same brain deformed by a smooth random field. Noise is added to
+# both.
 
 template = load_mni152_template(resolution=4)
 healthy, grid2world = template.get_fdata(dtype=np.float32), template.affine
-healthy = np.where(healthy > 0.1, healthy / healthy.max(), 0)  # nothing around it
+healthy = np.where(healthy > 0.1, healthy / healthy.max(), 0)  # zero background
 size = 4.0  # mm
 
 rng = np.random.default_rng(0)
@@ -38,12 +38,12 @@ truth *= 12 / np.linalg.norm(truth, axis=-1).max()  # at most 12 mm
 
 
 def at(image, points, order=1):
-    """An image's values at these voxels."""
+    """Interpolate an image at points given in voxels."""
     return map_coordinates(image, np.moveaxis(points, -1, 0), order=order)
 
 
 def noisy(image):
-    """With noise inside the brain."""
+    """Add noise inside the brain."""
     noise = rng.normal(size=image.shape)
     return np.where(image > 0, image + 0.02 * noise, 0).clip(0).astype(np.float32)
 
@@ -51,8 +51,8 @@ def noisy(image):
 static = noisy(at(healthy, voxels + truth / size))
 
 ###############################################################################
-# The lesion is a dark ball of 18 mm radius in the white matter of *moving*, with an
-# irregular edge. The mask of it is drawn a little larger, as by hand.
+# The lesion is a dark ball of 18 mm radius with an irregular surface in the white
+# matter of *moving*. Its mask is a little larger, as one drawn by hand would be.
 
 centre = np.array([33, 28, 26])
 ragged = gaussian_filter(rng.normal(size=healthy.shape), 2)
@@ -64,9 +64,9 @@ diseased = noisy(np.where(lesion, 0.15, healthy))
 ###############################################################################
 # With and without the mask
 # -------------------------
-# ``moving_mask`` is an image on moving's grid: only voxels where it is not 0 are
-# compared, so it is 0 in the lesion. For a lesion in static there is ``static_mask``.
-# The pair without a lesion shows how small the error can be.
+# ``moving_mask`` is an image on moving's grid. Only voxels where it is not 0 are
+# compared, so it must be 0 in the lesion. ``static_mask`` is used for a lesion in
+# static. For comparison, the pair without a lesion is registered too.
 
 options = {"static_grid2world": grid2world, "moving_grid2world": grid2world}
 maps = {
@@ -82,9 +82,9 @@ maps = {
 }
 
 ###############################################################################
-# The error is the distance between where a map takes a voxel of static and where it
-# belongs. ``backward`` holds the displacement of each voxel in mm. The true field
-# says where the lesion would lie in static.
+# The error is the distance between the mapped and the true position of each voxel of
+# static. ``backward`` contains the displacement of each voxel in mm. The true field
+# also gives the position of the lesion in static.
 
 there = at(lesion.astype(np.uint8), voxels + truth / size, order=0) > 0
 near = at((away * size < 30).astype(np.uint8), voxels + truth / size, order=0) > 0
@@ -106,8 +106,8 @@ for name, mapping in maps.items():
     print(f"{name:22}" + "".join(f"{e:11.2f}" for e in errors(mapping).values()))
 
 ###############################################################################
-# Above, the moving image as each map warps it, with the lesion's outline where it
-# belongs. Below, the error of the map.
+# Top: the moving image warped by each map, with the contour of the lesion's true
+# position. Bottom: the error of each map.
 
 view = slice(3, -3), slice(5, -5)
 middle = int(np.argwhere(there)[:, 2].mean())
@@ -126,18 +126,18 @@ for (name, mapping), (above, below) in zip(maps.items(), rows.T, strict=True):
 fig.colorbar(shown, ax=rows[1], label="error, mm")
 
 ###############################################################################
-# What else masks are for
-# -----------------------
-# - **A whole head and a skull-stripped brain.** This is usually detected, and the brain
-#   masked. Where it is not, pass the brain of the stripped image as its mask,
-#   ``static_mask=static > 0`` where that is static. The images are then compared only
-#   there, and the scalp of the other is not pulled into the brain.
-# - **A slab and a whole brain.** A mask of what both images show.
-# - **Signal loss, implants, the edge of the field of view.** A mask without them.
-#   Voxels that are NaN are left out without a mask.
+# Other uses of masks
+# -------------------
+# - **A whole head and a skull-stripped brain.** This is usually detected, and a brain
+#   mask is made. If it is not detected, pass a brain mask of the stripped image, for
+#   example ``static_mask=static > 0``. The images are then compared within the brain
+#   only, and the scalp of the other image is not deformed into the brain.
+# - **A slab and a whole brain.** Pass a mask of the part that both images show.
+# - **Signal loss, implants, the edge of the field of view.** Pass a mask that excludes
+#   them. Voxels that are NaN are excluded without a mask.
 #
-# :func:`~dipy_dl_reg.deep_registration` passes both masks to its affine steps, too.
-# ``dipy_align_deep`` takes files that are above 0 where the image counts:
+# :func:`~dipy_dl_reg.deep_registration` also uses both masks in its affine steps.
+# ``dipy_align_deep`` reads masks from files; voxels above 0 are compared:
 # ``--static_mask FILE``, ``--moving_mask FILE``.
 #
 # References

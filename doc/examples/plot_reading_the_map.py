@@ -1,10 +1,10 @@
 """
-Reading the map: directions, points, inverse, Jacobian
-======================================================
+The map: directions, points, inverse, Jacobian
+==============================================
 
-A registration gives a :class:`dipy.align.imwarp.DiffeomorphicMap`. This page takes one
-apart: what it does to images and to points, which way, and how to do the same by hand.
-:doc:`../conventions` says it without the numbers.
+A registration returns a :class:`dipy.align.imwarp.DiffeomorphicMap`. This page shows
+how it transforms images and points, in which direction, and how to compute the same
+results from its fields. :doc:`../conventions` has the definitions.
 """
 
 from dipy.align import affine_registration
@@ -20,10 +20,10 @@ from scipy.ndimage import map_coordinates
 from dipy_dl_reg import DeepRegistration
 
 ###############################################################################
-# A map to read
-# -------------
-# *static* is the MNI152 template at 4 mm, *moving* a real b0. Their grids have nothing
-# in common, and there is an affine part: no number below can be right by accident.
+# Two images and their map
+# ------------------------
+# *static* is the MNI152 template at 4 mm, and *moving* is a real b0 image. Their grids
+# differ in shape, voxel size and orientation, and the map has an affine part.
 
 template = load_mni152_template(resolution=4)
 static, static_grid2world = template.get_fdata(dtype=np.float32), template.affine
@@ -53,10 +53,10 @@ mapping = registration.optimize(
 )
 
 ###############################################################################
-# Images, both ways
-# -----------------
-# ``transform`` brings moving to static's grid, ``transform_inverse`` static to
-# moving's.
+# Images in both directions
+# -------------------------
+# ``transform`` resamples moving to static's grid, and ``transform_inverse`` resamples
+# static to moving's grid.
 
 warped_moving = mapping.transform(moving)
 warped_static = mapping.transform_inverse(static)
@@ -65,7 +65,7 @@ print("static on moving's grid:", warped_static.shape, "as", moving.shape)
 
 
 def show(ax, image, title, outlines=None, **options):
-    """Draw the middle slice across the last axis, and another image's outlines."""
+    """Draw the middle slice of an image, with contours of another image."""
     options = {"cmap": "gray"} | options
     drawn = ax.imshow(image[:, :, image.shape[2] // 2].T, origin="lower", **options)
     if outlines is not None:
@@ -80,14 +80,14 @@ fig, axes = plt.subplots(1, 4, figsize=(12, 3.6), layout="constrained")
 show(axes[0], static, "static")
 show(axes[1], warped_moving, "moving, on static's grid", outlines=static)
 show(axes[2], moving, "moving")
-show(axes[3], moving, "static's outlines, on moving's", outlines=warped_static)
+show(axes[3], moving, "moving, contours of static", outlines=warped_static)
 
 ###############################################################################
-# Points go the other way
-# -----------------------
-# To fill a voxel of static, ``transform`` asks where that voxel lies in moving, and
-# reads the intensity there. So ``transform_points`` takes points of **static's** world
-# to **moving's**:
+# Points are mapped in the opposite direction
+# -------------------------------------------
+# For each voxel of static, ``transform`` computes the corresponding point of moving and
+# interpolates the intensity there. ``transform_points`` is this map of points, from
+# **static's** world to **moving's** world:
 
 voxels = np.array([[25, 30, 24], [18, 22, 27], [31, 40, 20]])
 points = apply_affine(static_grid2world, voxels)
@@ -96,9 +96,9 @@ for point, image_point in zip(points, points_in_moving, strict=True):
     print("static", point.round(1), "-> moving", image_point.round(1))
 
 ###############################################################################
-# By hand, this is :math:`y = P\,(x + b(x))`: the displacement ``backward``, in mm along
-# the world's axes, and then the ``prealign`` that was passed in. The map keeps its
-# inverse.
+# The formula is :math:`y = P\,(x + b(x))`: :math:`b` is the displacement field
+# ``backward``, in mm along the world axes, and :math:`P` is the ``prealign`` that was
+# passed to the registration. The map stores the inverse of this matrix.
 
 by_hand = apply_affine(prealign, points + mapping.backward[tuple(voxels.T)])
 print(f"Points differ by {np.abs(by_hand - points_in_moving).max():.1e} mm")
@@ -108,8 +108,8 @@ print(
 )
 
 ###############################################################################
-# The image is then read where the points fall. DIPY's ``transform`` is nothing more,
-# and SciPy gives the same image:
+# Interpolating moving at these points gives the warped image. SciPy gives the same
+# image as DIPY's ``transform``:
 
 grid = np.moveaxis(np.indices(static.shape), 0, -1)
 everywhere = apply_affine(static_grid2world, grid) + mapping.backward
@@ -121,22 +121,22 @@ difference = np.abs(image_by_hand - warped_moving).max() / np.ptp(moving)
 print(f"Images differ by {difference:.1e} of the intensity range")
 
 ###############################################################################
-# Points, and streamlines, that live in moving's world come to static's by
-# ``transform_points_inverse``: :math:`x = z + f(z)` with :math:`z = P^{-1} y` and
-# ``forward`` for :math:`f`. :func:`~dipy_dl_reg.transform_streamlines` takes that
-# direction unless it is told otherwise.
+# ``transform_points_inverse`` maps points or streamlines from moving's world to
+# static's world: :math:`x = z + f(z)` with :math:`z = P^{-1} y` and :math:`f` the field
+# ``forward``. :func:`~dipy_dl_reg.transform_streamlines` uses this direction by
+# default.
 
 back = mapping.transform_points_inverse(points_in_moving)
 for point, there_and_back in zip(points, back, strict=True):
-    print("static", point.round(1), "there and back", there_and_back.round(2))
+    print("static", point.round(1), "after both maps", there_and_back.round(2))
 
 ###############################################################################
 # The inverse
 # -----------
-# ``backward`` and ``forward`` are inverses of each other everywhere, not only at three
-# points. Outside the field the displacement is 0, so the round trip counts where the
-# image point stays inside. :attr:`quality` says the same from the check after the run,
-# in voxels.
+# ``backward`` and ``forward`` are inverses of each other at all voxels. The
+# displacement is 0 outside the field, so the inversion error is computed for the voxels
+# that are mapped to points inside the field. The attribute ``quality`` contains the
+# same value in voxels, from the check after the registration.
 
 world = apply_affine(static_grid2world, grid).reshape(-1, 3)
 image_points = mapping.transform_points(world)
@@ -144,41 +144,42 @@ landed = apply_affine(np.linalg.inv(static_grid2world) @ mapping.prealign, image
 stays = np.all((landed >= 0) & (landed <= np.array(static.shape) - 1), axis=1)
 error = np.linalg.norm(mapping.transform_points_inverse(image_points) - world, axis=1)
 voxel = 4  # mm
-print(f"{stays.mean():.1%} of the voxels stay inside the field")
+print(f"{stays.mean():.1%} of the voxels are mapped to points inside the field")
 print(
-    f"Round trip by hand: mean {error[stays].mean() / voxel:.4f} voxel, "
+    f"Inversion error: mean {error[stays].mean() / voxel:.4f} voxel, "
     f"at most {error[stays].max() / voxel:.4f}"
 )
 print(
-    f"As reported:        mean {registration.quality.round_trip_mean:.4f} voxel, "
+    f"From quality:    mean {registration.quality.round_trip_mean:.4f} voxel, "
     f"at most {registration.quality.round_trip_max:.4f}"
 )
 
 ###############################################################################
 # .. warning::
 #
-#    ``mapping.inverse()`` is **not** the inverse: DIPY marks the map as inverse, which
-#    this one is marked as already. The same map comes back. Use the ``..._inverse``
-#    methods.
+#    ``mapping.inverse()`` does **not** return the inverse map. DIPY sets the flag
+#    ``is_inverse``, which is already set in a map of this form, so the same map is
+#    returned. Use ``transform_inverse`` and ``transform_points_inverse``.
 
 print(
-    "inverse() changes nothing:",
+    "inverse() returns the same map:",
     np.array_equal(mapping.inverse().transform(moving), warped_moving),
 )
 
 ###############################################################################
 # The Jacobian
 # ------------
-# The determinant of the Jacobian of :math:`x + b(x)` is the volume that a small cube of
-# static has in moving, the affine part left aside: above 1 moving is larger there,
-# below 1 smaller, and at 0 or less space is folded. By hand, with central differences:
+# The Jacobian determinant of :math:`x + b(x)` is the relative change of volume from
+# static to moving, without the affine part: it is above 1 where moving is larger and
+# below 1 where it is smaller. Where it is 0 or negative, the map folds. Here it is
+# computed by central differences:
 
 gradient = np.stack(np.gradient(mapping.backward, axis=(0, 1, 2)), axis=-1)
 per_mm = gradient @ np.linalg.inv(static_grid2world[:3, :3])
 jacobian = np.linalg.det(np.eye(3) + per_mm)
 print(
-    f"Least determinant: {jacobian.min():.3f} by hand, "
-    f"{registration.quality.minimum_jacobian:.3f} as reported"
+    f"Minimum of the Jacobian determinant: {jacobian.min():.3f}, "
+    f"from quality: {registration.quality.minimum_jacobian:.3f}"
 )
 
 fig, axes = plt.subplots(1, 2, figsize=(8, 4), layout="constrained")

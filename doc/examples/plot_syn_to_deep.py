@@ -2,14 +2,15 @@
 From SyN to DeepRegistration in one line
 ========================================
 
-A script written for DIPY's SyN :footcite:p:`Avants2008`, that is for
-:class:`~dipy.align.imwarp.SymmetricDiffeomorphicRegistration`, runs with
-:class:`~dipy_dl_reg.DeepRegistration` when one name in it is replaced: the arguments,
-the call and the map are the same.
+A script that uses DIPY's SyN :footcite:p:`Avants2008`, the class
+:class:`~dipy.align.imwarp.SymmetricDiffeomorphicRegistration`, can use
+:class:`~dipy_dl_reg.DeepRegistration` after one name is replaced: the arguments, the
+call and the type of the map are the same.
 
-Here it brings a real b0, bundled with DIPY :footcite:p:`Garyfallidis2014`, to the
-MNI152 T1 template :footcite:p:`Fonov2011`, bundled with nilearn. The two contrasts are
-opposite: what is dark in the one is bright in the other.
+This example registers a real b0 image, bundled with DIPY
+:footcite:p:`Garyfallidis2014`, to the MNI152 T1 template :footcite:p:`Fonov2011`,
+bundled with nilearn. The two contrasts are opposite: tissue that is dark in one image
+is bright in the other.
 """
 
 import time
@@ -30,9 +31,9 @@ from dipy_dl_reg import DeepRegistration
 ###############################################################################
 # The two images
 # --------------
-# *static* is the template, at 2 mm; *moving* is the b0: 4x4x5 mm, oblique, its top and
-# bottom cut off. The template is a brain without a skull, so the b0's brain is cut out
-# too.
+# *static* is the template at 2 mm. *moving* is the b0: 4x4x5 mm on an oblique grid,
+# with the top and the bottom of the brain outside the field of view. The template is
+# skull-stripped, so the brain of the b0 is extracted as well.
 
 template = load_mni152_template(resolution=2)
 static, static_grid2world = template.get_fdata(dtype=np.float32), template.affine
@@ -45,8 +46,9 @@ print("static", static.shape, "moving", moving.shape)
 ###############################################################################
 # The affine part
 # ---------------
-# DIPY does this, by mutual information, here on a 4 mm template, which is as fine as
-# the b0. ``prealign`` takes the template's world to the b0's.
+# DIPY's affine registration by mutual information. The template at 4 mm is enough,
+# since the voxels of the b0 are not smaller. ``prealign`` maps the template's world to
+# the b0's world.
 
 coarse = load_mni152_template(resolution=4)
 _, prealign = affine_registration(
@@ -63,8 +65,8 @@ _, prealign = affine_registration(
 ###############################################################################
 # SyN
 # ---
-# The script as it was. DIPY's metric for two contrasts is ``EMMetric``; ``CCMetric``,
-# local correlation, is run too.
+# The original script. DIPY's metric for different contrasts is ``EMMetric``;
+# ``CCMetric`` (local correlation) is shown for comparison.
 
 grids = {
     "static_grid2world": static_grid2world,
@@ -84,10 +86,10 @@ for metric in (EMMetric(3), CCMetric(3)):
 ###############################################################################
 # DeepRegistration
 # ----------------
-# One name replaced. DIPY's own metric is taken as it is; for ``EMMetric`` this package
-# has the correlation ratio :footcite:p:`Roche1998`, and says so. Then the metric that
-# suits these two contrasts best here, mutual information :footcite:p:`Mattes2003`,
-# by its name.
+# The same script with one name replaced. DIPY's metric objects are accepted; instead of
+# ``EMMetric`` this package uses the correlation ratio :footcite:p:`Roche1998` and logs
+# a message about it. The second run uses the metric that works best for these two
+# contrasts, mutual information :footcite:p:`Mattes2003`, given by its name.
 
 for metric in (EMMetric(3), "MI"):
     start = time.perf_counter()
@@ -97,13 +99,13 @@ for metric in (EMMetric(3), "MI"):
     print(f"{name}: {time.perf_counter() - start:.1f} s")
 
 mapping = mappings["Deep, MI"]
-print("The map is DIPY's own:", type(mapping).__module__, type(mapping).__name__)
+print("Type of the map:", type(mapping).__module__, type(mapping).__name__)
 
 ###############################################################################
-# What they give
-# --------------
-# The template's outlines over the b0, warped to it by the affine part alone and by each
-# map. Look at the ventricles and at the folds of the cortex.
+# Comparison of the results
+# -------------------------
+# The b0 warped to the template by the affine part alone and by each map, with contours
+# of the template. Compare the ventricles and the folds of the cortex.
 
 affine_map = AffineMap(
     prealign,
@@ -130,9 +132,9 @@ for row, (name, image) in zip(rows, warped.items(), strict=True):
     row[1].set_title(name)
 
 ###############################################################################
-# In numbers: mutual information between the template and the warped b0, within the
-# template's brain. Higher is better; but it is what the last one was asked for, so the
-# picture is the fairer judge.
+# Mutual information between the template and the warped b0 within the template's brain;
+# higher is better. The last registration maximized this measure itself, so the figure
+# above is the better comparison.
 
 
 def mutual_information(first, second):
@@ -149,8 +151,8 @@ for name, image in warped.items():
     print(f"{name:17} {mutual_information(static[brain], image[brain]):.3f}")
 
 ###############################################################################
-# After each run the map is checked for folds, and that its two directions undo each
-# other (in voxels).
+# After each registration the map is checked for folds and for its inversion error (in
+# voxels).
 
 for name, value in registration.quality._asdict().items():
     print(f"{name:24} {value:.3f}")
@@ -158,11 +160,11 @@ for name, value in registration.quality._asdict().items():
 ###############################################################################
 # Which metric
 # ------------
-# ``DeepRegistration()`` chooses it for the pair, and the log says what it chose: see
+# ``DeepRegistration()`` chooses a metric for the pair and logs its choice: see
 # :doc:`plot_default_weights`. ``DeepRegistration("CC")``, local correlation, is for two
-# images of one contrast. On two contrasts, such as b0 and T1, it pulls tissue onto the
-# wrong tissue, because it takes dark on bright for as good a match as bright on bright;
-# ``"MI"`` and ``"MIND"`` do not.
+# images of the same contrast. It does not depend on the sign of the correlation. For
+# opposite contrasts, such as b0 and T1, it therefore aligns some tissue with the wrong
+# tissue. ``"MI"`` and ``"MIND"`` can be used for different contrasts.
 #
 # References
 # ----------

@@ -2,12 +2,13 @@
 Train a network on your own images
 ==================================
 
-A folder of images is enough: :func:`~dipy_dl_reg.fit` reads them, brings them onto one
-grid, and trains a network that registers others of their kind. It needs no labels, and
-nothing that was registered before.
+:func:`~dipy_dl_reg.fit` reads the images of a folder, resamples them to one grid, and
+trains a network that registers images of the same kind. It needs neither labels nor
+registered images.
 
-Here the images are slices, so that this page is built in a minute; volumes go the same
-way. As a command it is ``dipy_train_deep images --network unet --validation 0.2 ...``.
+Here the images are slices, so that this page can be built in a minute; volumes are used
+in the same way. The corresponding command is ``dipy_train_deep images --network unet
+--validation 0.2 ...``.
 """
 
 from pathlib import Path
@@ -26,12 +27,13 @@ from dipy_dl_reg import DeepRegistration, apply_mapping, fit, load_network
 ###############################################################################
 # Images
 # ------
-# Thirty subjects, made of one: an axial slice of the MNI152 template
-# :footcite:p:`Fonov2011`, bundled with nilearn, bent at random by about 4 mm along each
-# axis. As with real images, no two have the same voxels: their size is 2.2 to 3 mm, and
-# each head is turned a little. A white matter mask is bent along, to judge by.
+# Thirty subjects are simulated from one image: an axial slice of the MNI152 template
+# :footcite:p:`Fonov2011`, bundled with nilearn, is deformed randomly by about 4 mm
+# along each axis. As in real data, the grids differ: the voxel size is 2.2 to 3 mm, and
+# each head is rotated a little. A white matter mask is deformed in the same way for the
+# evaluation.
 
-PLANE = np.ix_([0, 1, 3], [0, 1, 3])  # of a 4x4 matrix, what a slice needs
+PLANE = np.ix_([0, 1, 3], [0, 1, 3])  # the 2D part of a 4x4 matrix
 
 template = load_mni152_template(resolution=2)
 white_matter = load_mni152_wm_template(resolution=2)
@@ -41,7 +43,7 @@ world2slice = np.linalg.inv(template.affine[PLANE])
 
 
 def subject(rng):
-    """A bent slice and its white matter, as NIfTI images on a grid of their own."""
+    """Make a deformed slice and its white matter, as NIfTI images on a random grid."""
     size, angle = rng.uniform(2.2, 3, 2), rng.normal(0, 0.1)
     shape = np.rint([190, 220] / size).astype(int)
     turn = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
@@ -71,7 +73,7 @@ for number in range(30):
 
 
 def draw(ax, picture, affine, title):
-    """Draw a slice; its pixels need not be squares."""
+    """Draw a slice; its pixels need not be square."""
     wide, high = nib.affines.voxel_sizes(affine)[:2]
     style = {"origin": "lower", "cmap": "gray", "vmin": 0, "vmax": 0.9}
     ax.imshow(picture.T, aspect=high / wide, **style)
@@ -87,14 +89,14 @@ for ax, path in zip(axes, sorted(images.iterdir())):
 ###############################################################################
 # Training
 # --------
-# The folder goes in as it is. All images come onto one grid of 2.5 mm, through their
-# affines; ``prealign="affine"`` would register volumes by `deep_affine_registration`
-# first. A fifth of the images is held out: the loss on them says when more training no
-# longer helps, and the weights that did best on them are kept.
+# All images are resampled to one grid of 2.5 mm through their affines. With
+# ``prealign="affine"``, volumes would first be registered by
+# :func:`~dipy_dl_reg.deep_affine_registration`. A fifth of the images is used for
+# validation, and the weights with the lowest validation loss are returned.
 #
-# What is minimised is the dissimilarity of the images, here one minus their
-# correlation, and ``weight`` times the roughness of the field. If warped images look
-# torn, there is too little of it; if they hardly move, too much.
+# The loss is the dissimilarity of the images, here one minus their correlation, plus
+# ``weight`` times the roughness of the field. If the warped images have irregular
+# distortions, increase ``weight``; if they are hardly deformed, decrease it.
 
 path = Path(folder.name) / "model.npz"
 start = time.perf_counter()
@@ -119,15 +121,14 @@ rows = network.history.rows
 steps = [row["step"] for row in rows]
 fig, ax = plt.subplots(figsize=(6, 3), layout="constrained")
 ax.plot(steps, [row["total"] for row in rows], label="training")
-ax.plot(steps, [row["validation"] for row in rows], label="held out")
+ax.plot(steps, [row["validation"] for row in rows], label="validation")
 ax.set(xlabel="step", ylabel="loss", ylim=(0, None))
 ax.legend()
 
 ###############################################################################
-# Use
-# ---
-# The file holds the weights, and says what they are: how they were trained, and under
-# which licence they may be used.
+# The file of the network
+# -----------------------
+# The file contains the weights, the settings of the training, and the licence.
 
 network = load_network(path)
 recipe = network.card["recipe"]
@@ -135,11 +136,13 @@ print(network.name, "for", network.spacing, "mm; licence:", network.card["licenc
 print({name: recipe[name] for name in ("images", "validation", "steps", "metric")})
 
 ###############################################################################
+# Registration
+# ------------
 # ``DeepRegistration`` takes the file as its ``model``. With ``level_iters=0`` the
-# network's field is the answer; otherwise it is where refinement on the two images
-# themselves begins. Images may have any grid: they are brought to the network's voxels,
-# and its field to theirs. Six images that were never seen are registered, each to the
-# next.
+# result is the network's field; otherwise the field is refined for the given pair.
+# Images may have any grid: they are resampled to the network's voxel size, and its
+# field is resampled to static's grid. Six images that were not used in training are
+# registered, each to the next one.
 
 runs = {
     "network": DeepRegistration(model=path, level_iters=0),
@@ -154,9 +157,9 @@ def overlap(first, second):
 
 
 def register(static, moving, white):
-    """Moving, and its white matter, as it lies and after each run, on static's grid."""
+    """Warp moving and its white matter to static's grid, by each method."""
     grids = {"static": static.affine[PLANE], "moving": moving.affine[PLANE]}
-    as_it_lies = AffineMap(
+    identity = AffineMap(
         np.eye(3),
         domain_grid_shape=static.shape,
         domain_grid2world=grids["static"],
@@ -164,7 +167,7 @@ def register(static, moving, white):
         codomain_grid2world=grids["moving"],
     )
     moving, white = moving.get_fdata(), white.get_fdata()
-    warped = {"before": [as_it_lies.transform(each) for each in (moving, white)]}
+    warped = {"before": [identity.transform(each) for each in (moving, white)]}
     for name, registration in runs.items():
         mapping = registration.optimize(
             static=static.get_fdata(),
@@ -190,11 +193,11 @@ for name, values in overlaps.items():
     print(f"{' '.join(name.split()):28} overlap of white matter {np.mean(values):.3f}")
 
 ###############################################################################
-# The network looks once, after half a minute of training; what it leaves, refinement
-# mends. On slices as alike as these refinement alone does nearly as well.
+# The network was trained for half a minute, and refinement improves its result. For
+# slices as similar as these, refinement alone is almost as good.
 #
-# The outlines of static over moving, as it lies and as each run brings it. Look at the
-# ventricles in the middle.
+# Moving before registration and warped by each method, with contours of static. Compare
+# the ventricles in the middle.
 
 fig, axes = plt.subplots(3, 5, figsize=(12, 9.5), layout="constrained")
 for row, (static, warped) in zip(axes, shown):
@@ -210,13 +213,13 @@ folder.cleanup()
 ###############################################################################
 # With images of your own
 # -----------------------
-# - Volumes take longer, above all without a GPU: ``checkpoint="state.npz"`` with
-#   ``resume=True`` survives interruptions, and several processes, each with its GPU,
-#   share the work if the script is started by ``torchrun``.
-# - ``labels="folder"`` and ``dice_weight=1`` make label maps overlap besides.
-# - ``atlas="template.nii.gz"`` has all images registered to one.
-# - A list with one pair, ``[(static, moving)]``, is enough to train on: that is how the
-#   "selfsup-fcn" network was meant.
+# - Training on volumes takes longer, above all without a GPU. With
+#   ``checkpoint="state.npz"`` and ``resume=True``, an interrupted training can be
+#   continued. Several GPUs are used if the script is started with ``torchrun``.
+# - ``labels="folder"`` and ``dice_weight=1`` add the overlap of label maps to the loss.
+# - ``atlas="template.nii.gz"`` trains a network that registers all images to one image.
+# - A list with one pair, ``[(static, moving)]``, is a valid training set; the network
+#   "selfsup-fcn" was proposed for this use.
 #
 # References
 # ----------

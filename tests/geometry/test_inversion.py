@@ -11,11 +11,11 @@ from dipy_dl_reg.geometry.inversion import (
     LEAST_JACOBIAN,
     ROUND_TRIP_MAX,
     ROUND_TRIP_MEAN,
-    diffeomorphic,
-    guarded,
+    enforce_inverse_consistency,
     invert,
-    measure,
-    reconcile,
+    make_diffeomorphic,
+    measure_quality,
+    repair_folds,
     round_trip,
 )
 
@@ -77,10 +77,10 @@ def test_round_trip_is_scipys(shape):
 def test_reconcile_brings_both_directions_down(shape):
     u = rough(shape, 2.0, sigma=3.0)
     v = invert(u)
-    before = measure(u, v)
+    before = measure_quality(u, v)
     for _ in range(4):
-        u, v = reconcile(u, v)
-    after = measure(u, v)
+        u, v = enforce_inverse_consistency(u, v)
+    after = measure_quality(u, v)
     assert after.round_trip_mean < before.round_trip_mean
     assert after.round_trip_max < before.round_trip_max
 
@@ -90,7 +90,7 @@ def test_reconcile_brings_both_directions_down(shape):
 def test_the_promise(shape, amplitude):
     """Also for fields that fold badly; measured here in NumPy, not by the package."""
     given = rough(shape, amplitude)
-    u, v, quality = diffeomorphic(given)
+    u, v, quality = make_diffeomorphic(given)
     for field in (u, v):
         matrix = np.zeros((*shape, len(shape), len(shape)))
         for i, component in enumerate(field[0].numpy().astype(float)):
@@ -120,7 +120,7 @@ def bounded(monkeypatch):
 @pytest.mark.parametrize("shape", [(32, 32), (48, 48), (20, 18, 1)])
 def test_any_finite_field_ends_sound(shape, amplitude, bounded):
     """A network may predict a thousand voxels, and smoothing does not mend that."""
-    u, v, quality = diffeomorphic(rough(shape, amplitude))
+    u, v, quality = make_diffeomorphic(rough(shape, amplitude))
     assert torch.isfinite(u).all() and torch.isfinite(v).all()
     assert jacobian(u).min() > 0 and jacobian(v).min() > 0
     for distance in (scipy_round_trip(u, v), scipy_round_trip(v, u)):
@@ -134,7 +134,7 @@ def test_any_finite_field_ends_sound(shape, amplitude, bounded):
 
 def test_a_sound_field_is_left_nearly_alone():
     given = rough((24, 20, 22), 1.0, sigma=4.0)
-    u, _, quality = diffeomorphic(given)
+    u, _, quality = make_diffeomorphic(given)
     assert quality.repairs == 0
     assert (u - given).abs().max() < 0.05
 
@@ -146,11 +146,11 @@ def test_where_a_field_leads_out_of_the_grid_it_is_kept(shape):
     inverse = invert(given)
     _, inside = round_trip(given, inverse)
     assert 0.05 < (~inside).float().mean() < 0.5
-    once, back = reconcile(given, inverse)
+    once, back = enforce_inverse_consistency(given, inverse)
     assert ((once == given) | inside).all() and not torch.equal(once, given)
     _, back_inside = round_trip(inverse, given)
     assert ((back == inverse) | back_inside).all()
-    u, _, quality = diffeomorphic(given)
+    u, _, quality = make_diffeomorphic(given)
     assert quality.repairs == 0
     assert (u - given).abs().max() < 0.1
 
@@ -160,7 +160,7 @@ def test_a_fold_that_no_point_of_the_other_field_reaches():
     u[:, 0] = 20
     v = -u
     v[:, 0, 6:9, 20:23] += 12
-    u, v, _ = diffeomorphic(u, v)
+    u, v, _ = make_diffeomorphic(u, v)
     assert jacobian(u).min() > 0 and jacobian(v).min() > 0
 
 
@@ -168,11 +168,13 @@ def test_the_mean_is_over_points_that_stay_inside():
     u = torch.zeros(1, 2, 40, 40)
     u[:, 0] = 30
     v = -u + 0.2
-    assert measure(u, v).round_trip_mean == pytest.approx(0.2 * 2**0.5, rel=1e-4)
+    assert measure_quality(u, v).round_trip_mean == pytest.approx(
+        0.2 * 2**0.5, rel=1e-4
+    )
 
 
 def test_no_displacement_stays_none():
-    u, v, quality = diffeomorphic(torch.zeros(1, 3, 6, 7, 8))
+    u, v, quality = make_diffeomorphic(torch.zeros(1, 3, 6, 7, 8))
     assert not u.any() and not v.any()
     assert quality == inversion.Quality(1.0, 1.0, 0.0, 0.0, 0)
 
@@ -181,7 +183,7 @@ def test_not_finite():
     u = torch.zeros(1, 2, 6, 6)
     u[0, 0, 2, 2] = float("nan")
     with pytest.raises(ValueError, match="finite"):
-        diffeomorphic(u)
+        make_diffeomorphic(u)
 
 
 def test_limits_are_those_that_are_promised():
@@ -192,8 +194,8 @@ def test_limits_are_those_that_are_promised():
 def test_guarded_in_given_room():
     """The same fields whether or not there is room for them to be written to."""
     u, v = rough((16, 18, 14), 5.0), rough((16, 18, 14), 5.0, seed=1)
-    wanted = guarded(u.clone(), v.clone())
+    wanted = repair_folds(u.clone(), v.clone())
     assert not torch.equal(wanted[0], u)  # there was something to mend
     room = torch.empty_like(u), torch.empty_like(v)
-    for ours, theirs in zip(guarded(u.clone(), v.clone(), out=room), wanted):
+    for ours, theirs in zip(repair_folds(u.clone(), v.clone(), out=room), wanted):
         assert torch.equal(ours, theirs)

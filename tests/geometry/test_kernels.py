@@ -10,14 +10,20 @@ import pytest
 from scipy import ndimage
 import torch
 
-from dipy_dl_reg.geometry.fields import compose, frame, slopes, warp
-from dipy_dl_reg.geometry.inversion import _Checked, guarded, measure, reconcile
+from dipy_dl_reg.geometry.fields import compose, frame, warp, weighted_gradient
+from dipy_dl_reg.geometry.inversion import (
+    _Checked,
+    enforce_inverse_consistency,
+    measure_quality,
+    repair_folds,
+)
 from dipy_dl_reg.geometry.kernels import dispatch
 from dipy_dl_reg.geometry.kernels import functions as kernels
 from dipy_dl_reg.geometry.smoothing import box_sum, smooth
-from dipy_dl_reg.metrics.metrics import CCMetric
+from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.metrics.objective import Objective
-from dipy_dl_reg.optimization.deformable import _Adam, refine
+from dipy_dl_reg.optimization.adam import Adam
+from dipy_dl_reg.optimization.deformable import refine
 from dipy_dl_reg.registration.dipy_adapter import make_pair
 
 pytestmark = pytest.mark.skipif(
@@ -77,7 +83,7 @@ def through_frame(image, u):
 
 
 def adam(first, second):
-    method = _Adam(first, epsilon=0.01)
+    method = Adam(first, epsilon=0.01)
     method.direction(first.clone(), 0.5)
     return method.direction(second.clone(), 0.5)
 
@@ -97,15 +103,15 @@ FUNCTIONS = {
     "warp far beyond": lambda s, m, u, v: warp(m, 1e6 * u),
     "compose": lambda s, m, u, v: compose(u, v),
     "compose, scaled": lambda s, m, u, v: compose(u, v, scale=-1),
-    "slopes": lambda s, m, u, v: slopes(m, s),
+    "weighted_gradient": lambda s, m, u, v: weighted_gradient(m, s),
     "smooth": lambda s, m, u, v: smooth(u, 0.7),
     "smooth, sigma 1": lambda s, m, u, v: smooth(u, 1.0),
     "smooth one axis": lambda s, m, u, v: smooth(u, [*[0.0] * (u.ndim - 3), 1.3]),
     "smooth widely": lambda s, m, u, v: smooth(m, 4.0),
     "box_sum": lambda s, m, u, v: box_sum(u, 2),
     "box_sum, wide": lambda s, m, u, v: box_sum(m, 7),
-    "reconcile": lambda s, m, u, v: reconcile(u, v),
-    "guarded": lambda s, m, u, v: guarded(u, v),
+    "enforce_inverse_consistency": lambda s, m, u, v: enforce_inverse_consistency(u, v),
+    "repair_folds": lambda s, m, u, v: repair_folds(u, v),
     "checked": lambda s, m, u, v: checked(u, v),
     "Adam": lambda s, m, u, v: adam(u, v),
     **{
@@ -145,7 +151,7 @@ def test_same_as_plain(name, shape, calls):
 @pytest.mark.parametrize("shape", [(17, 13, 21), (33, 29)], ids=str)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_threads_change_no_bit(name, shape, calls, monkeypatch):
-    monkeypatch.setattr(dispatch, "_SHARE", 1)
+    monkeypatch.setattr(dispatch, "_LEAST_VOXELS", 1)
     before, results = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3):
@@ -185,9 +191,9 @@ def test_nan_is_kept_inside_and_told(calls):
     u[0, 1, 4, 4, 4] = float("nan")
     warped = warp(image, u)
     assert image.min() <= warped.min() and warped.max() <= image.max()
-    assert np.isnan(measure(u, v).minimum_jacobian)
+    assert np.isnan(measure_quality(u, v).minimum_jacobian)
     found, bad = _Checked.of(u, v), _Checked.of(u, v).unsound(u, v)
-    with dispatch.plain():
+    with dispatch.without_kernels():
         expected = _Checked.of(u, v)
         assert torch.equal(found.jacobian.isnan(), expected.jacobian.isnan())
         torch.testing.assert_close(bad, expected.unsound(u, v))
@@ -199,7 +205,7 @@ def test_nan_is_kept_inside_and_told(calls):
 def test_infinity_goes_to_the_edge(calls):
     image, _, u, _ = data((9, 8, 7), torch.float32)
     u[0, 0] = torch.tensor([-torch.inf, torch.inf])[torch.arange(9) % 2][:, None, None]
-    with dispatch.plain():
+    with dispatch.without_kernels():
         flat = u.clone()
         flat[:, 0] = flat[:, 0].clamp(-1e4, 1e4)
         expected = warp(image, flat)
@@ -220,8 +226,8 @@ def test_infinity_goes_to_the_edge(calls):
     ],
 )
 def test_what_does_not_suit(tensor):
-    assert dispatch.suit(torch.zeros(1, 1, 4, 4), None)
-    assert not dispatch.suit(torch.zeros(1, 1, 4, 4), tensor)
+    assert dispatch.supports(torch.zeros(1, 1, 4, 4), None)
+    assert not dispatch.supports(torch.zeros(1, 1, 4, 4), tensor)
 
 
 @pytest.mark.parametrize(
@@ -241,9 +247,9 @@ def test_what_a_loop_cannot_read_does_not_reach_it(mask):
 
 def test_offsets_beyond_32_bits_are_left_to_torch():
     many = torch.zeros(1).expand(1, 1, 2048, 1024, 1024)
-    assert many.numel() == 2**31 and not dispatch.suit(many)
-    assert dispatch.suit(many[:, :, 1:])
-    assert not dispatch.suit(torch.zeros(1).expand(1, 3, 1024, 1024, 1024))
+    assert many.numel() == 2**31 and not dispatch.supports(many)
+    assert dispatch.supports(many[:, :, 1:])
+    assert not dispatch.supports(torch.zeros(1).expand(1, 3, 1024, 1024, 1024))
 
 
 def test_what_is_differentiated_is_left_to_torch(calls):
@@ -279,7 +285,7 @@ def test_refinement_is_the_same_both_ways(calls):
     (u, v), energies = refined()
     assert set(calls) == set(dispatch._ARGUMENTS)
     calls.clear()
-    with dispatch.plain():
+    with dispatch.without_kernels():
         (plain_u, plain_v), expected = refined()
     assert not calls
     assert energies[0] == pytest.approx(expected[0], rel=1e-5)
@@ -289,7 +295,7 @@ def test_refinement_is_the_same_both_ways(calls):
 
 
 def test_refinement_does_not_know_threads(monkeypatch):
-    monkeypatch.setattr(dispatch, "_SHARE", 1)
+    monkeypatch.setattr(dispatch, "_LEAST_VOXELS", 1)
     before, results = torch.get_num_threads(), []
     try:
         for threads in (1, 3):
@@ -303,7 +309,9 @@ def test_refinement_does_not_know_threads(monkeypatch):
 
 
 def test_environment_turns_it_off():
-    code = "from dipy_dl_reg.geometry.kernels import dispatch; print(dispatch.available())"
+    code = (
+        "from dipy_dl_reg.geometry.kernels import dispatch; print(dispatch.available())"
+    )
     environment = {**os.environ, "DIPY_DL_REG_KERNELS": "0"}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -322,7 +330,7 @@ def _in_child():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_a_forked_child_has_threads_of_its_own(monkeypatch):
-    monkeypatch.setattr(dispatch, "_SHARE", 1)
+    monkeypatch.setattr(dispatch, "_LEAST_VOXELS", 1)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

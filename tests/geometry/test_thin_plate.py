@@ -8,12 +8,12 @@ import torch
 from dipy_dl_reg.geometry.thin_plate import (
     KERNELS,
     evaluate,
-    fit,
+    fit_spline,
     invert_points,
     is_flat,
     jacobian_matrix,
 )
-from dipy_dl_reg.geometry.thin_plate_grid import sampled
+from dipy_dl_reg.geometry.thin_plate_grid import sample_spline
 
 OBLIQUE = {
     2: np.array([[3.0, 0.2, -70], [0.1, -3.5, 70], [0, 0, 1]]),
@@ -30,7 +30,7 @@ def landmarks(dim, count=40, noise=4.0):
 
 
 def spline_of(points, targets, **options):
-    return fit(torch.from_numpy(points), torch.from_numpy(targets), **options)
+    return fit_spline(torch.from_numpy(points), torch.from_numpy(targets), **options)
 
 
 def at(spline, points):
@@ -153,12 +153,12 @@ def test_a_field_holds_the_spline(dim, kernel):
     expected = world @ from_world[:dim, :dim].T + from_world[:dim, dim] - flat
     expected = expected.T.reshape(1, dim, *shape)
     matrices = to_world, from_world
-    exact = sampled(spline, shape, *matrices, stride=0).numpy()
+    exact = sample_spline(spline, shape, *matrices, stride=0).numpy()
     np.testing.assert_allclose(exact, expected, rtol=0, atol=1e-4)
     # These move 4 mm at random every 20 or so, which no anatomy does.
     largest = {2: 0.08, 3: 0.03}[dim]
     for stride in (4, 2.5):
-        quick = sampled(spline, shape, *matrices, stride=stride).numpy()
+        quick = sample_spline(spline, shape, *matrices, stride=stride).numpy()
         np.testing.assert_allclose(quick, expected, rtol=0, atol=largest)
 
 
@@ -169,7 +169,7 @@ def test_a_thousand_points_are_held_within_tolerance():
     points = rng.uniform(0, shape, (1000, 3))
     targets = points + np.sin(points / 8) + rng.normal(0, 0.1, points.shape)
     spline = spline_of(points, targets)
-    field = sampled(spline, shape, np.eye(4), np.eye(4)).numpy()
+    field = sample_spline(spline, shape, np.eye(4), np.eye(4)).numpy()
     voxels = rng.integers(0, shape, (300, 3))
     expected = at(spline, voxels.astype(float)) - voxels
     found = field[0][:, *voxels.T].T
@@ -179,8 +179,8 @@ def test_a_thousand_points_are_held_within_tolerance():
 def test_one_slice():
     points, targets = landmarks(3)
     spline = spline_of(points, targets)
-    field = sampled(spline, (20, 18, 1), np.eye(4), np.eye(4), stride=4)
-    exact = sampled(spline, (20, 18, 1), np.eye(4), np.eye(4), stride=0)
+    field = sample_spline(spline, (20, 18, 1), np.eye(4), np.eye(4), stride=4)
+    exact = sample_spline(spline, (20, 18, 1), np.eye(4), np.eye(4), stride=0)
     torch.testing.assert_close(field, exact, rtol=0, atol=0.03)
 
 

@@ -10,8 +10,9 @@ from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.geometry.smoothing import smooth
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.initialization import displacement_search as searching
-from dipy_dl_reg.initialization.displacement_search import discrete, helps
-from dipy_dl_reg.metrics.metrics import CCMetric
+from dipy_dl_reg.initialization.acceptance import improves_refinement
+from dipy_dl_reg.initialization.displacement_search import search_displacements
+from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.metrics.objective import Objective
 
 
@@ -45,7 +46,7 @@ def test_a_shift_is_found(shape, shift):
     static = moving.roll([-s for s in shift], list(range(2, 2 + len(shape))))
     inside = inside.roll([-s for s in shift], list(range(2, 2 + len(shape))))
     true = torch.tensor(shift, dtype=torch.float32).view(1, -1, *[1] * len(shape))
-    u, v = discrete(pair_of(static, moving))
+    u, v = search_displacements(pair_of(static, moving))
     assert error(u, true.expand_as(u), inside) < 0.25 * np.linalg.norm(shift)
 
 
@@ -57,7 +58,7 @@ def test_a_smooth_field_is_found_and_both_ways_undo_each_other():
     true = exp(velocity)
     static = warp(moving, true)
     inside = static > 0.3
-    u, v = discrete(pair_of(static, moving))
+    u, v = search_displacements(pair_of(static, moving))
     assert error(u, true, inside) < 0.4 * error(0 * u, true, inside)
     assert jacobian(u).min() > 0 and jacobian(v).min() > 0
     distance, there = round_trip(u, v)
@@ -66,7 +67,7 @@ def test_a_smooth_field_is_found_and_both_ways_undo_each_other():
 
 def test_nothing_is_found_where_nothing_moved():
     image, _ = picture((64, 64), 8)
-    u, v = discrete(pair_of(image, image))
+    u, v = search_displacements(pair_of(image, image))
     assert u.abs().max() < 0.2 and v.abs().max() < 0.2
 
 
@@ -75,7 +76,8 @@ def test_millimetres_do_not_matter():
     moving, _ = picture((64, 64), 12)
     static = moving.roll(9, 2)
     fields = [
-        discrete(pair_of(static, moving, np.diag([s, s, 1.0])))[0] for s in (1.0, 0.01)
+        search_displacements(pair_of(static, moving, np.diag([s, s, 1.0])))[0]
+        for s in (1.0, 0.01)
     ]
     torch.testing.assert_close(*fields, atol=1e-3, rtol=0)
 
@@ -91,7 +93,7 @@ def test_fine_voxels_cost_no_more(monkeypatch):
     monkeypatch.setattr(searching, "_described", watched)
     image, _ = picture((384, 300), 40)
     moving = image.roll(40, 2)
-    u, _ = discrete(pair_of(image, moving))
+    u, _ = search_displacements(pair_of(image, moving))
     assert u.shape[2:] == (384, 300)
     assert max(max(shape) for shape in shapes) < 120
 
@@ -111,5 +113,5 @@ def test_help_is_told_from_harm():
     pair, objective = pair_of(static, moving), Objective(CCMetric())
     u = torch.zeros(1, 2, 96, 96)
     u[:, 0] = -14
-    assert helps(pair, objective, u, -u)
-    assert not helps(pair, objective, -u, u)
+    assert improves_refinement(pair, objective, u, -u)
+    assert not improves_refinement(pair, objective, -u, u)

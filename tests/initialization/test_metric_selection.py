@@ -8,7 +8,10 @@ import torch
 from dipy_dl_reg.geometry.fields import warp
 from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.grid import Grid
-from dipy_dl_reg.initialization.metric_selection import agreement, comparison
+from dipy_dl_reg.initialization.metric_selection import (
+    mean_local_correlation,
+    select_metric,
+)
 
 SHAPES = [(70, 64), (40, 44, 38)]
 every_shape = pytest.mark.parametrize("shape", SHAPES)
@@ -67,16 +70,19 @@ def test_agreement_is_the_mean_local_correlation(shape):
         a, b = s[window][here], m[window][here]
         if min(a.var(), b.var()) > 1e-5:
             found.append(np.mean((a - a.mean()) * (b - b.mean())) / (a.std() * b.std()))
-    assert agreement(pair) == pytest.approx(np.mean(found), abs=1e-3)
+    assert mean_local_correlation(pair) == pytest.approx(np.mean(found), abs=1e-3)
 
 
 @every_shape
 def test_one_contrast_is_compared_as_it_is(shape):
     shares = tissue(shape)
     images = head(T1, shares), head(T1, bent(shares), seed=5)
-    chosen = comparison(pair_of(*images))
+    chosen = select_metric(pair_of(*images))
     assert chosen.metric.name == "CC" and chosen.curve is None and not chosen.across
-    assert f"is {agreement(pair_of(*images)):.2f} (range -1 to 1" in chosen.reason
+    assert (
+        f"is {mean_local_correlation(pair_of(*images)):.2f} (range -1 to 1"
+        in chosen.reason
+    )
 
 
 @every_shape
@@ -84,9 +90,9 @@ def test_another_contrast_is_shown_in_that_of_static(shape):
     """Moving as T1 would show it, but for what the bend leaves."""
     shares = tissue(shape)
     static, moving = head(T1, shares), head(B0, bent(shares, 0.5))
-    chosen = comparison(pair_of(static, moving))
+    chosen = select_metric(pair_of(static, moving))
     assert chosen.metric.name == "CC" and chosen.across
-    shown = chosen.shown(pair_of(static, moving)).moving
+    shown = chosen.apply_to(pair_of(static, moving)).moving
     wanted = head(T1, bent(shares, 0.5), noise=0)
     inside = wanted > 0.15
 
@@ -104,8 +110,8 @@ def test_where_no_curve_leads_to_static_it_is_self_similarity(shape):
     static = head(T1, shares) + 0.5 * smooth_noise(shape, 50, 4) * (shares.sum(0) > 0.5)
     static = (static.clamp_min(0) / static.max()).clamp(0, 1)
     pair = pair_of(static, head(B0, bent(shares)))
-    assert agreement(pair) < 0
-    chosen = comparison(pair)
+    assert mean_local_correlation(pair) < 0
+    chosen = select_metric(pair)
     assert chosen.metric.name == "MIND" and chosen.curve is None and chosen.across
     assert "variance (30 % needed)" in chosen.reason
 
@@ -118,8 +124,8 @@ def test_masks_say_where_to_look():
     half = torch.zeros_like(static)
     half[:, :, :35] = 1
     moving = torch.where(half > 0, left, right)
-    assert agreement(pair_of(static, moving, static_mask=half)) > 0.4
-    assert agreement(pair_of(static, moving, moving_mask=1 - half)) < -0.2
+    assert mean_local_correlation(pair_of(static, moving, static_mask=half)) > 0.4
+    assert mean_local_correlation(pair_of(static, moving, moving_mask=1 - half)) < -0.2
 
 
 @every_shape
@@ -128,13 +134,13 @@ def test_what_is_masked_does_not_shape_the_curve(shape):
     shares = tissue(shape)
     static, moving = head(T1, shares), head(B0, bent(shares, 0.5))
     inside = (static > 0.05) & (moving > 0.05)
-    plain = comparison(pair_of(static, moving))
+    plain = select_metric(pair_of(static, moving))
     near = distance_transform_edt(
         ~inside[0, 0].numpy(), return_distances=False, return_indices=True
     )
     filled = [image[0, 0][tuple(near)][None, None] for image in (static, moving)]
     mask = inside.float()
-    masked = comparison(pair_of(*filled, static_mask=mask, moving_mask=mask))
+    masked = select_metric(pair_of(*filled, static_mask=mask, moving_mask=mask))
     assert plain.curve is not None and masked.curve is not None
     values = torch.linspace(0.3, 0.9, 20)
     torch.testing.assert_close(
@@ -147,7 +153,9 @@ def test_units_do_not_matter(spacing):
     shares = tissue(SHAPES[0])
     pair = pair_of(head(T1, shares), head(B0, bent(shares)))
     grid = Grid(pair.static_grid.shape, np.diag([spacing, spacing, 1.0]))
-    assert agreement(pair._replace(static_grid=grid, moving_grid=grid)) < -0.1
+    assert (
+        mean_local_correlation(pair._replace(static_grid=grid, moving_grid=grid)) < -0.1
+    )
 
 
 def test_without_evidence_it_is_local_correlation():
@@ -155,6 +163,6 @@ def test_without_evidence_it_is_local_correlation():
     static[..., 10:20, 10:20] = 1
     moving = torch.zeros(1, 1, 30, 30)
     moving[..., 25:, 25:] = 1
-    assert agreement(pair_of(static, moving)) is None
-    chosen = comparison(pair_of(static, moving))
+    assert mean_local_correlation(pair_of(static, moving)) is None
+    chosen = select_metric(pair_of(static, moving))
     assert chosen.metric.name == "CC" and "is unknown" in chosen.reason

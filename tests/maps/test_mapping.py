@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+from pathlib import Path
 import struct
 import warnings
 import zipfile
@@ -17,8 +18,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 import pytest
 from scipy.ndimage import map_coordinates
 
-from dipy_dl_reg.maps.mapping import (
-    apply_mapping,
+from dipy_dl_reg.maps.apply import apply_mapping
+from dipy_dl_reg.maps.storage import (
     load_mapping,
     read_dipy_mapping,
     save_mapping,
@@ -68,6 +69,28 @@ def test_saved_map_is_the_same_map(tmp_path, rng, name):
         assert_array_equal(
             getattr(loaded, call)(points), getattr(mapping, call)(points)
         )
+
+
+def test_file_of_release_0_1_0_is_read(tmp_path):
+    """Its name of the format, its entries and their types are those written today."""
+    path = Path(__file__).parent / "data" / "mapping_0.1.0.npz"
+    mapping = make_map(
+        (7, 6, 5),
+        (6, 5, 7),
+        static_grid2world=affine([2.0, -1.5, 2.5], (0.1, -0.2, 0.05), [5.0, -9, 3]),
+        moving_grid2world=affine([-1.8, 2.2, 1.6], (-0.15, 0.1, 0.2), [14.0, -10, 5]),
+        prealign=affine([1.05, 0.95, 1.02], (0.05, 0.1, -0.05), [1.0, -2, 0.5]),
+        amplitude=1.0,
+    )
+    loaded = load_mapping(path)
+    for key, value in vars(mapping).items():
+        assert_allclose(getattr(loaded, key), value, atol=1e-6, err_msg=key)
+    save_mapping(loaded, tmp_path / "again.npz")
+    with np.load(path) as old, np.load(tmp_path / "again.npz") as new:
+        assert list(old) == list(new)
+        for name in old:
+            assert old[name].dtype == new[name].dtype
+            assert_array_equal(old[name], new[name], err_msg=name)
 
 
 def test_fields_in_any_memory_are_saved(tmp_path):
@@ -181,7 +204,7 @@ def test_no_damaged_byte_goes_unnoticed(tmp_path, rng):
         ({"forward": np.zeros((2, 2, 2, 3))}, "forward is not on its grid"),
         ({"prealign": np.eye(3)}, "prealign is no affine"),
         ({"domain_shape": np.array([2, 2])}, "domain_shape"),
-        ({"backward": None}, "backward gone"),
+        ({"backward": None}, "backward missing"),
     ],
 )
 def test_wrong_entries_are_named(tmp_path, change, message):

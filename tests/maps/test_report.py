@@ -10,12 +10,12 @@ from scipy.ndimage import gaussian_filter
 from dipy_dl_reg import DeepRegistration
 from dipy_dl_reg.maps import figure as picture
 from dipy_dl_reg.maps import report
-from dipy_dl_reg.maps.report import (
-    RegistrationNumbers,
+from dipy_dl_reg.maps.regularity import (
+    RegularityMeasures,
     jacobian_determinant,
-    plot_registration,
-    registration_numbers,
+    measure_regularity,
 )
+from dipy_dl_reg.maps.report import plot_registration
 from dipy_dl_reg.maps.verdict import Verdict
 
 
@@ -47,11 +47,11 @@ def test_jacobian_agrees_with_an_analytic_one():
 
 def test_folding_is_counted():
     mapping = make_map((10, 12), (10, 12), amplitude=0.2)
-    numbers = registration_numbers(mapping)
+    numbers = measure_regularity(mapping)
     assert numbers.folds_percent == 0 == numbers.folds_percent_inverse
     assert 0 < numbers.minimum_jacobian < 1
     mapping.forward[5, 6, 0] = 4
-    folded = registration_numbers(mapping)
+    folded = measure_regularity(mapping)
     assert folded.minimum_jacobian_inverse < 0 < folded.minimum_jacobian
     # det of 1 + du/dx at the two neighbours along axis 0 is about 1 -+ 2
     assert folded.folds_percent_inverse == pytest.approx(100 / 120)
@@ -61,14 +61,14 @@ def test_folding_is_counted():
 @pytest.mark.parametrize("dim", [2, 3])
 def test_round_trip_of_true_inverses_and_of_false_ones(dim):
     mapping = oblique_map(dim)
-    good = registration_numbers(mapping)
-    assert isinstance(good, RegistrationNumbers)
+    good = measure_regularity(mapping)
+    assert isinstance(good, RegularityMeasures)
     assert good.round_trip_max < 0.15
     assert all(np.isfinite(good))
     mapping.forward = np.zeros_like(mapping.forward)
     mapping.backward = np.zeros_like(mapping.backward)
     mapping.forward[..., 0] = 0.3
-    lost = registration_numbers(mapping)
+    lost = measure_regularity(mapping)
     assert_allclose([lost.round_trip_mean_mm, lost.round_trip_max_mm], 0.3, rtol=1e-5)
     world2grid = np.linalg.inv(mapping.disp_grid2world[:dim, :dim])
     voxels = 0.3 * np.linalg.norm(world2grid[:, 0])
@@ -98,7 +98,7 @@ def test_round_trip_agrees_with_the_points_of_the_map():
         errors(mapping.forward, *reversed(calls)),
     ]
     assert abs(both[0].max() - both[1].max()) > 0.01
-    numbers = registration_numbers(mapping)
+    numbers = measure_regularity(mapping)
     mean, most = (max(getattr(e, k)() for e in both) for k in ("mean", "max"))
     assert_allclose(numbers.round_trip_mean_mm, mean, rtol=1e-3)
     assert_allclose(numbers.round_trip_max_mm, most, rtol=1e-3)
@@ -114,7 +114,7 @@ def test_log_and_report_tell_the_same(rng, dim):
     mapping = registration.optimize(
         static, moving, static_grid2world=grid, moving_grid2world=grid
     )
-    numbers, logged = registration_numbers(mapping), registration.quality
+    numbers, logged = measure_regularity(mapping), registration.quality
     for name in (
         *("round_trip_mean", "round_trip_max"),
         *("minimum_jacobian", "minimum_jacobian_inverse"),
@@ -128,13 +128,13 @@ def test_singleton_axis_and_field_that_leaves():
     mapping.backward = np.zeros((9, 8, 1, 3), np.float32)
     mapping.forward = mapping.backward.copy()
     mapping.backward[..., 0, :2], mapping.forward[..., 0, :2] = backward, forward
-    flat = registration_numbers(mapping)
+    flat = measure_regularity(mapping)
     plane = make_map((9, 8), (9, 8))
     plane.backward, plane.forward = (f.astype(np.float32) for f in (backward, forward))
-    assert_allclose(flat, registration_numbers(plane), rtol=1e-6)
+    assert_allclose(flat, measure_regularity(plane), rtol=1e-6)
     mapping.backward += 100
     mapping.forward += 100
-    assert np.isnan(registration_numbers(mapping).round_trip_mean)
+    assert np.isnan(measure_regularity(mapping).round_trip_mean)
 
 
 def images(mapping):
@@ -155,7 +155,7 @@ def test_picture_is_written(tmp_path, dim):
     mapping = oblique_map(dim)
     path = tmp_path / "report.png"
     numbers = plot_registration(path, *images(mapping), mapping, title="A title")
-    assert numbers == registration_numbers(mapping)
+    assert numbers == measure_regularity(mapping)
     data = path.read_bytes()
     assert data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) > 10_000
     with pytest.raises(FileExistsError):

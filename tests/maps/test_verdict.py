@@ -1,5 +1,6 @@
 """Verdicts: right registrations are called good, wrong ones are not."""
 
+from good_measures import GOOD
 import numpy as np
 import phantom
 import pytest
@@ -11,29 +12,11 @@ from dipy_dl_reg import (
     deep_registration,
 )
 from dipy_dl_reg.geometry.inversion import Quality
-from dipy_dl_reg.maps.measures import Measures
 from dipy_dl_reg.maps.verdict import judge
 from dipy_dl_reg.registration.affine_start import PoseComparison, Rival
 
 NAN = float("nan")
 SHAPE, SPACING = (44, 52, 40), 4.0
-GOOD = Measures(
-    similarity_before=0.1,
-    similarity_affine=0.4,
-    similarity=0.7,
-    overlap_before=0.5,
-    overlap_affine=0.93,
-    overlap=0.97,
-    visible=1.0,
-    displacement=0.02,
-    displacement_95=0.04,
-    sd_log_jacobian=0.3,
-    rotation=5.0,
-    smallest_scale=0.95,
-    largest_scale=1.05,
-    mirrors=False,
-    has_prealign=True,
-)
 WRONG = [
     ("failed", {"mirrors": True}, "mirrors"),
     ("failed", {"similarity": NAN}, "share no structure"),

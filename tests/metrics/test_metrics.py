@@ -6,18 +6,17 @@ import pytest
 from scipy.interpolate import BSpline
 import torch
 
-from dipy_dl_reg.metrics import regularizers
-from dipy_dl_reg.metrics.histogram import add_up
-from dipy_dl_reg.metrics.metrics import (
-    METRICS,
-    CCMetric,
-    CRMetric,
-    MIMetric,
-    NCCMetric,
-    SSDMetric,
-)
-from dipy_dl_reg.metrics.objective import Objective
-from dipy_dl_reg.metrics.registry import metric_by_name
+from dipy_dl_reg.metrics.correlation_ratio import CRMetric
+from dipy_dl_reg.metrics.histogram import sum_by_index
+from dipy_dl_reg.metrics.local_correlation import CCMetric
+from dipy_dl_reg.metrics.mutual_information import MIMetric
+from dipy_dl_reg.metrics.ncc import NCCMetric
+from dipy_dl_reg.metrics.objective import Objective, regularizer_gradient
+from dipy_dl_reg.metrics.registry import METRICS, REGULARIZERS, metric_by_name
+from dipy_dl_reg.metrics.regularizers.bending import bending
+from dipy_dl_reg.metrics.regularizers.diffusion import diffusion
+from dipy_dl_reg.metrics.regularizers.total_variation import total_variation
+from dipy_dl_reg.metrics.ssd import SSDMetric
 
 SHAPES = [(8, 7), (5, 6, 7), (6, 1, 7)]
 every_metric = pytest.mark.parametrize("name", sorted(METRICS))
@@ -240,14 +239,32 @@ def test_bad_options(make, word):
         make()
 
 
+def test_former_names_of_attributes():
+    with pytest.warns(DeprecationWarning, match="its name is max_step_factor"):
+
+        class Own(CCMetric):
+            stride = 2.0
+            weak_gradient = 0.2
+
+    assert (Own.max_step_factor, Own.gradient_floor) == (2.0, 0.2)
+    assert CCMetric.max_step_factor == 2.8
+    own = Own()
+    with pytest.warns(DeprecationWarning, match="its name is gradient_floor"):
+        own.weak_gradient = 0.5
+        assert own.weak_gradient == own.gradient_floor == 0.5
+    with pytest.warns(DeprecationWarning, match="its name is max_step_factor"):
+        assert own.stride == Own.stride == 2.0
+    assert "weak_gradient" not in repr(own)
+
+
 @every_shape
-@pytest.mark.parametrize("name", sorted(regularizers.REGULARIZERS))
+@pytest.mark.parametrize("name", sorted(REGULARIZERS))
 def test_regularizers(name, shape):
-    penalty = regularizers.REGULARIZERS[name]
+    penalty = REGULARIZERS[name]
     u = torch.randn(1, len(shape), *shape, dtype=torch.float64)
     assert penalty(u) > 0
     assert penalty(torch.ones_like(u)) == 0
-    value, slope = regularizers.gradient(penalty, u)
+    value, slope = regularizer_gradient(penalty, u)
     direction = torch.randn_like(u)
     ahead, behind = (penalty(u + s * direction).item() for s in (1e-6, -1e-6))
     expected = (slope * direction).sum().item()
@@ -258,17 +275,17 @@ def test_regularizers(name, shape):
 def test_bending_is_blind_to_affine_maps():
     x, y = torch.meshgrid(*[torch.arange(6.0).double()] * 2, indexing="ij")
     u = torch.stack([0.3 * x - y, 2 * y + x])[None]
-    assert regularizers.bending(u).item() == pytest.approx(0, abs=1e-20)
-    assert regularizers.diffusion(u).item() == pytest.approx(0.09 + 1 + 4 + 1)
-    assert regularizers.total_variation(u).item() == pytest.approx(0.3 + 1 + 2 + 1)
+    assert bending(u).item() == pytest.approx(0, abs=1e-20)
+    assert diffusion(u).item() == pytest.approx(0.09 + 1 + 4 + 1)
+    assert total_variation(u).item() == pytest.approx(0.3 + 1 + 2 + 1)
 
 
 def test_objective_adds_its_terms():
     static, warped, mask = images((6, 7))
     u = torch.randn(1, 2, 6, 7, dtype=torch.float64)
-    objective = Objective(SSDMetric(), regularizer=regularizers.diffusion, weight=0.5)
+    objective = Objective(SSDMetric(), regularizer=diffusion, weight=0.5)
     terms = objective(static, warped, u, mask)
-    assert terms.regularity == 0.5 * regularizers.diffusion(u)
+    assert terms.regularity == 0.5 * diffusion(u)
     assert terms.total == terms.similarity + terms.regularity
     bound, by_image, by_field = objective.bind(static, mask)(warped, u)
     torch.testing.assert_close(tuple(bound), tuple(terms))
@@ -283,7 +300,7 @@ def test_sums_of_many_keep_their_digits(device):
     with FakeMPS():
         index = torch.zeros(1, dtype=torch.int64, device=device).expand(count)
         weights = torch.full((1,), weight, device=device).expand(count)
-        sums = add_up(index, weights, 3).cpu()
+        sums = sum_by_index(index, weights, 3).cpu()
     assert sums.tolist() == pytest.approx([weight * count, 0, 0], rel=1e-3)
     if device == "cpu":
         assert sums[0].item() == pytest.approx(np.float32(weight) * float(count))

@@ -8,8 +8,8 @@ import torch
 from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.initialization.midspace import common_grid, half_of
-from dipy_dl_reg.initialization.network import predict
-from dipy_dl_reg.metrics.metrics import CCMetric
+from dipy_dl_reg.initialization.network import predict_displacement
+from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.metrics.objective import Objective
 from dipy_dl_reg.networks import make_network
 
@@ -114,9 +114,11 @@ def test_swapped_images_give_the_inverse_across_two_grids():
             layer.weight += 0.02 * torch.randn(layer.weight.shape, generator=generator)
     images = blobs(static, 0), blobs(moving, 1)
     objective = Objective(CCMetric())
-    u, v = predict(network, Pair(*images, static, moving, prealign), objective)
+    u, v = predict_displacement(
+        network, Pair(*images, static, moving, prealign), objective
+    )
     there = Pair(*images[::-1], *swapped(static, moving, prealign))
-    w, _ = predict(network, there, objective)
+    w, _ = predict_displacement(network, there, objective)
     # A static voxel to moving's world and back; both fields in voxels of their own.
     points = np.stack(np.meshgrid(*(np.arange(6, n - 6) for n in static.shape),
                                   indexing="ij"), -1).reshape(-1, 3)  # fmt: skip

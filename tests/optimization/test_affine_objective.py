@@ -10,7 +10,8 @@ import torch
 
 from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.grid import Grid
-from dipy_dl_reg.metrics.metrics import METRICS, CCMetric
+from dipy_dl_reg.metrics.local_correlation import CCMetric
+from dipy_dl_reg.metrics.registry import METRICS
 from dipy_dl_reg.optimization.affine_objective import AffineObjective
 from dipy_dl_reg.optimization.affine_sampling import make_levels, measure_overlap
 from dipy_dl_reg.optimization.masked_image import MaskedImage, open_faces

@@ -6,17 +6,17 @@ import torch
 
 from dipy_dl_reg.geometry.fields import sample
 from dipy_dl_reg.geometry.inversion import invert
-from dipy_dl_reg.geometry.pair import moved
-from dipy_dl_reg.geometry.point_pairs import in_voxels
+from dipy_dl_reg.geometry.pair import move_pair
+from dipy_dl_reg.geometry.point_pairs import to_voxels
 from dipy_dl_reg.geometry.pyramid import coarsen
 from dipy_dl_reg.geometry.smoothing import smooth
-from dipy_dl_reg.metrics.metrics import SSDMetric
 from dipy_dl_reg.metrics.objective import Objective
+from dipy_dl_reg.metrics.ssd import SSDMetric
 from dipy_dl_reg.optimization.deformable import refine
-from dipy_dl_reg.optimization.landmark_penalty import Guide
+from dipy_dl_reg.optimization.landmark_penalty import LandmarkPenalty
 from dipy_dl_reg.registration.dipy_adapter import make_pair, with_landmarks
 
-#: A gradient of the images beside which no landmark is bounded.
+#: A gradient of the images so large that no landmark is bounded.
 FREE = torch.tensor(1e9)
 SHAPES = {2: (14, 12), 3: (10, 9, 8)}
 
@@ -49,24 +49,26 @@ def case(dim, count=7):
 @pytest.mark.parametrize("dim", [2, 3])
 def test_it_is_the_mean_squared_distance_in_mm(dim):
     pair, points, targets, u = case(dim)
-    places = in_voxels(pair.static_grid, torch.from_numpy(points))
+    places = to_voxels(pair.static_grid, torch.from_numpy(points))
     at = places + sample(u.double(), places.T).T
     matrix = pair.prealign @ pair.static_grid.affine
     there = at.numpy() @ matrix[:dim, :dim].T + matrix[:dim, dim]
     expected = 0.3 * np.square(there - targets).sum(1).mean()
-    found = Guide(pair, 0.3, 1.0).pull(u, torch.zeros_like(u), strongest=FREE)
+    found = LandmarkPenalty(pair, 0.3, 1.0).add_gradient(
+        u, torch.zeros_like(u), largest=FREE
+    )
     assert float(found) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("dim", [2, 3])
-def test_the_pull_is_its_gradient_spread(dim):
+def test_its_gradient_is_spread_over_voxels(dim):
     pair, _, _, u = case(dim)
-    guide = Guide(pair, 0.3, 1.0)
+    penalty = LandmarkPenalty(pair, 0.3, 1.0)
     u.requires_grad_()
-    missed = sample(u, guide.points) - guide.aims
-    (0.3 / 7 * (missed * (guide.metric @ missed)).sum()).backward()
+    missed = sample(u, penalty.points) - penalty.displacements
+    (0.3 / 7 * (missed * (penalty.metric @ missed)).sum()).backward()
     gradient = torch.zeros_like(u)
-    guide.pull(u.detach(), gradient, strongest=FREE)
+    penalty.add_gradient(u.detach(), gradient, largest=FREE)
     # spread over more voxels than those that linear interpolation uses
     whole = gradient.flatten(2).sum(2)
     torch.testing.assert_close(whole, u.grad.flatten(2).sum(2), rtol=1e-4, atol=1e-4)
@@ -74,7 +76,7 @@ def test_the_pull_is_its_gradient_spread(dim):
 
 
 @pytest.mark.parametrize("dim", [2, 3])
-def test_no_weight_pulls_harder_than_the_images(dim):
+def test_its_gradient_is_bounded_by_that_of_the_images(dim):
     """Than their strongest gradient, once both are smoothed."""
     pair, _, _, u = case(dim)
     landmarks = pair.landmarks._replace(
@@ -83,8 +85,8 @@ def test_no_weight_pulls_harder_than_the_images(dim):
     sigma = 1.0
     for weight, bounded in ((1e9, True), (1e-9, False)):
         gradient = torch.zeros_like(u)
-        guide = Guide(pair._replace(landmarks=landmarks), weight, sigma)
-        guide.pull(u, gradient, strongest=torch.tensor(0.2))
+        penalty = LandmarkPenalty(pair._replace(landmarks=landmarks), weight, sigma)
+        penalty.add_gradient(u, gradient, largest=torch.tensor(0.2))
         longest = float(smooth(gradient, sigma).norm(dim=1).max())
         assert (0.07 if bounded else 0) < longest < (0.5 if bounded else 1e-5)
 
@@ -94,9 +96,9 @@ def test_landmarks_off_the_grid_do_not_count():
     far = np.concatenate([points, points[:1] + 500])
     far_targets = np.concatenate([targets, targets[:1]])
     gradients = [torch.zeros_like(u), torch.zeros_like(u)]
-    one = Guide(pair, 1.0, 1.0).pull(u, gradients[0], strongest=FREE)
-    other = Guide(with_landmarks(pair, (far, far_targets)), 1.0, 1.0)
-    assert float(one) == float(other.pull(u, gradients[1], strongest=FREE))
+    one = LandmarkPenalty(pair, 1.0, 1.0).add_gradient(u, gradients[0], largest=FREE)
+    other = LandmarkPenalty(with_landmarks(pair, (far, far_targets)), 1.0, 1.0)
+    assert float(one) == float(other.add_gradient(u, gradients[1], largest=FREE))
     assert torch.equal(*gradients)
 
 
@@ -107,10 +109,10 @@ def test_what_a_field_leaves(dim):
     shape = SHAPES[dim]
     axes = torch.meshgrid(*(torch.linspace(0, 1, n) for n in shape), indexing="ij")
     u = torch.stack([0.5 * torch.sin(2 * a + k) for k, a in enumerate(axes)])[None]
-    left = moved(pair, u, invert(u)).landmarks
-    aims = in_voxels(pair.static_grid, left.targets)
+    left = move_pair(pair, u, invert(u)).landmarks
+    aims = to_voxels(pair.static_grid, left.targets)
     inner = ((aims >= 1) & (aims <= torch.tensor(shape) - 2)).all(1)
-    wanted = in_voxels(pair.static_grid, pair.landmarks.targets)
+    wanted = to_voxels(pair.static_grid, pair.landmarks.targets)
     reached = aims + sample(u.double(), aims.T).T
     assert inner.any()
     torch.testing.assert_close(reached[inner], wanted[inner], rtol=0, atol=0.02)
@@ -122,9 +124,9 @@ def test_coarser_levels_have_the_same_landmarks():
     coarse = coarsen(pair, 6.0, sigma_factor=0.5)
     assert coarse.landmarks is pair.landmarks
     none = torch.zeros(1, 2, *coarse.static_grid.shape)
-    one = Guide(coarse, 1.0, 1.0).pull(none, none + 1, strongest=FREE)
-    other = Guide(pair, 1.0, 1.0).pull(
-        torch.zeros_like(u), torch.zeros_like(u), strongest=FREE
+    one = LandmarkPenalty(coarse, 1.0, 1.0).add_gradient(none, none + 1, largest=FREE)
+    other = LandmarkPenalty(pair, 1.0, 1.0).add_gradient(
+        torch.zeros_like(u), torch.zeros_like(u), largest=FREE
     )
     assert float(one) == pytest.approx(float(other), rel=1e-4)
 

@@ -8,16 +8,15 @@ import torch
 
 from dipy_dl_reg.geometry.pyramid import coarsen, level_spacings
 from dipy_dl_reg.grid import Grid
-from dipy_dl_reg.metrics.metrics import (
-    METRICS,
-    CCMetric,
-    CRMetric,
-    MIMetric,
-    NCCMetric,
-    SSDMetric,
-)
+from dipy_dl_reg.metrics.correlation_ratio import CRMetric
+from dipy_dl_reg.metrics.local_correlation import CCMetric
+from dipy_dl_reg.metrics.mutual_information import MIMetric
+from dipy_dl_reg.metrics.ncc import NCCMetric
 from dipy_dl_reg.metrics.objective import Objective
-from dipy_dl_reg.metrics.regularizers import bending, diffusion
+from dipy_dl_reg.metrics.registry import METRICS
+from dipy_dl_reg.metrics.regularizers.bending import bending
+from dipy_dl_reg.metrics.regularizers.diffusion import diffusion
+from dipy_dl_reg.metrics.ssd import SSDMetric
 from dipy_dl_reg.optimization.deformable import refine
 from dipy_dl_reg.registration.dipy_adapter import make_pair
 

@@ -52,7 +52,7 @@ def test_memory_that_runs_out_is_no_end(pair, log, monkeypatch):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return refine(*args, level_iters=level_iters, **options)
 
-    monkeypatch.setattr("dipy_dl_reg.registration.deformable.refine", scarce)
+    monkeypatch.setattr("dipy_dl_reg.registration.refinement.refine", scarce)
     registration = DeepRegistration(level_iters=[3, 2])
     registration.optimize(*pair)
     assert "run out: from [3, 2] iterations to [3, 0]" in log.text
@@ -74,7 +74,9 @@ def test_a_search_that_runs_out_is_no_end(pair, log, monkeypatch):
     def scarce(*args):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("dipy_dl_reg.registration.deformable.discrete", scarce)
+    monkeypatch.setattr(
+        "dipy_dl_reg.initialization.starts.search_displacements", scarce
+    )
     registration = DeepRegistration(level_iters=[3, 2], initialization="discrete")
     registration.optimize(*pair)
     assert "without a start" in log.text and not registration.initialization_used
@@ -84,7 +86,7 @@ def test_other_errors_are_not_taken_for_it(pair, monkeypatch):
     def broken(*args, **options):
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr("dipy_dl_reg.registration.deformable.refine", broken)
+    monkeypatch.setattr("dipy_dl_reg.registration.refinement.refine", broken)
     with pytest.raises(RuntimeError, match="shapes"):
         DeepRegistration(level_iters=[3, 2]).optimize(*pair)
 

@@ -4,9 +4,7 @@ The networks here are no networks: they answer with a field that is known, so th
 where it ends up can be said in millimetres.
 """
 
-import threading
-
-from maps import affine
+from known_networks import CENTRE, GRIDS, Says, heads, register, shift
 import numpy as np
 from pairs import anatomy, centred, move, voxels
 import pytest
@@ -15,63 +13,8 @@ import torch
 
 from dipy_dl_reg import DeepRegistration
 from dipy_dl_reg.geometry.fields import warp
-from dipy_dl_reg.initialization.network import _asked, _ready, predict
+from dipy_dl_reg.initialization.network import _asked
 from dipy_dl_reg.maps.report import jacobian_determinant
-from dipy_dl_reg.metrics.metrics import CCMetric
-from dipy_dl_reg.metrics.objective import Objective
-from dipy_dl_reg.networks import make_network
-from dipy_dl_reg.networks.base import RegistrationNetwork
-from dipy_dl_reg.networks.layers import BatchNorm
-from dipy_dl_reg.registration.dipy_adapter import make_pair
-
-
-class Says(RegistrationNetwork):
-    """Answers with a field that a function of the grid's shape gives."""
-
-    def __init__(self, dim, answer, **options):
-        super().__init__(dim, **options)
-        self.answer = answer
-        self.weight = torch.nn.Parameter(torch.ones(()))
-
-    def _fields(self, images):
-        self.seen = images
-        return (self.answer(images.shape[2:])[None] * self.weight,)
-
-
-def shift(*voxels):
-    """A constant field."""
-
-    def answer(shape):
-        field = torch.tensor(voxels, dtype=torch.float32)
-        return field.view(-1, *[1] * len(shape)).expand(-1, *shape)
-
-    return answer
-
-
-CENTRE = np.array([3.0, -5.0, 2.0])
-GRIDS = {
-    "RAS": np.diag([2.0, 2.0, 2.0]),
-    "LAS": np.diag([-2.0, 2.0, 2.0]),
-    "permuted": np.diag([2.0, 2.0, -2.0])[:, [2, 0, 1]],
-    "anisotropic": np.diag([1.0, -2.0, 3.0]),
-    "oblique": affine((2, 2, 2), (0.3, -0.2, 0.25))[:3, :3],
-}
-
-
-def heads(linear, shape=(30, 28, 26), away=(0.0, 0.0, 0.0)):
-    """A head, and the same moved by `away` mm, on a grid."""
-    shape = tuple(int(n) for n in np.array(shape))
-    grid2world = centred(linear, shape, CENTRE)
-    points = move(grid2world, voxels(shape))
-    return anatomy(points, CENTRE), anatomy(points - away, CENTRE), grid2world
-
-
-def register(network, static, moving, grid2world, **options):
-    registration = DeepRegistration(model=network, progress=False, **options)
-    mapping = registration.optimize(
-        static, moving, static_grid2world=grid2world, moving_grid2world=grid2world
-    )
-    return registration, mapping
 
 
 @pytest.mark.parametrize("output", ["displacement", "velocity"])
@@ -153,10 +96,12 @@ def test_what_is_returned_never_folds(output, monkeypatch):
     static, moving, grid2world = heads(GRIDS["RAS"], (18, 17, 16))
     # The promise is about a field that is used, whether it is good or not.
     monkeypatch.setattr(
-        "dipy_dl_reg.registration.deformable.better_than_none",
+        "dipy_dl_reg.initialization.starts.improves_similarity",
         lambda *args, **kwargs: True,
     )
-    monkeypatch.setattr("dipy_dl_reg.registration.deformable.predict", plain_word)
+    monkeypatch.setattr(
+        "dipy_dl_reg.initialization.starts.predict_displacement", plain_word
+    )
     network = Says(3, folding, output=output)
     registration, mapping = register(network, static, moving, grid2world, level_iters=0)
     for field in (mapping.forward, mapping.backward):
@@ -175,10 +120,12 @@ def test_a_network_that_predicts_a_thousand_voxels(monkeypatch):
         return torch.from_numpy(np.float32(1000 / np.abs(noise).max() * noise))
 
     monkeypatch.setattr(
-        "dipy_dl_reg.registration.deformable.better_than_none",
+        "dipy_dl_reg.initialization.starts.improves_similarity",
         lambda *args, **kwargs: True,
     )
-    monkeypatch.setattr("dipy_dl_reg.registration.deformable.predict", plain_word)
+    monkeypatch.setattr(
+        "dipy_dl_reg.initialization.starts.predict_displacement", plain_word
+    )
     image = gaussian_filter(np.random.default_rng(1).random((48, 48)), 3)
     registration = DeepRegistration("SSD", model=Says(2, answer), level_iters=0)
     mapping = registration.optimize(image, image[::-1])
@@ -330,82 +277,3 @@ def test_a_level_of_none_keeps_the_starts_detail():
         for iters in (0, [0, 0, 0])
     ]
     np.testing.assert_array_equal(maps[0].backward, maps[1].backward)
-
-
-def test_the_network_is_left_as_it_was():
-    static, moving, grid2world = heads(GRIDS["RAS"], (18, 17, 16))
-    network = make_network("selfsup-fcn", 3).train()
-    frozen = next(m for m in network.modules() if isinstance(m, BatchNorm)).eval()
-    before = {k: v.clone() for k, v in network.state_dict().items()}
-    register(network, static, moving, grid2world, level_iters=[1])
-    assert network.training and not frozen.training
-    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
-    assert all(p.grad is None for p in network.parameters())
-
-
-def test_threads_share_a_network_in_training_mode():
-    """It stays set for use until the last has done, and is set back then."""
-    network, modes = make_network("selfsup-fcn", 2).train(), []
-    entered, left = threading.Event(), threading.Event()
-
-    def early():
-        with _ready(network, torch.device("cpu")):
-            entered.set()
-            left.wait(5)
-
-    thread = threading.Thread(target=early)
-    thread.start()
-    assert entered.wait(5)
-    with _ready(network, torch.device("cpu")):
-        left.set()
-        thread.join()  # the other has gone
-        modes += [module.training for module in network.modules()]
-    assert not any(modes)
-    assert all(module.training for module in network.modules())
-
-
-def test_a_network_in_double_precision():
-    static, moving, grid2world = heads(GRIDS["RAS"], (18, 17, 16), (1.0, 0, 0))
-    torch.manual_seed(0)
-    network = make_network("voxelmorph", 3)
-    torch.nn.init.normal_(network.flow.weight, std=0.01)
-    fields = []
-    for kind in (network, network.double()):
-        pair = make_pair(
-            static, moving, static_grid2world=grid2world, moving_grid2world=grid2world
-        )
-        fields.append(predict(kind, pair, Objective(CCMetric()))[0])
-    torch.testing.assert_close(*fields, atol=1e-4, rtol=1e-4)
-
-
-def test_runs_are_the_same_bit_for_bit():
-    static, moving, grid2world = heads(GRIDS["LAS"], (18, 17, 16), (2.0, 0, 0))
-    torch.manual_seed(0)
-    network = make_network("voxelmorph", 3)
-    torch.nn.init.normal_(network.flow.weight, std=0.05)
-    maps = [
-        register(network, static, moving, grid2world, level_iters=[4])[1]
-        for _ in range(2)
-    ]
-    np.testing.assert_array_equal(maps[0].backward, maps[1].backward)
-
-
-@pytest.mark.parametrize(
-    "model, message",
-    [
-        (True, "model must be"),
-        (3, "model must be"),
-        ("voxelmorph", "has to be trained"),
-        (make_network("voxelmorph", 2), "2D"),
-        (Says(3, lambda shape: torch.full((3, *shape), torch.nan)), "not finite"),
-    ],
-)
-def test_what_is_no_model_is_one_clear_error(model, message):
-    static, moving, grid2world = heads(GRIDS["RAS"], (12, 12, 12))
-    with pytest.raises(ValueError, match=message):
-        register(model, static, moving, grid2world)
-
-
-def test_a_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="none.npz"):
-        DeepRegistration(model=tmp_path / "none.npz")

@@ -17,7 +17,7 @@ from dipy_dl_reg.geometry.kernels import dispatch
 @pytest.fixture(autouse=True)
 def torch_alone():
     """The compiled loops are for the CPU."""
-    with dispatch.plain():
+    with dispatch.without_kernels():
         yield
 
 

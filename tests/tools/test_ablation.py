@@ -1,7 +1,6 @@
 """tools/ablation.py: what variants are, and trainings of a few steps, kept and told."""
 
 import json
-from pathlib import Path
 import sys
 
 from dipy.utils.logging import logger
@@ -11,13 +10,9 @@ import pytest
 from scipy.ndimage import gaussian_filter
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
-
-import ablation  # noqa: E402
-import brain_maps  # noqa: E402
-import train_pyramid  # noqa: E402
-
-from dipy_dl_reg.networks import NETWORKS, make_network  # noqa: E402
+from dipy_dl_reg.networks import NETWORKS, make_network
+from tools import ablation, train_pyramid
+from tools.recipes import brain_maps
 
 SHAPE = (17, 17, 17)
 BENT = {"bending": 0.5, "bending_scale": 5}

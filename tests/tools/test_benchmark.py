@@ -1,4 +1,4 @@
-"""tools/benchmark.py: its measures against other ways to them, its table, its file."""
+"""The deformable benchmark: its cases, its table and its file of results."""
 
 import json
 import os
@@ -12,16 +12,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-TOOLS = Path(__file__).parents[2] / "tools"
-sys.path.insert(0, str(TOOLS))
+from tools.benchmarks import cases, deformable, measures, methods, plot, record, table
 
-import benchmark  # noqa: E402
-import benchmark_cases as cases  # noqa: E402
-import benchmark_measures as measures  # noqa: E402
-import benchmark_methods as methods  # noqa: E402
-import benchmark_plot  # noqa: E402
-import benchmark_record as record  # noqa: E402
-import benchmark_table as table  # noqa: E402
+ROOT = Path(__file__).parents[2]
 
 ROW = {
     "spacing": 2.0,
@@ -55,7 +48,8 @@ def brains(tmp_path, rng):
 
 def run_script(*words, **environment):
     return subprocess.run(
-        [sys.executable, TOOLS / "benchmark.py", *map(str, words)],
+        [sys.executable, "-m", "tools.benchmarks.deformable", *map(str, words)],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         env=os.environ | environment,
@@ -199,11 +193,11 @@ def test_interrupted_run_is_continued(tmp_path, monkeypatch, capsys):
         measured.append((case, method))
         return {"seconds": 2.0, "dice": 0.5}
 
-    monkeypatch.setattr(benchmark, "measure", measure)
+    monkeypatch.setattr(deformable, "measure", measure)
     list_of_cases = [(2.0, name, name.upper) for name in ("1<-2a", "2<-1a")]
     arguments = list_of_cases, ["syn", "deep"], 1, results, path, methods.Setup(1)
     with pytest.raises(KeyboardInterrupt):
-        benchmark.run(*arguments)
+        deformable.run(*arguments)
     kept = json.loads(path.read_text())
     assert len(kept["rows"]) == 3
 
@@ -211,7 +205,7 @@ def test_interrupted_run_is_continued(tmp_path, monkeypatch, capsys):
     now["rows"] = record.earlier_results(path, now)
     capsys.readouterr()
     measured.clear()
-    benchmark.run(*arguments[:3], now, *arguments[4:])
+    deformable.run(*arguments[:3], now, *arguments[4:])
     assert measured == [("2<-1A", "deep")]
     assert len(json.loads(path.read_text())["rows"]) == 4
     assert capsys.readouterr().out.count("0.5000") == 4 + 2  # and two medians
@@ -233,11 +227,11 @@ def test_what_failed_is_tried_again(tmp_path):
 
 def test_what_failed_is_in_no_table(monkeypatch, capsys, tmp_path):
     answers = {"deep": {"seconds": 2.0, "dice": 0.5}, "ants": {"failed": "no memory"}}
-    monkeypatch.setattr(benchmark, "measure", lambda method, *_: answers[method])
+    monkeypatch.setattr(deformable, "measure", lambda method, *_: answers[method])
     results = {"rows": []}
     path = tmp_path / "results.json"
     case = (2.0, "1<-2", lambda: "case")
-    benchmark.run([case], list(answers), 1, results, path, methods.Setup(1))
+    deformable.run([case], list(answers), 1, results, path, methods.Setup(1))
     words = capsys.readouterr().out
     assert "ants failed: no memory" in words and "median of 1" in words
     assert words.count("ants") == 1 and "Dice, deep less" not in words
@@ -249,7 +243,7 @@ def test_pictures(tmp_path):
         ROW | {"method": name, "seconds": 1.0 + n, "sd_log_jacobian": 0.1 * n}
         for n, name in enumerate(["deep", "syn"])
     ]
-    benchmark_plot.draw([*rows, {"method": "ants", "failed": "x"}], "2 mm", tmp_path)
+    plot.draw([*rows, {"method": "ants", "failed": "x"}], "2 mm", tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"2_mm_time.png", "2_mm_regularity.png"}
 
@@ -273,7 +267,7 @@ def test_other_results_are_not_continued(tmp_path):
 def test_help():
     done = run_script("--help")
     assert done.returncode == 0
-    assert "tools/benchmark.py --quick" in done.stdout
+    assert "python -m tools.benchmarks.deformable --quick" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -293,7 +287,7 @@ def test_help():
 def test_bad_arguments_are_one_message(words, message, capsys, monkeypatch):
     monkeypatch.delenv("DIPY_DL_REG_DATA", raising=False)
     with pytest.raises(SystemExit) as end:
-        benchmark.parse(words)
+        deformable.parse(words)
     assert end.value.code == 2
     assert message in capsys.readouterr().err
 
@@ -316,7 +310,7 @@ def test_missing_matrix_is_one_message(brains, tmp_path, capsys, text, message):
     path.write_text(text)
     words = ["--data", str(brains), "--output", str(tmp_path / "x.json")]
     with pytest.raises(SystemExit) as end:
-        benchmark.parse(words)
+        deformable.parse(words)
     assert end.value.code == 2
     assert message in capsys.readouterr().err
 

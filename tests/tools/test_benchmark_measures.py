@@ -1,8 +1,6 @@
-"""tools/benchmark_measures.py: every measure against another way to it."""
+"""The benchmark's measures, each compared with another way to compute it."""
 
 from itertools import product
-from pathlib import Path
-import sys
 
 from maps import affine, make_map
 import numpy as np
@@ -10,9 +8,7 @@ import pytest
 from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial.distance import cdist
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
-
-import benchmark_measures as measures  # noqa: E402
+from tools.benchmarks import measures
 
 
 def test_dice_is_that_of_sets(rng):

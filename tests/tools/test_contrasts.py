@@ -1,6 +1,5 @@
-"""tools/contrasts.py: looks of a T1, how real images are moved and judged, tables."""
+"""The experiment across contrasts: simulated contrasts, real images, tables."""
 
-from pathlib import Path
 import sys
 from types import SimpleNamespace
 
@@ -10,10 +9,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
-
-import contrasts  # noqa: E402
-import contrasts_cases as cases  # noqa: E402
+from tools.experiments import contrast_cases as cases
+from tools.experiments import contrasts
 
 T1 = np.array([[-3.0, 0, 0, 30], [0, 3, 0, -30], [0, 0, 3, -20], [0, 0, 0, 1]])
 DIFFUSION = np.diag([4.0, 4, 4, 1])

@@ -1,16 +1,12 @@
 """The recipe of the pyramid: a small run of it, stopped, resumed and finished."""
 
-from pathlib import Path
 import sys
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
-
-import brain_maps  # noqa: E402
-import train_pyramid  # noqa: E402
-
-from dipy_dl_reg.networks.checkpoint import load_network  # noqa: E402
+from dipy_dl_reg.networks.checkpoint import load_network
+from tools import train_pyramid
+from tools.recipes import brain_maps
 
 SMALL = train_pyramid.Stage(
     1.0, (17, 17), 4, 1, 0.3, 5e-4, "cosine", {}, {}, {"size": 4, "classes": 4}

@@ -1,4 +1,4 @@
-"""tools/rivals and benchmark_rivals: geometry and what happens when a rival fails."""
+"""Other programs in the benchmark: their geometry, and rows of those that fail."""
 
 import json
 from pathlib import Path
@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-TOOLS = Path(__file__).parents[2] / "tools"
-sys.path[:0] = [str(TOOLS), str(TOOLS / "rivals")]
+from tools.benchmarks import cases, measures, methods
+from tools.benchmarks import rival_programs as rivals
 
-import benchmark_cases as cases  # noqa: E402
-import benchmark_measures as measures  # noqa: E402
-import benchmark_methods as methods  # noqa: E402
-import benchmark_rivals as rivals  # noqa: E402
+ADAPTERS = Path(__file__).parents[2] / "tools" / "benchmarks" / "rivals"
+# Adapters are plain scripts that import `job` from their own folder.
+sys.path.insert(0, str(ADAPTERS))
+
 import job  # noqa: E402
 import run_ants  # noqa: E402
 
@@ -78,7 +78,7 @@ def fake(tmp_path, monkeypatch, case_and_map):
     case, mapping = case_and_map
     folder = tmp_path / "rivals"
     folder.mkdir()
-    (folder / "job.py").write_text((TOOLS / "rivals" / "job.py").read_text())
+    (folder / "job.py").write_text((ADAPTERS / "job.py").read_text())
     (folder / "run_fake.py").write_text(FAKE)
     options = {"fail": False, "inverse": str(tmp_path / "inverse.npy")}
     for name, array in (
@@ -142,7 +142,7 @@ def test_rivals_that_are_not_there_are_left_out(fake, monkeypatch, capsys):
 
 def test_every_rival_has_an_adapter():
     for program, _ in rivals.RIVALS.values():
-        assert (TOOLS / "rivals" / f"run_{program}.py").is_file()
+        assert (ADAPTERS / f"run_{program}.py").is_file()
         assert program in rivals.MODULES
 
 

@@ -2,18 +2,12 @@
 
 from argparse import Namespace
 import gzip
-from pathlib import Path
-import sys
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
-
-import digits  # noqa: E402
-import train_brains  # noqa: E402
-
-from dipy_dl_reg.training.loop.trainer import History  # noqa: E402
+from dipy_dl_reg.training.loop.trainer import History
+from tools import digits, train_brains
 
 
 def write_idx(path, array):

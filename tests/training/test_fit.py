@@ -9,7 +9,8 @@ from shapes import DoublePairs, ellipses, small, weights
 import torch
 
 from dipy_dl_reg.geometry.fields import warp
-from dipy_dl_reg.metrics.metrics import METRICS, NCCMetric
+from dipy_dl_reg.metrics.ncc import NCCMetric
+from dipy_dl_reg.metrics.registry import METRICS
 from dipy_dl_reg.networks import NETWORKS
 from dipy_dl_reg.networks.checkpoint import load_network, read_arrays, write_arrays
 from dipy_dl_reg.training.examples.augmentation import Augment

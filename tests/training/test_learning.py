@@ -166,7 +166,7 @@ def test_network_meets_in_training_what_it_meets_later(spacing):
     tensors = [torch.from_numpy(d)[None, None] for d in data]
     scans = [cohort.cases[0].static.image, cohort.cases[0].subject.image]
     pair = Pair(*tensors, *(scan.grid for scan in scans), np.eye(4))
-    later = on_grid(pair, scans[0].grid.standard(spacing))
+    later = on_grid(pair, scans[0].grid.to_standard(spacing))
     for ours, theirs in zip(example, later):
         assert ours.shape == theirs.shape[1:]
         ours, theirs = ours[0].numpy(), scaled(theirs[0, 0].numpy())

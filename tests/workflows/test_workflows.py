@@ -16,16 +16,17 @@ from dipy.align.metrics import SSDMetric
 from dipy.utils.logging import logger
 from dipy.workflows import flow_runner
 from dipy.workflows.base import IntrospectiveArgumentParser
+from good_measures import GOOD
 from maps import affine, blob, oblique_map
 import nibabel as nib
 import numpy as np
 from numpy.testing import assert_allclose, assert_array_equal
 import pytest
-from test_verdict import GOOD
 
 from dipy_dl_reg import DeepRegistration, deep_affine_registration
-from dipy_dl_reg.io.images import write_together
-from dipy_dl_reg.maps.mapping import apply_mapping, load_mapping, save_mapping
+from dipy_dl_reg.io.atomic_files import write_all_or_none
+from dipy_dl_reg.maps.apply import apply_mapping
+from dipy_dl_reg.maps.storage import load_mapping, save_mapping
 from dipy_dl_reg.maps.verdict import judge
 from dipy_dl_reg.workflows.align import (
     AlignDeepFlow,
@@ -823,7 +824,7 @@ def test_slices_and_volumes_do_not_mix(swift, pair, tmp_path, command):
     for images, message in (
         ((axial, volume), "both 2D or both 3D, got shapes (40, 36) and (9, 8, 7)"),
         ((volume, axial), "both 2D or both 3D, got shapes (9, 8, 7) and (40, 36)"),
-        ((moving, coronal), "unlike orientation: static lies along the world's xy"),
+        ((moving, coronal), "different orientations: static lies along the world's xy"),
     ):
         assert message in fails(command, align_deep, *images, *out)
         assert not pair["out"].exists()
@@ -877,7 +878,7 @@ def test_signalling_nan_do_not_warn(swift, pair, command, tmp_path):
 def test_network_alone_that_is_not_used_is_an_error(pair, command, monkeypatch):
     """Not an affine map that looks like a success."""
     monkeypatch.setattr(
-        "dipy_dl_reg.registration.deformable.better_than_none",
+        "dipy_dl_reg.initialization.starts.improves_similarity",
         lambda *args, **options: False,
     )
     given = [align_deep, pair["static"], pair["moving"], "--device", "cpu"]
@@ -1155,11 +1156,11 @@ def test_failure_is_one_line_and_a_code(saved, tmp_path):
 
 def test_files_come_together_or_not_at_all(tmp_path):
     paths = [tmp_path / "a" / "b" / "1.txt", tmp_path / "2.txt"]
-    with pytest.raises(RuntimeError), write_together(paths) as made:
+    with pytest.raises(RuntimeError), write_all_or_none(paths) as made:
         made[0].write_text("1")
         raise RuntimeError
     assert not names(tmp_path)
-    with write_together(paths) as made:
+    with write_all_or_none(paths) as made:
         for path in made:
             path.write_text("1")
         assert names(tmp_path / "a" / "b") == {made[0].name} != {"1.txt"}

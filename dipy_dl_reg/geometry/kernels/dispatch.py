@@ -1,14 +1,18 @@
-"""The compiled loops: whether they are there, and their work shared among threads.
+"""The compiled loops: whether they can be used, and calling them on several threads.
 
-They stand behind plain functions: `fields.warp`, `smoothing.smooth` and others ask
-`suit` whether the tensors at hand are what the loops are made for, and go their way in
-torch if not, or if there was no compiler when the package was installed.  Both ways
-agree to rounding; the compiled one's results are the same bits for any number of
-threads.  ``DIPY_DL_REG_KERNELS=0`` in the environment turns it off.
+`fields.warp`, `smoothing.smooth` and others call a compiled loop if `supports` says
+that it accepts their tensors.  Otherwise, and where the package was installed without
+a compiler, they compute the same in torch.  The two agree to rounding; the compiled
+loops return the same bits for any number of threads.  ``DIPY_DL_REG_KERNELS=0`` in the
+environment turns the loops off.
 
-What they compute stands in `dipy_dl_reg.geometry.kernels.functions`, how in ``csrc``.
+`dipy_dl_reg.geometry.kernels.functions` says what they compute; the code is in
+``csrc``.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 import ctypes
@@ -16,16 +20,18 @@ from ctypes import c_float, c_int64, c_void_p
 from functools import lru_cache
 from importlib.util import find_spec
 import os
+from typing import Any
 
 import torch
 
 #: What ``interface()`` in ``csrc/module.c`` must return.
 _INTERFACE = 1
-#: A thread's share of the voxels is at least this: below, waking it costs more.
-_SHARE = 20_000
+#: Least number of voxels for each thread: for fewer, waking one takes longer than it
+#: saves.
+_LEAST_VOXELS = 20_000
 
-#: What the functions take before the planes they are to do: p for an array or a
-#: structure, i for a whole number, f for a float.
+#: Types of the arguments of each function, before the first and last plane to compute:
+#: p for an array or a structure, i for a whole number, f for a float.
 _ARGUMENTS = {
     "warp": "ppippippfp",
     "slopes": "pppip",
@@ -38,8 +44,8 @@ _ARGUMENTS = {
 }
 
 
-def _load():
-    """The library, or None where it is missing, unwanted, or of another version."""
+def _load() -> ctypes.CDLL | None:
+    """Load the library; None if it is missing, turned off, or of another version."""
     spec = find_spec("dipy_dl_reg.geometry.kernels._kernels")
     if spec is None or os.environ.get("DIPY_DL_REG_KERNELS") == "0":
         return None
@@ -47,7 +53,7 @@ def _load():
     library.interface.restype = c_int64
     if library.interface() != _INTERFACE:
         return None
-    types = {"p": c_void_p, "i": c_int64, "f": c_float}
+    types: dict[str, Any] = {"p": c_void_p, "i": c_int64, "f": c_float}
     for name, letters in _ARGUMENTS.items():
         function = getattr(library, name)
         function.argtypes = [*(types[x] for x in letters), c_int64, c_int64]
@@ -57,28 +63,29 @@ def _load():
 
 
 _library = _load()
-_switches = []
+#: Not empty while the loops are turned off by `without_kernels`.
+_switches: list[str] = []
 
 
-def available():
-    """Whether the compiled loops are there and not turned off.
+def available() -> bool:
+    """Tell whether the compiled loops are installed and not turned off.
 
     Returns
     -------
     available : bool
-        Without them everything works, more slowly.
+        Without them everything is computed in torch, more slowly.
     """
     return _library is not None and not _switches
 
 
 @contextmanager
-def plain():
-    """Turn the compiled loops off for a while, in all threads.
+def without_kernels() -> Iterator[None]:
+    """Turn the compiled loops off inside a ``with`` block, in all threads.
 
     Yields
     ------
     nothing : None
-        Within, everything is computed by torch.
+        Inside the block everything is computed in torch.
     """
     _switches.append("off")
     try:
@@ -87,24 +94,24 @@ def plain():
         _switches.pop()
 
 
-def suit(*tensors):
-    """Whether the compiled loops can work on these tensors.
+def supports(*tensors: torch.Tensor | None) -> bool:
+    """Tell whether the compiled loops accept these tensors.
 
     Parameters
     ----------
     *tensors : Tensor or None
-        Images and fields, of one batch entry.
+        Images and fields, of one batch entry; None is ignored.
 
     Returns
     -------
-    suit : bool
-        True for float32 in two or three dimensions on the CPU, where nothing is to be
-        differentiated; None is passed over.
+    supported : bool
+        True for float32 tensors in two or three dimensions on the CPU that autograd
+        does not differentiate.
     """
-    return available() and all(_suits(x) for x in tensors if x is not None)
+    return available() and all(_supports_one(x) for x in tensors if x is not None)
 
 
-def _suits(x):
+def _supports_one(x: torch.Tensor) -> bool:
     return (
         x.device.type == "cpu"
         and x.dtype == torch.float32
@@ -116,37 +123,38 @@ def _suits(x):
     )
 
 
-def run(name, x, *arguments):
-    """Call a function for all planes of an image, shared among torch's threads.
+def run(name: str, x: torch.Tensor, *arguments: object) -> None:
+    """Call a compiled function for all planes of an image, on torch's threads.
 
     Parameters
     ----------
     name : str
-        The function's.
+        Name of the function.
     x : Tensor, shape (1, C, *shape)
-        Its first spatial axis is shared out.
+        Its planes along the first spatial axis are divided among the threads.
     *arguments : object
-        What the function takes before the planes it is to do.
+        Arguments of the function before the first and last plane to compute.
 
     Raises
     ------
     MemoryError
-        If the function found none.
+        If the function could not allocate memory.
     """
-    function, planes = getattr(_library, name), x.shape[2]
+    function, count = getattr(_library, name), x.shape[2]
     voxels = x[0, 0].numel()
-    threads = max(1, min(torch.get_num_threads(), planes, voxels // _SHARE))
-    ends = [planes * part // threads for part in range(threads + 1)]
-    shares = list(zip(ends, ends[1:]))
-    pool = _pool(threads - 1) if threads > 1 else None
-    others = [pool.submit(function, *arguments, *share) for share in shares[1:]]
-    failed = [function(*arguments, *shares[0]), *(other.result() for other in others)]
+    threads = max(1, min(torch.get_num_threads(), count, voxels // _LEAST_VOXELS))
+    ends = [count * part // threads for part in range(threads + 1)]
+    first, *rest = zip(ends, ends[1:])
+    others = [
+        _pool(threads - 1).submit(function, *arguments, *planes) for planes in rest
+    ]
+    failed = [function(*arguments, *first), *(other.result() for other in others)]
     if any(failed):
         raise MemoryError(f"no memory for {name} of {voxels} voxels.")
 
 
 @lru_cache(maxsize=1)
-def _pool(threads):
+def _pool(threads: int) -> ThreadPoolExecutor:
     """Threads that sleep until they are given work."""
     return ThreadPoolExecutor(threads, thread_name_prefix="dipy_dl_reg")
 

@@ -1,12 +1,17 @@
-"""What the compiled loops compute: a function in Python for each.
+"""The compiled loops as Python functions, one for each.
 
-Called by the plain functions of the same purpose, where `compiled.suit` says so: these
-do not look again.  A 2D image is handed over with an axis of one voxel between its two.
+`fields`, `smoothing`, `inversion` and others call these where `dispatch.supports` says
+so; the functions here do not check again.  A 2D image is passed as a 3D one whose
+middle axis has one voxel.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 import ctypes
 from ctypes import c_double, c_float, c_int64, c_void_p
 from functools import lru_cache
+from typing import Any
 
 import torch
 
@@ -14,16 +19,20 @@ from dipy_dl_reg.geometry.kernels.dispatch import run
 
 _Sizes = c_int64 * 3
 _Pointers = c_void_p * 3
-#: Type and device of what the loops are given, whatever torch's defaults are.
-_SINGLE = {"dtype": torch.float32, "device": "cpu"}
-_DOUBLE = {"dtype": torch.float64, "device": "cpu"}
+#: Type and device of the tensors made here, whatever torch's defaults are.
+_SINGLE: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
+_DOUBLE: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
 
 
 class _Stencil(ctypes.Structure):
+    """A separable kernel: ``struct stencil`` of the C code."""
+
     _fields_ = [("radius", _Sizes), ("taps", _Pointers), ("scale", _Pointers)]
 
 
 class _Window(ctypes.Structure):
+    """Images and sizes of local correlation: ``struct window`` of the C code."""
+
     _fields_ = [
         *((name, c_void_p) for name in ("fixed", "mean", "precision")),
         *((name, c_void_p) for name in ("inverse_count", "mask", "ones")),
@@ -33,14 +42,16 @@ class _Window(ctypes.Structure):
     ]
 
 
-def _sizes(x):
+def _sizes(x: torch.Tensor) -> ctypes.Array:
     """Shape of an image as three numbers."""
     first, *middle, last = x.shape[2:]
     return _Sizes(first, *(middle or [1]), last)
 
 
-def _made(x, out, channels=None):
-    """Where a result shaped as `x` goes, but for its channels."""
+def _output(
+    x: torch.Tensor, out: torch.Tensor | None, channels: int | None = None
+) -> torch.Tensor:
+    """Return `out`, or a new tensor shaped as `x` but for its channels."""
     if out is None:
         return x.new_empty(1, channels or x.shape[1], *x.shape[2:])
     if not out.is_contiguous():
@@ -48,8 +59,8 @@ def _made(x, out, channels=None):
     return out
 
 
-def _pointer(x, dtype=torch.float32):
-    """Address of a tensor's data; an error if a loop cannot read its type or layout."""
+def _pointer(x: torch.Tensor | None, dtype: torch.dtype = torch.float32) -> int | None:
+    """Address of a tensor's data; raises if a loop cannot read its type or layout."""
     if x is None:
         return None
     if x.dtype != dtype or x.device.type != "cpu" or not x.is_contiguous():
@@ -60,7 +71,15 @@ def _pointer(x, dtype=torch.float32):
     return x.data_ptr()
 
 
-def warp(image, displacement, *, affine=None, plus=None, sign=1.0, out=None):
+def warp(
+    image: torch.Tensor,
+    displacement: torch.Tensor,
+    *,
+    affine: torch.Tensor | None = None,
+    plus: torch.Tensor | None = None,
+    sign: float = 1.0,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Compute ``plus + sign * image(A (x + u(x)))`` by linear interpolation.
 
     Parameters
@@ -74,9 +93,10 @@ def warp(image, displacement, *, affine=None, plus=None, sign=1.0, out=None):
     plus : Tensor, shape (1, C, *shape), optional
         What is added.
     sign : float, optional
-        What the sample is multiplied with.
+        Factor of the sampled image.
     out : Tensor, shape (1, C, *shape), optional
-        Where the result goes: none of the others, but `plus` if it may be lost.
+        Where the result goes: none of the other tensors, except `plus` if that may be
+        overwritten.
 
     Returns
     -------
@@ -85,7 +105,7 @@ def warp(image, displacement, *, affine=None, plus=None, sign=1.0, out=None):
     """
     image, u = image.contiguous(), displacement.contiguous()
     plus = None if plus is None else plus.contiguous()
-    out = _made(u, out, image.shape[1])
+    out = _output(u, out, image.shape[1])
     run(
         "warp",
         u,
@@ -96,8 +116,8 @@ def warp(image, displacement, *, affine=None, plus=None, sign=1.0, out=None):
     return out
 
 
-def _rows(affine, dim):
-    """Rows of an affine for three axes, the middle one left alone in 2D."""
+def _rows(affine: torch.Tensor | None, dim: int) -> ctypes.Array | None:
+    """Rows of an affine for three axes; in 2D the middle one is the identity's."""
     if affine is None:
         return None
     axes = [*range(0, 3, 4 - dim), 3]
@@ -107,41 +127,50 @@ def _rows(affine, dim):
     return (c_double * 12)(*full.flatten()[:12].tolist())
 
 
-def slopes(image, factor, *, out=None):
+def weighted_gradient(
+    image: torch.Tensor, factor: torch.Tensor, *, out: torch.Tensor | None = None
+) -> torch.Tensor:
     """Derivatives of an image along every axis, times another image.
 
     Parameters
     ----------
     image : Tensor, shape (1, 1, *shape)
-        Central differences are taken, one-sided at the ends.
+        Differentiated by central differences, one-sided at the ends.
     factor : Tensor, shape (1, 1, *shape)
-        What they are multiplied with.
+        What the derivatives are multiplied with.
     out : Tensor, shape (1, D, *shape), optional
-        Where the result goes; neither of the others.
+        Where the result goes; neither of the other tensors.
 
     Returns
     -------
-    slopes : Tensor, shape (1, D, *shape)
+    gradient : Tensor, shape (1, D, *shape)
         `out` if it was given.
     """
     image, factor, dim = image.contiguous(), factor.contiguous(), image.ndim - 2
-    out = _made(image, out, dim)
+    out = _output(image, out, dim)
     pointers = _pointer(image), _pointer(factor), _sizes(image)
     run("slopes", image, *pointers, dim, _pointer(out))
     return out
 
 
-def corrected(u, v, *, longest, out=None):
-    """Field less half a Newton step towards another's inverse.
+def half_newton_step(
+    u: torch.Tensor,
+    v: torch.Tensor,
+    *,
+    longest: float,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Move a field half a Newton step towards the inverse of another.
 
     Parameters
     ----------
     u, v : Tensor, shape (1, D, *shape)
-        Fields in voxels; see `dipy_dl_reg.geometry.inversion.reconcile`.
+        Fields in voxels; see
+        `dipy_dl_reg.geometry.inversion.enforce_inverse_consistency`.
     longest : float
-        The most that is taken away from a vector.
+        Greatest length of the correction of a vector, in voxels.
     out : Tensor, shape (1, D, *shape), optional
-        Where the result goes; neither of the others.
+        Where the result goes; neither of the other tensors.
 
     Returns
     -------
@@ -149,14 +178,16 @@ def corrected(u, v, *, longest, out=None):
         `out` if it was given.
     """
     u, v = u.contiguous(), v.contiguous()
-    out = _made(u, out)
+    out = _output(u, out)
     pointers = _pointer(u), _pointer(v), _sizes(u)
     run("corrected", u, *pointers, u.shape[1], longest, _pointer(out))
     return out
 
 
-def checked(u, v):
-    """Measure what must hold of a field and its inverse.
+def measure_inverse(
+    u: torch.Tensor, v: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Measure a field's Jacobian determinant, and its distance from being inverse.
 
     Parameters
     ----------
@@ -166,14 +197,14 @@ def checked(u, v):
     Returns
     -------
     determinant : Tensor, shape (1, 1, *shape)
-        Of the Jacobian of ``x + u(x)``.
+        Jacobian determinant of ``x + u(x)``.
     distance : Tensor, shape (1, 1, *shape)
         ``|u(x) + v(x + u(x))|``; 0 where ``x + u(x)`` is not on the grid.
     mean : float
-        Of the distances of the points that are.
+        Mean distance of the points that are on the grid.
     """
     u, v = u.contiguous(), v.contiguous()
-    determinant, distance = _made(u, None, 1), _made(u, None, 1)
+    determinant, distance = _output(u, None, 1), _output(u, None, 1)
     sums = torch.empty(u.shape[2], 2, **_DOUBLE)
     results = _pointer(determinant), _pointer(distance), _pointer(sums, torch.float64)
     run("checked", u, _pointer(u), _pointer(v), _sizes(u), u.shape[1], *results)
@@ -181,7 +212,13 @@ def checked(u, v):
     return determinant, distance, total / max(count, 1)
 
 
-def separable(x, taps, *, scales=None, out=None):
+def separable(
+    x: torch.Tensor,
+    taps: Sequence[Sequence[float]],
+    *,
+    scales: Sequence[Sequence[float]] | None = None,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Correlate images with a symmetric kernel along every axis, zeros beyond.
 
     Parameters
@@ -191,8 +228,8 @@ def separable(x, taps, *, scales=None, out=None):
     taps : sequence of sequence of float
         Half of each axis's kernel, centre first.
     scales : sequence of sequence of float, optional
-        What results are multiplied with at each position along each axis, other than 1
-        only where the kernel reaches beyond an end; by default nothing.
+        Factors of the result at each position along each axis, other than 1 only where
+        the kernel reaches beyond an end; by default all are 1.
     out : Tensor, shape (1, C, *shape), optional
         Where the result goes; not `x`.
 
@@ -202,16 +239,16 @@ def separable(x, taps, *, scales=None, out=None):
         `out` if it was given.
     """
     x, sizes = x.contiguous(), _sizes(x)
-    out = _made(x, out)
+    out = _output(x, out)
     scales = [(1.0,) * n for n in x.shape[2:]] if scales is None else scales
     if x.ndim == 4:
         taps, scales = ([both[0], (1.0,), both[1]] for both in (taps, scales))
     halves = [_array(tuple(half)[:n]) for half, n in zip(taps, sizes)]
-    scales = [_array(tuple(scale)) for scale in scales]
+    factors = [_array(tuple(scale)) for scale in scales]
     stencil = _Stencil(
         _Sizes(*(len(half) - 1 for half in halves)),
         _Pointers(*map(_pointer, halves)),
-        _Pointers(*map(_pointer, scales)),
+        _Pointers(*map(_pointer, factors)),
     )
     where = _pointer(x), sizes, x.shape[1], ctypes.addressof(stencil), _pointer(out)
     run("separable", x, *where)
@@ -219,12 +256,13 @@ def separable(x, taps, *, scales=None, out=None):
 
 
 @lru_cache(maxsize=256)
-def _array(values):
+def _array(values: tuple[float, ...]) -> torch.Tensor:
+    """Numbers as a tensor, which is kept for the next call."""
     return torch.tensor(values, **_SINGLE)
 
 
 class LocalCorrelation:
-    """Local correlation with one image; see `metrics.CCMetric`.
+    """Local correlation with one image; see `metrics.local_correlation.CCMetric`.
 
     Parameters
     ----------
@@ -238,22 +276,32 @@ class LocalCorrelation:
     floor : float
         Added to variances.
     total : Tensor, shape ()
-        How many voxels count.
+        Number of voxels that count.
     """
 
     def __init__(
-        self, fixed, mean, precision, inverse_count, mask, *, radius, floor, total
-    ):
-        images = (fixed, mean, precision, inverse_count, mask)
-        images = [None if x is None else x.contiguous() for x in images]
+        self,
+        fixed: torch.Tensor,
+        mean: torch.Tensor,
+        precision: torch.Tensor,
+        inverse_count: torch.Tensor,
+        mask: torch.Tensor | None,
+        *,
+        radius: int,
+        floor: float,
+        total: torch.Tensor,
+    ) -> None:
+        given = (fixed, mean, precision, inverse_count, mask)
+        images = [None if x is None else x.contiguous() for x in given]
         ones = torch.ones(radius + 1, **_SINGLE)
         radii = _Sizes(*(min(radius, n - 1) for n in _sizes(fixed)))
         pointers = (_pointer(x) for x in (*images, ones))
         self._window = _Window(*pointers, radii, floor, float(-2 / total))
-        self._kept, self._total = (*images, ones), total
+        # The window holds addresses: the tensors must live as long.
+        self._tensors, self._total = (*images, ones), total
 
-    def __call__(self, warped):
-        """Evaluate.
+    def __call__(self, warped: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compare with another image.
 
         Parameters
         ----------
@@ -276,24 +324,30 @@ class LocalCorrelation:
         return (1 - values.sum() / self._total).to(warped.dtype), gradient
 
 
-def moments(gradient, first, second, *, betas):
-    """Update Adam's moments in place, the second that of the vector.
+def update_moments(
+    gradient: torch.Tensor,
+    first: torch.Tensor,
+    second: torch.Tensor,
+    *,
+    betas: tuple[float, float],
+) -> torch.Tensor:
+    """Update Adam's moments in place; the second is one for each vector.
 
     Parameters
     ----------
     gradient : Tensor, shape (1, D, *shape)
-        What is averaged.
+        The new gradient.
     first : Tensor, shape (1, D, *shape)
         Running mean of the gradient; contiguous.
     second : Tensor, shape (1, 1, *shape)
         Running mean of its squared length; contiguous.
     betas : tuple of float
-        What both keep of themselves.
+        Weights of the former first and second moment in the new ones.
 
     Returns
     -------
     largest : Tensor, shape ()
-        Of the second moments.
+        The largest second moment.
     """
     gradient = gradient.contiguous()
     largest = torch.empty(gradient.shape[2], **_SINGLE)
@@ -302,7 +356,15 @@ def moments(gradient, first, second, *, betas):
     return largest.amax()
 
 
-def direction(first, second, *, unbias, floor, rate, out):
+def adam_direction(
+    first: torch.Tensor,
+    second: torch.Tensor,
+    *,
+    unbias: float,
+    floor: float,
+    rate: float,
+    out: torch.Tensor,
+) -> torch.Tensor:
     """Compute ``rate * first / (sqrt(second * unbias) + floor)``.
 
     Parameters
@@ -312,7 +374,7 @@ def direction(first, second, *, unbias, floor, rate, out):
     second : Tensor, shape (1, 1, *shape)
         Running mean of its squared length; contiguous.
     unbias, floor, rate : float
-        See above.
+        Of the formula above.
     out : Tensor, shape (1, D, *shape)
         Where the result goes.
 
@@ -321,7 +383,7 @@ def direction(first, second, *, unbias, floor, rate, out):
     out : Tensor, shape (1, D, *shape)
         As given.
     """
-    out = _made(first, out)
+    out = _output(first, out)
     where = _pointer(first), _pointer(second), _sizes(first), first.shape[1]
     run("direction", first, *where, unbias, floor, rate, _pointer(out))
     return out

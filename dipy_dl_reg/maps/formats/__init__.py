@@ -1,1 +1,1 @@
-"""One file per file convention of a map."""
+"""File formats of a map: one module for each, and a table of all in `table`."""

@@ -1,90 +1,58 @@
-"""DIPY's own file of a map: NIfTI, 3D, without the prealign.
+"""DIPY's format of a map: NIfTI, 3D, without the prealign.
 
-Elsewhere in this package a map is kept whole, by `save_mapping`. This layout is for
-what other programs wrote, or shall read.
+The image has shape (X, Y, Z, 3, 2): in each voxel of static, the forward and the
+backward displacement in mm; its affine is the inverse of static's.  Moving's grid and
+the prealign are not stored.
 """
 
+from __future__ import annotations
+
 import os
-import warnings
+from typing import Any
 
 from dipy.align.imwarp import DiffeomorphicMap
 import nibabel as nib
 import numpy as np
 
-from dipy_dl_reg.io.images import (
-    FIELDS,
-    check_mapping,
-    open_image,
-    read_image,
-    write_beside,
-)
+from dipy_dl_reg.io.images import open_image, read_image
+from dipy_dl_reg.maps.dipy_map import FIELDS, check_mapping, make_mapping
 from dipy_dl_reg.validation import check_affine
 
 
-def write_dipy_mapping(mapping, path, *, overwrite=False):
-    """Write a map in the NIfTI layout of :func:`dipy.align.write_mapping`.
-
-    The file has shape (X, Y, Z, 3, 2): in each voxel of static, the forward and the
-    backward displacement in mm; its affine is the inverse of static's. DIPY's
-    `read_mapping` reads it right when called as
-    `read_mapping(path, moving, static, prealign=np.linalg.inv(prealign))`.
-
-    The layout has **no room for the prealign**: keep it beside the file (a warning
-    says so), or use `save_mapping`. NIfTI also rounds the affine to float32.
+def write(mapping: DiffeomorphicMap, path: str | os.PathLike) -> None:
+    """Write the displacements of a map.
 
     Parameters
     ----------
     mapping : DiffeomorphicMap
         A 3D map as registrations return it, made with affines.
     path : str or Path
-        The file, ending in `.nii` or `.nii.gz`.
-    overwrite : bool, optional
-        Replace the file where it exists.
+        The file, of NIfTI.
 
     Raises
     ------
     ValueError
-        If the layout cannot hold the map: it is 2D, has no affines, is not in the
-        form registrations return, or its field is not on static's grid.
-    FileExistsError
-        If the file exists and `overwrite` is False.
-
-    See Also
-    --------
-    read_dipy_mapping, save_mapping
+        If the format cannot hold the map.
     """
-    image = dipy_field_image(mapping)
-    if not str(path).endswith((".nii", ".nii.gz")):
-        raise ValueError(f"path must end in .nii or .nii.gz, got {path}")
-    with write_beside(path, overwrite=overwrite) as temporary:
-        nib.save(image, temporary)
-    if not _is_identity(mapping.prealign):
-        warnings.warn(
-            "the map has a prealign, and DIPY's file format has no room for it: keep "
-            "it (np.savetxt), and give it to read_dipy_mapping; or use save_mapping",
-            UserWarning,
-            stacklevel=2,
-        )
+    check_storable(mapping)
+    fields = np.stack([np.asarray(getattr(mapping, name)) for name in FIELDS], axis=-1)
+    image = nib.Nifti1Image(fields.astype(np.float32), mapping.codomain_world2grid)
+    nib.save(image, path)
 
 
-def dipy_field_image(mapping):
-    """The displacements of a map as the NIfTI image that DIPY stores.
+def check_storable(mapping: DiffeomorphicMap) -> None:
+    """Check that the format can hold a map.
 
     Parameters
     ----------
     mapping : DiffeomorphicMap
-        A 3D map as registrations return it, made with affines.
-
-    Returns
-    -------
-    image : nibabel.Nifti1Image
-        Shape (X, Y, Z, 3, 2), float32, with the inverse of static's affine.  It does
-        not hold the prealign.
+        A map.
 
     Raises
     ------
     ValueError
-        If the layout cannot hold the map.
+        If it is 2D, has no affines, is not in the form that registrations return, or
+        its field is not on static's grid.
     """
     check_mapping(mapping)
     if mapping.dim != 3:
@@ -105,58 +73,80 @@ def dipy_field_image(mapping):
             "mapping must have its field on static's grid for DIPY's file format; use "
             "save_mapping"
         )
-    fields = np.stack([np.asarray(getattr(mapping, name)) for name in FIELDS], axis=-1)
-    return nib.Nifti1Image(fields.astype(np.float32), mapping.codomain_world2grid)
 
 
-def read_dipy_mapping(path, static, moving, *, prealign=None):
-    """Read a map from the NIfTI layout of :func:`dipy.align.write_mapping`.
+def read(
+    path: str | os.PathLike,
+    static: Any = None,
+    moving: Any = None,
+    prealign: np.ndarray | None = None,
+) -> DiffeomorphicMap:
+    """Read a map.
 
     Parameters
     ----------
     path : str or Path
-        The file, of shape (X, Y, Z, 3, 2).
-    static, moving : str, Path or nibabel image
-        The images that were registered. Only their grids are used.
+        The file.
+    static : str, Path or nibabel image, optional
+        The static image.  By default its grid is taken from the file, which stores the
+        affine in float32.
+    moving : str, Path or nibabel image, optional
+        The moving image.  By default the map's moving grid is static's.
     prealign : ndarray, shape (4, 4), optional
-        The prealign given to the registration: static world to moving world. DIPY's
-        layout does not hold it, and without it the map is another one.
+        Static world to moving world; by default the identity.
 
     Returns
     -------
     mapping : DiffeomorphicMap
-        The map, in the form registrations return.
+        The map, in the form that registrations return.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is no map in this layout, or was not made on static's grid.
-
-    See Also
-    --------
-    write_dipy_mapping, load_mapping
+        If the file is no map in this format, or was not made on static's grid.
     """
-    grids = []
-    for image, name in ((static, "static"), (moving, "moving")):
-        if isinstance(image, (str, os.PathLike)):
-            image = open_image(image, name=name)
-        if not hasattr(image, "affine") or len(image.shape) < 3:
-            raise ValueError(f"{name} must be a 3D image or its path")
-        grids += [image.shape[:3], np.asarray(image.affine, dtype=float)]
+    given = None if static is None else _read_grid(static, "static")
+    moving_grid = None if moving is None else _read_grid(moving, "moving")
     fields, world2grid = read_image(path, name="path", dtype=np.float32)
-    _check_dipy_fields(fields, world2grid, path, *grids[:2])
-    return mapping_from_fields(fields[..., 0], fields[..., 1], *grids, prealign)
-
-
-def _check_dipy_fields(fields, world2grid, path, shape, grid2world):
-    """Raise unless `fields` is DIPY's layout on the grid of static."""
     if fields.ndim != 5 or fields.shape[3:] != (3, 2):
         raise ValueError(
             f"path: {path} must have the shape (X, Y, Z, 3, 2) of DIPY's maps, got "
             f"{fields.shape}"
         )
+    world2grid = check_affine(world2grid, 3, f"path: the affine of {path}")
+    static_shape, static_affine = given or (fields.shape[:3], np.linalg.inv(world2grid))
+    _check_grid(fields, world2grid, path, static_shape, static_affine)
+    moving_shape, moving_affine = moving_grid or (static_shape, static_affine)
+    return make_mapping(
+        fields[..., 0],
+        fields[..., 1],
+        static_shape,
+        static_affine,
+        moving_shape,
+        moving_affine,
+        prealign,
+    )
+
+
+def _read_grid(image: Any, name: str) -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape and affine of a 3D image."""
+    if isinstance(image, (str, os.PathLike)):
+        image = open_image(image, name=name)
+    if not hasattr(image, "affine") or len(image.shape) < 3:
+        raise ValueError(f"{name} must be a 3D image or its path")
+    return image.shape[:3], np.asarray(image.affine, dtype=float)
+
+
+def _check_grid(
+    fields: np.ndarray,
+    world2grid: np.ndarray,
+    path: str | os.PathLike,
+    shape: tuple[int, ...],
+    grid2world: np.ndarray,
+) -> None:
+    """Check that fields are finite and lie on static's grid."""
     if fields.shape[:3] != tuple(shape):
         raise ValueError(
             f"path: {path} is on a grid of {fields.shape[:3]} voxels, and static has "
@@ -164,7 +154,7 @@ def _check_dipy_fields(fields, world2grid, path, shape, grid2world):
         )
     corners = np.array(np.meshgrid(*([0, n - 1] for n in shape))).reshape(3, -1)
     voxels = world2grid @ grid2world @ np.vstack([corners, np.ones(corners.shape[1])])
-    # NIfTI holds affines in float32: far less than a hundredth of a voxel
+    # NIfTI stores affines in float32, which rounds far less than 0.01 voxel.
     if not np.allclose(voxels[:3], corners, rtol=0, atol=0.01):
         raise ValueError(
             f"path: {path} was made on another grid than static's: its affine is not "
@@ -172,63 +162,3 @@ def _check_dipy_fields(fields, world2grid, path, shape, grid2world):
         )
     if not np.isfinite(fields).all():
         raise ValueError(f"path: {path} has displacements that are not finite")
-
-
-def mapping_from_fields(
-    forward,
-    backward,
-    static_shape,
-    static_grid2world,
-    moving_shape,
-    moving_grid2world,
-    prealign=None,
-):
-    """A map in the form that DIPY's registrations return.
-
-    Parameters
-    ----------
-    forward, backward : ndarray, shape (..., dim)
-        Displacements in mm on static's grid: `moving` is sampled at
-        `prealign @ (x + backward(x))`, and `forward` undoes `backward`.
-    static_shape : tuple of int
-        Static's shape.
-    static_grid2world : ndarray or None
-        Static's grid-to-world matrix.
-    moving_shape : tuple of int
-        Moving's shape.
-    moving_grid2world : ndarray or None
-        Moving's grid-to-world matrix.
-    prealign : ndarray, shape (dim + 1, dim + 1), optional
-        Static world to moving world.
-
-    Returns
-    -------
-    mapping : DiffeomorphicMap
-        The map.
-
-    Raises
-    ------
-    ValueError
-        If `prealign` is not an invertible affine matrix.
-    """
-    dim = len(static_shape)
-    if prealign is not None:
-        prealign = np.linalg.inv(check_affine(prealign, dim, "prealign"))
-    mapping = DiffeomorphicMap(
-        dim,
-        static_shape,
-        disp_grid2world=static_grid2world,
-        domain_shape=moving_shape,
-        domain_grid2world=moving_grid2world,
-        codomain_shape=static_shape,
-        codomain_grid2world=static_grid2world,
-        prealign=prealign,
-    )
-    mapping.forward = np.require(forward, np.float32, ["C", "W", "O"])
-    mapping.backward = np.require(backward, np.float32, ["C", "W", "O"])
-    mapping.is_inverse = True
-    return mapping
-
-
-def _is_identity(matrix):
-    return matrix is None or np.array_equal(matrix, np.eye(len(matrix)))

@@ -1,0 +1,172 @@
+"""Maps written to files and read from them.
+
+`save_mapping` and `load_mapping` store the whole map; `write_dipy_mapping` and
+`read_dipy_mapping` exchange its displacements with DIPY.  `dipy_dl_reg.maps.formats`
+holds the formats.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+import warnings
+
+from dipy.align.imwarp import DiffeomorphicMap
+import numpy as np
+
+from dipy_dl_reg.io.atomic_files import write_atomically
+from dipy_dl_reg.io.images import ImageLike
+from dipy_dl_reg.maps.dipy_map import check_mapping
+from dipy_dl_reg.maps.formats.dipy import check_storable
+from dipy_dl_reg.maps.formats.table import FORMATS
+
+
+def save_mapping(
+    mapping: DiffeomorphicMap, path: str | os.PathLike, *, overwrite: bool = False
+) -> None:
+    """Write a map to one file, from which `load_mapping` reads the same map.
+
+    Parameters
+    ----------
+    mapping : DiffeomorphicMap
+        Any map of DIPY, 2D or 3D.
+    path : str or Path
+        The file, ending in `.npz`: NumPy's archive without pickles, with the
+        entries `forward`, `backward` (mm, float32), the shapes and matrices of all
+        grids, the prealign as the map holds it, `is_inverse`, `dim`, and the name
+        and version of this format.
+    overwrite : bool, optional
+        Replace the file if it exists.
+
+    Raises
+    ------
+    ValueError
+        If `mapping` is no map or has no fields, or `path` does not end in `.npz`.
+    FileExistsError
+        If the file exists and `overwrite` is False.
+
+    See Also
+    --------
+    load_mapping, write_dipy_mapping
+    """
+    check_mapping(mapping)
+    if Path(path).suffix != ".npz":
+        raise ValueError(f"path must end in .npz, got {path}")
+    with write_atomically(path, overwrite=overwrite) as temporary:
+        FORMATS["npz"].write(mapping, temporary)
+
+
+def load_mapping(path: str | os.PathLike) -> DiffeomorphicMap:
+    """Read a map that `save_mapping` wrote.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    mapping : DiffeomorphicMap
+        The same map: transformed images and points, and the inverse, are bit for bit
+        the same. Its fields are float32, contiguous and writable, as DIPY needs them.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is empty, cut off, damaged, of another kind, of a later version
+        of this format, or declares larger arrays than it can hold.
+
+    See Also
+    --------
+    save_mapping, read_dipy_mapping
+    """
+    return FORMATS["npz"].read(path)
+
+
+def write_dipy_mapping(
+    mapping: DiffeomorphicMap, path: str | os.PathLike, *, overwrite: bool = False
+) -> None:
+    """Write a map in the NIfTI format of :func:`dipy.align.write_mapping`.
+
+    The file has shape (X, Y, Z, 3, 2): in each voxel of static, the forward and the
+    backward displacement in mm; its affine is the inverse of static's. DIPY's
+    `read_mapping` reads it correctly when called as
+    `read_mapping(path, moving, static, prealign=np.linalg.inv(prealign))`.
+
+    The format has **no room for the prealign**: keep it beside the file (a warning
+    says so), or use `save_mapping`. NIfTI also rounds the affine to float32.
+
+    Parameters
+    ----------
+    mapping : DiffeomorphicMap
+        A 3D map as registrations return it, made with affines.
+    path : str or Path
+        The file, ending in `.nii` or `.nii.gz`.
+    overwrite : bool, optional
+        Replace the file if it exists.
+
+    Raises
+    ------
+    ValueError
+        If the format cannot hold the map: it is 2D, has no affines, is not in the
+        form registrations return, or its field is not on static's grid.
+    FileExistsError
+        If the file exists and `overwrite` is False.
+
+    See Also
+    --------
+    read_dipy_mapping, save_mapping
+    """
+    check_storable(mapping)
+    if not str(path).endswith((".nii", ".nii.gz")):
+        raise ValueError(f"path must end in .nii or .nii.gz, got {path}")
+    with write_atomically(path, overwrite=overwrite) as temporary:
+        FORMATS["dipy"].write(mapping, temporary)
+    matrix = mapping.prealign
+    if matrix is not None and not np.array_equal(matrix, np.eye(len(matrix))):
+        warnings.warn(
+            "the map has a prealign, and DIPY's file format has no room for it: keep "
+            "it (np.savetxt), and give it to read_dipy_mapping; or use save_mapping",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def read_dipy_mapping(
+    path: str | os.PathLike,
+    static: ImageLike,
+    moving: ImageLike,
+    *,
+    prealign: np.ndarray | None = None,
+) -> DiffeomorphicMap:
+    """Read a map from the NIfTI format of :func:`dipy.align.write_mapping`.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file, of shape (X, Y, Z, 3, 2).
+    static, moving : str, Path or nibabel image
+        The images that were registered. Only their grids are used.
+    prealign : ndarray, shape (4, 4), optional
+        The prealign of the registration: static world to moving world. DIPY's format
+        does not hold it, and without it the map is a different one.
+
+    Returns
+    -------
+    mapping : DiffeomorphicMap
+        The map, in the form registrations return.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is no map in this format, or was not made on static's grid.
+
+    See Also
+    --------
+    write_dipy_mapping, load_mapping
+    """
+    return FORMATS["dipy"].read(path, static, moving, prealign)

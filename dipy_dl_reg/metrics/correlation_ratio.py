@@ -1,0 +1,135 @@
+"""Correlation ratio of two images."""
+
+import torch
+
+from dipy_dl_reg.geometry.intensity import histogram_limits
+from dipy_dl_reg.metrics.base import BoundMetric, Metric, on_selected_voxels
+from dipy_dl_reg.metrics.histogram import sum_by_index
+from dipy_dl_reg.validation import check_whole_number
+
+#: The range of the levels is found from about this number of voxels.
+_MOST_VOXELS = 1_000_000
+
+
+class CRMetric(Metric):
+    """Correlation ratio: the part of the warped image that static does not explain.
+
+    Each intensity of static predicts the one of moving that fits best, so that the
+    contrasts may differ :footcite:p:`Roche1998`.  DIPY's EMMetric rests on the same
+    idea, with the mean of moving for each level of static.  More robust than mutual
+    information, which however can also match one intensity of static to two of moving.
+
+    Parameters
+    ----------
+    dim : {2, 3}, optional
+        Dimension of the images.
+    sigma_diff : float, optional
+        Standard deviation, in voxels, of the Gaussian that smooths the update of
+        the field.
+    nbins : int, optional
+        Number of intensity levels of the static image.
+
+    Raises
+    ------
+    ValueError
+        If an option is out of range.
+
+    Notes
+    -----
+    With ``f`` the continuous function, linear between the levels, that is nearest to
+    the warped image in least squares, and ``m`` the mean,
+    ``value = sum((w - f(s))**2) / sum((w - m)**2) = N / D`` and
+    ``d value / d w = 2 (w - f(s)) / D - 2 (w - m) N / D**2``: ``f`` and ``m`` need no
+    derivative, since the sums are least there.  With a mean for each level instead, an
+    image would move away from itself, towards the middles of its levels.  Voxels with
+    the least and greatest thousandth of static's intensities are left out.
+
+    References
+    ----------
+    .. footbibliography::
+    """
+
+    name = "CR"
+    meaning = "correlation ratio"
+    gradient_floor = 0.1
+
+    def __init__(
+        self, dim: int | None = None, *, sigma_diff: float = 1.0, nbins: int = 64
+    ) -> None:
+        super().__init__(dim, sigma_diff=sigma_diff)
+        self.nbins = check_whole_number("nbins", nbins, low=8)
+
+    def _bind(
+        self,
+        static: torch.Tensor,
+        mask: torch.Tensor | None,
+        moving: torch.Tensor | None,
+    ) -> BoundMetric:
+        inside = None if mask is None else mask.flatten() > 0
+        chosen = static.flatten() if inside is None else static.flatten()[inside]
+        low, high = histogram_limits(chosen, most=_MOST_VOXELS)
+        counts = (chosen >= low) & (chosen <= high)
+        if not bool(counts.all()):
+            every = torch.ones_like(static, dtype=torch.bool).flatten()
+            inside = every if inside is None else inside
+            inside = inside.masked_scatter(inside, counts)
+            chosen = chosen[counts]
+        rate = (self.nbins - 1) / (high - low).clamp_min(torch.finfo(low.dtype).eps)
+        curve = PiecewiseLinear((chosen - low) * rate, self.nbins)
+        least = len(chosen) * torch.finfo(low.dtype).eps ** 2  # rounding alone
+
+        def compare(warped: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            rest, spread = warped - curve.fit_to(warped), warped - warped.mean()
+            total = spread.square().sum().clamp_min(least)
+            value = rest.square().sum() / total
+            slope = rest.mul_(2 / total).sub_(spread.mul_(2 * value / total))
+            return value, slope
+
+        return on_selected_voxels(compare, inside)
+
+
+class PiecewiseLinear:
+    """Functions of one image's intensities, linear between nodes.
+
+    Parameters
+    ----------
+    positions : Tensor, shape (N,)
+        The image's intensities, counted in nodes: from 0 to ``nodes - 1``.
+    nodes : int
+        Number of nodes.
+    """
+
+    def __init__(self, positions: torch.Tensor, nodes: int) -> None:
+        lower = positions.floor().clamp_(0, nodes - 2)
+        self.t, self.lower, self.nodes = positions - lower, lower.long(), nodes
+        t, u = self.t, 1 - self.t
+        first, both, second = (
+            sum_by_index(self.lower, x, nodes).cpu().double()
+            for x in (u * u, u * t, t * t)
+        )
+        first[1:] += second[:-1]
+        both = both[:-1]
+        gram = first.diag() + both.diag(1) + both.diag(-1)
+        # Nodes without an intensity leave the fit undetermined: the pseudoinverse takes
+        # the one of least norm.
+        self._inverse = torch.linalg.pinv(gram, hermitian=True, rtol=1e-10)
+
+    def fit_to(self, values: torch.Tensor) -> torch.Tensor:
+        """Fit a function of the intensities to another image, by least squares.
+
+        Parameters
+        ----------
+        values : Tensor, shape (N,)
+            The other image.
+
+        Returns
+        -------
+        fitted : Tensor, shape (N,)
+            The function's value at each intensity.
+        """
+        upper = values * self.t
+        sums = sum_by_index(self.lower, values - upper, self.nodes)
+        # The last sum is 0, which `roll` brings to the first node.
+        sums += sum_by_index(self.lower, upper, self.nodes).roll(1)
+        nodes = (self._inverse @ sums.cpu().double()).to(values.dtype).to(values.device)
+        return torch.lerp(nodes[self.lower], nodes[self.lower + 1], self.t)

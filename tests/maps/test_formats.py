@@ -1,0 +1,123 @@
+"""Every format of the table: what is written is read as the same map."""
+
+from maps import affine, make_map
+import nibabel as nib
+import numpy as np
+from numpy.testing import assert_allclose
+import pytest
+
+from dipy_dl_reg.maps.formats.table import FORMATS, find_format
+
+#: Voxel sizes (signed) and rotations of static and of moving; the grids are unequal.
+GRIDS = {
+    "RAS": ([2.0, 2.0, 2.0], (), [1.5, 1.5, 1.5], ()),
+    "LAS": ([-2.0, 2.0, 2.0], (), [-1.5, 1.5, 1.5], ()),
+    "LPS": ([-2.0, -2.0, 2.0], (), [1.5, 1.5, 1.5], ()),
+    "anisotropic": ([1.0, 1.5, 3.0], (), [2.5, 1.0, 2.0], ()),
+    "oblique": ([2.0, -1.5, 2.5], (0.1, -0.2, 0.05), [-1.8, 2.2, 1.6], (-0.2, 0.1)),
+}
+
+
+def map_on(kind, dim, *, prealign):
+    """A map between two unequal grids, with a scaled and sheared prealign or none."""
+    static, static_angles, moving, moving_angles = GRIDS[kind]
+    shapes = (13, 16, 11)[:dim], (15, 12, 17)[:dim]
+    grids = [
+        affine(static[:dim], static_angles, [5.0, -9.0, 3.0][:dim]),
+        affine(moving[:dim], moving_angles, [4.0, -2.0, 5.0][:dim]),
+    ]
+    matrix = affine([1.05, 0.95, 1.02][:dim], (0.05, 0.1, -0.05))
+    matrix[0, 1] += 0.04
+    # the middle of static's grid onto that of moving's
+    middles = [
+        (grid @ [*(np.array(shape) - 1) / 2, 1])[:dim]
+        for grid, shape in zip(grids, shapes)
+    ]
+    linear = matrix[:dim, :dim] if prealign else np.eye(dim)
+    shift = middles[1] - linear @ middles[0]
+    matrix[:dim, dim] = shift + 0.7
+    if not prealign:
+        grids[1][:dim, dim] -= shift
+    return make_map(
+        *shapes,
+        static_grid2world=grids[0],
+        moving_grid2world=grids[1],
+        prealign=matrix if prealign else None,
+        amplitude=1.5,
+    )
+
+
+def image_of(mapping, side):
+    """A NIfTI image with the grid of one side of a map; of a slice in 2D."""
+    matrix, dim = np.eye(4), mapping.dim
+    rows = [*range(dim), 3]
+    matrix[np.ix_(rows, rows)] = getattr(mapping, f"{side}_grid2world")
+    shape = (*getattr(mapping, f"{side}_shape"), 1)[:3]
+    return nib.Nifti1Image(np.zeros(shape, np.uint8), matrix)
+
+
+@pytest.fixture(params=FORMATS)
+def map_format(request):
+    """Each format of the table."""
+    return FORMATS[request.param]
+
+
+@pytest.mark.parametrize("prealign", [False, True], ids=["", "prealign"])
+@pytest.mark.parametrize("kind", GRIDS)
+@pytest.mark.parametrize("dim", [2, 3])
+def test_written_map_is_read_as_the_same(
+    map_format, dim, kind, prealign, tmp_path, rng
+):
+    mapping = map_on(kind, dim, prealign=prealign)
+    path = tmp_path / f"map{map_format.suffixes[0]}"
+    if dim not in map_format.dimensions:
+        with pytest.raises(ValueError, match="3D"):
+            map_format.write(mapping, path)
+        return
+    map_format.write(mapping, path)
+    given = {"static": image_of(mapping, "codomain")}
+    if not map_format.holds_moving_grid:
+        given["moving"] = image_of(mapping, "domain")
+    if prealign and not map_format.holds_prealign:
+        given["prealign"] = mapping.prealign_inv
+    found = map_format.read(path, **given)
+
+    for side in ("domain", "codomain"):
+        assert tuple(getattr(found, f"{side}_shape")) == tuple(
+            getattr(mapping, f"{side}_shape")
+        )
+        name = f"{side}_grid2world"
+        assert_allclose(getattr(found, name), getattr(mapping, name), atol=1e-5)
+    image = rng.random(mapping.domain_shape).astype(np.float32)
+    warped = mapping.transform(image)
+    assert warped.std() > 0.05  # the grids overlap
+    assert_allclose(found.transform(image), warped, atol=1e-4)
+    image = rng.random(mapping.codomain_shape).astype(np.float32)
+    back = mapping.transform_inverse(image)
+    assert back.std() > 0.05
+    assert_allclose(found.transform_inverse(image), back, atol=1e-4)
+    points = rng.uniform(-5, 30, (50, dim))
+    for call in ("transform_points", "transform_points_inverse"):
+        assert_allclose(
+            getattr(found, call)(points), getattr(mapping, call)(points), atol=1e-4
+        )
+
+
+def test_entries_are_complete(map_format, tmp_path):
+    assert map_format.description and set(map_format.dimensions) <= {2, 3}
+    mapping = map_on("oblique", 3, prealign=False)
+    for suffix in map_format.suffixes:
+        assert suffix.startswith(".") and suffix == suffix.lower()
+        path = tmp_path / f"map{suffix.upper()}"
+        assert suffix in find_format(path).suffixes
+        map_format.write(mapping, path.with_suffix(suffix))
+    with pytest.raises(FileNotFoundError):
+        map_format.read(tmp_path / f"none{map_format.suffixes[0]}")
+    path.with_suffix(suffix).write_bytes(b"no map")
+    with pytest.raises(ValueError, match="path: "):
+        map_format.read(path.with_suffix(suffix))
+
+
+def test_unknown_suffix_is_an_error():
+    with pytest.raises(ValueError, match=r"a file of a map: \.npz .*DIPY's format"):
+        find_format("map.dipy")

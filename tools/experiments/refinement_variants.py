@@ -1,0 +1,206 @@
+r"""Try variants of the refinement on labelled brains: what doc/experiments.rst tells.
+
+    python -m tools.experiments.refinement_variants --data FOLDER --output FILE.json
+    python -m tools.experiments.refinement_variants --data FOLDER --output FILE.json \
+        --only default "radius 3" --spacing 2
+
+Each variant is the default but for what its line in `VARIANTS` says: options of
+`DeepRegistration`, of the metric, or constants of the engine, set for that run alone.
+Pairs are those that choices may be made on (tools/benchmarks/deformable.py reports all
+six). Every row is kept as it is measured, and not measured again by the same code;
+seconds are those of one thread, and worth comparing within one run on a quiet machine
+only.
+"""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import argparse
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+import statistics
+import time
+from unittest import mock
+
+import numpy as np
+
+from tools.benchmarks.cases import labelled_case
+from tools.benchmarks.measures import regularity
+from tools.benchmarks.record import describe, earlier_results, write_json
+from tools.benchmarks.table import KEY
+
+PAIRS = ["1000:1001", "1006:1012", "1001:1000", "1012:1006"]
+
+ENGINE = "dipy_dl_reg.engine."
+#: Name: options of the class; "metric" those of CCMetric; "engine" its constants.
+WEAK = "metrics.CCMetric.gradient_floor"
+STRIDE = "metrics.CCMetric.max_step_factor"
+VERSION_1 = {"level_iters": [40, 30, 20], "opt_tol": 0, "ss_sigma_factor": 0.5}
+VARIANTS = {
+    "default": {},
+    "as it was before": VERSION_1
+    | {
+        "sigma_field": 0.7,
+        "metric": {"radius": 2},
+        "engine": {WEAK: 0.01, STRIDE: 1.0},
+    },
+    "fixed iterations [40, 30, 20]": {"level_iters": [40, 30, 20], "opt_tol": 0},
+    "fixed iterations [100, 100, 50]": {"level_iters": [100, 100, 50], "opt_tol": 0},
+    "tolerance 0.003": {"opt_tol": 0.003},
+    "tolerance 0.02": {"opt_tol": 0.02},
+    "tolerance 0.05": {"opt_tol": 0.05},
+    "tolerance 0.02 over 5": {"opt_tol": 0.02, "engine": {"refine._WINDOW": 5}},
+    "at most [10, 10, 5]": {"level_iters": [10, 10, 5]},
+    "at most [10, 10, 2]": {"level_iters": [10, 10, 2]},
+    "at most [10, 10, 1]": {"level_iters": [10, 10, 1]},
+    "at most [20, 15, 10]": {"level_iters": [20, 15, 10]},
+    "four levels": {"level_iters": [100, 100, 100, 60]},
+    "two levels": {"level_iters": [100, 60]},
+    "one level": {"level_iters": [100]},
+    "half resolution only": {"level_iters": [100, 100, 0]},
+    "radius 2": {"metric": {"radius": 2}},
+    "radius 3": {"metric": {"radius": 3}},
+    "weak gradient 0.01": {"engine": {WEAK: 0.01}},
+    "weak gradient 0.1": {"engine": {WEAK: 0.1}},
+    "weak gradient 1": {"engine": {WEAK: 1.0}},
+    "stride 1": {"engine": {STRIDE: 1.0}},
+    "stride 2": {"engine": {STRIDE: 2.0}},
+    "stride 4": {"engine": {STRIDE: 4.0}},
+    "weak gradient 0.01, stride 1": {"engine": {WEAK: 0.01, STRIDE: 1.0}},
+    "weak gradient 1, stride 4": {"engine": {WEAK: 1.0, STRIDE: 4.0}},
+    "weak gradient 3, stride 8": {"engine": {WEAK: 3.0, STRIDE: 8.0}},
+    "variance floor 3e-4": {"metric": {"variance_floor": 3e-4}},
+    "variance floor 3e-3": {"metric": {"variance_floor": 3e-3}},
+    "variance floor 1e-2": {"metric": {"variance_floor": 1e-2}},
+    "gradient sigma 0": {"metric": {"sigma_diff": 0.0}},
+    "gradient sigma 0.7": {"metric": {"sigma_diff": 0.7}},
+    "gradient sigma 1.4": {"metric": {"sigma_diff": 1.4}},
+    "gradient sigma 2": {"metric": {"sigma_diff": 2.0}},
+    "field sigma 0.5": {"sigma_field": 0.5},
+    "field sigma 0.6": {"sigma_field": 0.6},
+    "field sigma 0.7": {"sigma_field": 0.7},
+    "field sigma 0.9": {"sigma_field": 0.9},
+    "field sigma 1.0": {"sigma_field": 1.0},
+    "field sigma 1.2": {"sigma_field": 1.2},
+    "field sigma 1.5": {"sigma_field": 1.5},
+    "field sigma 2.0": {"sigma_field": 2.0},
+    "bending penalty 0.01": {"regularizer": "bending", "regularizer_weight": 0.01},
+    "diffusion penalty 0.01": {"regularizer": "diffusion", "regularizer_weight": 0.01},
+    "diffusion penalty 0.03": {"regularizer": "diffusion", "regularizer_weight": 0.03},
+    "betas 0.8, 0.99": {"engine": {"refine._BETAS": (0.8, 0.99)}},
+    "betas 0.9, 0.9": {"engine": {"refine._BETAS": (0.9, 0.9)}},
+    "betas 0.9, 0.999": {"engine": {"refine._BETAS": (0.9, 0.999)}},
+    "fields joined at the end 6 times": {"engine": {"inversion._ROUNDS": 6}},
+    "pyramid sigma 0.5": {"ss_sigma_factor": 0.5},
+    "pyramid sigma 1.1": {"ss_sigma_factor": 1.1},
+}
+
+
+@cache
+def case_of(data, spacing, pair):
+    return labelled_case(data, spacing, pair)
+
+
+def trial(case, variant, threads=1):
+    """One registration: what the benchmark measures of it, and seconds."""
+    from dipy_dl_reg import DeepRegistration
+    from dipy_dl_reg.metrics.local_correlation import CCMetric
+
+    options = dict(variant)
+    metric = CCMetric(3, **options.pop("metric", {}))
+    with ExitStack() as stack:
+        for name, value in options.pop("engine", {}).items():
+            stack.enter_context(mock.patch(ENGINE + name, value))
+        registration = DeepRegistration(metric, model=None, progress=False, **options)
+        start = time.perf_counter()
+        mapping = registration.optimize(**case.images, num_threads=threads)
+        seconds = time.perf_counter() - start
+    row = {"seconds": seconds, "iterations": len(registration.full_energy_profile)}
+    row |= case.judge(mapping)
+    row.pop("dice_of"), row.pop("hd95_of")
+    return row | regularity(mapping, case.images["static_grid2world"], case.points)
+
+
+def warm_up():
+    """A first registration of next to nothing, so that no variant pays for it."""
+    from dipy_dl_reg import DeepRegistration
+
+    ramp = np.mgrid[:24, :24, :24].sum(0).astype(float)
+    DeepRegistration(level_iters=[2], progress=False).optimize(ramp, ramp**1.1)
+
+
+#: What the table shows of a variant: heading and format.
+COLUMNS = {
+    "gain": ("gain", "+.4f"),
+    "dice": ("Dice", ".4f"),
+    "hd95": ("HD95 mm", ".2f"),
+    "sd_log_jacobian": ("SD log J", ".3f"),
+    "round_trip_mean": ("trip mm", ".4f"),
+    "iterations": ("iterations", ".0f"),
+    "seconds": ("seconds", ".2f"),
+}
+
+
+def summary(rows, name):
+    """Medians of a variant over its pairs, and its mean gain over the default."""
+    mine = {row["pair"]: row for row in rows if row["method"] == name}
+    base = {row["pair"]: row for row in rows if row["method"] == "default"}
+    keys = [key for key in COLUMNS if key != "gain"]
+    line = {key: statistics.median(row[key] for row in mine.values()) for key in keys}
+    both = [mine[pair]["dice"] - base[pair]["dice"] for pair in mine if pair in base]
+    return line | ({"gain": statistics.mean(both)} if both else {})
+
+
+def table_line(name, line=None):
+    """A line of the table; the headings without one."""
+    cells = [
+        title if line is None else format(line[key], form) if key in line else "-"
+        for key, (title, form) in COLUMNS.items()
+    ]
+    return f"{name:34}" + "".join(f"{cell:>11}" for cell in cells)
+
+
+def main(words=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    folder = os.environ.get("DIPY_DL_REG_DATA")
+    add("--data", type=Path, default=folder and Path(folder))
+    add("--output", type=Path, required=True)
+    add("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    add("--pairs", nargs="+", default=PAIRS)
+    add("--spacing", type=float, default=2.0)
+    arguments = parser.parse_args(words)
+    if arguments.data is None:
+        parser.error("--data is needed, or DIPY_DL_REG_DATA.")
+    from dipy.utils.logging import logger
+
+    logger.setLevel("WARNING")
+    results = describe(1, None, {}) | {"rows": []}
+    if arguments.output.exists():
+        try:
+            results["rows"] = earlier_results(arguments.output, results)
+        except ValueError as error:
+            parser.error(str(error))
+    done = {(r["method"], r["pair"], r["spacing"]) for r in results["rows"]}
+    warm_up()
+    print(table_line(""))
+    for name in arguments.only:
+        for pair in arguments.pairs:
+            if (name, pair, arguments.spacing) in done:
+                continue
+            case = case_of(arguments.data, arguments.spacing, pair)
+            key = (arguments.spacing, 0, pair, name)
+            row = dict(zip(KEY, key)) | trial(case, VARIANTS[name])
+            results["rows"].append(row)
+            write_json(arguments.output, results)
+        rows = [r for r in results["rows"] if r["spacing"] == arguments.spacing]
+        print(table_line(name, summary(rows, name)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,274 @@
+"""Pairs for verdicts.py: correct registrations, and failures made from them.
+
+A case is two images and how they are registered; a failure has a reference, the right
+way to register the same images, that tells whether the result is wrong indeed.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import nibabel as nib
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from tools.benchmarks.poses import like_b0
+
+#: Shift, as a part of static's length, after which moving shows background alone.
+AWAY = 0.9
+#: Linear parts of wrong affines.
+LINEAR = (
+    1.35 * np.eye(3),
+    0.72 * np.eye(3),
+    1.5 * np.eye(3),
+    np.diag([1, 1.4, 0.9]),
+    np.diag([0.7, 1, 1.1]),
+    np.array([[1, 0.45, 0], [0, 1, 0], [0, 0, 1.0]]),
+)
+TURNS, SHIFTS, OFFSETS = (
+    (45, 60, 90, 90, 120, 150, 180, 180),
+    (25, 35, 45, 60),
+    (25, 35),
+)
+
+
+class Image(NamedTuple):
+    """Voxels, and where they lie."""
+
+    data: np.ndarray
+    grid2world: np.ndarray
+
+    @property
+    def centre(self):
+        """Centre of mass of what is not background, mm."""
+        inside = np.argwhere(self.data > 0.1 * np.quantile(self.data, 0.999))
+        return self.grid2world[:3, :3] @ inside.mean(0) + self.grid2world[:3, 3]
+
+
+class Case(NamedTuple):
+    """Two images, and how they are registered.
+
+    The prealign found is multiplied by ``change``, or replaced by ``prealign``.
+    ``everywhere`` gives a mask of ones, so that no brain mask is made.  Without
+    ``reference`` a failure counts as wrong whatever the result is.
+    """
+
+    kind: str
+    right: bool
+    static: Image
+    moving: Image
+    change: np.ndarray | None = None
+    prealign: np.ndarray | None = None
+    everywhere: bool = False
+    reference: bool = False
+    options: dict | None = None
+
+
+def read(path):
+    """An image with what is not finite set to 0."""
+    image = nib.load(path)
+    data = np.asarray(image.dataobj).astype(np.float64)
+    return Image(np.nan_to_num(data).astype(np.float32), image.affine)
+
+
+def about(centre, linear, shift=(0, 0, 0)):
+    """Matrix of a linear map about a point, and a shift."""
+    matrix = np.eye(4)
+    matrix[:3, :3] = linear
+    matrix[:3, 3] = centre - linear @ centre + shift
+    return matrix
+
+
+def rotation(rng, degrees):
+    """Rotation about a random axis."""
+    axis = rng.normal(size=3)
+    x, y, z = axis / np.linalg.norm(axis)
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    angle = np.radians(degrees)
+    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+
+
+def flipped(image, axis):
+    """The image with its voxels in reverse order, its matrix as it was."""
+    return Image(np.ascontiguousarray(np.flip(image.data, axis)), image.grid2world)
+
+
+def slab(image, low=0.35, thickness=20):
+    """Some axial slices of an image."""
+    first = int(low * image.data.shape[2])
+    matrix = image.grid2world.copy()
+    matrix[:3, 3] += matrix[:3, 2] * first
+    part = image.data[:, :, first : first + thickness]
+    return Image(np.ascontiguousarray(part), matrix)
+
+
+def in_background(image, value, margin=60):
+    """The image in a wide margin, all of it raised by a constant."""
+    matrix = image.grid2world.copy()
+    matrix[:3, 3] -= matrix[:3, :3] @ np.full(3, margin)
+    return Image(np.pad(image.data, margin) + np.float32(value), matrix)
+
+
+def blob(rng):
+    """A round object with a random texture, of a brain's size."""
+    shape, matrix = (90, 100, 90), np.diag([2.0, 2, 2, 1])
+    texture = gaussian_filter(rng.normal(size=shape), 4)
+    bumps = gaussian_filter(rng.normal(size=shape), 14)
+    away = np.indices(shape) - np.reshape(shape, (3, 1, 1, 1)) / 2
+    edge = 38 + 12 * bumps / np.abs(bumps).max()
+    value = 0.2 + (texture - texture.min()) / np.ptp(texture)
+    inside = np.sqrt((away**2).sum(0)) < edge
+    return Image(np.where(inside, value, 0).astype(np.float32), matrix)
+
+
+def noise(rng):
+    """Noise all over."""
+    data = rng.normal(1, 0.2, (80, 90, 80)).astype(np.float32)
+    return Image(data, np.diag([2.0, 2, 2, 1]))
+
+
+def template():
+    """The MNI152 T1 template, without skull, at 2 mm, as nilearn bundles it."""
+    from nilearn.datasets import load_mni152_template
+
+    found = load_mni152_template(resolution=2)
+    return Image(found.get_fdata(dtype=np.float32), found.affine)
+
+
+def cases(brains, heads, subjects, part):
+    """The cases of one part of the images.
+
+    Parameters
+    ----------
+    brains : list of Path
+        T1 images without skull.
+    heads : list of list of Path
+        T1 images with skull, by where they come from.
+    subjects : list of Path
+        Folders with t1, b0, fa and md of one subject each, roughly aligned.
+    part : {"choose", "report"}
+        The first half of each list, or the second.
+
+    Yields
+    ------
+    case : Case
+        One after another.
+    """
+    rng = np.random.default_rng(["choose", "report"].index(part))
+    brains, subjects = half(brains, part), half(subjects, part)
+    brains = [read(path) for path in brains[:24]]
+    heads = [read(path) for group in heads for path in half(group, part)[:3]]
+    standard = template()
+    yield from right_pairs(brains, heads, standard, rng)
+    for folder in subjects:
+        yield from of_one_subject(folder)
+    yield from wrong_affines(brains, heads, rng)
+    yield from wrong_images(brains, heads, standard, rng)
+
+
+def half(paths, part):
+    """The first half of a list, or the second from its end; one alone is in both."""
+    middle = (len(paths) + 1) // 2
+    return paths[:middle] if part == "choose" else paths[len(paths) // 2 :][::-1]
+
+
+def right_pairs(brains, heads, standard, rng):
+    """Pairs that this package registers well, as far as anybody knows."""
+    count, several = len(brains), len(heads)
+    for k in range(12):
+        yield Case("brain to brain", True, brains[k], brains[(k + 7) % count])
+    for k in range(6):
+        yield Case("brain to template", True, standard, brains[-1 - k])
+        yield Case("template to brain", True, brains[k], standard)
+    for k in range(several):
+        yield Case("head to head", True, heads[k], heads[(k + 2) % several])
+        yield Case("head to template", True, standard, heads[k])
+        yield Case("template to head", True, heads[k], standard)
+        yield Case("head to brain", True, brains[k], heads[k])
+    for k in range(10):
+        image = brains[(3 * k) % count]
+        moving = Image(like_b0(image.data, rng), image.grid2world)
+        yield Case("b0-like to brain", True, brains[(3 * k + 5) % count], moving)
+    for k in range(6):
+        moving = brains[(k + 3) % count]
+        turn = about(moving.centre, rotation(rng, rng.uniform(70, 180)))
+        moving = Image(moving.data, turn @ moving.grid2world)
+        yield Case("turned brain", True, brains[k], moving)
+    for k in range(4):
+        yield Case("slab to brain", True, brains[k], slab(brains[k + 4]))
+    others = ({"level_iters": 0}, {"metric": "SSD"}, {"metric": "MI"})
+    for options in (*others, {"model": None, "level_iters": 0}):
+        for k in range(2):
+            yield Case(f"brains, {options}", True, *brains[k : k + 2], options=options)
+
+
+def of_one_subject(folder):
+    """Diffusion images and T1 of one subject, either way."""
+    t1 = read(Path(folder) / "t1.nii.gz")
+    for name in ("b0", "fa", "md"):
+        path = Path(folder) / f"{name}.nii.gz"
+        if path.exists():
+            image = read(path)
+            yield Case(f"{name} to T1, one subject", True, t1, image)
+            yield Case(f"T1 to {name}, one subject", True, image, t1)
+
+
+def wrong_affines(brains, heads, rng):
+    """Right pairs whose prealign was spoilt."""
+    count = len(brains)
+
+    def failure(kind, static, moving, linear, shift=(0, 0, 0)):
+        change = about(static.centre, linear, shift)
+        return Case(kind, False, static, moving, change=change, reference=True)
+
+    for k, angle in enumerate(TURNS):
+        turn, static = rotation(rng, angle), brains[k]
+        yield failure("wrong pose", static, brains[(k + 9) % count], turn)
+        if k % 2:
+            moving = Image(like_b0(static.data, rng), static.grid2world)
+            yield failure("wrong pose, b0-like", brains[k + 1], moving, turn)
+        if k < len(heads):
+            moving = heads[(k + 1) % len(heads)]
+            yield failure("wrong pose, heads", heads[k], moving, turn)
+    for k, length in enumerate(SHIFTS):
+        shift = rotation(rng, 90) @ np.array([length, 0, 0])
+        yield failure("shifted", brains[k], brains[k + 11], np.eye(3), shift)
+    for k, linear in enumerate(LINEAR):
+        yield failure("wrong scale or shear", brains[k], brains[k + 8], linear)
+    for k in range(4):
+        offset = (0, 0, OFFSETS[k % 2] * (-1) ** (k // 2))
+        part = slab(brains[k + 5])
+        yield failure("slab in a wrong place", brains[k], part, np.eye(3), offset)
+    for k in range(3):
+        mirror = np.diag([-1.0, 1, 1])
+        yield failure("prealign mirrors", brains[k], brains[k + 6], mirror)
+
+
+def wrong_images(brains, heads, standard, rng):
+    """Images that do not belong together, or that are not what their header says."""
+    for k in range(8):
+        moving = flipped(brains[k + 3], 0)
+        yield Case("left is right, two people", False, brains[k], moving)
+    for k in range(4):
+        yield Case("left is right, one person", False, brains[k], flipped(brains[k], 0))
+        image, moving = brains[k], flipped(brains[k + 2], 1 + k % 2)
+        shift = np.eye(4)
+        shift[:3, 3] = moving.centre - image.centre
+        kind = "front is back, up is down"
+        yield Case(kind, False, image, moving, prealign=shift)
+    for k, head in enumerate(heads):
+        options = {"everywhere": True, "reference": True}
+        yield Case("head to template, no mask", False, standard, head, **options)
+        yield Case("template to head, no mask", False, head, standard, **options)
+        yield Case("head to brain, no mask", False, brains[k], head, **options)
+    for k in range(3):
+        yield Case("unrelated object", False, brains[k], blob(rng))
+        yield Case("unrelated object", False, blob(rng), heads[k])
+        yield Case("noise", False, brains[k], noise(rng))
+    for k, value in enumerate((0, 100, 0, 400)):
+        image = brains[k]
+        extent = image.data.shape[0] * np.linalg.norm(image.grid2world[:3, 0])
+        moving = in_background(brains[k + 4], value)
+        shift = np.eye(4)
+        shift[:3, 3] = brains[k + 4].centre - image.centre
+        shift[0, 3] += AWAY * extent
+        yield Case("constant background", False, image, moving, prealign=shift)
