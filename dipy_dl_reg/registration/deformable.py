@@ -372,7 +372,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         )
 
     def _whole(self, pair: Pair, images: dict[str, Any]) -> Pair:
-        """The images without masks for a user's network: it was trained on whole ones."""
+        """The images without masks for a user's network, trained on whole ones."""
         masked = pair.static_mask is not None or pair.moving_mask is not None
         own = self.network is not None and not factory.is_default_model(self.model)
         if not (masked and own):
