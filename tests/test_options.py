@@ -13,6 +13,7 @@ from dipy_dl_reg.options import (
     OptionText,
     command_parameters,
     command_type,
+    fill_docstring,
     insert_options,
     option_texts,
     takes_options,
@@ -179,3 +180,22 @@ def test_type_of_a_command(annotation, name):
 def test_type_that_no_command_has():
     with pytest.raises(ValueError, match="no type of the command line"):
         command_type(np.ndarray)
+
+
+def test_texts_and_names_are_written_into_a_docstring():
+    @fill_docstring(kinds=["a", "b", "c"], text="Two\nlines.")
+    def function():
+        """One of {kinds}.
+
+        option : int
+            {text} {other}
+        """
+
+    assert function.__doc__.splitlines() == [
+        'One of "a", "b" or "c".',
+        "",
+        "        option : int",
+        "            Two",
+        "            lines. {other}",
+        "        ",
+    ]
