@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from dipy_dl_reg.geometry.fields import compose, frame, warp
-from dipy_dl_reg.geometry.inversion import make_diffeomorphic
+from dipy_dl_reg.geometry.fold_repair import make_diffeomorphic
 from dipy_dl_reg.geometry.pyramid import coarsen
 from dipy_dl_reg.geometry.resampling import sample_on_grid
 from dipy_dl_reg.geometry.smoothing import box_sum, smooth

@@ -21,7 +21,7 @@ from dipy.testing.decorators import warning_for_keywords
 from dipy.utils.logging import logger
 import numpy as np
 
-from dipy_dl_reg.geometry.inversion import Quality, make_diffeomorphic
+from dipy_dl_reg.geometry.fold_repair import Quality, make_diffeomorphic
 from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.initialization.starts import (
     Initializers,

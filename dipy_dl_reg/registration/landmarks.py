@@ -14,7 +14,7 @@ from dipy.utils.logging import logger
 import numpy as np
 
 from dipy_dl_reg.geometry import thin_plate, thin_plate_grid
-from dipy_dl_reg.geometry.inversion import Quality, make_diffeomorphic
+from dipy_dl_reg.geometry.fold_repair import Quality, make_diffeomorphic
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.registration import dipy_adapter
 from dipy_dl_reg.registration.devices import find_device, threads
