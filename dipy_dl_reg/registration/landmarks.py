@@ -259,7 +259,7 @@ class ThinPlateSplineRegistration:
             Before `optimize`, or if the points cannot be used.
         """
         points = self._make_tensor(points)
-        return thin_plate.evaluate(self._spline, points).cpu().numpy()
+        return thin_plate.evaluate_spline(self._spline, points).cpu().numpy()
 
     def transform_points_inverse(self, points: np.ndarray) -> np.ndarray:
         """Map points from moving's world to static's by inverting the spline itself.
