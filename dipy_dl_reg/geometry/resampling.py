@@ -1,4 +1,4 @@
-"""Images on other grids, by linear interpolation."""
+"""Images and displacement fields on other grids, by linear interpolation."""
 
 from collections.abc import Sequence
 
@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from dipy_dl_reg.geometry.fields import frame, warp
 from dipy_dl_reg.geometry.smoothing import smooth
+from dipy_dl_reg.grid import Grid
 
 
 def resize_image(image: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
@@ -75,3 +76,26 @@ def sample_on_grid(
     no_displacement = image.new_zeros(1, len(shape), *shape)
     into = frame(shape, image.shape[2:], affine=matrix, device=image.device)
     return warp(image, no_displacement, frame_=into)
+
+
+def resample_field(u: torch.Tensor, grid: Grid, target: Grid) -> torch.Tensor:
+    """Bring a displacement field to another grid of the same world.
+
+    Parameters
+    ----------
+    u : Tensor, shape (1, D, *grid.shape)
+        Displacements in voxels of `grid`.
+    grid, target : Grid
+        The grid of the field, and the wanted one.
+
+    Returns
+    -------
+    resampled : Tensor, shape (1, D, *target.shape)
+        The same displacements in voxels of `target`; 0 across a single slice.
+    """
+    sampled = sample_on_grid(u, target.shape, target.to(grid))
+    linear = grid.to(target)[: grid.dim, : grid.dim]
+    linear = torch.as_tensor(linear, dtype=u.dtype, device=u.device)
+    # A displacement out of a single slice would lead to where there is no image.
+    linear[[size == 1 for size in target.shape]] = 0
+    return torch.einsum("ij,bj...->bi...", linear, sampled)
