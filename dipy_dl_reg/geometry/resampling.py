@@ -1,38 +1,81 @@
-"""Images and displacement fields brought from one grid to another."""
-
-from __future__ import annotations
+"""Images and displacement fields on other grids, by linear interpolation."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from dipy_dl_reg.geometry.fields import frame, warp
+from dipy_dl_reg.geometry.smoothing import smooth
 from dipy_dl_reg.grid import Grid
 
 
-def sample_on_grid(
-    image: torch.Tensor, shape: Sequence[int], matrix: np.ndarray
-) -> torch.Tensor:
-    """Interpolate an image linearly at the voxels of a grid.
+def resize_image(image: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Interpolate an image on a grid of another shape over the same field of view.
 
     Parameters
     ----------
-    image : Tensor, shape (B, C, *image_shape)
-        Image or field.
-    shape : tuple of int
-        Shape of the grid.
-    matrix : ndarray, shape (D + 1, D + 1)
-        Voxels of the grid to voxels of the image.
+    image : Tensor, shape (B, C, *old)
+        The image.
+    shape : sequence of int
+        New shape; the centres of the corner voxels are those of the old grid.
 
     Returns
     -------
-    sampled : Tensor, shape (B, C, *shape)
-        Beyond the image, the value at its edge.
+    resized : Tensor, shape (B, C, *shape)
+        The image on the new grid.
     """
-    zero = image.new_zeros(1, len(shape), *shape)
-    frame_ = frame(shape, image.shape[2:], affine=matrix, device=image.device)
-    return warp(image, zero, frame_=frame_)
+    mode = {2: "bilinear", 3: "trilinear"}[len(shape)]
+    return F.interpolate(image, size=tuple(shape), mode=mode, align_corners=True)
+
+
+def shrink_mask(
+    mask: torch.Tensor, sigmas: Sequence[float], shape: Sequence[int]
+) -> torch.Tensor:
+    """Bring a mask to a grid of larger voxels.
+
+    Parameters
+    ----------
+    mask : Tensor, shape (B, 1, *old)
+        0 or 1.
+    sigmas : sequence of float
+        Standard deviation, in voxels along each axis, of the smoothing before.
+    shape : sequence of int
+        New shape.
+
+    Returns
+    -------
+    mask : Tensor, shape (B, 1, *shape)
+        1 where at least half of a voxel is in the mask; of a mask thinner than the
+        voxels, where at least half as much is as in the voxel that holds most of it.
+    """
+    cover = resize_image(smooth(mask, sigmas), shape)
+    return (cover > 0.5 * cover.amax()).to(mask.dtype)
+
+
+def sample_on_grid(
+    image: torch.Tensor, shape: tuple[int, ...], matrix: np.ndarray
+) -> torch.Tensor:
+    """Interpolate an image at the voxels of another grid.
+
+    Parameters
+    ----------
+    image : Tensor, shape (1, C, *image_shape)
+        The image; beyond its edge it has the value there.
+    shape : tuple of int
+        Shape of the grid.
+    matrix : ndarray, shape (D + 1, D + 1)
+        From the grid's voxels to the image's.
+
+    Returns
+    -------
+    sampled : Tensor, shape (1, C, *shape)
+        The image on the grid.
+    """
+    no_displacement = image.new_zeros(1, len(shape), *shape)
+    into = frame(shape, image.shape[2:], affine=matrix, device=image.device)
+    return warp(image, no_displacement, frame_=into)
 
 
 def resample_field(u: torch.Tensor, grid: Grid, target: Grid) -> torch.Tensor:

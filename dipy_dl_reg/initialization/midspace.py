@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import polar, sqrtm
 import torch
-import torch.nn.functional as F
 
 from dipy_dl_reg.geometry.fields import compose, exp, resize, warp
+from dipy_dl_reg.geometry.resampling import resize_image
 from dipy_dl_reg.geometry.smoothing import smooth
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.networks.base import SQUARINGS, RegistrationNetwork
@@ -270,9 +270,7 @@ def _downsample(image: torch.Tensor, factor: float) -> torch.Tensor:
     shape = [
         max(2, round((n - 1) / factor) + 1) if n > 1 else 1 for n in image.shape[2:]
     ]
-    mode = {2: "bilinear", 3: "trilinear"}[len(shape)]
-    smoothed = smooth(image, _SIGMA_FACTOR * (factor - 1))
-    return F.interpolate(smoothed, size=shape, mode=mode, align_corners=True)
+    return resize_image(smooth(image, _SIGMA_FACTOR * (factor - 1)), shape)
 
 
 def integrate_velocity(velocity: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
