@@ -1,4 +1,4 @@
-"""Search for large displacements, and acceptance of its fields."""
+"""Search for large displacements."""
 
 import numpy as np
 import pytest
@@ -11,10 +11,7 @@ from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.geometry.smoothing import smooth
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.initialization import displacement_search as searching
-from dipy_dl_reg.initialization.acceptance import improves_refinement
 from dipy_dl_reg.initialization.displacement_search import search_displacements
-from dipy_dl_reg.metrics.local_correlation import CCMetric
-from dipy_dl_reg.metrics.objective import Objective
 
 
 def picture(shape, margin, seed=0):
@@ -106,13 +103,3 @@ def test_minimum_is_found_between_displacements():
     bottoms = torch.tensor([[0.3, -1.2], [2.4, 0.0], [-3.0, 1.5]]).T
     total = (moves[:, :, None] - bottoms).square().sum(1)
     torch.testing.assert_close(searching._find_minima(total, moves), bottoms)
-
-
-def test_fields_that_improve_refinement_are_recognised():
-    moving, _ = picture((96, 96), 22)
-    static = moving.roll(14, 2)
-    pair, objective = pair_of(static, moving), Objective(CCMetric())
-    u = torch.zeros(1, 2, 96, 96)
-    u[:, 0] = -14
-    assert improves_refinement(pair, objective, u, -u)
-    assert not improves_refinement(pair, objective, -u, u)
