@@ -139,21 +139,21 @@ def _join_signatures(own: Signature, options_class: type, parameter: str) -> Sig
 
 
 def document_options(options_class: type) -> Callable:
-    """Document the fields of a dataclass as parameters of a class.
+    """Document the fields of a dataclass as parameters of a class or function.
 
     Parameters
     ----------
     options_class : type
-        A frozen dataclass; `insert_options` says what the class's docstring must hold.
+        A frozen dataclass; `insert_options` says what the docstring must hold.
 
     Returns
     -------
     decorate : callable
         A decorator of a class, whose ``__init__`` takes the options
-        (`takes_options`).
+        (`takes_options`), or of a function.
     """
 
-    def decorate(documented: type) -> type:
+    def decorate(documented: Any) -> Any:
         documented.__doc__ = insert_options(documented.__doc__ or "", options_class)
         return documented
 
@@ -166,30 +166,39 @@ def insert_options(docstring: str, options_class: type) -> str:
     Parameters
     ----------
     docstring : str
-        Has, in its section "Parameters", an entry whose type is the class's name.
+        Has, in its section "Parameters", entries whose type is the class's name.  An
+        entry of fields' names (``first, second : CLASS``) stands for these, an entry of
+        another name for all fields.
     options_class : type
         The dataclass.
 
     Returns
     -------
     docstring : str
-        With an entry for each field instead.
+        With an entry for each of these fields instead.
 
     Raises
     ------
     ValueError
         If it has no such entry.
     """
+    texts = option_texts(options_class)
+
+    def describe(place: re.Match[str]) -> str:
+        names = place["names"].split(", ")
+        chosen = {name: texts[name] for name in names if name in texts} or texts
+        lines = _entries(chosen).splitlines()
+        return "".join(f"{place['indent']}{line}".rstrip() + "\n" for line in lines)
+
     entry = re.compile(
-        rf"^(?P<indent> *)\w+ : {options_class.__name__}\b.*\n(?:(?P=indent) +.*\n)*",
+        rf"^(?P<indent> *)(?P<names>\w+(?:, \w+)*) : {options_class.__name__}\b.*\n"
+        r"(?:(?P=indent) +.*\n)*",
         re.MULTILINE,
     )
-    place = entry.search(docstring)
-    if place is None:
+    described, count = entry.subn(describe, docstring)
+    if not count:
         raise ValueError(f"the docstring has no entry of type {options_class.__name__}")
-    lines = _entries(option_texts(options_class)).splitlines()
-    text = "".join(f"{place['indent']}{line}".rstrip() + "\n" for line in lines)
-    return docstring[: place.start()] + text + docstring[place.end() :]
+    return described
 
 
 def _entries(texts: dict[str, OptionText]) -> str:

@@ -7,6 +7,8 @@ them to a `Pair` of tensors.  `make_map` converts displacements in voxels to the
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from dipy.align.imwarp import DiffeomorphicMap
 from dipy.utils.logging import logger
 import numpy as np
@@ -27,6 +29,18 @@ from dipy_dl_reg.registration.image_checks import (
     log_clipped_values,
     refuse_colour_pair,
 )
+
+
+class GridPair(Protocol):
+    """The grids of two images, such as a `Pair` has."""
+
+    @property
+    def static_grid(self) -> Grid:
+        """Grid of the static image."""
+
+    @property
+    def moving_grid(self) -> Grid:
+        """Grid of the moving image."""
 
 
 def mask_of_nonzero(image: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
@@ -286,7 +300,7 @@ def _to_tensors(image, mask, role, device):
 def make_map(
     u: torch.Tensor,
     v: torch.Tensor,
-    pair: Pair,
+    pair: GridPair,
     *,
     static_grid2world: np.ndarray | None = None,
     moving_grid2world: np.ndarray | None = None,
@@ -300,8 +314,8 @@ def make_map(
         Displacement of static voxels to where the prealigned moving image is sampled.
     v : Tensor, shape (1, dim, *static_shape)
         Its inverse.
-    pair : Pair
-        What was registered.
+    pair : GridPair
+        The grids of what was registered.
     static_grid2world, moving_grid2world, prealign : array or None
         As the user gave them; None stays None in the map.
 

@@ -153,9 +153,12 @@ class AlignDeepFlow(StrictWorkflow):
         """
         from dipy_dl_reg.io.atomic_files import write_all_or_none
         from dipy_dl_reg.io.landmark_files import read_landmark_pair
-        from dipy_dl_reg.registration.affine_options import AFFINE_STEPS
+        from dipy_dl_reg.registration.affine_steps import AFFINE_STEPS
         from dipy_dl_reg.registration.deformable import DeepRegistration
-        from dipy_dl_reg.registration.pipeline import checked_steps, undeformed
+        from dipy_dl_reg.registration.pipeline import (
+            disable_deformation,
+            split_pipeline,
+        )
         from dipy_dl_reg.workflows.jobs import (
             DIAGNOSE,
             FilePair,
@@ -166,7 +169,7 @@ class AlignDeepFlow(StrictWorkflow):
         for name, other in (("prealign", prealign), ("pipeline", pipeline)):
             if affine and other:
                 raise ValueError(f"give either --affine or --{name}, not both")
-        steps, deforms = checked_steps(pipeline)
+        steps, deforms = split_pipeline(pipeline)
         if affine:
             steps = list(AFFINE_STEPS)
         if prealign and "center_of_mass" in steps:
@@ -194,7 +197,7 @@ class AlignDeepFlow(StrictWorkflow):
         if guided:
             points = read_landmark_pair(static_landmarks, moving_landmarks)
             options |= {"landmarks": points, "landmark_weight": landmark_weight}
-        options = options if deforms else undeformed(options)
+        options = options if deforms else disable_deformation(options)
         registration = DeepRegistration(
             metric, device=device, max_memory=max_memory, **options
         )

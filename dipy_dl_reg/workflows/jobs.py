@@ -26,7 +26,7 @@ from dipy_dl_reg.maps.apply import SERIES_MESSAGE, transform_array
 from dipy_dl_reg.maps.formats import dipy as dipy_format
 from dipy_dl_reg.maps.report import plot_registration
 from dipy_dl_reg.maps.storage import load_mapping, save_mapping
-from dipy_dl_reg.registration.affine import find_affine
+from dipy_dl_reg.registration.affine_call import find_affine
 from dipy_dl_reg.validation import check_affine
 
 try:  # DIPY 1.13 moves it
@@ -81,7 +81,7 @@ class FilePair:
         return data.reshape(data.shape[: self.dim])
 
     def find_prealign(self, pipeline, starting_affine, num_threads):
-        """The affine part, see `dipy_dl_reg.registration.prealign`.
+        """The affine part, see `dipy_dl_reg.registration.affine_call`.
 
         Parameters
         ----------
