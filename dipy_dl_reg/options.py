@@ -2,14 +2,15 @@
 
 A dataclass of options documents each field in its numpydoc section "Parameters" and
 checks all values in ``__post_init__``.  `takes_options` gives its fields to a function
-as keyword-only parameters, signature and documentation included; `command_parameters`
-gives their descriptions to a command, whose options DIPY reads from a docstring.
+as keyword-only parameters, signature and documentation included.  `command_options`
+makes options of a command from fields, and `takes_command_options` gives these to the
+command's method ``run``: DIPY makes the command line from its signature and docstring.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from functools import wraps
 from inspect import Parameter, Signature, cleandoc, signature
 from pathlib import Path
@@ -92,13 +93,14 @@ def takes_options(options_class: type, parameter: str = "options") -> Callable:
 
     def decorate(function: Callable) -> Callable:
         own = signature(function)
-        names = {field.name for field in fields(options_class)}  # type: ignore[arg-type]
+        names = {field.name for field in fields(options_class)}
 
         @wraps(function)
         def wrapper(*args: Any, **keywords: Any) -> Any:
             given = {name: keywords.pop(name) for name in names & keywords.keys()}
             _check_keywords(function.__name__, keywords, own, names)
             if parameter not in keywords:
+                _check_required(function.__name__, given, options_class)
                 keywords[parameter] = options_class(**given)
             elif given:
                 raise TypeError(f"give {parameter} or {sorted(given)}, not both")
@@ -124,6 +126,14 @@ def _check_keywords(
         if keyword not in own.parameters:
             known = sorted(names | set(own.parameters))
             raise TypeError(f"{name} has no option {keyword!r}; there are {known}")
+
+
+def _check_required(name: str, given: Iterable[str], options_class: type) -> None:
+    """Raise if an option without a default is missing."""
+    for field in fields(options_class):
+        required = field.default is MISSING and field.default_factory is MISSING
+        if required and field.name not in given:
+            raise TypeError(f"{name} needs the option {field.name!r}")
 
 
 def _join_signatures(own: Signature, options_class: type, parameter: str) -> Signature:
@@ -184,21 +194,74 @@ def insert_options(docstring: str, options_class: type) -> str:
     """
     texts = option_texts(options_class)
 
-    def describe(place: re.Match[str]) -> str:
-        names = place["names"].split(", ")
-        chosen = {name: texts[name] for name in names if name in texts} or texts
-        lines = _entries(chosen).splitlines()
+    def describe(names: list[str]) -> str:
+        return _entries({n: texts[n] for n in names if n in texts} or texts)
+
+    return _replace_entries(docstring, options_class.__name__, describe)
+
+
+def _replace_entries(
+    docstring: str, kind: str, describe: Callable[[list[str]], str]
+) -> str:
+    """A docstring with other entries, by their names, in the place of those of a type.
+
+    `describe` gives the new entries for the names of an old one.
+    """
+
+    def replace(place: re.Match[str]) -> str:
+        lines = describe(place["names"].split(", ")).splitlines()
         return "".join(f"{place['indent']}{line}".rstrip() + "\n" for line in lines)
 
     entry = re.compile(
-        rf"^(?P<indent> *)(?P<names>\w+(?:, \w+)*) : {options_class.__name__}\b.*\n"
+        rf"^(?P<indent> *)(?P<names>\w+(?:, \w+)*) : {kind}\b.*\n"
         r"(?:(?P=indent) +.*\n)*",
         re.MULTILINE,
     )
-    described, count = entry.subn(describe, docstring)
+    replaced, count = entry.subn(replace, docstring)
     if not count:
-        raise ValueError(f"the docstring has no entry of type {options_class.__name__}")
-    return described
+        raise ValueError(f"the docstring has no entry of type {kind}")
+    return replaced
+
+
+def fill_docstring(**lists: Iterable[str]) -> Callable:
+    """Write names into a docstring, such as those of a registry.
+
+    Parameters
+    ----------
+    **lists : iterable of str
+        By the words, in braces, that they replace in the docstring.
+
+    Returns
+    -------
+    decorate : callable
+        A decorator of functions and classes.
+    """
+
+    def decorate(item: Any) -> Any:
+        doc = item.__doc__ or ""
+        for word, names in lists.items():
+            doc = doc.replace(f"{{{word}}}", join_words(f'"{name}"' for name in names))
+        item.__doc__ = doc
+        return item
+
+    return decorate
+
+
+def join_words(words: Iterable[str]) -> str:
+    """Words in a sentence.
+
+    Parameters
+    ----------
+    words : iterable of str
+        Such as "a", "b" and "c".
+
+    Returns
+    -------
+    text : str
+        Such as "a, b or c".
+    """
+    *first, last = words
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def _entries(texts: dict[str, OptionText]) -> str:
@@ -208,6 +271,67 @@ def _entries(texts: dict[str, OptionText]) -> str:
         + "\n".join(f"    {line}".rstrip() for line in option.text.splitlines())
         for name, option in texts.items()
     )
+
+
+class CommandOption(NamedTuple):
+    """An option of a command.
+
+    Attributes
+    ----------
+    name : str
+        Of the parameter of ``run``.
+    kind : str
+        Its type for DIPY's command line, such as "variable int".
+    text : str
+        Its description.
+    default : object
+        None or a value; `inspect.Parameter.empty` if the option must be given.
+    """
+
+    name: str
+    kind: str
+    text: str
+    default: Any = Parameter.empty
+
+
+def command_options(
+    options_class: type, names: Sequence[str], **changes: dict[str, Any]
+) -> list[CommandOption]:
+    """Options of a command from the fields of a dataclass.
+
+    Parameters
+    ----------
+    options_class : type
+        A dataclass whose fields are annotated.
+    names : sequence of str
+        The fields that are options of the command, in its order.
+    **changes : dict
+        By the names of fields, the parts of a `CommandOption` that are others, such as
+        ``steps={"default": 100}``.
+
+    Returns
+    -------
+    options : list of CommandOption
+        In DIPY's types: ``variable int`` for a sequence of whole numbers, ``boolean``
+        for a flag.  Markup is left out of the descriptions.
+    """
+    hints, texts = get_type_hints(options_class), option_texts(options_class)
+    parameters = signature(options_class).parameters
+    return [
+        CommandOption(
+            name,
+            command_type(hints[name]),
+            _strip_markup(texts[name].text),
+            parameters[name].default,
+        )._replace(**changes.get(name, {}))
+        for name in names
+    ]
+
+
+def _strip_markup(text: str) -> str:
+    """A description without citations and marks of code."""
+    text = re.sub(r"\s?:[\w:]+:`[^`]*`", "", text)
+    return re.sub(r"`+([^`]*)`+", r"\1", text)
 
 
 def command_parameters(options_class: type, names: Sequence[str]) -> str:
@@ -223,18 +347,64 @@ def command_parameters(options_class: type, names: Sequence[str]) -> str:
     Returns
     -------
     text : str
-        Entries of a section "Parameters" in DIPY's types: ``variable int`` for a
-        sequence of whole numbers, ``boolean`` for a flag.  Markup is left out.
+        Entries of a section "Parameters", all of them optional.
     """
-    hints, texts = get_type_hints(options_class), option_texts(options_class)
-    plain = {
-        name: OptionText(
-            f"{command_type(hints[name])}, optional",
-            re.sub(r"`+([^`]*)`+", r"\1", texts[name].text),
+    options = command_options(options_class, names)
+    return _command_entries([option._replace(default=None) for option in options])
+
+
+def _command_entries(options: Iterable[CommandOption]) -> str:
+    """Entries of a command's section "Parameters"."""
+    return _entries(
+        {
+            option.name: OptionText(
+                option.kind
+                + ("" if option.default is Parameter.empty else ", optional"),
+                option.text,
+            )
+            for option in options
+        }
+    )
+
+
+def takes_command_options(options: Sequence[CommandOption]) -> Callable:
+    """Give the method ``run`` of a command its options.
+
+    Parameters
+    ----------
+    options : sequence of CommandOption
+        In the order of the command's help.
+
+    Returns
+    -------
+    decorate : callable
+        A decorator.  The decorated method takes all options, by place or name, and
+        calls the one given with all of them by name.  In its docstring the line
+        ``NAME : CommandOption`` and its description are replaced by all entries.
+    """
+
+    def decorate(run: Callable) -> Callable:
+        own = next(iter(signature(run).parameters.values()))
+        parameters = [own] + [
+            Parameter(o.name, Parameter.POSITIONAL_OR_KEYWORD, default=o.default)
+            for o in options
+        ]
+        full = Signature(parameters)
+
+        @wraps(run)
+        def wrapper(*args: Any, **keywords: Any) -> Any:
+            given = full.bind(*args, **keywords)
+            given.apply_defaults()
+            return run(**given.arguments)
+
+        wrapper.__signature__ = full  # type: ignore[attr-defined]
+        entries = _command_entries(options)
+        wrapper.__doc__ = _replace_entries(
+            run.__doc__ or "", CommandOption.__name__, lambda names: entries
         )
-        for name in names
-    }
-    return _entries(plain)
+        return wrapper
+
+    return decorate
 
 
 def command_type(annotation: Any) -> str:

@@ -44,7 +44,7 @@ TORCH = {
 #: Where DIPY and nibabel may be imported.
 FILES = {
     *("workflows", "groupwise", "registration", "diffusion", "maps", "io"),
-    *("training.fit", "training.pairing", "training.subjects", "training.scan"),
+    *("training.fit", "training.pairing", "training.prealigns", "training.lazy_image"),
 }
 #: What the modules that stand on numpy alone may import besides it.
 NUMPY_ONLY = {"dataclasses", "itertools", "numpy", "typing", "__future__", "numbers"}

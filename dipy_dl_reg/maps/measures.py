@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from dipy_dl_reg.geometry.fields import jacobian, resize, warp
+from dipy_dl_reg.geometry.derivatives import jacobian
+from dipy_dl_reg.geometry.fields import resize, warp
 from dipy_dl_reg.geometry.pair import Pair, compared_voxels
 from dipy_dl_reg.geometry.pyramid import coarsen
 from dipy_dl_reg.geometry.smoothing import window_moments

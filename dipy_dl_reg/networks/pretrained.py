@@ -48,7 +48,7 @@ WEIGHTS = {
         checksum="c4e9d1dbf3cd8c8b05ab89bf12e81bf834f01fcb47885af2987f19821c07301d",
         about="pyramid for skull-stripped brains of any contrast, 3D, at 2 mm",
         licence="BSD-3-Clause; trained on label maps of SynthSeg (Apache-2.0)",
-        recipe="torchrun --nproc_per_node 3 tools/train_pyramid.py",
+        recipe="torchrun --nproc_per_node 3 -m tools.recipes.train_pyramid",
         # tools/experiments/contrasts.py, six pairs of real brains at 2 mm: mean Dice of
         # the network alone, the moving image as T1, b0 and FA.
         scores={"affine": 0.405, "T1": 0.571, "b0": 0.529, "FA": 0.556},
@@ -58,7 +58,7 @@ WEIGHTS = {
         checksum="db6473d74e327dfd6acb30bb9ee801faef8856656226753d4499d4a2b21f3e70",
         about="pyramid for slices of any contrast and spacing, 2D",
         licence="BSD-3-Clause",
-        recipe="tools/train_pyramid.py --dim 2",
+        recipe="python -m tools.recipes.train_pyramid --dim 2",
         # python -m tools.experiments.contrasts --slices, 18 deformed T1 slices: mean
         # error, mm; refined by self-similarity without and with it.
         scores={"deformed": 7.61, "alone": 1.34, "refined": 1.15, "with it": 0.65},
@@ -68,7 +68,7 @@ WEIGHTS = {
         checksum="95569233eb909df5894b340d30a48142d4f87c4c5ebddc62d23466ee9aa4666d",
         about="VoxelMorph (vm1, velocity) for skull-stripped T1 brains, 3D, at 3 mm",
         licence="BSD-3-Clause; trained on label maps of SynthSeg (Apache-2.0)",
-        recipe="tools/train_brains.py",
+        recipe="python -m tools.recipes.train_brains",
         # tools/benchmarks/deformable.py, six pairs of real brains at 2 mm: median Dice.
         scores={"affine": 0.395, "alone": 0.494, "with 10 iterations": 0.597},
     ),

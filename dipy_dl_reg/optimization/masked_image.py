@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from dipy_dl_reg.geometry.pair import Pair
+from dipy_dl_reg.geometry.resampling import resize_image, shrink_mask
 from dipy_dl_reg.geometry.smoothing import smooth
 from dipy_dl_reg.grid import Grid
 
@@ -69,13 +69,9 @@ class MaskedImage(NamedTuple):
             image = smooth(image, list(sigmas))
         mask = self.mask
         if new.shape != self.grid.shape:
-            mode = {2: "bilinear", 3: "trilinear"}[new.dim]
-            options: dict[str, Any] = {"size": new.shape, "mode": mode}
-            image = F.interpolate(image, **options, align_corners=True)
+            image = resize_image(image, new.shape)
             if mask is not None:
-                cover = smooth(mask, list(sigmas))
-                cover = F.interpolate(cover, **options, align_corners=True)
-                mask = (cover > 0.5 * cover.amax()).to(mask.dtype)
+                mask = shrink_mask(mask, list(sigmas), new.shape)
         return MaskedImage(image, mask, new, max(sigma, self.sigma))
 
 

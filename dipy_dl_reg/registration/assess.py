@@ -1,23 +1,29 @@
-"""The verdict on a map that was found before, or by another program."""
+"""The verdict on a map that was computed before, or by another program."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dipy.align.imwarp import DiffeomorphicMap
 
 from dipy_dl_reg.io.images import read_image
 from dipy_dl_reg.io.masks import fill_masked, read_mask
 from dipy_dl_reg.maps.dipy_map import check_mapping
 from dipy_dl_reg.maps.measures import measure_registration
-from dipy_dl_reg.maps.verdict import judge
+from dipy_dl_reg.maps.verdict import Verdict, judge
 from dipy_dl_reg.registration import dipy_adapter
 from dipy_dl_reg.registration.devices import threads
 
 
 def assess_mapping(
-    mapping,
-    static,
-    moving,
+    mapping: DiffeomorphicMap,
+    static: Any,
+    moving: Any,
     *,
-    static_mask=None,
-    moving_mask=None,
-    num_threads=None,
-):
+    static_mask: Any = None,
+    moving_mask: Any = None,
+    num_threads: int | None = None,
+) -> Verdict:
     """Judge a registration by its images and its map.
 
     `DeepRegistration.verdict` is the same for a registration just done, but it also
@@ -42,7 +48,8 @@ def assess_mapping(
     Raises
     ------
     ValueError
-        If `mapping` is no map in SyN's form, or the images are not those of its grids.
+        If `mapping` is no map in SyN's form, or an image has another shape than its
+        grid in the map.
     """
     check_mapping(mapping)
     if not mapping.is_inverse:
@@ -50,11 +57,12 @@ def assess_mapping(
             "mapping must be the whole map of a registration, got one in another form "
             "(is_inverse is False)."
         )
-    affines = {
+    affines: dict[str, Any] = {
         "static_grid2world": mapping.codomain_grid2world,
         "moving_grid2world": mapping.domain_grid2world,
     }
-    images, masks = {}, {}
+    images: dict[str, Any] = {}
+    masks: dict[str, Any] = {}
     given = {"static": (static, static_mask), "moving": (moving, moving_mask)}
     shapes = {"static": mapping.codomain_shape, "moving": mapping.domain_shape}
     for role, (image, mask) in given.items():

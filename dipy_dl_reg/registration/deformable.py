@@ -354,7 +354,8 @@ class DeepRegistration(DiffeomorphicRegistration):
         self.initialization_used = "search" in start.source
         unrefined = self.model is not None and not any(self.level_iters)
         self.affine_only = unrefined and start.fields is None
-        if self._automatic_iters and self.network_used and start.comparison.across:
+        brief = self.network_used and start.comparison.contrasts_differ
+        if self._automatic_iters and brief:
             super().set_level_iters(brief_iters(self.level_iters, pair.static_grid))
         return start
 

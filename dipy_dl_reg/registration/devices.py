@@ -1,5 +1,8 @@
 """The device that computes, and how many threads it uses on the CPU."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from contextlib import contextmanager
 import os
 import threading
@@ -8,24 +11,24 @@ import numpy as np
 import torch
 
 
-def find_device(name="auto"):
-    """Torch device by name.
+def find_device(name: str | torch.device = "auto") -> torch.device:
+    """Find a Torch device by its name.
 
     Parameters
     ----------
     name : str or torch.device, optional
-        ``"auto"`` takes CUDA if it is there, else MPS if it can do what is needed,
-        else the CPU; anything else is Torch's own name for a device.
+        ``"auto"`` is CUDA if it is available, else MPS if it can sample volumes, else
+        the CPU; anything else is Torch's own name for a device.
 
     Returns
     -------
     device : torch.device
-        One that works.
+        A device that can be used.
 
     Raises
     ------
     ValueError
-        If there is no such device here.
+        If there is no such device.
     """
     if str(name) == "auto":
         if torch.cuda.is_available():
@@ -40,8 +43,8 @@ def find_device(name="auto"):
     return device
 
 
-def _mps_works():
-    """Whether Apple's device samples volumes, which not every Torch version can."""
+def _mps_works() -> bool:
+    """Whether Torch can sample volumes on Apple's device, as not all versions can."""
     if not torch.backends.mps.is_available():
         return False
     try:
@@ -70,7 +73,7 @@ class _ThreadCounts(threading.local):
 _COUNTS = _ThreadCounts()
 
 
-def _use_one_thread():
+def _use_one_thread() -> None:
     """Limit Torch to one thread in a process that was forked.
 
     A fork does not copy OpenMP's waiting threads, and a parallel loop would wait for
@@ -86,20 +89,20 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def threads(count=None):
-    """Let Torch use a number of threads for a while.
+def threads(count: int | None = None) -> Iterator[None]:
+    """Let Torch use a number of threads within a ``with`` block.
 
     Parameters
     ----------
     count : int, optional
-        As DIPY means it: None leaves Torch's own number, a negative one counts back
-        from all processors (-1 is all of them).  A process that was forked, such as a
+        As in DIPY: None keeps Torch's own number, a negative number counts back from
+        all processors (-1 is all of them).  A process that was forked, such as a
         worker of `multiprocessing.Pool` on Linux, has one thread whatever is asked for.
 
     Yields
     ------
     None
-        The old number is back afterwards.
+        The former number is restored afterwards.
 
     Raises
     ------
@@ -128,7 +131,7 @@ def threads(count=None):
         _leave_block(before)
 
 
-def _enter_block(count):
+def _enter_block(count: int) -> int:
     """Set the number of threads; returns the one to set afterwards."""
     with _COUNTS.lock:
         # A Python thread that is new to Torch would have what another has just set.
@@ -142,7 +145,7 @@ def _enter_block(count):
     return before
 
 
-def _leave_block(before):
+def _leave_block(before: int) -> None:
     """Set the number of threads that was there before."""
     with _COUNTS.lock:
         _ThreadCounts.open_blocks -= 1

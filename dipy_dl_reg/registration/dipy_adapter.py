@@ -16,7 +16,11 @@ from scipy.ndimage import distance_transform_edt
 import torch
 
 from dipy_dl_reg.geometry.fields import warp
-from dipy_dl_reg.geometry.intensity import extreme_limits, quantile_limits
+from dipy_dl_reg.geometry.intensity import (
+    extreme_limits,
+    quantile_limits,
+    scale_intensities,
+)
 from dipy_dl_reg.geometry.pair import Pair, make_compared_mask
 from dipy_dl_reg.geometry.point_pairs import Landmarks
 from dipy_dl_reg.grid import Grid
@@ -260,7 +264,7 @@ def _scale_to_quantiles(images, shown, masks):
         mask = masks[role]
         values = shown[role] if mask is None else shown[role][mask > 0]
         low, high = quantile_limits(values.cpu().numpy())
-        scaled[role] = (image - low) / (high - low) if high > low else image
+        scaled[role] = scale_intensities(image, low, high) if high > low else image
     return scaled
 
 
@@ -290,7 +294,8 @@ def _to_tensors(image, mask, role, device):
         )
         image = image[tuple(nearest)]
     # In double precision: an offset must not cost the image its digits.
-    scaled = (np.clip(image, low, high, dtype=np.float64) - low) / (high - low)
+    clipped = np.clip(image, low, high, dtype=np.float64)
+    scaled = scale_intensities(clipped, low, high)
     image = torch.from_numpy(np.ascontiguousarray(scaled, dtype=np.float32))
     if mask is not None:
         mask = torch.from_numpy(mask.astype(np.float32))[None, None].to(device)

@@ -1,61 +1,61 @@
 """Training a network on a user's own images: files and arrays in, a network out.
 
-Start reading at `fit`: images are found and their headers checked (`cohort`), brought
-onto a grid of the form in which networks are applied (`scan`), paired (`training.data`)
-and trained on (`training.fit`).
+`fit` checks the headers of the images and resamples them onto a grid of the form in
+which networks are applied (`pairing`), and trains on their pairs (`loop`).
 """
 
+from __future__ import annotations
+
+from dataclasses import replace
 from importlib.metadata import version
-from inspect import signature
 from pathlib import Path
 import platform
+from typing import TYPE_CHECKING, Any
 
 from dipy.utils.logging import logger
 
 from dipy_dl_reg.io.atomic_files import check_writable, write_all_or_none
-from dipy_dl_reg.networks import make_network
+from dipy_dl_reg.networks import NETWORKS, make_network
+from dipy_dl_reg.networks.array_file import read_arrays
 from dipy_dl_reg.networks.base import RegistrationNetwork
-from dipy_dl_reg.networks.checkpoint import network_header, read_arrays, save_network
+from dipy_dl_reg.networks.checkpoint import network_header, save_network
+from dipy_dl_reg.options import fill_docstring, takes_options
 from dipy_dl_reg.registration.devices import find_device, threads
 from dipy_dl_reg.training.loop.clock import TimeLimit
-from dipy_dl_reg.training.loop.distributed import join
-from dipy_dl_reg.training.loop.fit import check_options
-from dipy_dl_reg.training.loop.fit import fit as train
-from dipy_dl_reg.training.pairing import Cohort
-from dipy_dl_reg.training.training_set import INTENSITY
+from dipy_dl_reg.training.loop.distributed import Group, join
+from dipy_dl_reg.training.loop.losses import TrainingLoss
+from dipy_dl_reg.training.loop.train_network import check_files, train_network
+from dipy_dl_reg.training.pairing import open_training_images, read_pairs
+from dipy_dl_reg.training.prealigns import find_prealigns
+from dipy_dl_reg.training.training_images import TrainingImages
+from dipy_dl_reg.training.training_options import DataOptions, TrainingOptions
+from dipy_dl_reg.training.training_set import INTENSITY, Pairs
+
+if TYPE_CHECKING:
+    import torch
 
 _LICENCE = "that of the training images, which was not stated"
-#: Arguments of the training that are made here.
-_OURS = {"network", "pairs", "validation", "device", "card"}
-#: Arguments that say where it ran and wrote, and not what it did.
-_NO_MATTER = {"checkpoint", "checkpoint_every", "resume", "log", "progress", "workers"}
 
 
+@takes_options(DataOptions, "data")
+@takes_options(TrainingOptions, "training")
+@fill_docstring(networks=NETWORKS)
 def fit(
-    network,
-    images,
+    network: RegistrationNetwork | str,
+    images: Any,
     *,
-    steps,
-    atlas=None,
-    labels=None,
-    atlas_labels=None,
-    reference=None,
-    prealign=None,
-    spacing=None,
-    validation=None,
-    validation_labels=None,
-    network_arguments=None,
-    save=None,
-    overwrite=False,
-    licence=_LICENCE,
-    seed=0,
-    device="auto",
-    num_threads=None,
-    **options,
-):
+    network_arguments: dict[str, Any] | None = None,
+    save: str | Path | None = None,
+    overwrite: bool = False,
+    licence: str = _LICENCE,
+    device: torch.device | str = "auto",
+    num_threads: int | None = None,
+    training: TrainingOptions,
+    data: DataOptions,
+) -> RegistrationNetwork:
     """Train a network on images, in files or in memory.
 
-    Images on different grids are brought onto one, through their affines and the
+    Images on different grids are resampled onto one, through their affines and the
     prealign, by one linear interpolation; it is isotropic, its axes along the world's,
     as it is when the network is applied.  Intensities are scaled so that the quantiles
     .001 and .999 become 0 and 1; NaN, missing data, becomes 0.
@@ -63,58 +63,27 @@ def fit(
     Parameters
     ----------
     network : RegistrationNetwork or str
-        What is trained, in place; or the name of a new one: "dirnet", "pyramid",
-        "selfsup-fcn", "unet" or "voxelmorph".
+        What is trained, in place; or the name of a new one: {networks}.
     images : str, Path, or sequence
         A folder, of which all NIfTI files are taken; a list of files, nibabel images
         or arrays, all 2D or all 3D; or a list of pairs (static, moving) of these, of
         which one is enough.  Arrays have no affine and are on one grid already.
-    steps : int
-        Steps of training.
-    atlas : str, Path, nibabel image or array, optional
-        The static image of every pair.  By default images are paired with each other.
-    labels : str, Path, or sequence, optional
-        Label maps, for ``dice_weight`` above 0: a list as `images` is; or a folder
-        with a file for each image, of its name or of that and ``_labels``, ``_label``,
-        ``_seg`` or ``_dseg``.
-    atlas_labels : str, Path, nibabel image or array, optional
-        Label map of the atlas; goes with `labels`.
-    reference : str, Path, nibabel image or array, optional
-        Image whose field of view the common grid has.  By default the atlas, else the
-        first image; of a list of pairs each has its own, that of its static image.
-    prealign : {None, "affine"} or sequence of array, shape (dim+1, dim+1), optional
-        None takes world coordinates as they are; "affine" registers each image to
-        the reference first (of a pair, moving to static; to an atlas, which
-        itself is registered to a `reference`); or a matrix for each image, the
-        validation's last: reference world (static's) to its world.  What is found is
-        kept beside the checkpoint, ``NAME.prealign.json``, for a training that goes on.
-    spacing : float, optional
-        Voxel size, mm.  By default the network's, else the finest of the reference;
-        a network without one takes it on, unless the images are arrays.
-    validation : float or as `images`, optional
-        Part of the images (or pairs) that is held out, chosen by `seed`; or others.
-        The network ends with the weights that did best on it.
-    validation_labels : as `labels`, optional
-        Goes with `labels` where validation images are given.
     network_arguments : dict, optional
-        Of a new network's class, see `make_network`.
+        Arguments of a new network's class, see `make_network`.
     save : str or Path, optional
         Where to write the trained network, with what is known about it.
     overwrite : bool, optional
-        Replace that file; so does a training that goes on from its checkpoint.
+        Replace that file; a training that is resumed replaces it in any case.
     licence : str, optional
         Under which the trained network may be used, to be written into the file.
-    seed : int, optional
-        Of all that is random: a new network's weights, the choice of pairs.
     device : str or torch.device, optional
         ``"auto"`` is CUDA, else MPS where it works, else the CPU.
     num_threads : int, optional
         Threads on the CPU; None is Torch's own choice, -1 all processors.
-    **options : dict
-        Of `dipy_dl_reg.training.loop.fit.fit`: ``batch_size``,
-        ``metric``, ``regularizer``,
-        ``weight``, ``dice_weight``, ``learning_rate``, ``augment``, ``patience``,
-        ``checkpoint``, ``resume``, ``time_limit``, ``log`` ...
+    training : TrainingOptions
+        Options of the loss and of the loop.
+    data : DataOptions
+        Options of the images.
 
     Returns
     -------
@@ -127,9 +96,13 @@ def fit(
     FileNotFoundError, FileExistsError
         If a file or folder is missing, or `save` exists.
     ValueError
-        If images or options are unfit, before any training.
+        If images or options cannot be used, before any training.
     TimeoutError
         If `time_limit`, which counts from the call, is reached before the first step.
+
+    References
+    ----------
+    .. footbibliography::
 
     Examples
     --------
@@ -141,135 +114,139 @@ def fit(
     >>> network.history.steps
     2
     """
-    limit = TimeLimit(options.get("time_limit"))
-    settings = _settings(steps=steps, seed=seed, **options)
-    check_options({**settings, "validation": validation})
+    limit = TimeLimit(training.time_limit)
+    _check_before_reading(training, data)
     device = find_device(device)
-    going_on = _goes_on(settings)
-    overwrite = overwrite or going_on
+    overwrite = overwrite or training.is_resumed
     if save is not None:
         check_writable(save, overwrite=overwrite)
-    cohort = Cohort(
-        images,
-        labels=labels,
-        atlas=atlas,
-        atlas_labels=atlas_labels,
-        reference=reference,
-        prealign=prealign,
-        spacing=_spacing(network, spacing),
-        validation=validation,
-        validation_labels=validation_labels,
-        seed=seed,
-        limit=limit,
+    wanted = _choose_spacing(network, data.spacing)
+    opened = open_training_images(
+        images, seed=training.seed, data=replace(data, spacing=wanted)
     )
-    _check_fit(cohort, settings)
-    network = _made(network, cohort, spacing, network_arguments, seed)
+    _check_images(opened, training)
+    network = _prepare_network(
+        network, opened, data.spacing, network_arguments, training.seed
+    )
     if save is not None:
         network_header(network)  # a class of the user's own cannot be saved
-    card = _card(network, cohort, settings, licence)
-    group, checkpoint = join(device), settings["checkpoint"]
+    card = _describe(network, opened, training, licence)
+    group = join(device)
     with threads(num_threads):
-        beside = checkpoint and Path(checkpoint).with_suffix(".prealign.json")
-        cohort.find_prealigns(group, beside, reuse=going_on)
-        pairs, validation = cohort.read()
+        pairs, validation = _read(opened, training, group, limit)
         if limit.exceeded():
             limit.stop("the first step")
         if limit.seconds is not None:
-            options["time_limit"] = limit.left()
+            training = replace(training, time_limit=limit.left())
         if group.leads:
-            logger.info(f"Training {network.name}: {steps} steps on {device}")
-        network.history = train(
-            network,
-            pairs,
-            steps=steps,
-            seed=seed,
-            validation=validation,
-            device=device,
-            card=card,
-            **options,
-        )
+            logger.info(f"Training {network.name}: {training.steps} steps on {device}")
+        network.history = train_network(
+            network, pairs, validation=validation, device=device, card=card,
+            options=training,
+        )  # fmt: skip
     if save is not None and group.leads:
-        with write_all_or_none([save], overwrite=overwrite) as (new,):
-            save_network(new, network, overwrite=True)
+        with write_all_or_none([save], overwrite=overwrite) as (temporary,):
+            save_network(temporary, network, overwrite=True)
     return network
 
 
-def _settings(**options):
-    """All arguments of the training, or an error for what is none."""
-    parameters = signature(train).parameters.items()
-    defaults = {name: p.default for name, p in parameters if name not in _OURS}
-    for name in options.keys() - defaults.keys():
-        raise TypeError(f"fit has no option {name!r}; there are {sorted(defaults)}")
-    return {**defaults, **options}
+def _check_before_reading(training: TrainingOptions, data: DataOptions) -> None:
+    """Raise what the training would begin with."""
+    training.check_validation(data.validation is not None)
+    TrainingLoss.from_options(training)
+    check_files(training)
 
 
-def _goes_on(settings):
-    """Whether a training is resumed."""
-    checkpoint = settings["checkpoint"]
-    return settings["resume"] and checkpoint is not None and Path(checkpoint).exists()
+def _read(
+    images: TrainingImages, training: TrainingOptions, group: Group, limit: TimeLimit
+) -> tuple[Pairs, Pairs | None]:
+    """Pairs to train on and to validate with, affine registrations included."""
+    path = training.checkpoint and Path(training.checkpoint)
+    images = find_prealigns(
+        images,
+        group=group,
+        path=path.with_suffix(".prealign.json") if path else None,
+        reuse=training.is_resumed,
+        limit=limit,
+    )
+    return read_pairs(images, limit)
 
 
-def _spacing(network, spacing):
-    """The voxel size asked for, by the network or else by the user."""
+def _choose_spacing(
+    network: RegistrationNetwork | str, spacing: float | None
+) -> float | None:
+    """The voxel size of the network, or else the one asked for."""
     own = getattr(network, "spacing", None)
     if own is not None and spacing not in (None, own):
         raise ValueError(f"spacing is {spacing!r}, and the network's is {own} mm")
     return spacing if own is None else own
 
 
-def _check_fit(cohort, settings):
-    """Raise if the images are not what the training's options ask for."""
-    if settings["dice_weight"] and not cohort.labelled:
+def _check_images(images: TrainingImages, training: TrainingOptions) -> None:
+    """Raise if the images are not what the options need."""
+    if training.dice_weight and not images.labelled:
         raise ValueError("dice_weight is above 0 and there are no labels")
-    shapes = cohort.grids()
-    if len(shapes) > 1 and settings["batch_size"] > 1:
+    shapes = images.grids()
+    if len(shapes) > 1 and training.batch_size > 1:
         raise ValueError(
             f"a batch_size above 1 needs images on one grid, got {shapes}: give a "
             "reference"
         )
 
 
-def _made(network, cohort, spacing, arguments, seed):
-    """The network, made now if it was named."""
+def _prepare_network(
+    network: RegistrationNetwork | str,
+    images: TrainingImages,
+    spacing: float | None,
+    arguments: dict[str, Any] | None,
+    seed: int,
+) -> RegistrationNetwork:
+    """The network, made now if its name was given."""
     if isinstance(network, RegistrationNetwork):
         if arguments is not None:
             raise ValueError("network_arguments are for a network given by its name")
-        if network.dim != cohort.dim:
+        if network.dim != images.dim:
             raise ValueError(
-                f"network is for {network.dim}D images, these are {cohort.dim}D"
+                f"network is for {network.dim}D images, these are {images.dim}D"
             )
-        if cohort.placed:
+        if images.placed:
             # Without a size of its own it would be applied to voxels of any size.
-            network.spacing = network.arguments["spacing"] = cohort.spacing
+            network.spacing = network.arguments["spacing"] = images.spacing
         return network
     arguments = dict(arguments or {})
     for name in {"dim", "spacing", "seed"} & arguments.keys():
         raise ValueError(f"network_arguments must not hold {name}, which is known")
     # Arrays have no mm: their network takes images as they are.
-    size = cohort.spacing if cohort.placed else spacing
-    return make_network(network, cohort.dim, spacing=size, seed=seed, **arguments)
+    size = images.spacing if images.placed else spacing
+    return make_network(network, images.dim, spacing=size, seed=seed, **arguments)
 
 
-def _card_before(network, settings):
+def _card_before(
+    network: RegistrationNetwork, training: TrainingOptions
+) -> dict[str, Any] | None:
     """What was known about the network when the training first began."""
-    if not _goes_on(settings):
+    if not training.is_resumed or training.checkpoint is None:
         return getattr(network, "card", None)
-    header, _ = read_arrays(settings["checkpoint"])
+    header, _ = read_arrays(training.checkpoint)
     recipe = header["card"]["recipe"]
     return recipe.get("before") if isinstance(recipe, dict) else None
 
 
-def _card(network, cohort, settings, licence):
-    """What is known about the network, without names of files."""
+def _describe(
+    network: RegistrationNetwork,
+    images: TrainingImages,
+    training: TrainingOptions,
+    licence: str,
+) -> dict[str, Any]:
+    """The card: what is known about the network, without names of files."""
+    packages = ("dipy_dl_reg", "torch", "dipy")
+    versions = {name: version(name) for name in packages}
     recipe = {
-        **cohort.summary(),
-        **{k: _plain(v) for k, v in settings.items() if k not in _NO_MATTER},
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("dipy_dl_reg", "torch", "dipy")},
-        },
+        **images.summary(),
+        **training.recipe(),
+        "versions": {"python": platform.python_version(), **versions},
     }
-    before = _card_before(network, settings)
+    before = _card_before(network, training)
     if before is not None:
         recipe["before"] = before
     return {
@@ -278,13 +255,6 @@ def _card(network, cohort, settings, licence):
         "preprocessing": {
             "intensity": INTENSITY,
             "grid": "axes along the world's, isotropic",
-            "spacing": cohort.spacing if cohort.placed else None,
+            "spacing": images.spacing if images.placed else None,
         },
     }
-
-
-def _plain(value):
-    """What JSON holds, of an option."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    return getattr(value, "__qualname__", repr(value))

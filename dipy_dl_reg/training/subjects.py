@@ -1,11 +1,17 @@
 """Images of many subjects and their label maps, found and checked by their headers."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from dipy_dl_reg.training.scan import Scan, open_scan
+from dipy_dl_reg.training.lazy_image import LazyImage, open_lazy_image
 from dipy_dl_reg.training.training_set import as_array
+
+#: A file, or an image in memory.
+Image = Any
 
 ENDINGS = (".nii.gz", ".nii")
 #: What may follow an image's name in the name of its label map.
@@ -17,24 +23,24 @@ class Subject(NamedTuple):
 
     Attributes
     ----------
-    image : Scan
+    image : LazyImage
         The image.
-    labels : Scan or None
+    labels : LazyImage or None
         Its label map, on whatever grid.
     """
 
-    image: Scan
-    labels: Scan | None = None
+    image: LazyImage
+    labels: LazyImage | None = None
 
     @classmethod
-    def checked(cls, image, labels=None):
-        """Put both together, if the map can be brought where the image is.
+    def paired(cls, image: LazyImage, labels: LazyImage | None = None) -> Subject:
+        """Pair an image with its label map, if the map can be resampled onto its grid.
 
         Parameters
         ----------
-        image : Scan
+        image : LazyImage
             The image.
-        labels : Scan, optional
+        labels : LazyImage, optional
             Its label map.
 
         Returns
@@ -45,7 +51,7 @@ class Subject(NamedTuple):
         Raises
         ------
         ValueError
-            If their shapes differ, and affines do not say how they lie.
+            If their shapes differ, and there are no affines that relate them.
         """
         if labels is not None and labels.grid.shape != image.grid.shape:
             placed = labels.placed and image.placed
@@ -57,8 +63,10 @@ class Subject(NamedTuple):
         return cls(image, labels)
 
 
-def open_subjects(images, labels=None, *, name="images"):
-    """Find images and their label maps, and check what their headers say.
+def open_subjects(
+    images: Any, labels: Any = None, *, name: str = "images"
+) -> list[Subject] | list[tuple[Subject, Subject]]:
+    """Find images and their label maps, and check their headers.
 
     Parameters
     ----------
@@ -82,37 +90,39 @@ def open_subjects(images, labels=None, *, name="images"):
     FileNotFoundError
         If a folder or a file is missing, or an image's label map is.
     ValueError
-        If there is no image, one is unfit, or labels do not match.
+        If there is no image, one cannot be used, or labels do not match.
     """
-    items = _listed(images, name)
-    paired = [isinstance(item, (tuple, list)) and len(item) == 2 for item in items]
-    if any(paired) != all(paired):
+    items = _list_images(images, name)
+    are_pairs = [isinstance(item, (tuple, list)) and len(item) == 2 for item in items]
+    if any(are_pairs) != all(are_pairs):
         raise ValueError(f"{name} must be all pairs (static, moving), or all images")
-    paired = all(paired)
+    paired = all(are_pairs)
     if paired:
         items = [image for pair in items for image in pair]
-    scans = _opened(items, name, paired)
-    maps = [None] * len(scans)
+    opened = _open_all(items, name, paired)
+    maps: Sequence[LazyImage | None] = [None] * len(opened)
     if labels is not None:
-        labels = _matching_labels(labels, items, name, paired)
-        maps = _opened(labels, f"labels of {name}", paired)
-    subjects = [Subject.checked(*both) for both in zip(scans, maps)]
+        labels = _match_labels(labels, items, name, paired)
+        maps = _open_all(labels, f"labels of {name}", paired)
+    subjects = [Subject.paired(*both) for both in zip(opened, maps)]
     return list(zip(subjects[::2], subjects[1::2])) if paired else subjects
 
 
-def _opened(items, name, paired):
-    """A scan of each item; errors say which one of the list it is."""
+def _open_all(items: Sequence[Image], name: str, paired: bool) -> list[LazyImage]:
+    """Open each image of a list; errors name its place in the list."""
     places = [f"[{i // 2}][{i % 2}]" if paired else f"[{i}]" for i in range(len(items))]
     return [
-        open_scan(item, name if isinstance(item, (str, os.PathLike)) else name + place)
+        open_lazy_image(
+            item, name if isinstance(item, (str, os.PathLike)) else name + place
+        )
         for item, place in zip(items, places)
     ]
 
 
-def _listed(images, name):
-    """What a folder, a sequence or an array of images holds, at least one."""
+def _list_images(images: Any, name: str) -> list[Image]:
+    """List the images of a folder, a sequence or an array, at least one."""
     if isinstance(images, (str, os.PathLike)):
-        return _files(Path(images), name)
+        return _nifti_files(Path(images), name)
     if getattr(images, "ndim", 0) > 2 and not hasattr(images, "dataobj"):
         images = list(as_array(images))  # a stack
     if not isinstance(images, (list, tuple)):
@@ -125,7 +135,7 @@ def _listed(images, name):
     return list(images)
 
 
-def _files(folder, name):
+def _nifti_files(folder: Path, name: str) -> list[Path]:
     """The NIfTI files of a folder, by name."""
     if not folder.exists():
         raise FileNotFoundError(f"{name}: no such folder: {folder}")
@@ -141,12 +151,16 @@ def _files(folder, name):
     return files
 
 
-def _matching_labels(labels, images, name, paired):
+def _match_labels(
+    labels: Any, images: Sequence[Image], name: str, paired: bool
+) -> list[Image]:
     """The label map of each image, in their order."""
     if isinstance(labels, (str, os.PathLike)):
-        files = {path.name: path for path in _files(Path(labels), f"labels of {name}")}
+        files = {
+            path.name: path for path in _nifti_files(Path(labels), f"labels of {name}")
+        }
         return [_label_file(image, files, Path(labels)) for image in images]
-    labels = _listed(labels, f"labels of {name}")
+    labels = _list_images(labels, f"labels of {name}")
     if paired:
         labels = [one for pair in labels for one in pair]
     if len(labels) != len(images):
@@ -157,8 +171,8 @@ def _matching_labels(labels, images, name, paired):
     return labels
 
 
-def _label_file(image, files, folder):
-    """The one file of a folder whose name goes with an image's."""
+def _label_file(image: Image, files: dict[str, Path], folder: Path) -> Path:
+    """The one label file of a folder whose name matches that of an image."""
     if not isinstance(image, (str, os.PathLike)):
         raise ValueError(
             "labels can be a folder only if images are files; give a list of label maps"
@@ -176,7 +190,7 @@ def _label_file(image, files, folder):
     return found[0]
 
 
-def _stem(path):
+def _stem(path: str | os.PathLike) -> str:
     """A file's name without the ending."""
     name = Path(path).name
     for end in ENDINGS:
@@ -184,12 +198,12 @@ def _stem(path):
     return name
 
 
-def check_together(scans):
-    """Raise unless images can be brought onto one grid.
+def check_together(images: Sequence[LazyImage]) -> None:
+    """Raise unless images can be resampled onto one grid.
 
     Parameters
     ----------
-    scans : sequence of Scan
+    images : sequence of LazyImage
         The images, the reference first.
 
     Raises
@@ -198,20 +212,20 @@ def check_together(scans):
         If they differ in their number of axes; if only some have affines; or if none
         has, and they differ in shape.
     """
-    first = scans[0]
-    for scan in scans[1:]:
-        if scan.grid.dim != first.grid.dim:
+    first = images[0]
+    for image in images[1:]:
+        if image.grid.dim != first.grid.dim:
             raise ValueError(
-                f"images must have the same number of axes, got {scan.grid.shape} "
-                f"({scan.name}) and {first.grid.shape} ({first.name})"
+                f"images must have the same number of axes, got {image.grid.shape} "
+                f"({image.name}) and {first.grid.shape} ({first.name})"
             )
-        if scan.placed != first.placed:
+        if image.placed != first.placed:
             raise ValueError(
                 "images must all have affines or none: arrays cannot be placed beside "
                 "files; give nibabel images"
             )
-        if not scan.placed and scan.grid.shape != first.grid.shape:
+        if not image.placed and image.grid.shape != first.grid.shape:
             raise ValueError(
                 "arrays must be of one shape, since they have no affines, got "
-                f"{scan.grid.shape} and {first.grid.shape}"
+                f"{image.grid.shape} and {first.grid.shape}"
             )

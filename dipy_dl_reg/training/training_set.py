@@ -1,26 +1,23 @@
-"""Pairs of images for training, and how they become batches.
+"""Pairs of images for training, from arrays.
 
-What is trained on is any object with
-
-``draw(generator) -> Example``
-    a pair, all that is random in it taken from the `torch.Generator`;
-``len(pairs)`` and ``pairs[i] -> Example``
-    a fixed enumeration, for validation.
-
-The classes here are such objects, from arrays; reading files is the caller's part.
+A network is trained on any object of the form of `Pairs`.  The names of its attributes
+that hold tensors are part of checkpoints (`fingerprint`): they must not change.
 """
 
+from __future__ import annotations
+
 from bisect import bisect_right
+from collections.abc import Sequence
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 
-from dipy_dl_reg.geometry.intensity import quantile_limits
-from dipy_dl_reg.networks.checkpoint import to_array
+from dipy_dl_reg.geometry.intensity import quantile_limits, scale_intensities
+from dipy_dl_reg.networks.array_file import to_array
 
-#: What a network's card says of how intensities were scaled: nothing acts on it.
+#: Description of the scaling of intensities, for a network's card.
 INTENSITY = "quantiles .001 and .999 to 0 and 1, NaN to 0"
 
 
@@ -42,7 +39,35 @@ class Example(NamedTuple):
     moving_labels: torch.Tensor | None = None
 
 
-def normalize(image):
+#: Images, their label maps, and the number of one of them.
+_Side = tuple[list[torch.Tensor], list[torch.Tensor] | None, int]
+
+
+class Pairs(Protocol):
+    """What a network is trained on."""
+
+    def draw(self, generator: torch.Generator) -> Example:
+        """Draw a pair.
+
+        Parameters
+        ----------
+        generator : torch.Generator
+            All that is random comes from it.
+
+        Returns
+        -------
+        example : Example
+            The pair.
+        """
+
+    def __len__(self) -> int:
+        """Number of pairs of a fixed enumeration, for validation."""
+
+    def __getitem__(self, index: int) -> Example:
+        """One of them, always the same."""
+
+
+def normalize(image: Any) -> torch.Tensor:
     """Scale intensities so that the quantiles .001 and .999 become 0 and 1.
 
     Parameters
@@ -67,12 +92,12 @@ def normalize(image):
     if not values.size or values.min() == values.max():
         raise ValueError("image is constant: there is nothing to register.")
     low, high = quantile_limits(values)
-    scaled = np.nan_to_num((image - low) / (high - low), nan=0.0)
+    scaled = np.nan_to_num(scale_intensities(image, low, high), nan=0.0)
     return torch.from_numpy(scaled.astype(np.float32))
 
 
-def as_array(image):
-    """An image as an array.
+def as_array(image: Any) -> np.ndarray:
+    """Convert an image to an array.
 
     Parameters
     ----------
@@ -87,14 +112,20 @@ def as_array(image):
     return to_array(image) if isinstance(image, torch.Tensor) else np.asarray(image)
 
 
-class _Listed:
-    """Pairs of which each is drawn with the same chance."""
+class _EquallyLikely:
+    """Pairs of which each is drawn with the same probability."""
 
     #: Whether intensities were scaled here.
     scaled = False
 
-    def draw(self, generator):
-        """A pair, each with the same chance.
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> Example:
+        raise NotImplementedError
+
+    def draw(self, generator: torch.Generator) -> Example:
+        """Draw a pair, each with the same probability.
 
         Parameters
         ----------
@@ -110,7 +141,7 @@ class _Listed:
         return self[int(index)]
 
 
-class CrossSubject(_Listed):
+class CrossSubject(_EquallyLikely):
     """Ordered pairs of two different subjects.
 
     Parameters
@@ -123,26 +154,33 @@ class CrossSubject(_Listed):
         Subjects are paired only with those of the same group, such as one class of
         digits; by default with all.
     normalized : bool, optional
-        Take intensities as they are, instead of scaling them by `normalize`.
+        Take intensities as they are, without scaling by `normalize`.
 
     Raises
     ------
     ValueError
-        If there are no two images to pair, shapes differ, or an image is unfit.
+        If there are no two images to pair, shapes differ, or an image cannot be used.
     """
 
-    def __init__(self, images, labels=None, groups=None, *, normalized=False):
-        self.images = _images(images, "images", normalized)
+    def __init__(
+        self,
+        images: Sequence[Any],
+        labels: Sequence[Any] | None = None,
+        groups: Sequence[Any] | None = None,
+        *,
+        normalized: bool = False,
+    ) -> None:
+        self.images = _image_tensors(images, "images", normalized)
         self.scaled = not normalized
-        self.labels = _label_maps(labels, self.images, "labels")
-        _one_shape(self.images, "images")
+        self.labels = _label_tensors(labels, self.images, "labels")
+        _check_one_shape(self.images, "images")
         groups = [0] * len(self.images) if groups is None else list(groups)
         if len(groups) != len(self.images):
             raise ValueError(
                 f"groups must name a group for each of {len(self.images)} images, got "
                 f"{len(groups)}."
             )
-        members = {}
+        members: dict[Any, list[int]] = {}
         for subject, group in enumerate(groups):
             members.setdefault(group, []).append(subject)
         self.members = [m for m in members.values() if len(m) > 1]
@@ -152,10 +190,10 @@ class CrossSubject(_Listed):
             )
         self._ends = list(accumulate(len(m) * (len(m) - 1) for m in self.members))
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self._ends[-1]
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> Example:
         """One of all ordered pairs.
 
         Parameters
@@ -175,12 +213,12 @@ class CrossSubject(_Listed):
         first, second = divmod(index, len(members) - 1)
         return self._pair(members[first], members[second + (second >= first)])
 
-    def _pair(self, static, moving):
+    def _pair(self, static: int, moving: int) -> Example:
         images, labels = self.images, self.labels
         return _example((images, labels, static), (images, labels, moving))
 
 
-class AtlasPairs(_Listed):
+class AtlasPairs(_EquallyLikely):
     """Every subject with one atlas, which is the static image.
 
     Parameters
@@ -194,32 +232,38 @@ class AtlasPairs(_Listed):
     labels : sequence of array of int, shape (*shape), optional
         Label maps of the moving images.
     normalized : bool, optional
-        Take intensities as they are, instead of scaling them by `normalize`.
+        Take intensities as they are, without scaling by `normalize`.
 
     Raises
     ------
     ValueError
         If there is no image, shapes differ, only one side has labels, or an image
-        is unfit.
+        cannot be used.
     """
 
     def __init__(
-        self, atlas, images, atlas_labels=None, labels=None, *, normalized=False
-    ):
+        self,
+        atlas: Any,
+        images: Sequence[Any],
+        atlas_labels: Any = None,
+        labels: Sequence[Any] | None = None,
+        *,
+        normalized: bool = False,
+    ) -> None:
         if (atlas_labels is None) != (labels is None):
             raise ValueError("atlas_labels and labels go together: both, or neither.")
         self.scaled = not normalized
         maps = None if atlas_labels is None else [atlas_labels]
-        self.atlas = _images([atlas], "atlas", normalized)
-        self.atlas_labels = _label_maps(maps, self.atlas, "atlas_labels")
-        self.images = _images(images, "images", normalized)
-        self.labels = _label_maps(labels, self.images, "labels")
-        _one_shape(self.atlas + self.images, "atlas and images")
+        self.atlas = _image_tensors([atlas], "atlas", normalized)
+        self.atlas_labels = _label_tensors(maps, self.atlas, "atlas_labels")
+        self.images = _image_tensors(images, "images", normalized)
+        self.labels = _label_tensors(labels, self.images, "labels")
+        _check_one_shape(self.atlas + self.images, "atlas and images")
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> Example:
         """The pair of one image.
 
         Parameters
@@ -238,7 +282,7 @@ class AtlasPairs(_Listed):
         )
 
 
-class ListedPairs(_Listed):
+class ListedPairs(_EquallyLikely):
     """The pairs of a list, and no others; one pair is enough.
 
     Parameters
@@ -249,28 +293,36 @@ class ListedPairs(_Listed):
     labels : sequence of (array of int, array of int), optional
         Label maps of both images of each pair.
     normalized : bool, optional
-        Take intensities as they are, instead of scaling them by `normalize`.
+        Take intensities as they are, without scaling by `normalize`.
 
     Raises
     ------
     ValueError
-        If there is no pair, shapes differ within one, or an image is unfit.
+        If there is no pair, shapes differ within one, or an image cannot be used.
     """
 
-    def __init__(self, pairs, labels=None, *, normalized=False):
+    def __init__(
+        self,
+        pairs: Sequence[tuple[Any, Any]],
+        labels: Sequence[tuple[Any, Any]] | None = None,
+        *,
+        normalized: bool = False,
+    ) -> None:
         self.scaled = not normalized
         sides = _sides(pairs, "pairs")
-        self.static, self.moving = (_images(x, "pairs", normalized) for x in sides)
+        self.static, self.moving = (
+            _image_tensors(x, "pairs", normalized) for x in sides
+        )
         for pair in zip(self.static, self.moving):
-            _one_shape(pair, "the images of a pair")
+            _check_one_shape(pair, "the images of a pair")
         maps = (None, None) if labels is None else _sides(labels, "labels")
-        self.static_labels = _label_maps(maps[0], self.static, "labels")
-        self.moving_labels = _label_maps(maps[1], self.moving, "labels")
+        self.static_labels = _label_tensors(maps[0], self.static, "labels")
+        self.moving_labels = _label_tensors(maps[1], self.moving, "labels")
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.static)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> Example:
         """One of the pairs.
 
         Parameters
@@ -290,8 +342,8 @@ class ListedPairs(_Listed):
         )
 
 
-def as_pairs(data):
-    """Pairs from whatever is trained on.
+def as_pairs(data: Any) -> Pairs:
+    """Make pairs from what a network is to be trained on.
 
     Parameters
     ----------
@@ -302,7 +354,7 @@ def as_pairs(data):
     Returns
     -------
     pairs : object
-        With ``draw``, ``len`` and ``[]``, as this module's first lines say.
+        Of the form of `Pairs`.
 
     Raises
     ------
@@ -322,14 +374,16 @@ def as_pairs(data):
     return ListedPairs(data) if paired else CrossSubject(data)
 
 
-def _images(images, name, normalized):
-    """Tensors ``(1, *shape)`` of images, or one clear error."""
+def _image_tensors(
+    images: Sequence[Any], name: str, normalized: bool
+) -> list[torch.Tensor]:
+    """Tensors ``(1, *shape)`` of images."""
     if len(images) == 0:
         raise ValueError(f"{name} must hold at least one image, got none.")
-    return [_image(image, name, normalized) for image in images]
+    return [_image_tensor(image, name, normalized) for image in images]
 
 
-def _image(image, name, normalized):
+def _image_tensor(image: Any, name: str, normalized: bool) -> torch.Tensor:
     """One image as a tensor ``(1, *shape)``."""
     image = as_array(image)
     if image.ndim not in (2, 3) or image.dtype.kind not in "buif":
@@ -347,8 +401,10 @@ def _image(image, name, normalized):
     return torch.from_numpy(np.array(image[None], dtype=np.float32))
 
 
-def _label_maps(labels, images, name):
-    """Tensors ``(1, *shape)`` of label maps fit for the images; None stays None."""
+def _label_tensors(
+    labels: Sequence[Any] | None, images: list[torch.Tensor], name: str
+) -> list[torch.Tensor] | None:
+    """Tensors ``(1, *shape)`` of label maps of the images; None if there are none."""
     if labels is None:
         return None
     if len(labels) != len(images):
@@ -356,10 +412,10 @@ def _label_maps(labels, images, name):
             f"{name} must have a map for each of {len(images)} images, got "
             f"{len(labels)}."
         )
-    return [_label_map(m, image, name) for m, image in zip(labels, images)]
+    return [_label_tensor(m, image, name) for m, image in zip(labels, images)]
 
 
-def _label_map(labels, image, name):
+def _label_tensor(labels: Any, image: torch.Tensor, name: str) -> torch.Tensor:
     """One label map as whole numbers ``(1, *shape)``."""
     labels = as_array(labels)
     with np.errstate(invalid="ignore"):
@@ -374,20 +430,21 @@ def _label_map(labels, image, name):
     return torch.from_numpy(whole)
 
 
-def _sides(pairs, name):
-    """The first and the second of all pairs."""
+def _sides(pairs: Sequence[Any], name: str) -> tuple[list[Any], list[Any]]:
+    """The first and the second image of all pairs."""
     if len(pairs) == 0 or any(len(pair) != 2 for pair in pairs):
         raise ValueError(f"{name} must be a list of pairs (static, moving).")
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
 
-def _one_shape(images, name):
+def _check_one_shape(images: Sequence[torch.Tensor], name: str) -> None:
+    """Raise unless images have the same shape."""
     shapes = {tuple(image.shape[1:]) for image in images}
     if len(shapes) > 1:
         raise ValueError(f"{name} must be of one shape, got {sorted(shapes)}.")
 
 
-def _example(static, moving):
+def _example(static: _Side, moving: _Side) -> Example:
     """An example of two (images, labels or None, index)."""
     (image, labels), (other, other_labels) = (
         (images[i], None if maps is None else maps[i])
@@ -396,6 +453,7 @@ def _example(static, moving):
     return Example(image, other, labels, other_labels)
 
 
-def _check_index(index, count):
+def _check_index(index: int, count: int) -> None:
+    """Raise for a number that is none of the pairs."""
     if not 0 <= index < count:
         raise IndexError(f"pair {index} of {count}.")

@@ -8,13 +8,9 @@ import pytest
 import torch
 
 from dipy_dl_reg.networks import NETWORKS, make_network
+from dipy_dl_reg.networks.array_file import read_arrays, write_arrays
 from dipy_dl_reg.networks.base import RegistrationNetwork
-from dipy_dl_reg.networks.checkpoint import (
-    load_network,
-    read_arrays,
-    save_network,
-    write_arrays,
-)
+from dipy_dl_reg.networks.checkpoint import load_network, save_network
 
 every_network = pytest.mark.parametrize("name", sorted(NETWORKS))
 VARIANTS = [

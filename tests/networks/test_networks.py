@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from dipy_dl_reg.geometry.fields import exp, warp
-from dipy_dl_reg.networks import NETWORKS, make_network
+from dipy_dl_reg.networks import NETWORKS, make_network, network_class
 from dipy_dl_reg.networks.base import SQUARINGS
 from dipy_dl_reg.networks.checkpoint import load_network, save_network
 
@@ -203,7 +203,7 @@ def test_weights_through_a_checkpoint(name, arguments, dim, tmp_path):
 def test_made_anew_from_its_arguments(name, arguments, dim):
     network = untrained(name, dim, arguments | {"spacing": 2})
     stored = json.loads(json.dumps(network.arguments))
-    other = NETWORKS[name](**stored)
+    other = network_class(name)(**stored)
     assert other.arguments == network.arguments
     assert other.spacing == 2.0
     shapes = {key: value.shape for key, value in network.state_dict().items()}

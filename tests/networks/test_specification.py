@@ -9,8 +9,8 @@ import torch
 from torch import nn
 import torch.nn.functional as F
 
-from dipy_dl_reg.geometry.fields import jacobian
-from dipy_dl_reg.networks import NETWORKS, make_network
+from dipy_dl_reg.geometry.derivatives import jacobian
+from dipy_dl_reg.networks import NETWORKS, make_network, network_class
 from dipy_dl_reg.networks.dirnet import bspline, bspline_field, bspline_matrix
 
 KINDS = {
@@ -229,7 +229,7 @@ def test_output_and_weights_of_the_levels(name, output, weights):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_number_of_parameters_is_as_documented(name):
-    stated = re.search(r"Parameters: (.*)", NETWORKS[name].__doc__).group(1)
+    stated = re.search(r"Parameters: (.*)", network_class(name).__doc__).group(1)
     for dim in (2, 3):
         counts = re.search(rf"{dim}D ((?:vm\d )?\d+(?:, vm\d \d+)*)", stated).group(1)
         for variant, count in re.findall(r"(vm\d)? ?(\d+)(?=,|$)", counts):

@@ -1,4 +1,4 @@
-"""tools/ablation.py: what variants are, and trainings of a few steps, kept and told."""
+"""tools/recipes/ablation.py: its variants, and trainings of a few steps."""
 
 import json
 import sys
@@ -11,8 +11,7 @@ from scipy.ndimage import gaussian_filter
 import torch
 
 from dipy_dl_reg.networks import NETWORKS, make_network
-from tools import ablation, train_pyramid
-from tools.recipes import brain_maps
+from tools.recipes import ablation, brain_maps, stages, train_pyramid
 
 SHAPE = (17, 17, 17)
 BENT = {"bending": 0.5, "bending_scale": 5}
@@ -78,7 +77,7 @@ def test_what_is_drawn(maps):
 def maps(rng, monkeypatch):
     """Five label maps that no file holds, each a few blobs."""
     found = []
-    for _ in range(2 + train_pyramid.KEPT):
+    for _ in range(2 + stages.HELD_OUT):
         noise = rng.random((len(brain_maps.CLASSES), *SHAPE))
         blobs = np.exp(60 * gaussian_filter(noise, (0, 2, 2, 2)))
         found.append(torch.from_numpy(blobs / blobs.sum(0)).half())
@@ -155,7 +154,7 @@ def test_what_is_there_is_not_done_again(monkeypatch, tmp_path, maps):
 def test_swapped_images_are_the_other_way():
     images = {"static": 1, "moving": 2, "static_grid2world": 3, "moving_grid2world": 4}
     prealign = np.diag([2.0, 1, 1, 1])
-    found = ablation.swapped(images | {"prealign": prealign})
+    found = ablation.swap_images(images | {"prealign": prealign})
     np.testing.assert_array_equal(found.pop("prealign"), np.diag([0.5, 1, 1, 1]))
     assert found == {
         "static": 2, "moving": 1, "static_grid2world": 4, "moving_grid2world": 3,

@@ -5,8 +5,7 @@ import sys
 import pytest
 
 from dipy_dl_reg.networks.checkpoint import load_network
-from tools import train_pyramid
-from tools.recipes import brain_maps
+from tools.recipes import brain_maps, train_pyramid
 
 SMALL = train_pyramid.Stage(
     1.0, (17, 17), 4, 1, 0.3, 5e-4, "cosine", {}, {}, {"size": 4, "classes": 4}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dipy_dl_reg.training.loop.trainer import History
-from tools import digits, train_brains
+from tools.recipes import digits, stages, train_brains
 
 
 def write_idx(path, array):
@@ -69,4 +69,4 @@ def test_licence_of_a_network_is_what_was_said():
     histories = [History(10, [], 0.5, "steps")]
     given = Namespace(seed=1, licence="CC0-1.0")
     assert train_brains.card(given, histories)["licence"] == "CC0-1.0"
-    assert "not stated" in train_brains.LICENCE
+    assert "not stated" in stages.LICENCE

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dipy_dl_reg.training.loop.batches import Batches, collate, seeded
+from dipy_dl_reg.training.loop.batches import Batches, collate, make_generator
 from dipy_dl_reg.training.training_set import (
     AtlasPairs,
     CrossSubject,
@@ -210,7 +210,7 @@ def test_workers_give_the_same_examples():
 
 
 def test_seeded_generators_do_not_repeat():
-    drawn = {torch.rand((), generator=seeded(s, n)).item() for s in range(20)
+    drawn = {torch.rand((), generator=make_generator(s, n)).item() for s in range(20)
              for n in range(20)}  # fmt: skip
     assert len(drawn) == 400
 

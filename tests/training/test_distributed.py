@@ -9,10 +9,11 @@ import pytest
 from shapes import DoublePairs, ellipses, small, weights
 import torch
 
-from dipy_dl_reg.networks.checkpoint import load_network, read_arrays
+from dipy_dl_reg.networks.array_file import read_arrays
+from dipy_dl_reg.networks.checkpoint import load_network
 from dipy_dl_reg.training.examples.augmentation import Augment
 from dipy_dl_reg.training.loop.distributed import join
-from dipy_dl_reg.training.loop.fit import fit
+from dipy_dl_reg.training.loop.train_network import train_network
 
 SCRIPT = """
 import os, sys
@@ -28,7 +29,8 @@ for name in sys.argv[2:]:
     history, network = train(make(name, rank), f"{folder}/{name}", 2, 4)
     if name == "selfsup-fcn":
         history, network = train(make(name, 5), f"{folder}/{name}", 2, 7, resume=True)
-    mixed = fit(small(name), ellipses(4), mixed_precision=True, **MIXED, batch_size=2)
+    options = {"mixed_precision": True, **MIXED, "batch_size": 2}
+    mixed = train_network(small(name), ellipses(4), **options)
     result = [list(history), network.state_dict(), mixed.rows]
     torch.save(result, f"{folder}/{name}.{rank}.pt")
 leave()
@@ -50,7 +52,7 @@ def make(name, seed):
 def train(network, path, batch_size, steps, **options):
     images = DoublePairs(ellipses(4)), DoublePairs(ellipses(3, seed=1))
     options = {**OPTIONS, **options}
-    history = fit(
+    history = train_network(
         network, images[0], validation=images[1], steps=steps, batch_size=batch_size,
         checkpoint=f"{path}.npz", log=f"{path}.csv", **options,
     )  # fmt: skip
@@ -89,7 +91,7 @@ def test_two_processes_do_as_one(launched, tmp_path, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_mixed_precision_of_two(launched, name):
     rows = torch.load(launched / f"{name}.0.pt", weights_only=True)[2]
-    alone = fit(small(name), ellipses(4), **MIXED, batch_size=4)
+    alone = train_network(small(name), ellipses(4), **MIXED, batch_size=4)
     assert rows[1]["total"] == pytest.approx(alone.rows[1]["total"], rel=0.05)
 
 

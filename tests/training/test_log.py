@@ -9,7 +9,7 @@ import pytest
 from shapes import ellipses, small, weights
 import torch
 
-from dipy_dl_reg.training.loop.fit import fit
+from dipy_dl_reg.training.loop.train_network import train_network
 from dipy_dl_reg.training.training_set import CrossSubject
 
 IMAGES = ellipses(4)
@@ -17,7 +17,7 @@ IMAGES = ellipses(4)
 
 def test_csv_has_the_rows(tmp_path):
     path = tmp_path / "folder" / "log.csv"
-    history = fit(
+    history = train_network(
         small(), IMAGES, steps=5, validate_every=2, validation=IMAGES[:2], log=path
     )
     with open(path, newline="") as file:
@@ -29,7 +29,9 @@ def test_tensorboard_has_the_rows(tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    history = fit(small(), IMAGES, steps=4, validate_every=2, log=tmp_path / "log")
+    history = train_network(
+        small(), IMAGES, steps=4, validate_every=2, log=tmp_path / "log"
+    )
     events = EventAccumulator(str(tmp_path / "log")).Reload()
     assert set(events.Tags()["scalars"]) == history.rows[0].keys() - {"step"}
     for name in events.Tags()["scalars"]:
@@ -41,7 +43,7 @@ def test_tensorboard_has_the_rows(tmp_path):
 def test_folder_needs_tensorboard(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ImportError, match=r"dipy_dl_reg\[tensorboard\]"):
-        fit(small(), IMAGES, steps=1, log=tmp_path / "log")
+        train_network(small(), IMAGES, steps=1, log=tmp_path / "log")
     assert not (tmp_path / "log").exists()
 
 
@@ -49,18 +51,18 @@ def test_folder_needs_tensorboard(tmp_path, monkeypatch):
 def test_log_of_another_training_stays(tmp_path, name):
     pytest.importorskip("tensorboard")
     path = tmp_path / name
-    fit(small(), IMAGES, steps=2, log=path)
+    train_network(small(), IMAGES, steps=2, log=path)
     table = path if name == "log.csv" else path / "log.csv"
     before = table.read_text()
     with pytest.raises(FileExistsError, match="log.csv exists"):
-        fit(small(), IMAGES, steps=1, log=path)
+        train_network(small(), IMAGES, steps=1, log=path)
     assert table.read_text() == before
 
 
 def test_bar(capsys):
-    fit(small(), IMAGES, steps=3, progress=True)
+    train_network(small(), IMAGES, steps=3, progress=True)
     assert "3/3" in capsys.readouterr().err
-    fit(small(), IMAGES, steps=3)
+    train_network(small(), IMAGES, steps=3)
     assert capsys.readouterr().err == "", "a bar where there is no terminal"
 
 
@@ -86,7 +88,7 @@ def clock(monkeypatch):
     clock = [0.0]
     for module in ("clock", "log"):
         monkeypatch.setattr(
-            f"dipy_dl_reg.training.{module}.monotonic", lambda: clock[0]
+            f"dipy_dl_reg.training.loop.{module}.monotonic", lambda: clock[0]
         )
     return clock
 
@@ -102,7 +104,7 @@ def test_lines_where_there_is_no_terminal(clock, lines):
     """Seven seconds a step: a line after 10 s, and after 60 s more."""
     pairs = Slow(IMAGES, clock, draw=7)
     options = {"steps": 15, "validate_every": 5, "validation": IMAGES[:2]}
-    rows = fit(small(), pairs, **options).rows
+    rows = train_network(small(), pairs, **options).rows
     first, second, end = lines()
     assert re.fullmatch(r"Step 2 of 15: loss -?[\d.]+; about 2 min left", first)
     told = re.fullmatch(
@@ -115,7 +117,7 @@ def test_lines_where_there_is_no_terminal(clock, lines):
 
 def test_line_says_when_the_time_limit_comes_first(clock, lines):
     pairs = Slow(IMAGES, clock, draw=20)
-    fit(small(), pairs, steps=500, time_limit=150)
+    train_network(small(), pairs, steps=500, time_limit=150)
     assert lines()[0].endswith("; stops at the time limit in 2 min")
     assert "Stopped by time_limit after 8 of 500 steps" in lines()[-1]
     assert "there was no validation" in lines()[-1]
@@ -123,7 +125,7 @@ def test_line_says_when_the_time_limit_comes_first(clock, lines):
 
 @pytest.mark.parametrize("progress", [True, False])
 def test_no_lines_where_a_bar_was_decided_on(clock, lines, progress):
-    fit(small(), Slow(IMAGES, clock, draw=30), steps=9, progress=progress)
+    train_network(small(), Slow(IMAGES, clock, draw=30), steps=9, progress=progress)
     assert not [line for line in lines() if line.startswith("Step")]
 
 
@@ -132,7 +134,7 @@ def test_time_limit_is_passed_by_a_step_at_most(clock, lines):
     for draw, index, steps in ((10, 0, 3), (1, 10, 2)):
         clock[0] = 0.0
         held = Slow(IMAGES, clock, index=index)
-        history = fit(
+        history = train_network(
             small(), Slow(IMAGES, clock, draw=draw), steps=9, time_limit=25,
             validation=held, validate_every=2 if index else 5,
         )  # fmt: skip
@@ -149,14 +151,14 @@ def test_validation_cut_off_by_time_is_done_on_resuming(clock, tmp_path):
         return {"pairs": Slow(IMAGES, clock), **steps,
                 "validation": Slow(IMAGES, clock, **seconds)}  # fmt: skip
 
-    expected = fit(whole, **pairs())
-    stopped = fit(network, **pairs(index=10), checkpoint=path, time_limit=25)
+    expected = train_network(whole, **pairs())
+    stopped = train_network(network, **pairs(index=10), checkpoint=path, time_limit=25)
     assert (stopped.steps, stopped.stopped, stopped.best) == (2, "time", None)
-    assert fit(network, **pairs(), checkpoint=path, resume=True) == expected
+    assert train_network(network, **pairs(), checkpoint=path, resume=True) == expected
     assert torch.equal(weights(network), weights(whole))
 
 
 def test_stop_by_patience_is_said(lines):
     options = {"validation": IMAGES[:2], "validate_every": 1, "learning_rate": 1e-30}
-    fit(small(), IMAGES, steps=50, patience=2, **options)
+    train_network(small(), IMAGES, steps=50, patience=2, **options)
     assert "Stopped by patience after 3 of 50 steps" in lines()[-1]

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from dipy_dl_reg.geometry.fields import jacobian
+from dipy_dl_reg.geometry.derivatives import jacobian
 from dipy_dl_reg.training.examples.acquisition import Acquisition
 from dipy_dl_reg.training.examples.deformation import Bending
 from dipy_dl_reg.training.examples.shapes import Mixture, ShapePairs
 from dipy_dl_reg.training.examples.synthesis import Contrast, SynthesisedPairs, shares
 from dipy_dl_reg.training.loop.batches import Batches
-from dipy_dl_reg.training.loop.batches import seeded as step_generator
+from dipy_dl_reg.training.loop.batches import make_generator as step_generator
 from dipy_dl_reg.training.loop.losses import dice_loss
 
 CLASSES = [1, 2, 5, 9]
@@ -34,7 +34,7 @@ def pairs(shape=(24, 30, 28), **options):
     return SynthesisedPairs(maps, means, spreads, **options)
 
 
-def seeded(seed):
+def make_generator(seed):
     return torch.Generator().manual_seed(seed)
 
 
@@ -50,7 +50,9 @@ def test_shares_count_the_voxels(shape):
 
 @pytest.mark.parametrize("shape", [(24, 30), (24, 30, 28)])
 def test_a_seed_gives_the_same_pair_again(shape):
-    first, again, other = (pairs(shape).draw(seeded(seed)) for seed in (3, 3, 4))
+    first, again, other = (
+        pairs(shape).draw(make_generator(seed)) for seed in (3, 3, 4)
+    )
     for a, b in zip(first, again):
         assert torch.equal(a, b)
     assert not torch.equal(first.static, other.static)
@@ -68,7 +70,7 @@ def intensities(image, labels):
 
 def test_images_are_their_classes():
     """One intensity a class, and labels that moved with the image."""
-    example = pairs(**PLAIN, always=range(4)).draw(seeded(0))
+    example = pairs(**PLAIN, always=range(4)).draw(make_generator(0))
     for image, labels in (
         (example.static, example.static_labels),
         (example.moving, example.moving_labels),
@@ -79,14 +81,14 @@ def test_images_are_their_classes():
 
 
 def test_two_images_of_a_pair_differ_in_shape_and_contrast():
-    example = pairs(random_contrast=1.0, **PLAIN).draw(seeded(1))
+    example = pairs(random_contrast=1.0, **PLAIN).draw(make_generator(1))
     assert (example.static_labels - example.moving_labels).abs().max() > 0.5
     assert example.static.min() >= 0 and float(example.static.amax()) == 1
 
 
 def test_groups_share_their_intensity():
     source = pairs(groups=[0, 1, 0, 1], random_contrast=1.0, always=range(4), **PLAIN)
-    example = source.draw(seeded(2))
+    example = source.draw(make_generator(2))
     values, _ = intensities(example.static, example.static_labels)
     np.testing.assert_allclose(values[:2], values[2:], atol=1e-3)
     assert abs(values[0] - values[1]) > 0.01
@@ -96,7 +98,7 @@ def test_what_is_outside_can_be_stripped():
     with_outside = pairs(outside=[3], stripped=0.0, **PLAIN, always=[0, 1, 2])
     without = pairs(outside=[3], stripped=1.0, **PLAIN, always=[0, 1, 2])
     for source, empty in ((with_outside, False), (without, True)):
-        example = source.draw(seeded(5))
+        example = source.draw(make_generator(5))
         elsewhere = example.static[0][example.static_labels.sum(0) < 1e-3]
         assert (float(elsewhere.max()) < 0.01) == empty
 
@@ -131,7 +133,7 @@ def test_contrasts_of_the_two_images():
         source.contrasts[0] = source.contrasts[0]._replace(weight=1e6)
         found = set()
         for seed in range(12):
-            example = source.draw(seeded(seed))
+            example = source.draw(make_generator(seed))
             first, _ = intensities(example.static, example.static_labels)
             second, _ = intensities(example.moving, example.moving_labels)
             found.add(len({bool(v[0] > v[2] - 0.1) for v in (first, second)}))
@@ -139,7 +141,9 @@ def test_contrasts_of_the_two_images():
 
 
 def test_brains_can_be_masked():
-    example = pairs(outside=[3], stripped=1.0, masked=1.0, noise=0.5).draw(seeded(1))
+    example = pairs(outside=[3], stripped=1.0, masked=1.0, noise=0.5).draw(
+        make_generator(1)
+    )
     for image, labels in (
         (example.static[0], example.static_labels.sum(0)),
         (example.moving[0], example.moving_labels.sum(0)),
@@ -157,21 +161,23 @@ def test_a_contrast_of_other_classes():
 def test_bending_never_folds(shape):
     bent = Bending(bending=1.5, bending_scale=8, rotation=10, translation=2)
     for seed in range(4):
-        u = bent(shape, seeded(seed))
+        u = bent(shape, make_generator(seed))
         assert u.shape == (1, len(shape), *shape)
         assert jacobian(u).min() > 0
-        assert torch.equal(u, bent(shape, seeded(seed)))
+        assert torch.equal(u, bent(shape, make_generator(seed)))
 
 
 def test_bending_is_as_large_as_asked():
     still = {"rotation": 0, "scale": 0, "translation": 0}
     sizes = [
-        Bending(bending=b, **still)((60, 60), seeded(0)).square().mean().sqrt()
+        Bending(bending=b, **still)((60, 60), make_generator(0)).square().mean().sqrt()
         for b in (0.0, 0.5, 1.0)
     ]
     assert sizes[0] == 0
     np.testing.assert_allclose(sizes[1:], [0.5, 1.0], rtol=0.15)
-    turned = Bending(rotation=5, scale=0, translation=0, bending=0)((30, 30), seeded(0))
+    turned = Bending(rotation=5, scale=0, translation=0, bending=0)(
+        (30, 30), make_generator(0)
+    )
     matrix = [turned[0, :, 20, 15] - turned[0, :, 10, 15],
               turned[0, :, 15, 20] - turned[0, :, 15, 10]]  # fmt: skip
     matrix = torch.stack(matrix) / 10 + torch.eye(2)
@@ -190,7 +196,7 @@ def test_noise_of_a_magnitude_has_a_floor():
     means, deviations = [], []
     for seed in range(4):
         options = PLAIN | {"noise": 0.2, "rician": 1.0}
-        image = Acquisition(**options)(flat(value=0.0), seeded(seed))
+        image = Acquisition(**options)(flat(value=0.0), make_generator(seed))
         empty = image[0, 10:, 10:, 10:]
         assert image.min() >= 0
         means.append(float(empty.mean()))
@@ -204,7 +210,7 @@ def test_noise_of_a_magnitude_has_a_floor():
 @pytest.mark.parametrize("shape", [(1, 40, 36), (1, 24, 30, 28)])
 def test_slices_blur_along_one_axis(shape):
     options = PLAIN | {"thick": 6.0, "slices": 1.0}
-    generator = seeded(3)
+    generator = make_generator(3)
     noise = torch.rand(shape, generator=generator)
     image = Acquisition(**options)(noise, generator)
     rough = [float(image.diff(dim=d).square().mean()) for d in range(1, len(shape))]
@@ -214,9 +220,9 @@ def test_slices_blur_along_one_axis(shape):
 
 
 def test_low_resolution_blurs_along_all_axes():
-    noise = torch.rand(1, 30, 30, generator=seeded(0))
+    noise = torch.rand(1, 30, 30, generator=make_generator(0))
     options = PLAIN | {"coarse": 3.0}
-    image = Acquisition(**options)(noise, seeded(4))
+    image = Acquisition(**options)(noise, make_generator(4))
     for axis in (1, 2):
         part = (
             image.diff(dim=axis).square().mean() / noise.diff(dim=axis).square().mean()
@@ -229,7 +235,7 @@ def test_part_of_the_field_of_view_is_missing():
     found = set()
     for seed in range(12):
         options = PLAIN | {"cut": 1.0, "largest_cut": 0.5}
-        cut = Acquisition(**options)(image, seeded(seed))
+        cut = Acquisition(**options)(image, make_generator(seed))
         assert 0.5 <= (cut > 0).double().mean() <= 1
         empty = [not cut.select(d, i).any() for d in (1, 2, 3) for i in (0, -1)]
         assert sum(empty) <= 1
@@ -254,7 +260,7 @@ def test_acquisition_out_of_range(option, message):
 @pytest.mark.parametrize("shape", [(48, 40), (24, 20, 28)])
 def test_shapes_are_found_again_in_both_images(shape):
     source = ShapePairs(shape, classes=6, scored=3, bending=1.0)
-    first, again, other = (source.draw(seeded(seed)) for seed in (1, 1, 2))
+    first, again, other = (source.draw(make_generator(seed)) for seed in (1, 1, 2))
     for a, b in zip(first, again):
         assert torch.equal(a, b)
     assert not torch.equal(first.static, other.static)
@@ -273,7 +279,7 @@ def test_shapes_are_found_again_in_both_images(shape):
 
 
 def test_shapes_have_edges_and_a_background():
-    blobs = ShapePairs((60, 60), classes=6, edge=0.5)._blobs(seeded(0))
+    blobs = ShapePairs((60, 60), classes=6, edge=0.5)._blobs(make_generator(0))
     torch.testing.assert_close(blobs.sum(0), torch.ones(60, 60))
     assert (blobs.amax(0) > 0.9).double().mean() > 0.7
     assert blobs[0, [0, 0, -1, -1], [0, -1, 0, -1]].min() > 0.99
@@ -283,7 +289,7 @@ def test_shapes_have_edges_and_a_background():
 def test_a_mixture_draws_by_its_weights():
     small, large = ShapePairs((8, 8), count=2), ShapePairs((10, 10), count=3)
     source = Mixture([small, large], [1, 3])
-    sizes = [source.draw(seeded(seed)).static.shape[-1] for seed in range(200)]
+    sizes = [source.draw(make_generator(seed)).static.shape[-1] for seed in range(200)]
     assert sizes.count(10) == pytest.approx(150, abs=25)
     assert len(source) == 5
     assert [source[i].static.shape[-1] for i in range(5)] == [8, 8, 10, 10, 10]

@@ -16,7 +16,7 @@ from numpy.testing import assert_allclose
 import pytest
 
 from dipy_dl_reg import load_mapping, load_network
-from dipy_dl_reg.training.loop.fit import fit as train
+from dipy_dl_reg.training.loop.train_network import train_network
 from dipy_dl_reg.training.loop.trainer import Training
 from dipy_dl_reg.workflows.align import align_deep
 from dipy_dl_reg.workflows.train import TrainDeepFlow, train_deep
@@ -270,11 +270,11 @@ def test_what_is_wrong_is_one_clear_line(folder, tmp_path, command):
 
 
 def test_interruption_leaves_nothing(folder, tmp_path, command, monkeypatch):
-    @wraps(train)
+    @wraps(train_network)
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dipy_dl_reg.training.fit.train", interrupt)
+    monkeypatch.setattr("dipy_dl_reg.training.fit.train_network", interrupt)
     with pytest.raises(SystemExit, match="interrupted"):
         command(train_deep, folder, "--out_dir", tmp_path / "out", *QUICK)
     assert not (tmp_path / "out").exists()

@@ -1,6 +1,6 @@
 """Label maps of heads, FreeSurfer's numbers, made ready for training by synthesis.
 
-Used by ``tools/train_brains.py``; ``python -m tools.recipes.brain_maps FOLDER
+Used by ``tools/recipes/train_brains.py``; ``python -m tools.recipes.brain_maps FOLDER
 sheet.png`` draws a sheet of what a network is shown.
 """
 

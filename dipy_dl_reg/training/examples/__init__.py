@@ -1,6 +1,8 @@
 """Torch only: training pairs made from label maps, shapes and images."""
 
+from typing import Any
+
 import torch
 
 #: Type and device of the tensors of an example, whatever torch's defaults are.
-SINGLE = {"dtype": torch.float32, "device": "cpu"}
+SINGLE: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}

@@ -1,8 +1,8 @@
 """What a scanner and its protocol do to an image, at random."""
 
 import torch
-import torch.nn.functional as F
 
+from dipy_dl_reg.geometry.resampling import resize_image
 from dipy_dl_reg.geometry.smoothing import smooth
 from dipy_dl_reg.training.examples import SINGLE
 
@@ -77,7 +77,7 @@ class Acquisition:
         o, shape = self.options, image.shape[1:]
         image = smooth(image[None], o["blur"] * uniform(generator))
         knots = torch.randn(1, 1, *[4] * len(shape), generator=generator, **SINGLE)
-        bias = spread(knots, shape)
+        bias = resize_image(knots, shape)
         image = image * (o["bias"] * uniform(generator) * bias).exp_()
         image = self._coarse(image, generator)
         image = image / image.amax().clamp_min(1e-6)
@@ -101,7 +101,7 @@ class Acquisition:
             return image
         # What a voxel of that size holds is a mean over it.
         image = smooth(image, [0.4 * (f * f - 1) ** 0.5 for f in factors])
-        return spread(spread(image, sizes), shape)
+        return resize_image(resize_image(image, sizes), shape)
 
     def _noisy(self, image, generator):
         """The image, whose largest value is 1, with noise."""
@@ -142,22 +142,3 @@ def uniform(generator):
         Below 1.
     """
     return float(torch.rand((), generator=generator, **SINGLE))
-
-
-def spread(knots, shape):
-    """Values at control points, linearly interpolated to a grid.
-
-    Parameters
-    ----------
-    knots : Tensor, shape (B, C, *few)
-        Values; the outermost stand at the corners of the grid.
-    shape : sequence of int
-        Of the grid.
-
-    Returns
-    -------
-    values : Tensor, shape (B, C, *shape)
-        Between those at the control points.
-    """
-    mode = {2: "bilinear", 3: "trilinear"}[len(shape)]
-    return F.interpolate(knots, size=tuple(shape), mode=mode, align_corners=True)

@@ -1,9 +1,9 @@
 """Random changes to examples, so that a network sees more than it is given."""
 
 import torch
-import torch.nn.functional as F
 
 from dipy_dl_reg.geometry.fields import warp
+from dipy_dl_reg.geometry.resampling import resize_image
 from dipy_dl_reg.training.examples import SINGLE
 
 
@@ -106,7 +106,7 @@ class Augment:
         if o["bending"]:
             knots = [max(4, round(n / max(1, o["bending_scale"]))) for n in shape]
             bend = torch.randn(1, len(shape), *knots, generator=generator, **SINGLE)
-            bend = _spread(bend, shape) * o["bending"]
+            bend = resize_image(bend, shape) * o["bending"]
             u = bend if u is None else u + bend
         return u
 
@@ -138,18 +138,12 @@ class Augment:
         if o["bias"]:
             knots = [4] * (image.ndim - 1)
             bias = torch.randn(1, 1, *knots, generator=generator, **SINGLE)
-            image = image * (o["bias"] * _spread(bias, image.shape[1:]))[0].exp()
+            image = image * (o["bias"] * resize_image(bias, image.shape[1:]))[0].exp()
         if o["noise"]:
             sigma = o["noise"] * torch.rand((), generator=generator, **SINGLE)
             noise = torch.randn(image.shape, generator=generator, **SINGLE)
             image = image + sigma * noise
         return image
-
-
-def _spread(knots, shape):
-    """Control points linearly interpolated to a grid."""
-    mode = {2: "bilinear", 3: "trilinear"}[len(shape)]
-    return F.interpolate(knots, size=tuple(shape), mode=mode, align_corners=True)
 
 
 def _moved(channels, u, mode):

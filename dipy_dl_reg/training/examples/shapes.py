@@ -8,9 +8,10 @@ learned from them is to find the same shape again, whatever it looks like.
 import torch
 
 from dipy_dl_reg.geometry.fields import warp
+from dipy_dl_reg.geometry.resampling import resize_image
 from dipy_dl_reg.metrics.base import whole_number
 from dipy_dl_reg.training.examples import SINGLE
-from dipy_dl_reg.training.examples.acquisition import Acquisition, spread, uniform
+from dipy_dl_reg.training.examples.acquisition import Acquisition, uniform
 from dipy_dl_reg.training.examples.deformation import Bending
 from dipy_dl_reg.training.examples.synthesis import permutation
 from dipy_dl_reg.training.training_set import Example
@@ -121,7 +122,7 @@ class ShapePairs:
         """Shares of all classes, 0 the background, (K, *shape); they add up to 1."""
         few = [max(4, round(n / self.size)) for n in self.shape]
         knots = torch.randn(1, self.classes, *few, generator=generator, **SINGLE)
-        height = spread(knots, self.shape)[0]
+        height = resize_image(knots, self.shape)[0]
         # How far from the middle, 1 at the faces; the surface is as rough as blobs are.
         lines = [torch.linspace(-1, 1, n, **SINGLE) for n in self.shape]
         grid = torch.stack(torch.meshgrid(*lines, indexing="ij"))

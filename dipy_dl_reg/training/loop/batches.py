@@ -1,27 +1,29 @@
-"""Batches of examples, the same whoever draws them.
+"""Batches of examples, the same whichever process draws them.
 
-Example number n of a training is a function of the seed and of n alone.  So it does
-not matter how many processes draw the examples, nor whether the training was
-interrupted before.
+Example number n of a training is a function of the seed and of n alone.  Neither the
+number of processes that draw examples nor an interruption therefore changes them.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from dipy_dl_reg.training.training_set import Example
+from dipy_dl_reg.training.training_set import Example, Pairs
 
 
-def seeded(seed, number):
-    """Generator that two numbers determine.
+def make_generator(seed: int, number: int) -> torch.Generator:
+    """Make a generator that two numbers determine.
 
     Parameters
     ----------
     seed : int
-        The training's.
+        Seed of the training.
     number : int
-        The example's.
+        Number of the example.
 
     Returns
     -------
@@ -32,8 +34,8 @@ def seeded(seed, number):
     return torch.Generator().manual_seed(int.from_bytes(digest) >> 1)
 
 
-def collate(examples):
-    """Several examples as one batch.
+def collate(examples: Sequence[Example]) -> Example:
+    """Join several examples to a batch.
 
     Parameters
     ----------
@@ -64,28 +66,37 @@ def collate(examples):
 
 
 class Batches(Dataset):
-    """The batches of a training by the number of the step.
+    """Batches of a training by the number of the step.
 
     Parameters
     ----------
-    pairs : object
-        With ``draw``.
+    pairs : pairs
+        What is trained on.
     batch_size : int
         Examples per step and process.
     seed : int
-        With it all examples are determined.
+        Determines all examples.
     augment : callable, optional
         ``augment(example, generator) -> example``.
     rank, size : int, optional
         Number of this process, and of all.
     """
 
-    def __init__(self, pairs, batch_size, *, seed, augment=None, rank=0, size=1):
+    def __init__(
+        self,
+        pairs: Pairs,
+        batch_size: int,
+        *,
+        seed: int,
+        augment: Callable[..., Example] | None = None,
+        rank: int = 0,
+        size: int = 1,
+    ) -> None:
         self.pairs, self.batch_size = pairs, batch_size
         self.seed, self.augment = seed, augment
         self.rank, self.size = rank, size
 
-    def __getitem__(self, step):
+    def __getitem__(self, step: int) -> Example:
         """Batch of one step.
 
         Parameters
@@ -99,14 +110,22 @@ class Batches(Dataset):
             On the CPU.
         """
         first = (step * self.size + self.rank) * self.batch_size
-        return collate([self._drawn(first + i) for i in range(self.batch_size)])
+        return collate([self._draw(first + i) for i in range(self.batch_size)])
 
-    def _drawn(self, number):
-        generator = seeded(self.seed, number)
+    def _draw(self, number: int) -> Example:
+        """Draw one example, and augment it."""
+        generator = make_generator(self.seed, number)
         example = self.pairs.draw(generator)
         return self.augment(example, generator) if self.augment else example
 
-    def steps(self, first, end, *, workers=0, device="cpu"):
+    def steps(
+        self,
+        first: int,
+        end: int,
+        *,
+        workers: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> Iterator[Example]:
         """Batches of successive steps.
 
         Parameters
@@ -114,16 +133,16 @@ class Batches(Dataset):
         first, end : int
             Steps from `first` up to `end`, which is not among them.
         workers : int, optional
-            Processes that draw ahead; 0 draws in this one.
-        device : torch.device, optional
-            Where the batches go.
+            Processes that draw in advance; 0 draws in this one.
+        device : torch.device or str, optional
+            Device of the batches.
 
         Yields
         ------
         batch : Example
             On the device.
         """
-        order = range(first, end)
+        order: Iterable = range(first, end)
         device = torch.device(device)
         if workers:
             pin = device.type == "cuda"
@@ -136,20 +155,20 @@ class Batches(Dataset):
             yield to_device(item if workers else self[item], device)
 
 
-def to_device(batch, device):
-    """A batch on a device.
+def to_device(batch: Example, device: torch.device) -> Example:
+    """Copy a batch to a device.
 
     Parameters
     ----------
     batch : Example
-        Anywhere.
+        On any device.
     device : torch.device
-        Where to.
+        The device.
 
     Returns
     -------
     batch : Example
-        There.
+        The same numbers.
     """
     parts = (x if x is None else x.to(device, non_blocking=True) for x in batch)
     return Example(*parts)

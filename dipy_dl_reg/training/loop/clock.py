@@ -1,11 +1,14 @@
 """The time that a training may take."""
 
+from __future__ import annotations
+
 import math
 from time import monotonic
+from typing import NoReturn
 
 
 class TimeLimit:
-    """A number of seconds, counted from when this is made.
+    """A number of seconds, counted from the construction of this object.
 
     Parameters
     ----------
@@ -13,10 +16,10 @@ class TimeLimit:
         By default there is no limit.
     """
 
-    def __init__(self, seconds=None):
+    def __init__(self, seconds: float | None = None) -> None:
         self.seconds, self._start = seconds, monotonic()
 
-    def left(self):
+    def left(self) -> float:
         """Seconds that are left.
 
         Returns
@@ -28,7 +31,7 @@ class TimeLimit:
             return math.inf
         return self.seconds - (monotonic() - self._start)
 
-    def exceeded(self):
+    def exceeded(self) -> bool:
         """Whether the time is over.
 
         Returns
@@ -38,8 +41,8 @@ class TimeLimit:
         """
         return self.left() < 0
 
-    def stop(self, before):
-        """Raise because the time is over before there is anything to keep.
+    def stop(self, before: str) -> NoReturn:
+        """Raise because the time is over before there is anything to save.
 
         Parameters
         ----------

@@ -4,11 +4,15 @@ Each process takes its own examples of every step; gradients are averaged, so th
 processes with batches of b do what one does with batches of W b.
 """
 
+from __future__ import annotations
+
 import atexit
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 import os
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import distributed
 
@@ -19,11 +23,11 @@ class Group(NamedTuple):
     Attributes
     ----------
     rank : int
-        Number of this one; 0 writes files and shows progress.
+        Number of this process; process 0 writes files and shows progress.
     size : int
-        Number of all.
+        Number of all processes.
     device : torch.device
-        Where this one computes.
+        Device of this process.
     """
 
     rank: int
@@ -31,17 +35,17 @@ class Group(NamedTuple):
     device: torch.device
 
     @property
-    def leads(self):
-        """Whether this process writes and shows.
+    def leads(self) -> bool:
+        """Whether this process writes files and shows progress.
 
         Returns
         -------
         leads : bool
-            True in one process.
+            True in one of the processes.
         """
         return self.rank == 0
 
-    def spread(self, tensors):
+    def broadcast(self, tensors: Iterable[torch.Tensor]) -> None:
         """Give all processes the tensors of the first.
 
         Parameters
@@ -53,13 +57,13 @@ class Group(NamedTuple):
             for tensor in tensors:
                 distributed.broadcast(tensor, 0)
 
-    def average(self, tensors):
+    def average(self, tensors: Sequence[torch.Tensor]) -> None:
         """Replace tensors by their means over all processes.
 
         Parameters
         ----------
         tensors : sequence of Tensor
-            Of one type, overwritten in place; they travel together.
+            Of one type, overwritten in place; they are sent together.
         """
         if self.size == 1:
             return
@@ -70,18 +74,18 @@ class Group(NamedTuple):
         for tensor, part in zip(tensors, parts):
             tensor.copy_(part.view_as(tensor))
 
-    def wait(self):
-        """Go on when all processes are here, such as after one has written a file."""
+    def wait(self) -> None:
+        """Wait for all processes, such as after one has written a file."""
         if self.size > 1:
             distributed.barrier()
 
-    def total(self, array):
+    def total(self, array: np.ndarray) -> np.ndarray:
         """The sum of an array over all processes, the same in each to the last bit.
 
         Parameters
         ----------
         array : ndarray of float64
-            Of one shape everywhere.
+            Of the same shape in all processes.
 
         Returns
         -------
@@ -95,18 +99,18 @@ class Group(NamedTuple):
         return tensor.cpu().numpy()
 
 
-def join(device):
+def join(device: torch.device | str) -> Group:
     """The group of this process, joined if ``torchrun`` started it.
 
     Parameters
     ----------
-    device : torch.device
-        Where a single process would compute; of several on CUDA each takes its own.
+    device : torch.device or str
+        Device of a single process; of several on CUDA each takes its own.
 
     Returns
     -------
     group : Group
-        Of one, if this process is alone.
+        Of one process, if this one is alone.
     """
     device = torch.device(device)
     if device.type == "cuda" and "LOCAL_RANK" in os.environ:
@@ -116,8 +120,8 @@ def join(device):
         return Group(0, 1, device)
     started = "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1
     if started and not distributed.is_initialized():
-        # Torch imports it sooner or later; imported after the group begins, it holds on
-        # to the group, whose threads then outlive it (see leave).
+        # Torch imports this module sooner or later.  Imported after the group begins,
+        # it keeps a reference to the group, whose threads then outlive it (see leave).
         import_module("torch.distributed.nn.functional")
         backend = "nccl" if device.type == "cuda" else "gloo"
         distributed.init_process_group(backend)
@@ -127,9 +131,9 @@ def join(device):
     return Group(distributed.get_rank(), distributed.get_world_size(), device)
 
 
-def leave():
+def leave() -> None:
     """End the group, if there is one; done at exit for one that `join` began."""
-    # Its threads end with it: one still at work as Python ends, letting go of a tensor,
-    # would abort the process.
+    # Its threads end with it: one that frees a tensor while Python ends would abort the
+    # process.
     if distributed.is_initialized():
         distributed.destroy_process_group()

@@ -1,16 +1,19 @@
 """Progress of a training: rows in a file, events, a progress bar or lines of a log."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 import csv
 import logging
 from pathlib import Path
 from time import monotonic
+from typing import Any, TextIO
 
 from tqdm.auto import tqdm
 
 from dipy_dl_reg.training.loop.clock import TimeLimit
 
-#: DIPY's logger, to which this package writes; by its name, for dipy is not imported
-#: here.
+#: DIPY's logger, to which this package writes; dipy itself is not imported here.
 _logger = logging.getLogger("dipy")
 #: Seconds to the first line where there is no bar, and from one line to the next.
 _FIRST_LINE, _NEXT_LINE = 10, 60
@@ -43,38 +46,49 @@ class Log:
         If a folder is given and TensorBoard is not installed.
     """
 
-    def __init__(self, path=None, *, steps, done=0, rows=(), progress=None, limit=None):
-        self.file = self.events = None
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        *,
+        steps: int,
+        done: int = 0,
+        rows: Sequence[dict[str, float]] = (),
+        progress: bool | None = None,
+        limit: TimeLimit | None = None,
+    ) -> None:
+        self.file: TextIO | None = None
+        self.events: Any = None
         if path is not None:
             self._open(Path(path), done)
         for row in rows:
-            self._line(row)
+            self._write_row(row)
         disable = None if progress is None else not progress
         self.bar = tqdm(total=steps, initial=done, disable=disable, unit="step")
         self._lines = progress is None and self.bar.disable
         self._steps, self._first, self._done = steps, done, done
         self._limit = TimeLimit() if limit is None else limit
-        self._start, self._losses = monotonic(), []
+        self._losses: list[float] = []
+        self._start = monotonic()
         self._next_line = self._start + _FIRST_LINE
         self._validation = rows[-1].get("validation") if rows else None
 
-    def __enter__(self):
+    def __enter__(self) -> Log:
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self.bar.close()
         if self.events is not None:
             self.events.close()
         if self.file is not None:
             self.file.close()
 
-    def step(self, loss):
-        """One step is done.
+    def step(self, loss: float) -> None:
+        """Count one step.
 
         Parameters
         ----------
         loss : float
-            Of this step.
+            Loss of this step.
         """
         self.bar.update()
         self._done += 1
@@ -82,7 +96,7 @@ class Log:
         if self._lines and monotonic() >= self._next_line:
             self._write_line()
 
-    def row(self, row):
+    def row(self, row: dict[str, float]) -> None:
         """Add a row.
 
         Parameters
@@ -90,7 +104,7 @@ class Log:
         row : dict
             Numbers by their names, "step" among them, the same names each time.
         """
-        self._line(row)
+        self._write_row(row)
         self._validation = row.get("validation")
         for name, value in row.items():
             if self.events is not None and name != "step":
@@ -98,47 +112,49 @@ class Log:
         shown = ("total", "validation")
         self.bar.set_postfix({k: f"{row[k]:.4g}" for k in shown if k in row})
 
-    def _write_line(self):
-        """How far the training is, as a line of the log."""
+    def _write_line(self) -> None:
+        """Write a line of the log: steps done, loss, time left."""
         now, steps = monotonic(), self._done - self._first
         left = (now - self._start) / steps * (self._steps - self._done)
         mean = sum(self._losses) / len(self._losses)
-        said = f"Step {self._done} of {self._steps}: loss {mean:.4g}"
+        text = f"Step {self._done} of {self._steps}: loss {mean:.4g}"
         if self._validation is not None:
-            said += f", validation {self._validation:.4g}"
+            text += f", validation {self._validation:.4g}"
         if self._limit.left() < left:
-            said += f"; stops at the time limit in {_duration(self._limit.left())}"
+            text += f"; stops at the time limit in {_duration(self._limit.left())}"
         else:
-            said += f"; about {_duration(left)} left"
-        _logger.info(said)
+            text += f"; about {_duration(left)} left"
+        _logger.info(text)
         self._next_line, self._losses = now + _NEXT_LINE, []
 
-    def _open(self, path, done):
-        if _table(path) != path:
-            self.events = _writer(path, done)
-        path = _table(path)
+    def _open(self, path: Path, done: int) -> None:
+        """Open the file of the rows, and that of the events."""
+        if _csv_path(path) != path:
+            self.events = _event_writer(path, done)
+        path = _csv_path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         self.file = open(path, "w", newline="")
-        self.table = None
+        self.table: csv.DictWriter | None = None
 
-    def _line(self, row):
+    def _write_row(self, row: dict[str, float]) -> None:
+        """Write a row to the file, if there is one."""
         if self.file is None:
             return
         if self.table is None:
             self.table = csv.DictWriter(self.file, list(row))
             self.table.writeheader()
         self.table.writerow(row)
-        # Whoever reads along, or finds the training dead, has all that is known.
+        # Everything is in the file for those who read it meanwhile or after a crash.
         self.file.flush()
 
 
-def check_log(path, *, overwrite=False):
-    """Whether a log can be written, before any work.
+def check_log(path: str | Path | None, *, overwrite: bool = False) -> None:
+    """Check that a log can be written, before any work.
 
     Parameters
     ----------
     path : str, Path or None
-        As `Log` takes it.
+        As for `Log`.
     overwrite : bool, optional
         Whether the file may exist.
 
@@ -153,39 +169,13 @@ def check_log(path, *, overwrite=False):
         return
     if Path(path).suffix.lower() != ".csv":
         _summary_writer()
-    if _table(path).exists() and not overwrite:
+    if _csv_path(path).exists() and not overwrite:
         raise FileExistsError(
-            f"log {_table(path)} exists; name another, or resume that training."
+            f"log {_csv_path(path)} exists; name another, or resume that training."
         )
 
 
-def report_stop(history, steps, *, resumable):
-    """Say in the log why a training ended, and which weights it leaves.
-
-    Parameters
-    ----------
-    history : History
-        How it went.
-    steps : int
-        Steps that were asked for.
-    resumable : bool
-        Whether a checkpoint was written.
-    """
-    done = f"after {history.steps} of {steps} steps"
-    if history.best is None:
-        kept = "The weights are those of the last step; there was no validation."
-    else:
-        kept = f"The weights are the best in validation, with loss {history.best:.4g}."
-    if history.stopped == "time":
-        go_on = " resume goes on from the checkpoint." if resumable else ""
-        _logger.warning(f"Stopped by time_limit {done}. {kept}{go_on}")
-    elif history.stopped == "patience":
-        _logger.info(f"Stopped by patience {done}. {kept}")
-    else:
-        _logger.info(f"Trained for {history.steps} steps. {kept}")
-
-
-def _duration(seconds):
+def _duration(seconds: float) -> str:
     """A time in seconds, minutes or hours, as text."""
     if seconds < 90:
         return f"{max(0, seconds):.0f} s"
@@ -193,14 +183,14 @@ def _duration(seconds):
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _table(path):
+def _csv_path(path: str | Path) -> Path:
     """The file of the rows."""
     path = Path(path)
     return path if path.suffix.lower() == ".csv" else path / "log.csv"
 
 
-def _summary_writer():
-    """TensorBoard's writer, or how to get it."""
+def _summary_writer() -> Any:
+    """TensorBoard's class of writers, or an error that says how to install it."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
@@ -211,6 +201,6 @@ def _summary_writer():
     return SummaryWriter
 
 
-def _writer(folder, done):
-    """A writer of events; of what a resumed training did twice, the later counts."""
+def _event_writer(folder: Path, done: int) -> Any:
+    """A writer of events; of steps that a resumed training repeats, the later count."""
     return _summary_writer()(str(folder), purge_step=done + 1 if done else None)

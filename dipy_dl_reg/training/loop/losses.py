@@ -1,6 +1,9 @@
-"""What training minimises: similarity, regularity, and overlap of labels."""
+"""The loss of a training: similarity, regularity, and overlap of labels."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -9,22 +12,26 @@ from torch.utils.checkpoint import checkpoint
 from dipy_dl_reg.geometry.fields import warp
 from dipy_dl_reg.metrics.base import Metric
 from dipy_dl_reg.metrics.registry import metric_by_name, regularizer_by_name
+from dipy_dl_reg.networks.base import Prediction
+from dipy_dl_reg.training.training_options import TrainingOptions
+from dipy_dl_reg.training.training_set import Example
+from dipy_dl_reg.validation import check_number
 
-#: So many values of warped labels are held at a time.
+#: Values of warped labels that are in memory at a time.
 _CHUNK = 2**24
 
 
 class LossTerms(NamedTuple):
-    """The parts of the loss, each already weighted; ``_asdict()`` is a line of the log.
+    """Terms of the loss, each already weighted; ``_asdict()`` is a row of the log.
 
     Attributes
     ----------
     similarity : Tensor, shape ()
         Value of the metric.
     regularity : Tensor, shape ()
-        Of the penalty.
+        Value of the penalty.
     overlap : Tensor, shape ()
-        Of `dice_loss`.
+        Value of `dice_loss`.
     total : Tensor, shape ()
         Their sum.
     """
@@ -41,20 +48,20 @@ class TrainingLoss:
     ``sum_k w_k (metric(static_k, moving_k(x + u_k)) + weight * regularizer(u_k))
     + w_0 * dice_weight * dice_loss``, the mean over the batch.  ``k`` counts the
     resolutions that the network predicts, 0 the finest; images of the coarser ones
-    are means over 3 voxels at every second one.  A network that predicts a velocity
-    has that regularised instead, at the finest.
+    are means over 3 voxels at every second one.  Where a network predicts a velocity,
+    that is regularised at the finest instead of the displacement.
 
     Parameters
     ----------
     metric : Metric or str, optional
-        Compares the images; "MSE" is another name for "SSD".  None leaves it to the
-        labels alone.
+        Compares the images; "MSE" is another name for "SSD".  None compares the labels
+        alone.
     regularizer : callable or str, optional
         Penalty on the field; by default none.
     weight : float, optional
-        Of the penalty.
+        Weight of the penalty.
     dice_weight : float, optional
-        Of the overlap of labels.
+        Weight of the overlap of labels.
 
     Raises
     ------
@@ -63,29 +70,61 @@ class TrainingLoss:
         is left to be compared.
     """
 
-    def __init__(self, metric="NCC", regularizer=None, *, weight=0.0, dice_weight=0.0):
-        for name, value in (("weight", weight), ("dice_weight", dice_weight)):
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"{name} must be 0 or more, got {value!r}.")
+    def __init__(
+        self,
+        metric: Metric | Callable[..., Any] | str | None = "NCC",
+        regularizer: Callable[..., Any] | str | None = None,
+        *,
+        weight: float = 0.0,
+        dice_weight: float = 0.0,
+    ) -> None:
+        check_number("weight", weight)
+        check_number("dice_weight", dice_weight)
         if metric is None and not dice_weight:
             raise ValueError("metric=None needs a dice_weight above 0.")
-        made = metric is None or isinstance(metric, Metric)
-        self.metric = metric if made else metric_by_name(metric)
+        is_metric = metric is None or isinstance(metric, Metric)
+        self.metric = metric if is_metric else metric_by_name(metric)
         self.regularizer = regularizer_by_name(regularizer)
         self.weight = float(weight) if self.regularizer is not None else 0.0
         self.dice_weight = float(dice_weight)
 
-    def __call__(self, prediction, batch, level_weights=(1.0,)):
-        """Terms that autograd differentiates.
+    @classmethod
+    def from_options(cls, options: TrainingOptions) -> TrainingLoss:
+        """Make the loss of a training.
+
+        Parameters
+        ----------
+        options : TrainingOptions
+            With the metric, the penalty and the weights.
+
+        Returns
+        -------
+        loss : TrainingLoss
+            A new one.
+        """
+        return cls(
+            options.metric,
+            options.regularizer,
+            weight=options.weight,
+            dice_weight=options.dice_weight,
+        )
+
+    def __call__(
+        self,
+        prediction: Prediction,
+        batch: Example,
+        level_weights: Sequence[float] = (1.0,),
+    ) -> LossTerms:
+        """Compute the loss of a batch; autograd differentiates it.
 
         Parameters
         ----------
         prediction : Prediction
-            The network's.
+            What the network predicted from the batch.
         batch : Example
-            What it was made from.
+            Images, and label maps if there are any.
         level_weights : sequence of float, optional
-            ``w_k``; what there is none for does not count.
+            ``w_k``; resolutions without a weight do not count.
 
         Returns
         -------
@@ -103,7 +142,7 @@ class TrainingLoss:
         fields = (prediction.displacement, *prediction.coarse)
         for level, (w, u) in enumerate(zip(level_weights, fields)):
             if level:
-                static, moving = _halved(static), _halved(moving)
+                static, moving = _halve(static), _halve(moving)
             if self.metric is not None:
                 similarity = similarity + w * self.metric(static, warp(moving, u))
             if self.weight:
@@ -118,13 +157,13 @@ class TrainingLoss:
             similarity, regularity, overlap, similarity + regularity + overlap
         )
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         options = ", ".join(
             f"{key}={value!r}" for key, value in self.settings().items()
         )
         return f"TrainingLoss({options})"
 
-    def settings(self):
+    def settings(self) -> dict[str, Any]:
         """All options.
 
         Returns
@@ -140,7 +179,9 @@ class TrainingLoss:
         }
 
 
-def dice_loss(static_labels, moving_labels, displacement):
+def dice_loss(
+    static_labels: torch.Tensor, moving_labels: torch.Tensor, displacement: torch.Tensor
+) -> torch.Tensor:
     """One minus the soft Dice overlap, averaged over labels and batch.
 
     ``dice = 2 sum(s w) / (sum(s^2) + sum(w^2))`` for each label, with ``s`` its share
@@ -166,7 +207,8 @@ def dice_loss(static_labels, moving_labels, displacement):
     .. footbibliography::
     """
     batch, voxels = displacement.shape[0], displacement[0, 0].numel()
-    labels, shares = range(static_labels.shape[1]), _channels
+    labels: Sequence[int] = range(static_labels.shape[1])
+    shares: Callable[..., torch.Tensor] = _channels
     if not static_labels.is_floating_point():
         both = torch.stack([static_labels, moving_labels]).unique()
         labels, shares = [k for k in both.tolist() if k != 0], _one_hot
@@ -176,7 +218,7 @@ def dice_loss(static_labels, moving_labels, displacement):
     for chunk in chunks:
         arguments = shares, static_labels, moving_labels, displacement, chunk
         if len(chunks) > 1:
-            # Computed again on the way back: many labels must not fill the memory.
+            # Computed again for the gradient: many labels must not fill the memory.
             parts = checkpoint(
                 _overlaps, *arguments, use_reentrant=False, preserve_rng_state=False
             )
@@ -186,8 +228,14 @@ def dice_loss(static_labels, moving_labels, displacement):
     return (1 - total / present.clamp_min(1))[present > 0].sum() / batch
 
 
-def _overlaps(shares, static_labels, moving_labels, displacement, labels):
-    """Sum of the overlaps of some labels, and how many of them there are: (B,) each."""
+def _overlaps(
+    shares: Callable[..., torch.Tensor],
+    static_labels: torch.Tensor,
+    moving_labels: torch.Tensor,
+    displacement: torch.Tensor,
+    labels: Sequence[int],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sum of the overlaps of some labels, and how many are present: (B,) each."""
     s = shares(static_labels, labels).to(displacement)
     m = shares(moving_labels, labels).to(displacement)
     present = s.flatten(2).any(2) | m.flatten(2).any(2)
@@ -198,27 +246,27 @@ def _overlaps(shares, static_labels, moving_labels, displacement, labels):
     return (dice * present).sum(1), present.sum(1)
 
 
-def _one_hot(labels, chosen):
+def _one_hot(labels: torch.Tensor, chosen: Sequence[int]) -> torch.Tensor:
     """Shares (B, K, *shape) of a label map."""
     return torch.cat([labels == k for k in chosen], 1)
 
 
-def _channels(shares, chosen):
-    """Some of the channels."""
+def _channels(shares: torch.Tensor, chosen: range) -> torch.Tensor:
+    """Some of the channels of shares."""
     return shares[:, chosen.start : chosen.stop]
 
 
-def _batch_dice(batch, displacement):
+def _batch_dice(batch: Example, displacement: torch.Tensor) -> torch.Tensor:
     """`dice_loss` of a batch that must have labels."""
     if batch.static_labels is None or batch.moving_labels is None:
         raise ValueError("dice_weight is above 0, and the pairs have no labels.")
     return dice_loss(batch.static_labels, batch.moving_labels, displacement)
 
 
-def _halved(image):
+def _halve(image: torch.Tensor) -> torch.Tensor:
     """Means over 3 voxels at every second one: ``ceil(n / 2)`` voxels along each axis.
 
-    Voxel ``i`` stands where voxel ``2 i`` was.
+    Voxel ``i`` is at the place of voxel ``2 i``.
     """
     pool = {2: F.avg_pool2d, 3: F.avg_pool3d}[image.ndim - 2]
     return pool(image, 3, stride=2, padding=1, count_include_pad=False)

@@ -1,37 +1,43 @@
-"""A training's state in a file, from which it goes on as if never interrupted.
+"""A training's state in a file, from which it is resumed as if never interrupted.
 
 The file is the network's own (`dipy_dl_reg.networks.checkpoint`): its ``weights`` are
 those to be used, the best so far.  Beside them stand the optimiser's averages, and the
 weights of the last step where they are others.
 """
 
+from __future__ import annotations
+
 from dataclasses import asdict, dataclass, field, fields
 import json
 import math
+from pathlib import Path
 import re
+from typing import Any
 
+import numpy as np
 import torch
 
-from dipy_dl_reg.networks.checkpoint import (
-    blaming,
-    checked_weights,
-    network_header,
-    part,
+from dipy_dl_reg.networks.array_file import (
+    arrays_under,
+    errors_name_file,
     read_arrays,
-    to_array,
     write_arrays,
 )
+from dipy_dl_reg.networks.base import RegistrationNetwork
+from dipy_dl_reg.networks.checkpoint import name_arrays, network_header, to_state
 from dipy_dl_reg.training.loop.losses import LossTerms
 
+State = dict[str, torch.Tensor]
 #: Fingerprints among the settings, and what is said if they are others.
 _DATA = {"images": "other images", "validation images": "other validation images"}
-#: In which they may differ: far above rounding, far below one image of thousands.
+#: Relative difference of fingerprints of the same images: far above rounding, far below
+#: the difference that one image of thousands makes.
 _ROUNDING = 1e-8
 
 
 @dataclass
 class Progress:
-    """How far a training has come, but for its tensors.
+    """How far a training has come, without its tensors.
 
     Parameters
     ----------
@@ -48,13 +54,23 @@ class Progress:
     """
 
     step: int = 0
-    rows: list = field(default_factory=list)
-    sums: list = field(default_factory=lambda: [0.0] * 4)
+    rows: list[dict[str, float]] = field(default_factory=list)
+    sums: list[float] = field(default_factory=lambda: [0.0] * 4)
     best: float | None = None
     stale: int = 0
 
 
-def write_state(path, network, adam, progress, *, best, use_best, settings, card):
+def write_state(
+    path: str | Path,
+    network: RegistrationNetwork,
+    adam: torch.optim.Adam,
+    progress: Progress,
+    *,
+    best: State | None,
+    use_best: bool,
+    settings: dict[str, Any],
+    card: dict[str, Any],
+) -> None:
     """Write a checkpoint.
 
     Parameters
@@ -72,7 +88,7 @@ def write_state(path, network, adam, progress, *, best, use_best, settings, card
     use_best : bool
         Whether that is the state to be loaded for use, or the latest.
     settings : dict
-        What a training that goes on must share.
+        Those that a resumed training must share.
     card : dict
         Of the network.
     """
@@ -82,18 +98,24 @@ def write_state(path, network, adam, progress, *, best, use_best, settings, card
         "settings": settings, "averaged": averaged, **asdict(progress)
     }  # fmt: skip
     latest = network.state_dict()
-    arrays = _named("weights", best if use_best else latest)
+    arrays = name_arrays("weights", best if use_best else latest)
     if use_best:
-        arrays |= _named("training/latest", latest)
+        arrays |= name_arrays("training/latest", latest)
     elif best is not None:
-        arrays |= _named("training/best", best)
+        arrays |= name_arrays("training/best", best)
     for name, parameter in network.named_parameters():
-        arrays |= _named(f"training/adam/{name}", adam.state.get(parameter, {}))
+        arrays |= name_arrays(f"training/adam/{name}", adam.state.get(parameter))
     write_arrays(path, header, arrays)
 
 
-def read_state(path, network, adam, *, settings):
-    """Go on from a checkpoint.
+def read_state(
+    path: str | Path,
+    network: RegistrationNetwork,
+    adam: torch.optim.Adam,
+    *,
+    settings: dict[str, Any],
+) -> tuple[Progress, State | None]:
+    """Continue from a checkpoint.
 
     Parameters
     ----------
@@ -122,32 +144,32 @@ def read_state(path, network, adam, *, settings):
     """
     header, arrays = read_arrays(path)
     if not header.get("training"):
-        raise ValueError(f"{path} holds a network, but no training to go on with.")
-    with blaming(path, "a training that can go on"):
+        raise ValueError(f"{path} holds a network, but no training to continue.")
+    with errors_name_file(path, "a training that can be resumed"):
         state = dict(header["training"])
         stored, averaged = dict(state.pop("settings")), list(state.pop("averaged"))
-        progress = _checked(state)
+        progress = _check_progress(state)
     _check_same(path, stored, settings)
-    with blaming(path, "a training that can go on"):
-        kept = {
-            name: checked_weights(network, weights)
+    with errors_name_file(path, "a training that can be resumed"):
+        states = {
+            name: to_state(network, weights)
             for name in ("weights", "training/latest", "training/best")
-            if (weights := part(arrays, name)) or name == "weights"
+            if (weights := arrays_under(arrays, name)) or name == "weights"
         }
         amsgrad = bool(settings.get("amsgrad"))
-        averages = _averages(network, arrays, averaged, amsgrad, progress.step)
-    # Only now, when all is known to be whole, is anything changed.
+        averages = _read_averages(network, arrays, averaged, amsgrad, progress.step)
+    # Nothing is changed before all has been checked.
     best = None
     if progress.best is not None:
-        network.load_state_dict(kept.get("training/best", kept["weights"]))
-        best = copy_of(network.state_dict())
-    network.load_state_dict(kept.get("training/latest", kept["weights"]))
+        network.load_state_dict(states.get("training/best", states["weights"]))
+        best = copy_state(network.state_dict())
+    network.load_state_dict(states.get("training/latest", states["weights"]))
     adam.state.update(averages)
     return progress, best
 
 
-def copy_of(state):
-    """A network's state that stays as it is while the network is trained on.
+def copy_state(state: State) -> State:
+    """Copy a network's state, which changes while the network is trained.
 
     Parameters
     ----------
@@ -162,12 +184,12 @@ def copy_of(state):
     return {name: tensor.detach().clone() for name, tensor in state.items()}
 
 
-def fingerprint(pairs):
+def fingerprint(pairs: object) -> dict[str, list[float]]:
     """Numbers by which the images of two trainings can be told apart.
 
-    Of every tensor that the pairs hold, and of every list of them: how many there are,
-    and two sums that rounding hardly changes, but another image, order or orientation
-    does.  A checksum would not stand the last digit, in which processors differ.
+    Of every tensor that the pairs hold, and of every list of them: their number, and
+    two means that rounding hardly changes, but another image, order or orientation
+    does.  A checksum would change with the last digit, in which processors differ.
 
     Parameters
     ----------
@@ -177,29 +199,29 @@ def fingerprint(pairs):
     Returns
     -------
     numbers : dict of list of float
-        By the attributes of the pairs.
+        By the attributes of the pairs, whose names are therefore part of checkpoints.
     """
-    numbers = {}
+    numbers: dict[str, list[float]] = {}
     for name, value in getattr(pairs, "__dict__", {}).items():
         held = [value] if isinstance(value, torch.Tensor) else value
         if not isinstance(held, (list, tuple)):
             continue
         tensors = [x for x in held if isinstance(x, torch.Tensor)]
         if tensors:
-            sums = torch.stack([_sums(x) * (1 + i) for i, x in enumerate(tensors)])
+            sums = torch.stack([_means(x) * (1 + i) for i, x in enumerate(tensors)])
             numbers[name] = [float(len(tensors)), *sums.mean(0).tolist()]
     return numbers
 
 
-def _sums(tensor):
-    """Mean of a tensor, and the mean weighted by where its values stand."""
+def _means(tensor: torch.Tensor) -> torch.Tensor:
+    """Mean of a tensor, and the mean weighted by the square of the values' position."""
     flat = tensor.detach().cpu().double().flatten()
     place = torch.linspace(0, 1, len(flat), dtype=flat.dtype, device="cpu").square()
     return torch.stack([flat.mean(), (flat * place).mean()])
 
 
-def plain(settings):
-    """Settings as they come back from a file.
+def to_json_values(settings: dict[str, Any]) -> dict[str, Any]:
+    """Convert settings to what they are when read from a file.
 
     Parameters
     ----------
@@ -209,32 +231,27 @@ def plain(settings):
     Returns
     -------
     settings : dict
-        Numbers, text, lists and dicts; of other things their `repr`, without the
-        address in memory that it may name.
+        Numbers, text, lists and dicts; of other objects their `repr`, without the
+        address in memory that it may contain.
     """
     return json.loads(re.sub(r" at 0x\w+", "", json.dumps(settings, default=repr)))
 
 
-def _named(prefix, tensors):
-    """Arrays of a dict of tensors."""
-    return {f"{prefix}/{name}": to_array(tensor) for name, tensor in tensors.items()}
-
-
-def _checked(state):
-    """The progress of a file, if each of its numbers can be one."""
+def _check_progress(state: dict[str, Any]) -> Progress:
+    """The progress of a file, if each of its values is possible."""
     wanted = {entry.name for entry in fields(Progress)}
     if state.keys() != wanted:
-        raise ValueError(f"it must say {sorted(wanted)}, and says {sorted(state)}")
+        raise ValueError(f"it must hold {sorted(wanted)}, and holds {sorted(state)}")
     sums, best, rows = state["sums"], state["best"], state["rows"]
-    good = {
+    valid = {
         "step": _is_count(state["step"]),
         "stale": _is_count(state["stale"]),
         "best": best is None or _is_number(best),
         "sums": len(sums) == len(LossTerms._fields) and all(map(_is_number, sums)),
         "rows": all(_is_row(row) and row.keys() == rows[0].keys() for row in rows),
     }
-    for name, fine in good.items():
-        if not fine:
+    for name, is_valid in valid.items():
+        if not is_valid:
             raise ValueError(f"{name} cannot be {state[name]!r}")
     steps = [0, *(row["step"] for row in rows), state["step"]]
     if steps != sorted(steps):
@@ -242,39 +259,47 @@ def _checked(state):
     return Progress(**state)
 
 
-def _is_row(row):
-    """Whether a row of the log."""
+def _is_row(row: dict[str, Any]) -> bool:
+    """Whether this is a row of the log."""
     wanted = {"step", *LossTerms._fields, "learning_rate"}
-    named = row.keys() - {"validation"} == wanted
-    return named and all(map(_is_number, row.values())) and _is_count(row["step"])
+    complete = row.keys() - {"validation"} == wanted
+    return complete and all(map(_is_number, row.values())) and _is_count(row["step"])
 
 
-def _is_number(value):
-    """Whether JSON's number, and finite."""
-    kind = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return kind and math.isfinite(value)
+def _is_number(value: Any) -> bool:
+    """Whether this is a finite number of JSON."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)
 
 
-def _is_count(value):
+def _is_count(value: object) -> bool:
+    """Whether this is a whole number from 0."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _averages(network, arrays, averaged, amsgrad, step):
-    """What Adam knows of each parameter, all of it and nothing else."""
+def _read_averages(
+    network: RegistrationNetwork,
+    arrays: dict[str, np.ndarray],
+    averaged: list[str],
+    amsgrad: bool,
+    step: int,
+) -> dict[torch.nn.Parameter, State]:
+    """Adam's averages of each parameter, complete and nothing else."""
     parameters = dict(network.named_parameters())
     if bool(step) != bool(averaged):
         raise ValueError(f"it has averages of {averaged} after {step} steps")
     kinds = {"step", "exp_avg", "exp_avg_sq", *["max_exp_avg_sq"][: int(amsgrad)]}
     wanted = {f"{name}/{kind}" for name in averaged for kind in kinds}
-    found = part(arrays, "training/adam")
+    found = arrays_under(arrays, "training/adam")
     if found.keys() != wanted:
         raise ValueError(f"its averages are not these: {found.keys() ^ wanted}")
     averages = {}
     for name in averaged:
         parameter = parameters[name]
-        shapes = {kind: tuple(parameter.shape) for kind in kinds} | {"step": ()}
-        for kind, shape in shapes.items():
-            _check_average(f"{name}/{kind}", found[f"{name}/{kind}"], shape, step)
+        for kind in kinds:
+            key = f"{name}/{kind}"
+            shape = () if kind == "step" else tuple(parameter.shape)
+            _check_average(key, found[key], shape, step)
         tensors = {kind: torch.from_numpy(found[f"{name}/{kind}"]) for kind in kinds}
         averages[parameter] = {
             kind: tensor if kind == "step" else tensor.to(parameter)
@@ -283,8 +308,10 @@ def _averages(network, arrays, averaged, amsgrad, step):
     return averages
 
 
-def _check_average(name, array, shape, step):
-    """Whether an array can be what Adam knows."""
+def _check_average(
+    name: str, array: np.ndarray, shape: tuple[int, ...], step: int
+) -> None:
+    """Raise unless an array can be one of Adam's averages."""
     if array.shape != shape or array.dtype.kind != "f":
         raise ValueError(
             f"average {name} must be of shape {shape}, got {array.dtype} of shape "
@@ -296,21 +323,23 @@ def _check_average(name, array, shape, step):
         raise ValueError(f"average {name} is of squares, and below 0")
 
 
-def _check_same(path, stored, settings):
-    """Whether a training goes on as it began."""
-    told = [
+def _check_same(
+    path: str | Path, stored: dict[str, Any], settings: dict[str, Any]
+) -> None:
+    """Raise unless the settings of a resumed training are the stored ones."""
+    differences = [
         f"{name}={stored.get(name)!r} (now {settings.get(name)!r})"
         for name in sorted((stored.keys() | settings.keys()) - _DATA.keys())
         if stored.get(name) != settings.get(name)
     ]
     for name, words in _DATA.items():
-        if not told and not _alike(stored.get(name), settings.get(name)):
-            told.append(words)
-    if told:
-        raise ValueError(f"resume: {path} was trained with {', '.join(told)}.")
+        if not differences and not _are_close(stored.get(name), settings.get(name)):
+            differences.append(words)
+    if differences:
+        raise ValueError(f"resume: {path} was trained with {', '.join(differences)}.")
 
 
-def _alike(stored, now):
+def _are_close(stored: object, now: object) -> bool:
     """Whether two fingerprints are the same but for rounding."""
     if not isinstance(stored, dict) or not isinstance(now, dict):
         return stored == now

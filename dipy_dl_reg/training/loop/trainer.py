@@ -1,26 +1,40 @@
 """The training loop: one process or many, interrupted or not, with the same result.
 
-A pair goes into the network, which gives a field; moving is sampled through it and
-compared with static; the gradient of that and of the field's roughness goes back to the
-weights; again with the next pairs.
+In each step the network predicts the field of a pair; moving is warped by it and
+compared with static; and Adam updates the weights by the gradient of the loss.
 """
 
-from contextlib import contextmanager, nullcontext
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 import math
+from pathlib import Path
 import random
 import signal
 import threading
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
+from dipy_dl_reg.networks.base import RegistrationNetwork
 from dipy_dl_reg.networks.checkpoint import CARD
 from dipy_dl_reg.training.examples import SINGLE
-from dipy_dl_reg.training.loop.batches import collate, to_device
-from dipy_dl_reg.training.loop.losses import LossTerms
-from dipy_dl_reg.training.loop.state import Progress, copy_of, read_state, write_state
+from dipy_dl_reg.training.loop.batches import Batches, collate, to_device
+from dipy_dl_reg.training.loop.clock import TimeLimit
+from dipy_dl_reg.training.loop.distributed import Group
+from dipy_dl_reg.training.loop.log import Log
+from dipy_dl_reg.training.loop.losses import LossTerms, TrainingLoss
+from dipy_dl_reg.training.loop.state import (
+    Progress,
+    copy_state,
+    read_state,
+    write_state,
+)
+from dipy_dl_reg.training.training_options import TrainingOptions
+from dipy_dl_reg.training.training_set import Example, Pairs
 
-#: Of more validation pairs than this, so many are picked, the same each time.
+#: Largest number of validation pairs used; of more, the same ones are chosen each time.
 _VALIDATION_PAIRS = 100
 
 
@@ -43,7 +57,7 @@ class History(NamedTuple):
     """
 
     steps: int
-    rows: list
+    rows: list[dict[str, float]]
     best: float | None
     stopped: str
 
@@ -60,18 +74,26 @@ class Training:
     group : Group
         The processes that train together.
     settings : dict
-        All that determines the result, as `fit` makes it.
+        Everything that determines the result, see `collect_settings`.
     batch_size : int
         Validation pairs at a time.
     validation : pairs, optional
-        See `fit`.
+        Pairs that are not trained on.
     card : dict, optional
-        See `fit`.
+        What is known about the network, see `save_network`.
     """
 
     def __init__(
-        self, network, loss, group, *, settings, batch_size, validation=None, card=None
-    ):
+        self,
+        network: RegistrationNetwork,
+        loss: TrainingLoss,
+        group: Group,
+        *,
+        settings: dict[str, Any],
+        batch_size: int,
+        validation: Pairs | None = None,
+        card: dict[str, Any] | None = None,
+    ) -> None:
         self.network, self.loss, self.group = network.to(group.device), loss, group
         self.settings, self.batch_size = settings, batch_size
         self.validation = validation
@@ -83,138 +105,133 @@ class Training:
             self.mixed_precision = cuda and torch.cuda.is_bf16_supported()
         known = {"recipe": settings, "scores": None, **(card or {})}
         self.card = CARD | (getattr(network, "card", None) or {}) | known
-        self.progress, self.best = Progress(), None
-        group.spread(network.state_dict().values())
+        self.progress = Progress()
+        self.best: dict[str, torch.Tensor] | None = None
+        group.broadcast(network.state_dict().values())
 
-    def restore(self, path):
-        """Go on from a checkpoint.
+    def restore(self, path: str | Path) -> None:
+        """Continue from a checkpoint.
 
         Parameters
         ----------
         path : str or Path
-            With the same settings.
+            Of a training with the same settings.
         """
         self.progress, self.best = read_state(
             path, self.network, self.adam, settings=self.settings
         )
 
     def run(
-        self, batches, *, steps, log, limit, workers=0, validate_every=100,
-        patience=None, checkpoint=None, checkpoint_every=500,
-    ):  # fmt: skip
+        self,
+        batches: Batches,
+        options: TrainingOptions,
+        *,
+        log: Log,
+        limit: TimeLimit,
+    ) -> History:
         """Train.
 
         Parameters
         ----------
         batches : Batches
             What is trained on.
-        steps : int
-            See `fit`, as for all others.
+        options : TrainingOptions
+            Those of the loop.
         log : Log
             Open.
         limit : TimeLimit
             When to stop.
-        workers, validate_every, patience : optional
-            See `fit`.
-        checkpoint, checkpoint_every : optional
-            See `fit`.
 
         Returns
         -------
         history : History
-            How it went.
+            How the training went.
         """
-        progress, device, self.limit = self.progress, self.group.device, limit
+        progress, self.limit = self.progress, limit
         self.network.train()
         # A validation that the time limit cut off before this training was resumed.
-        owed = progress.step and progress.step % validate_every == 0
-        owed = owed and (not progress.rows or progress.rows[-1]["step"] < progress.step)
-        late = bool(owed) and not self._note(log)
-        first = steps if late or self._exhausted(patience) else progress.step
-        drawn = batches.steps(first, steps, workers=workers, device=device)
+        late = _lacks_row(progress, options.validate_every) and not self._add_row(log)
+        ended = late or _is_out_of_patience(progress, options)
+        steps = batches.steps(
+            options.steps if ended else progress.step, options.steps,
+            workers=options.workers, device=self.group.device,
+        )  # fmt: skip
         try:
-            for batch in drawn:
-                with _undivided():
+            for batch in steps:
+                with _interruption_put_off():
                     loss, late = self._step(batch, late=limit.exceeded())
                     log.step(loss)
-                    if progress.step % validate_every == 0:
-                        late = not self._note(log) or late
-                    if checkpoint is not None and progress.step % checkpoint_every == 0:
-                        self._save(checkpoint, latest=self.best is None)
-                if late or self._exhausted(patience):
+                    if progress.step % options.validate_every == 0:
+                        late = not self._add_row(log) or late
+                    if progress.step % options.checkpoint_every == 0:
+                        self._save(options.checkpoint)
+                if late or _is_out_of_patience(progress, options):
                     break  # before the next batch is drawn
         except KeyboardInterrupt:
-            if checkpoint is not None and progress.step:
-                self._save(checkpoint, latest=self.best is None)
+            if progress.step:
+                self._save(options.checkpoint)
             raise
         stopped = "steps"
-        if progress.step < steps:
+        if progress.step < options.steps:
             stopped = "time" if late else "patience"
-        return self._finished(stopped, log, checkpoint)
+        return self._finish(stopped, log, options.checkpoint)
 
-    def _exhausted(self, patience):
-        """Whether validation has been without progress for too long."""
-        return patience is not None and self.progress.stale >= patience
+    def _step(self, batch: Example, *, late: bool) -> tuple[float, bool]:
+        """Update the weights once.
 
-    def _step(self, batch, *, late):
-        """Update the weights once; the loss, and if time is over for any process."""
+        Returns the loss, and whether the time is over for any process.
+        """
         for group in self.adam.param_groups:
-            group["lr"] = self._rate(self.progress.step)
+            group["lr"] = _learning_rate(self.settings, self.progress.step)
         self.adam.zero_grad()
-        terms = self._terms(batch)
+        terms = self._loss_terms(batch)
         terms.total.backward()
-        told = torch.stack([*(x.detach() for x in terms), terms.total.new_tensor(late)])
-        parameters = self.network.parameters()
-        self.group.average([p.grad for p in parameters if p.grad is not None] + [told])
-        *values, late = told.tolist()
+        shared = [*(x.detach() for x in terms), terms.total.new_tensor(late)]
+        numbers = torch.stack(shared)
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        self.group.average([*gradients, numbers])
+        *values, any_late = numbers.tolist()
         self.adam.step()
         self.progress.step += 1
         self.progress.sums = [a + b for a, b in zip(self.progress.sums, values)]
-        return values[LossTerms._fields.index("total")], late > 0
+        return values[LossTerms._fields.index("total")], any_late > 0
 
-    def _rate(self, step):
-        """Learning rate of a step, counted from 0."""
-        rate = self.settings["learning_rate"]
-        if self.settings["schedule"] is None:
-            return rate
-        return rate * 0.5 * (1 + math.cos(math.pi * step / self.settings["steps"]))
-
-    def _terms(self, batch):
-        """The loss of a batch."""
-        precision = nullcontext()
+    def _loss_terms(self, batch: Example) -> LossTerms:
+        """Terms of the loss of a batch."""
+        precision: AbstractContextManager = nullcontext()
         if self.mixed_precision:
             precision = torch.autocast(self.group.device.type, torch.bfloat16)
         with precision:
             prediction = self.network(batch.static, batch.moving)
         terms = self.loss(prediction, batch, self.network.level_weights)
         fields = prediction.displacement, *prediction.coarse
-        told = torch.stack([terms.total, *(u.sum() for u in fields)]).detach()
-        # Before the way back: sampling at NaN passes there, but its gradient can end
-        # the process.
-        if not all(map(math.isfinite, told.tolist())):
+        sums = torch.stack([terms.total, *(u.sum() for u in fields)]).detach()
+        # Checked before the gradient is computed: that of sampling at NaN can end the
+        # process.
+        if not all(map(math.isfinite, sums.tolist())):
             raise RuntimeError(
                 f"The loss is not finite after {self.progress.step} steps; a lower "
                 "learning_rate or a larger weight may help. The last checkpoint stays."
             )
         return terms
 
-    def _row(self):
+    def _make_row(self) -> dict[str, float]:
         """A row of the log: means since the last one, and the validation."""
         progress = self.progress
         before = progress.rows[-1]["step"] if progress.rows else 0
         means = [x / (progress.step - before) for x in progress.sums]
         row = {"step": progress.step, **dict(zip(LossTerms._fields, means))}
-        row["learning_rate"] = self._rate(progress.step - 1)
-        validation = None if self.validation is None else self._validated()
-        return row if validation is None else {**row, "validation": validation}
+        row["learning_rate"] = _learning_rate(self.settings, progress.step - 1)
+        loss = None if self.validation is None else self._validate(self.validation)
+        return row if loss is None else {**row, "validation": loss}
 
-    def _note(self, log):
-        """Add a row, and keep the weights if they are the best so far.
+    def _add_row(self, log: Log) -> bool:
+        """Add a row, and keep a copy of the weights if they are the best so far.
 
         If time is over before the validation ends, nothing changes, and False is
-        returned: a training that goes on begins with that row.
+        returned: a training that is resumed begins with that row.
         """
-        progress, row = self.progress, self._row()
+        progress, row = self.progress, self._make_row()
         if self.validation is not None and "validation" not in row:
             return False
         progress.rows.append(row)
@@ -225,15 +242,15 @@ class Training:
         progress.stale += 1
         if progress.best is None or row["validation"] < progress.best:
             progress.best, progress.stale = row["validation"], 0
-            self.best = copy_of(self.network.state_dict())
+            self.best = copy_state(self.network.state_dict())
         return True
 
-    def _validated(self):
-        """Mean loss over the validation pairs, shared out among the processes.
+    def _validate(self, pairs: Pairs) -> float | None:
+        """Mean loss over the validation pairs, divided among the processes.
 
         None if time is over for any of them before it is known.
         """
-        chosen = range(len(self.validation))
+        chosen = list(range(len(pairs)))
         if len(chosen) > _VALIDATION_PAIRS:
             chosen = sorted(random.Random(0).sample(chosen, _VALIDATION_PAIRS))
         mine, late = chosen[self.group.rank :: self.group.size], False
@@ -243,27 +260,32 @@ class Training:
             late = self.limit.exceeded()
             if late:
                 break
-            some = [self.validation[i] for i in mine[first : first + self.batch_size]]
+            some = [pairs[i] for i in mine[first : first + self.batch_size]]
             with torch.no_grad():
-                terms = self._terms(to_device(collate(some), self.group.device))
+                terms = self._loss_terms(to_device(collate(some), self.group.device))
             total += len(some) * terms.total.cpu()
         self.network.train()
         shared = torch.cat([total, total.new_tensor([late])]).to(self.group.device)
         self.group.average([shared])
-        total, late = shared.tolist()
-        return None if late else total * self.group.size / len(chosen)
+        mean, any_late = shared.tolist()
+        return None if any_late else mean * self.group.size / len(chosen)
 
-    def _save(self, path, *, latest, card=None):
-        """Write a checkpoint whose weights for use are the latest, or the best."""
-        card = self._told(None, self.progress.best) if card is None else card
+    def _save(self, path: str | Path | None) -> None:
+        """Write a checkpoint, if one is wanted."""
+        if path is not None:
+            card = self._complete_card(None, self.progress.best)
+            self._write(path, use_best=self.best is not None, card=card)
+
+    def _write(self, path: str | Path, *, use_best: bool, card: dict[str, Any]) -> None:
+        """Write a checkpoint whose weights for use are the best, or the latest."""
         if self.group.leads:
             write_state(
                 path, self.network, self.adam, self.progress, best=self.best,
-                use_best=not latest, settings=self.settings, card=card,
+                use_best=use_best, settings=self.settings, card=card,
             )  # fmt: skip
 
-    def _told(self, stopped, best):
-        """The card, with how far it came, and why it stopped if it did."""
+    def _complete_card(self, stopped: str | None, best: float | None) -> dict[str, Any]:
+        """The card with the steps done, why the training stopped, and its score."""
         recipe, scores = self.card["recipe"], self.card["scores"]
         if isinstance(recipe, dict):
             recipe = {**recipe, "steps": self.progress.step, "stopped": stopped}
@@ -271,43 +293,62 @@ class Training:
             scores = {"validation loss": best}
         return {**self.card, "recipe": recipe, "scores": scores}
 
-    def _finished(self, stopped, log, checkpoint):
-        """End with the best weights, those of the last step tried too.
+    def _finish(self, stopped: str, log: Log, checkpoint: str | Path | None) -> History:
+        """End with the best weights, after those of the last step were tried too.
 
         The row that is added for that is no part of the checkpoint, so that a longer
         training can go on as if it had not stopped here.
         """
         progress = self.progress
-        rows, best, latest = list(progress.rows), progress.best, self.best is None
+        rows, best, use_best = list(progress.rows), progress.best, self.best is not None
         if not rows or rows[-1]["step"] < progress.step:
-            rows.append(self._row())
+            rows.append(self._make_row())
             log.row(rows[-1])
             last = rows[-1].get("validation")
             if last is not None and (best is None or last < best):
-                best, latest = last, True
-        self.card = self._told(stopped, best)
+                best, use_best = last, False
+        self.card = self._complete_card(stopped, best)
         if checkpoint is not None:
-            self._save(checkpoint, latest=latest, card=self.card)
+            self._write(checkpoint, use_best=use_best, card=self.card)
             self.group.wait()
-        if not latest:
+        if use_best and self.best is not None:
             self.network.load_state_dict(self.best)
         self.network.eval()
         self.network.card = self.card
         return History(progress.step, rows, best, stopped)
 
 
+def _learning_rate(settings: dict[str, Any], step: int) -> float:
+    """Learning rate of a step, counted from 0."""
+    rate = settings["learning_rate"]
+    if settings["schedule"] is None:
+        return rate
+    return rate * 0.5 * (1 + math.cos(math.pi * step / settings["steps"]))
+
+
+def _lacks_row(progress: Progress, validate_every: int) -> bool:
+    """Whether the row of the last step is missing, for want of time."""
+    due = progress.step > 0 and progress.step % validate_every == 0
+    return due and (not progress.rows or progress.rows[-1]["step"] < progress.step)
+
+
+def _is_out_of_patience(progress: Progress, options: TrainingOptions) -> bool:
+    """Whether validation has been without progress for too long."""
+    return options.patience is not None and progress.stale >= options.patience
+
+
 @contextmanager
-def _undivided():
+def _interruption_put_off() -> Iterator[None]:
     """Put off an interruption (Ctrl-C) until a step is done, with all it changes."""
-    before, came = signal.getsignal(signal.SIGINT), []
+    before, received = signal.getsignal(signal.SIGINT), []
     main = threading.current_thread() is threading.main_thread()
     if not main or not callable(before):
         yield
         return
-    signal.signal(signal.SIGINT, lambda *about: came.append(about))
+    signal.signal(signal.SIGINT, lambda *about: received.append(about))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-    if came:
-        before(*came[0])
+    if received:
+        before(*received[0])

@@ -1,7 +1,10 @@
-"""An image whose header is read first, and which is brought onto any grid."""
+"""An image whose header is read first, and which is resampled onto any grid."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 import os
+from typing import Any
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter
@@ -12,32 +15,33 @@ from dipy_dl_reg.io.resampling import resample_array
 from dipy_dl_reg.training.training_set import as_array
 from dipy_dl_reg.validation import check_affine
 
-#: Smoothing on the way to coarser voxels, as for images that a network is applied to.
+#: Smoothing before resampling to coarser voxels, as for images that a network is
+#: applied to.
 _SIGMA_FACTOR = 0.5
 
 
 @dataclass(frozen=True)
-class Scan:
+class LazyImage:
     """An image whose header was read, and whose values were not.
 
     Attributes
     ----------
     name : str
-        What errors call it.
+        Its name in error messages.
     image : ndarray or nibabel image
-        Where the values are.
+        Holds the values.
     grid : Grid
-        Where they lie: voxels are the world for an array, which has no affine.
+        Its grid; voxels are the world for an array, which has no affine.
     placed : bool
-        Whether it came with an affine.
+        Whether it has an affine.
     """
 
     name: str
-    image: object
+    image: Any
     grid: Grid
     placed: bool
 
-    def values(self):
+    def values(self) -> np.ndarray:
         """Read the intensities.
 
         Returns
@@ -55,10 +59,10 @@ class Scan:
             data = np.asarray(data, dtype=np.float32).reshape(self.grid.shape)
         if np.isinf(data).any():
             raise ValueError(f"{self.name} holds infinities, or beyond float32")
-        self._check_some(data)
+        self._check_varies(data)
         return data
 
-    def labels(self):
+    def labels(self) -> np.ndarray:
         """Read a label map.
 
         Returns
@@ -79,17 +83,17 @@ class Scan:
             raise ValueError(f"{self.name} must hold labels, whole numbers from 0")
         return whole.astype(np.int32)
 
-    def values_on(self, grid, prealign=None):
-        """The intensities on a grid, by one linear interpolation.
+    def values_on(self, grid: Grid, prealign: np.ndarray | None = None) -> np.ndarray:
+        """Resample the intensities onto a grid, by one linear interpolation.
 
-        Beyond the image they go on with the values at its edge.
+        Beyond the image the values at its edge continue.
 
         Parameters
         ----------
         grid : Grid
             The grid.
-        prealign : ndarray, optional
-            From the grid's world to the image's.
+        prealign : ndarray, shape (D + 1, D + 1), optional
+            Takes points of the grid's world to the image's.
 
         Returns
         -------
@@ -113,20 +117,20 @@ class Scan:
         sigma = self._sigma(grid, prealign)
         out = resample_array(gaussian_filter(values, sigma), matrix, grid.shape)
         if missing.any():
-            gone = gaussian_filter(missing.astype(np.float32), sigma)
-            out[resample_array(gone, matrix, grid.shape) > 0.5] = np.nan
-        self._check_some(out, " on the common grid")
+            share = gaussian_filter(missing.astype(np.float32), sigma)
+            out[resample_array(share, matrix, grid.shape) > 0.5] = np.nan
+        self._check_varies(out, " on the common grid")
         return out
 
-    def labels_on(self, grid, prealign=None):
-        """The label map on a grid, by nearest neighbour, 0 beyond it.
+    def labels_on(self, grid: Grid, prealign: np.ndarray | None = None) -> np.ndarray:
+        """Resample the label map onto a grid, by nearest neighbour, 0 beyond it.
 
         Parameters
         ----------
         grid : Grid
             The grid.
-        prealign : ndarray, optional
-            From the grid's world to the map's.
+        prealign : ndarray, shape (D + 1, D + 1), optional
+            Takes points of the grid's world to the map's.
 
         Returns
         -------
@@ -143,8 +147,8 @@ class Scan:
             return labels
         return resample_array(labels, matrix, grid.shape, order=0, mode="grid-constant")
 
-    def _matrix(self, grid, prealign):
-        """From the grid's voxels to these, if any of them meet."""
+    def _matrix(self, grid: Grid, prealign: np.ndarray | None) -> np.ndarray:
+        """Takes the grid's voxels to these, if the two overlap."""
         matrix = grid.to(self.grid, prealign)
         inside = np.ones(self.grid.shape, np.uint8)
         inside = resample_array(
@@ -157,15 +161,15 @@ class Scan:
             )
         return matrix
 
-    def _sigma(self, grid, prealign):
-        """Standard deviations, in voxels, that the grid's coarser voxels ask for."""
+    def _sigma(self, grid: Grid, prealign: np.ndarray | None) -> np.ndarray:
+        """Standard deviations of the smoothing, in voxels, for the grid's voxels."""
         dim = grid.dim
         scale = 1 if prealign is None else abs(np.linalg.det(prealign)) ** (1 / dim)
         ratio = grid.spacing.min() * scale / self.grid.spacing
         return _SIGMA_FACTOR * np.maximum(ratio - 1, 0)
 
-    def _check_some(self, values, where=""):
-        """Raise unless there is something to register."""
+    def _check_varies(self, values: np.ndarray, where: str = "") -> None:
+        """Raise if the image is constant or missing: there is nothing to register."""
         known = values[~np.isnan(values)]
         if not known.size:
             raise ValueError(f"{self.name} holds nothing but NaN{where}")
@@ -173,12 +177,14 @@ class Scan:
             raise ValueError(f"{self.name} is constant{where}: nothing to register")
 
 
-def _is_same(shape, other, matrix):
-    """Whether voxels of two grids are the same ones."""
+def _is_same(
+    shape: tuple[int, ...], other: tuple[int, ...], matrix: np.ndarray
+) -> bool:
+    """Whether the voxels of two grids are the same; `matrix` takes one's to other's."""
     return shape == other and np.allclose(matrix, np.eye(len(matrix)), atol=1e-4)
 
 
-def open_scan(image, name):
+def open_lazy_image(image: Any, name: str) -> LazyImage:
     """Read an image's header, and check it.
 
     Parameters
@@ -186,11 +192,11 @@ def open_scan(image, name):
     image : str, Path, nibabel image or ndarray
         2D or 3D; further axes of length 1 are dropped.
     name : str
-        What errors call it, besides the file's name.
+        Its name in error messages, besides the file's.
 
     Returns
     -------
-    scan : Scan
+    opened : LazyImage
         Its values still unread.
 
     Raises
@@ -216,11 +222,13 @@ def open_scan(image, name):
         raise ValueError(f"{name} must be one 2D or 3D image, got shape {image.shape}")
     if dtype.kind not in "biuf":
         raise ValueError(f"{name} must hold real numbers, got {dtype}")
-    affine = _affine(image, len(shape), name) if placed else np.eye(len(shape) + 1)
-    return Scan(name, image, Grid(tuple(int(n) for n in shape), affine), placed)
+    affine = (
+        _check_affine_of(image, len(shape), name) if placed else np.eye(len(shape) + 1)
+    )
+    return LazyImage(name, image, Grid(tuple(int(n) for n in shape), affine), placed)
 
 
-def _affine(image, dim, name):
+def _check_affine_of(image: Any, dim: int, name: str) -> np.ndarray:
     """A nibabel image's affine, of two axes for a 2D image."""
     affine = check_affine(image.affine, 3, f"the affine of {name}")
     if dim == 3:

@@ -1,7 +1,7 @@
 """Handwritten digits registered by trained networks: the proof of concept of 2020.
 
-    .venv-py3.X/bin/python -m tools.digits --output digits
-    .venv-py3.X/bin/python -m tools.digits --dirnet --output digits
+    python -m tools.recipes.digits --output digits
+    python -m tools.recipes.digits --dirnet --output digits
 
 Every network is trained on pairs of images of one digit, then on those of all ten (the
 two of a pair are always the same digit), and looked at on pairs of images that it has
@@ -41,9 +41,10 @@ import numpy as np
 from scipy.ndimage import zoom
 import torch
 
-from dipy_dl_reg.geometry.fields import identity, jacobian, warp
+from dipy_dl_reg.geometry.derivatives import jacobian
+from dipy_dl_reg.geometry.fields import identity, warp
 from dipy_dl_reg.networks import NETWORKS, make_network
-from dipy_dl_reg.training.loop.fit import fit
+from dipy_dl_reg.training.loop.train_network import train_network
 from dipy_dl_reg.training.training_set import CrossSubject
 from tools.benchmarks.record import describe, write_json
 
@@ -167,7 +168,7 @@ def train(name, arguments, options, images, targets, digits):
     torch.manual_seed(0)
     network = make_network(name, 2, **arguments)
     start = time.perf_counter()
-    fit(network, pairs, seed=0, **options)
+    train_network(network, pairs, seed=0, **options)
     return network.eval(), time.perf_counter() - start
 
 

@@ -1,6 +1,6 @@
 """Draw the logs of a training, stage by stage.
 
-    .venv-py3.X/bin/python -m tools.draw_curves LOG.csv LOG.csv ... --output FILE.png
+    python -m tools.recipes.draw_curves LOG.csv LOG.csv ... --output FILE.png
 
 The logs are those that `fit` writes, of one training, in the order of its stages.
 """

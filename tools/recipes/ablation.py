@@ -1,17 +1,17 @@
-r"""What each part of the pyramid and of its recipe is worth: trainings without it.
+r"""Effect of each part of the pyramid and of its recipe: trainings without it.
 
-    .venv-py3.X/bin/python -m tools.ablation --label_maps FOLDER --output RESULTS
-    .venv-py3.X/bin/python -m tools.ablation --label_maps FOLDER --output RESULTS \
+    python -m tools.recipes.ablation --label_maps FOLDER --output RESULTS
+    python -m tools.recipes.ablation --label_maps FOLDER --output RESULTS \
         --variants base repeats-1 --data BRAINS --pairs 1000:1001 1006:1012
-    .venv-py3.X/bin/python -m tools.ablation --output RESULTS
+    python -m tools.recipes.ablation --output RESULTS
 
 Every variant is trained for so many `--steps` of the first stages of
-``tools/train_pyramid.py``, pairs one at a time and the same for all that draw the same,
-and ends with its best weights by the validation of the recipe. A variant is one file
-of RESULTS: what is there is not done again, what was interrupted goes on where it
-stopped, and several processes may each do some `--variants`. Every call prints the
-table of all that is there, the last of the calls above nothing else, and writes it to
-RESULTS/table.txt. BRAINS is a folder as ``tools/benchmarks/deformable.py`` reads it.
+``tools/recipes/train_pyramid.py``, one pair at a time, the same pairs for all variants
+that draw alike, and ends with its best weights by the validation of the recipe. A
+variant is one file of RESULTS: those that exist are not trained again, an interrupted
+training is resumed, and several processes may each train some `--variants`. Every call
+prints the table of all results, the last of the calls above nothing else, and writes it
+to RESULTS/table.txt. BRAINS is a folder as for ``tools/benchmarks/deformable.py``.
 
 Columns: weights and their size on disk; the validation loss of the recipe; 1 - Dice,
 averaged over `--judged` pairs, of shapes and of brains bent strongly, which no variant
@@ -48,9 +48,10 @@ from dipy_dl_reg.networks.checkpoint import load_network, save_network
 from dipy_dl_reg.networks.layers import conv
 from dipy_dl_reg.networks.pyramid_network import _SQUARINGS, Pyramid, _compared
 from dipy_dl_reg.training.loop.losses import dice_loss
-from tools.experiments.contrast_cases import case_of, swapped
+from tools.experiments.contrast_cases import contrast_case, swap_images
 from tools.recipes.brain_maps import make_pairs, read_maps
-from tools.train_pyramid import KEPT, STAGES, brain_options, shape_pairs, train
+from tools.recipes.stages import HELD_OUT
+from tools.recipes.train_pyramid import STAGES, brain_options, shape_pairs, train
 
 #: Seed of the pairs that variants are judged on; no training is near it.
 JUDGED = 10_000
@@ -166,7 +167,7 @@ def unseen(network, arguments):
     """1 - Dice of drawn pairs: before, and with the network."""
     stage = stages_of(arguments.steps)[-1]
     maps = read_maps(arguments.label_maps, stage.spacing, stage.shape)
-    brains = make_pairs(maps[-KEPT:], **brain_options(stage) | stage.far)
+    brains = make_pairs(maps[-HELD_OUT:], **brain_options(stage) | stage.far)
     row = {}
     for kind, pairs in (("shapes", shape_pairs(stage)), ("far", brains)):
         losses, left = [], []
@@ -215,9 +216,9 @@ def real(network, arguments):
     for kind in KINDS:
         scores = []
         for pair in arguments.pairs:
-            case = case_of(arguments.data, pair, kind)
+            case = contrast_case(arguments.data, pair, kind)
             maps = []
-            for images in (case.images, swapped(case.images)):
+            for images in (case.images, swap_images(case.images)):
                 registration = DeepRegistration(model=network, **how)
                 maps.append(
                     registration.optimize(**images, num_threads=arguments.threads)

@@ -1,0 +1,94 @@
+"""Networks by name: each is one file of this folder and one line of the table below.
+
+Error messages, the help of the command, documentation and tests take the names from
+here.  Torch is imported where a network is made, so that ``--help`` need not wait.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from dipy_dl_reg.validation import wrong_value
+
+if TYPE_CHECKING:
+    from dipy_dl_reg.networks.base import RegistrationNetwork
+
+#: Class of each network: a subclass of `RegistrationNetwork`, or where it is in this
+#: folder, as ``module.Class``.
+NETWORKS: dict[str, str | type[RegistrationNetwork]] = {
+    "dirnet": "dirnet.DIRNet",
+    "pyramid": "pyramid_network.Pyramid",
+    "selfsup-fcn": "selfsup_fcn.SelfSupFCN",
+    "unet": "unet.UNet",
+    "voxelmorph": "voxelmorph.VoxelMorph",
+}
+
+
+def network_class(name: str) -> type[RegistrationNetwork]:
+    """The class of a network.
+
+    Parameters
+    ----------
+    name : str
+        One of `NETWORKS`.
+
+    Returns
+    -------
+    network_class : type
+        A subclass of `RegistrationNetwork`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such network.
+    """
+    if not isinstance(name, str) or name not in NETWORKS:
+        raise wrong_value("network", f"one of {sorted(NETWORKS)}", name)
+    found = NETWORKS[name]
+    if isinstance(found, str):
+        module, _, class_name = found.rpartition(".")
+        return getattr(import_module(f"dipy_dl_reg.networks.{module}"), class_name)
+    return found
+
+
+def make_network(
+    name: str, dim: int, *, seed: int | None = None, **arguments: Any
+) -> RegistrationNetwork:
+    """Make a new, untrained network.
+
+    Parameters
+    ----------
+    name : str
+        One of `NETWORKS`.
+    dim : {2, 3}
+        Dimension of the images.
+    seed : int, optional
+        Determines the weights; by default they are drawn from Torch's global generator.
+    **arguments : dict
+        Arguments of the network's class.
+
+    Returns
+    -------
+    network : RegistrationNetwork
+        On the CPU, in float32, whatever Torch's defaults are.
+
+    Raises
+    ------
+    ValueError
+        If there is no such network, or it has no such argument.
+    """
+    import torch
+
+    from dipy_dl_reg.networks.layers import torch_defaults
+
+    kind = network_class(name)
+    if seed is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return make_network(name, dim, **arguments)
+    try:
+        with torch_defaults():
+            return kind(dim, **arguments)
+    except TypeError as error:
+        raise ValueError(f"{name}: {error}") from None

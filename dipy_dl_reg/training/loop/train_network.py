@@ -1,0 +1,216 @@
+"""`train_network`: a network and pairs of images in, a trained network out."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dipy_dl_reg.networks.base import RegistrationNetwork
+from dipy_dl_reg.networks.checkpoint import network_header
+from dipy_dl_reg.options import takes_options
+from dipy_dl_reg.training.loop.batches import Batches
+from dipy_dl_reg.training.loop.clock import TimeLimit
+from dipy_dl_reg.training.loop.distributed import Group, join
+from dipy_dl_reg.training.loop.log import Log, check_log
+from dipy_dl_reg.training.loop.losses import TrainingLoss
+from dipy_dl_reg.training.loop.state import fingerprint, to_json_values
+from dipy_dl_reg.training.loop.trainer import History, Training
+from dipy_dl_reg.training.training_options import TrainingOptions
+from dipy_dl_reg.training.training_set import INTENSITY, Example, Pairs, as_pairs
+
+#: DIPY's logger, to which this package writes; dipy itself is not imported here.
+_logger = logging.getLogger("dipy")
+
+
+@takes_options(TrainingOptions)
+def train_network(
+    network: RegistrationNetwork,
+    pairs: Any,
+    *,
+    validation: Any = None,
+    device: torch.device | str | None = None,
+    card: dict[str, Any] | None = None,
+    options: TrainingOptions,
+) -> History:
+    """Train a network on pairs of images.
+
+    Started by ``torchrun``, all its processes train together, each on its part of
+    every step; on the CPU a resumed training gives the very numbers of one that was
+    not interrupted.
+
+    Parameters
+    ----------
+    network : RegistrationNetwork
+        Trained in place, and in evaluation mode afterwards.  Its first weights are
+        drawn before, from Torch's global generator; `seed` determines all else.
+    pairs : array, sequence or pairs
+        Images of shape ``(N, *shape)``, of which any two make a pair; a list of
+        (static, moving), one is enough; or an object of
+        `dipy_dl_reg.training.training_set`.
+    validation : array, sequence or pairs, optional
+        Like `pairs`, of images that are not trained on; at most 100 pairs of them are
+        used.  The network ends with the weights that were best on them.
+    device : torch.device or str, optional
+        Where to train; by default where the network is.
+    card : dict, optional
+        What the file is to say about the network, see `save_network`; the steps done,
+        the best validation and the scaling of intensities are added.
+    options : TrainingOptions
+        Options of the loss and of the loop.
+
+    Returns
+    -------
+    history : History
+        Steps, rows of the log, best validation, and why the training stopped.
+
+    Raises
+    ------
+    ValueError
+        If an option is out of range, the images cannot be trained on, or a resumed
+        training has other settings or images than the interrupted one.
+    FileExistsError
+        If the checkpoint or the log exists and `resume` is not set.
+    ImportError
+        If the log is a folder and TensorBoard is not installed.
+    RuntimeError
+        If the loss is not finite; the last checkpoint stays.
+
+    References
+    ----------
+    .. footbibliography::
+    """
+    limit = TimeLimit(options.time_limit)
+    if not isinstance(network, RegistrationNetwork):
+        raise ValueError(
+            f"network must be a RegistrationNetwork, got {type(network).__name__}."
+        )
+    options.check_validation(validation is not None)
+    loss = TrainingLoss.from_options(options)
+    check_files(options)
+    pairs = as_pairs(pairs)
+    validation = None if validation is None else as_pairs(validation)
+    if loss.dice_weight and validation is not None:
+        _check_labels(validation[0])
+    group = join(next(network.parameters()).device if device is None else device)
+    scaling = INTENSITY if getattr(pairs, "scaled", False) else "as the pairs gave them"
+    training = Training(
+        network, loss, group,
+        settings=collect_settings(network, pairs, validation, loss, group, options),
+        batch_size=options.batch_size, validation=validation,
+        card={"preprocessing": {"intensity": scaling}, **(card or {})},
+    )  # fmt: skip
+    if options.checkpoint is not None:
+        network_header(network, training.card)  # an error now, not at the end
+        if options.is_resumed:
+            training.restore(options.checkpoint)
+    history = _run(training, pairs, options, limit)
+    if group.leads:
+        _report_stop(history, options.steps, resumable=options.checkpoint is not None)
+    return history
+
+
+def _run(
+    training: Training, pairs: Pairs, options: TrainingOptions, limit: TimeLimit
+) -> History:
+    """Train with the log open."""
+    group, progress = training.group, training.progress
+    batches = Batches(
+        pairs, options.batch_size, seed=options.seed, augment=options.augment,
+        rank=group.rank, size=group.size,
+    )  # fmt: skip
+    with Log(
+        options.log if group.leads else None, steps=options.steps, done=progress.step,
+        rows=progress.rows, progress=options.progress if group.leads else False,
+        limit=limit,
+    ) as log:  # fmt: skip
+        return training.run(batches, options, log=log, limit=limit)
+
+
+def collect_settings(
+    network: RegistrationNetwork,
+    pairs: Pairs,
+    validation: Pairs | None,
+    loss: TrainingLoss,
+    group: Group,
+    options: TrainingOptions,
+) -> dict[str, Any]:
+    """Everything that determines the result of a training.
+
+    Parameters
+    ----------
+    network : RegistrationNetwork
+        Its architecture and arguments count, not its weights.
+    pairs, validation : pairs
+        What is trained on, and what validates.
+    loss : TrainingLoss
+        What is minimised.
+    group : Group
+        The processes that train together.
+    options : TrainingOptions
+        All others.
+
+    Returns
+    -------
+    settings : dict
+        What JSON holds; a training that is resumed must have the same.
+    """
+    settings = {
+        "architecture": network.name, "arguments": network.arguments,
+        "pairs": len(pairs), "batch": options.batch_size * group.size,
+        "validation": 0 if validation is None else len(validation),
+        "images": fingerprint(pairs),
+        "validation images": None if validation is None else fingerprint(validation),
+        **loss.settings(), **options.loop_settings(),
+    }  # fmt: skip
+    return to_json_values(settings)
+
+
+def check_files(options: TrainingOptions) -> None:
+    """Check that the checkpoint and the log can be written, before any work.
+
+    Parameters
+    ----------
+    options : TrainingOptions
+        Those that name files.
+
+    Raises
+    ------
+    FileExistsError
+        If the checkpoint or the log exists and `resume` is not set.
+    ImportError
+        If the log is a folder and TensorBoard is not installed.
+    """
+    check_log(options.log, overwrite=options.resume)
+    if options.checkpoint is None:
+        return
+    path = Path(options.checkpoint)
+    if path.exists() and not options.resume:
+        raise FileExistsError(
+            f"checkpoint {path} exists; resume=True continues from it."
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _check_labels(example: Example) -> None:
+    """Raise now what the first validation would raise, perhaps hours later."""
+    if example.static_labels is None or example.moving_labels is None:
+        raise ValueError("dice_weight is above 0, and validation has no labels.")
+
+
+def _report_stop(history: History, steps: int, *, resumable: bool) -> None:
+    """Log why a training ended, and which weights it returns."""
+    done = f"after {history.steps} of {steps} steps"
+    if history.best is None:
+        kept = "The weights are those of the last step; there was no validation."
+    else:
+        kept = f"The weights are the best in validation, with loss {history.best:.4g}."
+    if history.stopped == "time":
+        go_on = " resume goes on from the checkpoint." if resumable else ""
+        _logger.warning(f"Stopped by time_limit {done}. {kept}{go_on}")
+    elif history.stopped == "patience":
+        _logger.info(f"Stopped by patience {done}. {kept}")
+    else:
+        _logger.info(f"Trained for {history.steps} steps. {kept}")

@@ -1,0 +1,208 @@
+"""Images to train on: which are paired, on which grid, and which are held out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dipy_dl_reg.grid import Grid
+from dipy_dl_reg.training.lazy_image import LazyImage
+from dipy_dl_reg.training.subjects import Subject
+
+
+class Case(NamedTuple):
+    """An image to train on, and what it is registered to.
+
+    Attributes
+    ----------
+    subject : Subject
+        The image, with its label map if there is one.
+    static : Subject or None
+        The other one of a listed pair.
+    prealign : ndarray, shape (D + 1, D + 1), "affine" or None
+        World of the reference (of `static`) to the image's; "affine" until it is found.
+    """
+
+    subject: Subject
+    static: Subject | None = None
+    prealign: Any = None
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingImages:
+    """Images to train on, whose headers were checked and whose values are unread.
+
+    Parameters
+    ----------
+    cases : tuple of Case
+        Those trained on.
+    held_out : tuple of Case
+        Those for validation.
+    atlas : Subject or None
+        Static image of every pair.
+    reference : LazyImage or None
+        Image that was given for the grid.
+    first : LazyImage
+        The atlas, or the first image given, held out or not: reference of all images
+        that have none of their own.
+    spacing : float
+        Voxel size, mm, of all grids.
+    prealign_kind : {"none", "affine", "matrices"}
+        What was asked for.
+    atlas_prealign : ndarray or None
+        World of the reference to the atlas's.
+    """
+
+    cases: tuple[Case, ...]
+    held_out: tuple[Case, ...]
+    atlas: Subject | None
+    reference: LazyImage | None
+    first: LazyImage
+    spacing: float
+    prealign_kind: str
+    atlas_prealign: np.ndarray | None = None
+
+    @property
+    def kind(self) -> str:
+        """How images are paired.
+
+        Returns
+        -------
+        kind : {"cross-subject", "atlas", "pairs"}
+            With each other, with the atlas, or as they were given.
+        """
+        if self.cases[0].static is not None:
+            return "pairs"
+        return "cross-subject" if self.atlas is None else "atlas"
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the images have label maps.
+
+        Returns
+        -------
+        labelled : bool
+            All have, or none.
+        """
+        return self.cases[0].subject.labels is not None
+
+    @property
+    def dim(self) -> int:
+        """Dimension of the images.
+
+        Returns
+        -------
+        dim : {2, 3}
+            The same of all.
+        """
+        return self.first.grid.dim
+
+    @property
+    def placed(self) -> bool:
+        """Whether the images have affines.
+
+        Returns
+        -------
+        placed : bool
+            All have, or none.
+        """
+        return self.first.placed
+
+    def grid_of(self, case: Case) -> Grid:
+        """The grid that an image is brought onto.
+
+        Parameters
+        ----------
+        case : Case
+            The image.
+
+        Returns
+        -------
+        grid : Grid
+            Over the field of view of its reference.
+        """
+        reference = self.reference or self.own_reference(case)
+        return reference.grid.to_standard(self.spacing)
+
+    def own_reference(self, case: Case) -> LazyImage:
+        """The image that a case is brought onto where no reference was given.
+
+        Parameters
+        ----------
+        case : Case
+            The image.
+
+        Returns
+        -------
+        reference : LazyImage
+            The static image of its pair, the atlas, or the first image.
+        """
+        return self.first if case.static is None else case.static.image
+
+    def registered_pairs(self) -> list[tuple[LazyImage, LazyImage]]:
+        """Static and moving image of each affine registration.
+
+        Returns
+        -------
+        pairs : list of (LazyImage, LazyImage)
+            Of each case; and, last, of the atlas with a reference of its own.
+        """
+        pairs = []
+        for case in self.cases + self.held_out:
+            static = self.own_reference(case)
+            if self.kind == "cross-subject" and self.reference is not None:
+                static = self.reference
+            pairs.append((static, case.subject.image))
+        if self.atlas is not None and self.reference is not None:
+            pairs.append((self.reference, self.atlas.image))
+        return pairs
+
+    def with_prealigns(self, matrices: Sequence[Any]) -> TrainingImages:
+        """The same images with other prealigns.
+
+        Parameters
+        ----------
+        matrices : sequence of array
+            Of each case, those held out last.
+
+        Returns
+        -------
+        images : TrainingImages
+            A copy.
+        """
+        cases = self.cases + self.held_out
+        cases = tuple(c._replace(prealign=m) for c, m in zip(cases, matrices))
+        count = len(self.cases)
+        return replace(self, cases=cases[:count], held_out=cases[count:])
+
+    def grids(self) -> list[tuple[int, ...]]:
+        """Shapes of the grids that images are brought onto.
+
+        Returns
+        -------
+        shapes : list of tuple
+            Each once.
+        """
+        cases = self.cases + self.held_out
+        return list(dict.fromkeys(self.grid_of(case).shape for case in cases))
+
+    def summary(self) -> dict[str, Any]:
+        """Describe the images by numbers, without names.
+
+        Returns
+        -------
+        summary : dict
+            What JSON holds.
+        """
+        return {
+            "images": len(self.cases),
+            "validation": len(self.held_out),
+            "pairs": self.kind,
+            "labels": self.labelled,
+            "prealign": self.prealign_kind,
+            "spacing": self.spacing,
+            "shapes": [list(shape) for shape in self.grids()],
+        }

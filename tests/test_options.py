@@ -1,0 +1,181 @@
+"""Options declared once: what functions and commands take from a dataclass."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+
+from dipy_dl_reg.options import (
+    OptionText,
+    command_parameters,
+    command_type,
+    insert_options,
+    option_texts,
+    takes_options,
+)
+from dipy_dl_reg.validation import check_number
+
+
+@dataclass(frozen=True)
+class Painting:
+    """How a wall is painted.
+
+    Parameters
+    ----------
+    colour : {"red", "blue"}, optional
+        Of the paint.
+    width, height : float, optional
+        Of the wall, m; see `wall`.
+    layers : sequence of int, optional
+        Thickness of each layer:
+
+        - the first is ``layers[0]``;
+        - the last is the outermost.
+
+    Raises
+    ------
+    ValueError
+        If the width is negative.
+    """
+
+    colour: Literal["red", "blue"] = "red"
+    width: float = 3.0
+    height: float = 2.0
+    layers: Sequence[int] | None = None
+
+    def __post_init__(self):
+        check_number("width", self.width)
+
+
+@takes_options(Painting)
+def paint(wall, *more, hurry=False, options):
+    """Paint a wall.
+
+    Parameters
+    ----------
+    wall : str
+        Which.
+    *more : str
+        Others.
+    hurry : bool, optional
+        Be quick.
+    options : Painting
+        Replaced in the docstring.
+
+    Returns
+    -------
+    painted : tuple
+        All of it.
+    """
+    return wall, more, hurry, options
+
+
+def test_texts_of_fields():
+    texts = option_texts(Painting)
+    assert list(texts) == ["colour", "width", "height", "layers"]
+    assert texts["colour"] == OptionText('{"red", "blue"}, optional', "Of the paint.")
+    assert texts["width"] == texts["height"]
+    assert texts["layers"].text.splitlines()[1:3] == [
+        "",
+        "- the first is ``layers[0]``;",
+    ]
+
+
+def test_function_takes_fields():
+    assert paint("a", "b", width=4, hurry=True) == (
+        "a",
+        ("b",),
+        True,
+        Painting(width=4),
+    )
+    assert paint("a")[-1] == Painting()
+    options = Painting(colour="blue")
+    assert paint("a", options=options)[-1] is options
+
+
+def test_signature_has_the_fields():
+    parameters = signature(paint).parameters
+    assert list(parameters) == [
+        *("wall", "more", "hurry", "colour", "width", "height", "layers"),
+    ]
+    assert parameters["width"].default == 3.0
+    assert parameters["width"].kind is Parameter.KEYWORD_ONLY
+    assert paint.__name__ == "paint"
+
+
+def test_docstring_has_the_fields():
+    doc = paint.__doc__
+    assert "Replaced in the docstring" not in doc and "options : Painting" not in doc
+    order = ["wall : str", "hurry : bool", "colour : {", "width : float", "Returns"]
+    places = [doc.index(words) for words in order]
+    assert places == sorted(places)
+    assert "\n        Of the wall, m; see `wall`.\n" in doc.expandtabs()
+
+
+@pytest.mark.parametrize(
+    "given, error, words",
+    [
+        ({"depth": 1}, TypeError, "paint has no option 'depth'; there are"),
+        ({"width": -1}, ValueError, "width must be 0 or more"),
+        ({"options": Painting(), "width": 1}, TypeError, "not both"),
+    ],
+)
+def test_wrong_options(given, error, words):
+    with pytest.raises(error, match=words):
+        paint("a", **given)
+
+
+def test_other_keywords_are_passed_on():
+    @takes_options(Painting, "painting")
+    def both(painting, **others):
+        """Give back both.
+
+        Parameters
+        ----------
+        painting : Painting
+            Of the wall.
+        **others : dict
+            Anything.
+        """
+        return painting, others
+
+    assert both(width=1, depth=2) == (Painting(width=1), {"depth": 2})
+    assert list(signature(both).parameters)[-1] == "others"
+
+
+def test_docstring_without_the_entry():
+    with pytest.raises(ValueError, match="no entry of type Painting"):
+        insert_options("Nothing here.", Painting)
+
+
+def test_parameters_of_a_command():
+    text = command_parameters(Painting, ["layers", "width"])
+    assert text.startswith("layers : variable int, optional\n    Thickness")
+    assert "    - the first is layers[0];" in text
+    assert text.endswith("width : float, optional\n    Of the wall, m; see wall.")
+
+
+@pytest.mark.parametrize(
+    "annotation, name",
+    [
+        (bool, "boolean"),
+        (int | None, "int"),
+        (float | Literal["auto"], "float"),
+        (str | Path, "string or Path"),
+        (list[float], "variable float"),
+        (Sequence[str] | None, "variable string"),
+        (Literal["a", "b"] | None, "string"),
+        (Literal["a"] | str, "string"),
+    ],
+)
+def test_type_of_a_command(annotation, name):
+    assert command_type(annotation) == name
+
+
+def test_type_that_no_command_has():
+    with pytest.raises(ValueError, match="no type of the command line"):
+        command_type(np.ndarray)
