@@ -119,7 +119,9 @@ class AffineOptions:
         if isinstance(self.metric, MutualInformationMetric) and proportion is None:
             proportion = self.metric.sampling_proportion
         if proportion is not None:
-            check_number("sampling_proportion", proportion, high=1, above=True)
+            proportion = check_number(
+                "sampling_proportion", proportion, high=1, above=True
+            )
         check_choice("starts", self.starts, ("one", "auto", "all"))
         if not isinstance(self.verbosity, (int, np.integer)):
             wanted = "one of DIPY's VerbosityLevels"
@@ -238,7 +240,7 @@ def check_levels(
     factors = _check_list("factors", factors, partial(check_number, above=True))
     sigmas = _check_list("sigmas", sigmas, check_number)
     if ss_sigma_factor is not None:
-        check_number("ss_sigma_factor", ss_sigma_factor)
+        ss_sigma_factor = check_number("ss_sigma_factor", ss_sigma_factor)
     counts = {len(x) for x in (level_iters, factors, sigmas) if x is not None}
     if not counts and ss_sigma_factor is None:
         return None
@@ -260,17 +262,14 @@ def check_levels(
 
 
 def _check_list(
-    name: str, values: Sequence[_Number] | None, check: Callable[[str, object], object]
+    name: str, values: Sequence[_Number] | None, check: Callable[..., _Number]
 ) -> list[_Number] | None:
     """Check the numbers of all levels."""
     if values is None:
         return None
     if isinstance(values, str) or not np.iterable(values):
         raise wrong_value(name, "a list, one number for each level", values)
-    values = list(values)
-    for k, value in enumerate(values):
-        check(f"{name}[{k}]", value)
-    return values
+    return [check(f"{name}[{k}]", value) for k, value in enumerate(values)]
 
 
 def default_sigmas(factors: Sequence[float]) -> list[float]:
