@@ -149,21 +149,21 @@ def _join_signatures(own: Signature, options_class: type, parameter: str) -> Sig
 
 
 def document_options(options_class: type) -> Callable:
-    """Document the fields of a dataclass as parameters of a class.
+    """Document the fields of a dataclass as parameters of a class or function.
 
     Parameters
     ----------
     options_class : type
-        A frozen dataclass; `insert_options` says what the class's docstring must hold.
+        A frozen dataclass; `insert_options` says what the docstring must hold.
 
     Returns
     -------
     decorate : callable
         A decorator of a class, whose ``__init__`` takes the options
-        (`takes_options`).
+        (`takes_options`), or of a function.
     """
 
-    def decorate(documented: type) -> type:
+    def decorate(documented: Any) -> Any:
         documented.__doc__ = insert_options(documented.__doc__ or "", options_class)
         return documented
 
@@ -176,36 +176,51 @@ def insert_options(docstring: str, options_class: type) -> str:
     Parameters
     ----------
     docstring : str
-        Has, in its section "Parameters", an entry whose type is the class's name.
+        Has, in its section "Parameters", entries whose type is the class's name.  An
+        entry of fields' names (``first, second : CLASS``) stands for these, an entry of
+        another name for all fields.
     options_class : type
         The dataclass.
 
     Returns
     -------
     docstring : str
-        With an entry for each field instead.
+        With an entry for each of these fields instead.
 
     Raises
     ------
     ValueError
         If it has no such entry.
     """
-    return _replace_entry(
-        docstring, options_class.__name__, _entries(option_texts(options_class))
-    )
+    texts = option_texts(options_class)
+
+    def describe(names: list[str]) -> str:
+        return _entries({n: texts[n] for n in names if n in texts} or texts)
+
+    return _replace_entries(docstring, options_class.__name__, describe)
 
 
-def _replace_entry(docstring: str, kind: str, entries: str) -> str:
-    """A docstring with other entries in the place of the one of a type."""
+def _replace_entries(
+    docstring: str, kind: str, describe: Callable[[list[str]], str]
+) -> str:
+    """A docstring with other entries, by their names, in the place of those of a type.
+
+    `describe` gives the new entries for the names of an old one.
+    """
+
+    def replace(place: re.Match[str]) -> str:
+        lines = describe(place["names"].split(", ")).splitlines()
+        return "".join(f"{place['indent']}{line}".rstrip() + "\n" for line in lines)
+
     entry = re.compile(
-        rf"^(?P<indent> *)\w+ : {kind}\b.*\n(?:(?P=indent) +.*\n)*", re.MULTILINE
+        rf"^(?P<indent> *)(?P<names>\w+(?:, \w+)*) : {kind}\b.*\n"
+        r"(?:(?P=indent) +.*\n)*",
+        re.MULTILINE,
     )
-    place = entry.search(docstring)
-    if place is None:
+    replaced, count = entry.subn(replace, docstring)
+    if not count:
         raise ValueError(f"the docstring has no entry of type {kind}")
-    lines = entries.splitlines()
-    text = "".join(f"{place['indent']}{line}".rstrip() + "\n" for line in lines)
-    return docstring[: place.start()] + text + docstring[place.end() :]
+    return replaced
 
 
 def fill_docstring(**lists: Iterable[str]) -> Callable:
@@ -383,8 +398,9 @@ def takes_command_options(options: Sequence[CommandOption]) -> Callable:
             return run(**given.arguments)
 
         wrapper.__signature__ = full  # type: ignore[attr-defined]
-        wrapper.__doc__ = _replace_entry(
-            run.__doc__ or "", CommandOption.__name__, _command_entries(options)
+        entries = _command_entries(options)
+        wrapper.__doc__ = _replace_entries(
+            run.__doc__ or "", CommandOption.__name__, lambda names: entries
         )
         return wrapper
 

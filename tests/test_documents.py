@@ -1,7 +1,7 @@
 """What the pages tell users to type runs as it is printed, block after block."""
 
 import ast
-from functools import partial, wraps
+from functools import wraps
 from importlib.metadata import entry_points
 from pathlib import Path
 import re
@@ -15,7 +15,7 @@ import numpy as np
 import phantom
 import pytest
 
-from dipy_dl_reg.registration.affine import find_affine
+from dipy_dl_reg.registration.affine_start import StartingPose, choose_start
 from dipy_dl_reg.training.loop.train_network import train_network
 
 ROOT = Path(__file__).parents[1]
@@ -87,7 +87,10 @@ def run(monkeypatch):
     def short(*arguments, steps, **options):
         return train_network(*arguments, steps=1, **options)
 
-    replace_everywhere(monkeypatch, find_affine, partial(find_affine, starts="one"))
+    def no_search(pair, start, starts):
+        return StartingPose(start, None, None)
+
+    replace_everywhere(monkeypatch, choose_start, no_search)
     replace_everywhere(monkeypatch, train_network, short)
     monkeypatch.setattr(flow_runner, "configure_logger", lambda **options: None)
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
