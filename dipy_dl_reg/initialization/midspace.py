@@ -178,7 +178,7 @@ def ask_half_way(network, static, moving, looks):
                 for image, u in ((static, half_to_static), (moving, half_to_moving))
             )
         seen = (_fewer(image, factor).to(dtype) for image in seen)
-        velocity = resize(network.said(*seen)[0].float(), few)
+        velocity = resize(network.output_fields(*seen)[0].float(), few)
         if look == len(looks) - 1:
             break
         half, back = flow(velocity / 2)
