@@ -10,11 +10,16 @@ import numpy as np
 import pytest
 
 from dipy_dl_reg.options import (
+    CommandOption,
     OptionText,
+    command_options,
     command_parameters,
     command_type,
+    fill_docstring,
     insert_options,
+    join_words,
     option_texts,
+    takes_command_options,
     takes_options,
 )
 from dipy_dl_reg.validation import check_number
@@ -179,3 +184,91 @@ def test_type_of_a_command(annotation, name):
 def test_type_that_no_command_has():
     with pytest.raises(ValueError, match="no type of the command line"):
         command_type(np.ndarray)
+
+
+def test_options_of_a_command():
+    first, second = command_options(
+        Painting, ["layers", "height"], height={"default": 5, "text": "Of a room."}
+    )
+    assert first.name == "layers" and first.kind == "variable int"
+    assert first.default is None and "`" not in first.text
+    assert second == CommandOption("height", "float", "Of a room.", 5)
+
+
+def test_command_takes_its_options():
+    class Command:
+        @takes_command_options(
+            [
+                CommandOption("wall", "string", "Which."),
+                *command_options(Painting, ["width", "colour"]),
+            ]
+        )
+        def run(self, **given):
+            """Paint a wall.
+
+            Parameters
+            ----------
+            given : CommandOption
+                Replaced.
+            """
+            return given
+
+    command = Command()
+    parameters = signature(command.run).parameters
+    assert [*parameters] == ["wall", "width", "colour"]
+    assert parameters["wall"].default is Parameter.empty
+    assert command.run("a", colour="blue") == {
+        "wall": "a",
+        "width": 3.0,
+        "colour": "blue",
+    }
+    with pytest.raises(TypeError, match="wall"):
+        command.run()
+    assert "wall : string\n" in command.run.__doc__
+    assert "width : float, optional\n" in command.run.__doc__
+    assert "Replaced" not in command.run.__doc__
+
+
+def test_option_that_must_be_given():
+    @dataclass(frozen=True)
+    class Needed:
+        """A number.
+
+        Parameters
+        ----------
+        number : int
+            Any.
+        """
+
+        number: int
+
+    @takes_options(Needed)
+    def double(*, options):
+        """Double a number.
+
+        Parameters
+        ----------
+        options : Needed
+            The number.
+        """
+        return 2 * options.number
+
+    assert double(number=2) == 4
+    with pytest.raises(TypeError, match="double needs the option 'number'"):
+        double()
+
+
+def test_names_in_a_docstring():
+    @fill_docstring(colours=["red", "blue", "white"])
+    def paint_all():
+        """Paint in {colours}; {others} stays."""
+
+    assert paint_all.__doc__ == 'Paint in "red", "blue" or "white"; {others} stays.'
+
+
+@pytest.mark.parametrize(
+    "words, text",
+    [(["a"], "a"), (["a", "b"], "a or b"), (["a", "b", "c"], "a, b or c")],
+)
+def test_words_in_a_sentence(words, text):
+    assert join_words(words) == text

@@ -206,7 +206,7 @@ def _files_or_part(given: Any, name: str, *, part: bool = False) -> Any:
     if part and len(given) == 1:
         with suppress(ValueError):
             return float(given[0])
-    found = []
+    found: list[Path] = []
     for path in map(str, given):
         matching = [path] if Path(path).exists() else sorted(glob(path))
         if not matching:
