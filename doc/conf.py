@@ -1,9 +1,16 @@
 """Sphinx configuration; tools/docs.sh builds the site."""
 
+from pathlib import Path
 import re
 import socket
+import sys
 
 import dipy_dl_reg
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+from registry_tables import write_tables
 
 project = "dipy_dl_reg"
 author = "the dipy_dl_reg developers"
@@ -72,5 +79,6 @@ def escape_stars(app, what, name, obj, options, lines):
 
 
 def setup(app):
-    """Run the above after numpydoc has set the docstring's sections."""
+    """Write the tables of the registries; escape stars after numpydoc has run."""
+    write_tables(HERE / "generated")
     app.connect("autodoc-process-docstring", escape_stars, priority=900)

@@ -95,3 +95,17 @@ def blob(shape, grid2world, centre, sigma):
     world = voxels @ grid2world[:dim, :dim].T + grid2world[:dim, dim]
     square = ((world - centre) ** 2).sum(axis=-1)
     return np.exp(-square / (2 * sigma**2)).astype(np.float32)
+
+
+def maps_of_all_forms():
+    """Maps of each dimension, with and without affines, and in another form."""
+    plain = {d: make_map((12, 14, 10)[:d], (12, 14, 10)[:d]) for d in (2, 3)}
+    forward = make_map((9, 8, 7), (7, 8, 9), amplitude=1)
+    forward.is_inverse = False
+    return {
+        "2D": oblique_map(2),
+        "3D": oblique_map(3),
+        "2D, no affines": plain[2],
+        "3D, no affines": plain[3],
+        "not SyN's form": forward,
+    }

@@ -175,3 +175,56 @@ def test_no_page_shows_code_that_is_not_run():
         if blocks(str(path.relative_to(ROOT)))
     }
     assert with_code == set(MADE)
+
+
+# --- tables that are made from the registries
+
+
+@pytest.fixture
+def tables(tmp_path, monkeypatch):
+    """The tables of the documentation, by name."""
+    monkeypatch.syspath_prepend(ROOT / "doc")
+    import registry_tables
+
+    registry_tables.write_tables(tmp_path / "generated")
+    return {p.stem: p.read_text() for p in (tmp_path / "generated").iterdir()}
+
+
+def test_tables_have_all_members(tables):
+    from dipy_dl_reg.geometry.affine_transforms.registry import TRANSFORMS
+    from dipy_dl_reg.maps.formats.table import FORMATS
+    from dipy_dl_reg.metrics.registry import METRICS, REGULARIZERS
+    from dipy_dl_reg.networks import NETWORKS
+
+    members = {
+        "metrics": METRICS,
+        "regularizers": REGULARIZERS,
+        "networks": NETWORKS,
+        "transforms": TRANSFORMS,
+    }
+    for name, registry in members.items():
+        for member in registry:
+            assert f'``"{member}"``' in tables[name]
+    for entry in FORMATS.values():
+        assert entry.description in tables["formats"]
+    for command in ("dipy_align_deep", "dipy_apply_deep", "dipy_train_deep"):
+        assert f"``{command}``" in tables["commands"]
+
+
+def test_tables_are_included(tables):
+    pages = "".join(path.read_text() for path in (ROOT / "doc").glob("*.rst"))
+    for name in tables:
+        assert f".. include:: generated/{name}.inc" in pages
+
+
+def test_pages_describe_all_members():
+    """What is typed in a page: classes of metrics, and when to use which network."""
+    from dipy_dl_reg.metrics.registry import METRICS
+    from dipy_dl_reg.networks import NETWORKS
+
+    api = (ROOT / "doc" / "api.rst").read_text()
+    for metric in METRICS.values():
+        assert f"\n   {metric.__name__}\n" in api
+    networks = (ROOT / "doc" / "networks.rst").read_text()
+    for name in NETWORKS:
+        assert f"\n- ``{name}``" in networks

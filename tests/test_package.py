@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 import pytest
 
 import dipy_dl_reg
+from dipy_dl_reg.workflows.commands import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 PUBLIC = {
@@ -47,7 +48,6 @@ PUBLIC = {
     "write_dipy_mapping",
 }
 HEAVY = ("torch", "dipy", "nibabel", "scipy", "numpy", "matplotlib")
-COMMANDS = ("dipy_align_deep", "dipy_apply_deep", "dipy_train_deep")
 
 
 def loaded_after(code):

@@ -1,16 +1,18 @@
 """Dense displacement fields on a voxel grid.
 
-The convention, said once for all of ``engine``, ``networks`` and ``training``:
-a field `u` is a tensor ``(B, D, *shape)`` in voxels, component ``d`` moves along
-array axis ``d``, and the map is ``y = x + u(x)``.  Images are ``(B, C, *shape)``.
-Voxel centres are the integers (``align_corners=True``).  ``D = u.ndim - 2``, so
-that 2D and 3D are one code path.  Beyond its grid a field goes on with the value
-at the nearest edge voxel.
+The convention of all torch code in this package: a field `u` is a tensor
+``(B, D, *shape)`` in voxels, component ``d`` is the displacement along array axis
+``d``, and the map is ``y = x + u(x)``.  Images are ``(B, C, *shape)``.  Voxel centres
+have whole-number coordinates (``align_corners=True``).  ``D = u.ndim - 2``, so that 2D
+and 3D are one code path.  Beyond its grid a field has the value of the nearest voxel
+at the edge.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -20,31 +22,32 @@ from dipy_dl_reg.geometry.kernels import functions as kernels
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """How displacements on one grid become coordinates of an image on another.
+    """Two grids and the affine between them, to sample an image of one on the other.
 
     Attributes
     ----------
     affine : Tensor, shape (D + 1, D + 1)
         From grid voxels to image voxels, float64 on the CPU.
     shape, image_shape : tuple of int
-        Of the grid, ``prod(shape) == N``, and of the image.
+        Shape of the grid, ``prod(shape) == N``, and of the image.
     like : Tensor
-        An empty one of the coordinates' type, where they live.
+        An empty tensor of the type and on the device of the coordinates.
     """
 
     affine: torch.Tensor
-    shape: tuple
-    image_shape: tuple
+    shape: tuple[int, ...]
+    image_shape: tuple[int, ...]
     like: torch.Tensor
 
     @cached_property
-    def normalised(self):
-        """From displacements (rows) to `grid_sample` coordinates: (D, D) and (N, D).
+    def normalised(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Matrix (D, D) and points (N, D) of the map to `grid_sample` coordinates.
 
-        The second are the coordinates of every grid point that is not displaced.
+        The image is read at ``u @ matrix + points``, with a displacement in each row of
+        ``u``; the points are those of the grid without displacement.
         """
-        # It wants [-1, 1] between the first and the last voxel centre; along an axis
-        # of one voxel there is nothing to interpolate and 0 always means it.
+        # `grid_sample` has -1 and 1 at the first and the last voxel centre; along an
+        # axis of one voxel, where nothing is interpolated, 0 is its only position.
         sizes, new = self.image_shape, self.affine.new_tensor
         scale = new([2 / (n - 1) if n > 1 else 0 for n in sizes])
         shift = new([-1 if n > 1 else 0 for n in sizes])
@@ -54,7 +57,12 @@ class Frame:
         return matrix.to(self.like), base.to(self.like)
 
 
-def identity(shape, *, dtype=torch.float32, device="cpu"):
+def identity(
+    shape: Sequence[int],
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> torch.Tensor:
     """Voxel coordinates of a grid.
 
     Parameters
@@ -64,7 +72,7 @@ def identity(shape, *, dtype=torch.float32, device="cpu"):
     dtype : torch.dtype, optional
         Type of the result.
     device : torch.device or str, optional
-        Where the result lives.
+        Device of the result.
 
     Returns
     -------
@@ -75,50 +83,63 @@ def identity(shape, *, dtype=torch.float32, device="cpu"):
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
 
 
-def frame(shape, image_shape=None, *, affine=None, dtype=torch.float32, device="cpu"):
+def frame(
+    shape: Sequence[int],
+    image_shape: Sequence[int] | None = None,
+    *,
+    affine: torch.Tensor | np.ndarray | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Frame:
     """Prepare the sampling of an image at displaced points of a grid.
 
     Parameters
     ----------
     shape : tuple of int
-        Shape of the grid that displacements live on.
+        Shape of the grid of the displacements.
     image_shape : tuple of int, optional
         Shape of the sampled image; by default the grid's own.
-    affine : Tensor, shape (D + 1, D + 1), optional
+    affine : Tensor or ndarray, shape (D + 1, D + 1), optional
         From grid voxels to image voxels; by default the identity.
     dtype : torch.dtype, optional
         Type of the coordinates.
     device : torch.device or str, optional
-        Where they live.
+        Device of the coordinates.
 
     Returns
     -------
     frame : Frame
-        To be given to `warp` as often as it is needed.
+        For `warp`; can be used many times.
     """
     dim = len(shape)
     image_shape = shape if image_shape is None else image_shape
     if affine is None:
         affine = torch.eye(dim + 1, dtype=torch.float64, device="cpu")
     affine = torch.as_tensor(affine, dtype=torch.float64, device="cpu")
-    shapes = (tuple(int(n) for n in sizes) for sizes in (shape, image_shape))
-    return Frame(affine, *shapes, torch.empty(0, dtype=dtype, device=device))
+    shape, image_shape = (tuple(int(n) for n in s) for s in (shape, image_shape))
+    return Frame(affine, shape, image_shape, torch.empty(0, dtype=dtype, device=device))
 
 
-def warp(image, displacement, *, frame_=None, mode="linear"):
+def warp(
+    image: torch.Tensor,
+    displacement: torch.Tensor,
+    *,
+    frame_: Frame | None = None,
+    mode: str = "linear",
+) -> torch.Tensor:
     """Sample an image at displaced points: ``out(x) = image(A (x + u(x)))``.
 
-    The affine `A` from grid to image voxels is the frame's, the identity by
-    default.  Points beyond the image take the value at its edge.
+    The affine `A` from grid to image voxels is that of the frame, by default the
+    identity.  Points beyond the image get the value at its edge.
 
     Parameters
     ----------
     image : Tensor, shape (B or 1, C, *image_shape)
-        What is sampled.
+        The image.
     displacement : Tensor, shape (B, D, *shape)
         Field in voxels of its own grid.
     frame_ : Frame, optional
-        Prepared by `frame`; by default image and field share a grid.
+        From `frame`; by default image and field have the same grid.
     mode : {"linear", "nearest"}, optional
         Interpolation.
 
@@ -145,7 +166,7 @@ def warp(image, displacement, *, frame_=None, mode="linear"):
         warped = [kernels.warp(i, u, affine=affine) for i, u in entries]
         return torch.cat(warped) if batch > 1 else warped[0]
     if frame_ is None:
-        points = _displaced(displacement)
+        points = _displaced_points(displacement)
     else:
         matrix, base = frame_.normalised
         moves = displacement.flatten(2).transpose(1, 2)
@@ -154,32 +175,39 @@ def warp(image, displacement, *, frame_=None, mode="linear"):
     return sampled.reshape(batch, image.shape[1], *shape)
 
 
-def _displaced(displacement):
+def _displaced_points(displacement: torch.Tensor) -> torch.Tensor:
     """Normalised coordinates ``(B, N, D)`` of ``x + u(x)`` on the field's own grid."""
-    u, shape = displacement, displacement.shape[2:]
-    traced = u.requires_grad and torch.is_grad_enabled()
-    # In place where nothing is differentiated: that spares a copy.
-    points = [None] * len(shape) if traced else u.new_empty(*u[:, 0].shape, len(shape))
-    for axis, size in enumerate(shape):
-        # An axis of one voxel: there is nothing to interpolate, and 0 means it.
-        scale, first = (2 / (size - 1), -1) if size > 1 else (0, 0)
-        line = torch.arange(size, dtype=torch.float64, device="cpu") * scale + first
-        line = line.to(u).view(-1, *[1] * (len(shape) - 1 - axis))
-        if traced:
-            points[axis] = torch.add(line, u[:, axis], alpha=scale)
-        else:
-            torch.add(line, u[:, axis], alpha=scale, out=points[..., axis])
-    points = torch.stack(points, -1) if traced else points
+    u, dim = displacement, displacement.ndim - 2
+    lines = [_normalised_axis(u, axis) for axis in range(dim)]
+    if u.requires_grad and torch.is_grad_enabled():
+        each = [
+            torch.add(line, u[:, axis], alpha=scale)
+            for axis, (line, scale) in enumerate(lines)
+        ]
+        return torch.stack(each, -1).flatten(1, -2)
+    # Nothing is differentiated: writing in place saves a copy.
+    points = u.new_empty(*u[:, 0].shape, dim)
+    for axis, (line, scale) in enumerate(lines):
+        torch.add(line, u[:, axis], alpha=scale, out=points[..., axis])
     return points.flatten(1, -2)
 
 
-def sample(image, points):
+def _normalised_axis(u: torch.Tensor, axis: int) -> tuple[torch.Tensor, float]:
+    """`grid_sample` coordinates along one axis of a field, and of one voxel of it."""
+    size, dim = u.shape[axis + 2], u.ndim - 2
+    # Along an axis of one voxel nothing is interpolated, and 0 is its only position.
+    scale, first = (2 / (size - 1), -1) if size > 1 else (0, 0)
+    line = torch.arange(size, dtype=torch.float64, device="cpu") * scale + first
+    return line.to(u).view(-1, *[1] * (dim - 1 - axis)), scale
+
+
+def sample(image: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     """Linear interpolation of an image at points given in its own voxels.
 
     Parameters
     ----------
     image : Tensor, shape (1, C, *shape)
-        What is sampled; goes on beyond its edge with the value there.
+        The image; beyond its edge it has the value there.
     points : Tensor, shape (D, N)
         Voxel coordinates.
 
@@ -193,15 +221,17 @@ def sample(image, points):
     return sample_at(image, normal)[0]
 
 
-def sample_at(image, points, mode="linear"):
-    """Interpolate at points in `grid_sample`'s own coordinates.
+def sample_at(
+    image: torch.Tensor, points: torch.Tensor, mode: str = "linear"
+) -> torch.Tensor:
+    """Interpolate at points in the coordinates of `grid_sample`.
 
     Parameters
     ----------
     image : Tensor, shape (B or 1, C, *shape)
-        What is sampled; goes on beyond its edge with the value there.
+        The image; beyond its edge it has the value there.
     points : Tensor, shape (B, N, D)
-        -1 and 1 are the first and last voxel centres; axes in their natural order.
+        -1 and 1 are the first and last voxel centres; axes in the order of the image.
     mode : {"linear", "nearest"}, optional
         Interpolation.
 
@@ -210,9 +240,9 @@ def sample_at(image, points, mode="linear"):
     values : Tensor, shape (B, C, N)
         Differentiable by image and points.
     """
-    # `grid_sample` counts axes from the last: an image with its axes reversed (a view)
-    # spares a flip of every coordinate. It works one batch entry a thread: one
-    # entry's points are dealt out as several.
+    # `grid_sample` counts axes from the last: reversing the axes of the image, which is
+    # a view, avoids reversing every coordinate.  It computes each batch entry on one
+    # thread: the points of a single entry are passed as several entries.
     batch, count, dim = points.shape
     channels = image.shape[1]
     pieces = _pieces(count, torch.get_num_threads()) if batch == 1 else 1
@@ -230,14 +260,20 @@ def sample_at(image, points, mode="linear"):
 
 
 @lru_cache(maxsize=256)
-def _pieces(count, threads):
-    """A number of equal pieces of `count` points that keeps all threads busy."""
+def _pieces(count: int, threads: int) -> int:
+    """Number of equal pieces of `count` points that keeps all threads busy."""
     if count < 4096:
         return 1
     return next((k for k in range(threads, 8 * threads) if count % k == 0), 1)
 
 
-def compose(first, second, *, scale=1.0, out=None):
+def compose(
+    first: torch.Tensor,
+    second: torch.Tensor,
+    *,
+    scale: float = 1.0,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Displacement of one map after another.
 
     ``x + u(x) = second(first(x))``, that is ``u = first + second(x + first(x))``.
@@ -263,7 +299,7 @@ def compose(first, second, *, scale=1.0, out=None):
     return torch.add(first, warp(second, first), alpha=scale, out=out)
 
 
-def exp(velocity, *, steps=7):
+def exp(velocity: torch.Tensor, *, steps: int = 7) -> torch.Tensor:
     """Flow of a stationary velocity field over unit time, by scaling and squaring.
 
     The velocity is divided by ``2**steps`` and the small map composed with itself
@@ -291,11 +327,11 @@ def exp(velocity, *, steps=7):
     return u
 
 
-def resize(displacement, shape):
+def resize(displacement: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     """The same map on a grid of another shape over the same field of view.
 
-    Linear interpolation between corner-aligned grids; the vectors are rescaled,
-    for their unit is the voxel.
+    Linear interpolation between corner-aligned grids; the vectors are rescaled, since
+    their unit is the voxel.
 
     Parameters
     ----------
@@ -314,91 +350,6 @@ def resize(displacement, shape):
         return displacement
     mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(old)]
     u = F.interpolate(displacement, size=tuple(shape), mode=mode, align_corners=True)
-    # A grid of one voxel along an axis leaves that axis's unit undefined; nothing
-    # moves along it either.
+    # Along an axis of one voxel the unit is undefined, and nothing moves.
     scale = [(n - 1) / (o - 1) if o > 1 else 0.0 for n, o in zip(shape, old)]
     return u * u.new_tensor(scale).view(1, -1, *(1,) * len(old))
-
-
-def derivative(x, axis, *, out=None):
-    """Central differences along one spatial axis, one-sided at the two ends.
-
-    Parameters
-    ----------
-    x : Tensor, shape (B, C, *shape)
-        Images or fields.
-    axis : int
-        Spatial axis, 0 for the first after the channels.
-    out : Tensor, optional
-        Where the result goes; not `x`.
-
-    Returns
-    -------
-    dx : Tensor, same shape as `x`
-        Per voxel, as `numpy.gradient` computes it; zero along a singleton axis.
-    """
-    dim, size = axis + 2, x.shape[axis + 2]
-    out = torch.empty_like(x) if out is None else out
-    if size == 1:
-        return out.zero_()
-    torch.sub(x.narrow(dim, 1, 1), x.narrow(dim, 0, 1), out=out.narrow(dim, 0, 1))
-    last = out.narrow(dim, size - 1, 1)
-    torch.sub(x.narrow(dim, size - 1, 1), x.narrow(dim, size - 2, 1), out=last)
-    if size > 2:
-        inner = out.narrow(dim, 1, size - 2)
-        torch.sub(x.narrow(dim, 2, size - 2), x.narrow(dim, 0, size - 2), out=inner)
-        inner *= 0.5
-    return out
-
-
-def weighted_gradient(image, factor, *, out=None):
-    """Derivatives of an image along every axis, times another image.
-
-    Parameters
-    ----------
-    image : Tensor, shape (B, 1, *shape)
-        Differentiated as `derivative` does.
-    factor : Tensor, shape (B, 1, *shape)
-        What the derivatives are multiplied with.
-    out : Tensor, shape (B, D, *shape), optional
-        Where the result goes; neither of the two.
-
-    Returns
-    -------
-    weighted_gradient : Tensor, shape (B, D, *shape)
-        Component ``d`` along axis ``d``; `out` if it was given.
-    """
-    if dispatch.supports(image, factor, out):
-        return kernels.weighted_gradient(image, factor, out=out)
-    dim = image.ndim - 2
-    out = image.new_empty(len(image), dim, *image.shape[2:]) if out is None else out
-    for axis in range(dim):
-        torch.mul(derivative(image, axis), factor, out=out[:, axis : axis + 1])
-    return out
-
-
-def jacobian(displacement):
-    """Determinant of the Jacobian matrix of ``x + u(x)``, by central differences.
-
-    A ratio of volumes, and so the same whether the field is counted in voxels or
-    in millimetres.  One-sided differences at the faces of the grid.
-
-    Parameters
-    ----------
-    displacement : Tensor, shape (B, D, *shape)
-        Field in voxels.
-
-    Returns
-    -------
-    determinant : Tensor, shape (B, *shape)
-        Above 0 everywhere if nothing folds.
-    """
-    dim = displacement.ndim - 2
-    rows = [derivative(displacement, axis) for axis in range(dim)]
-    for axis, row in enumerate(rows):
-        row[:, axis] += 1
-    if dim == 2:
-        (a, b), (c, d) = (row.unbind(1) for row in rows)
-        return a * d - b * c
-    (a, b, c), (d, e, f), (g, h, i) = (row.unbind(1) for row in rows)
-    return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)

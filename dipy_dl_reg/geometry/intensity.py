@@ -1,14 +1,43 @@
-"""How intensities are scaled, in training and in use alike."""
+"""Limits of intensities and scaling by them, the same in training and in use."""
+
+from typing import TypeVar
 
 import numpy as np
 import torch
 
-#: What becomes 0 and 1; the outermost thousandths are noise, or one hot voxel.
+#: Quantiles that are scaled to 0 and 1: the outermost thousandths are noise, or one hot
+#: voxel.
 QUANTILES = (0.001, 0.999)
+#: Values farther beyond the outermost thousandths than this many times the range
+#: between them are extreme, and are clipped to `_MARGIN` times that range beyond them.
+_EXTREME, _MARGIN = 5.0, 1.0
+#: Least number of values that may be extreme on either side, however few voxels there
+#: are.
+_LEAST_EXTREME = 3
+
+Image = TypeVar("Image", np.ndarray, torch.Tensor)
 
 
-def quantile_limits(values):
-    """The intensities that become 0 and 1.
+def scale_intensities(image: Image, low: float, high: float) -> Image:
+    """Scale intensities linearly: ``(image - low) / (high - low)``.
+
+    Parameters
+    ----------
+    image : ndarray or Tensor
+        Intensities.
+    low, high : float
+        Intensities that become 0 and 1.
+
+    Returns
+    -------
+    scaled : ndarray or Tensor
+        Not clipped: values beyond the limits fall outside [0, 1].
+    """
+    return (image - low) / (high - low)
+
+
+def quantile_limits(values: np.ndarray) -> tuple[float, float]:
+    """Intensities that are scaled to 0 and 1.
 
     Parameters
     ----------
@@ -19,7 +48,7 @@ def quantile_limits(values):
     -------
     low, high : float
         Quantiles .001 and .999; least and greatest value where these two are equal, as
-        of a small bright spot on nothing.
+        in an image of one small bright spot.
     """
     low, high = np.quantile(values, QUANTILES)
     if not high > low:
@@ -51,15 +80,8 @@ def histogram_limits(
     return (low, high) if high > low else (values.min(), values.max())
 
 
-#: Values farther beyond the outermost thousandths than this many times the range
-#: between them are extreme, and are brought to within `_MARGIN` times that range.
-_EXTREME, _MARGIN = 5.0, 1.0
-#: At least this many values on either side may be extreme, of images of few voxels too.
-_LEAST_EXTREME = 3
-
-
-def extreme_limits(values):
-    """The limits that extreme values are to be clipped to, where there are any.
+def extreme_limits(values: np.ndarray) -> tuple[float, float]:
+    """Limits that extreme values are clipped to, if there are any.
 
     A few voxels of a ratio, of kurtosis or of T2* may lie many times outside the range
     of all others.  If an image is scaled by such a value, all its other voxels become
@@ -73,10 +95,11 @@ def extreme_limits(values):
     Returns
     -------
     low, high : float
-        What to clip to: one range below and above what is left without the outermost
-        thousandths (three values at least), where a value lies more than five such
-        ranges beyond; else the least and the greatest value, so that an ordinary image
-        stays as it is, bit for bit.
+        With the range of the values without the outermost thousandths (three values at
+        least): one such range below its lower end and one above its upper end, if a
+        value lies more than five such ranges beyond that end; otherwise the least and
+        the greatest value, so that clipping leaves an ordinary image as it is, bit for
+        bit.
     """
     values = np.asarray(values).ravel()
     least, greatest = float(values.min()), float(values.max())
@@ -91,11 +114,11 @@ def extreme_limits(values):
     return least, greatest
 
 
-def _inner_range(values):
-    """Least and greatest value without the outermost, background left out if need be.
+def _inner_range(values: np.ndarray) -> tuple[float, float]:
+    """Least and greatest value without the outermost thousandths.
 
-    Where nearly all values are one, as of a small object on empty background, the
-    others are looked at by themselves.
+    If nearly all values are equal, as in an image of a small object on an empty
+    background, those without the background's.
     """
     low, high = _without_outermost(values)
     if high > low:
@@ -107,8 +130,8 @@ def _inner_range(values):
     return min(low, inner[0]), max(high, inner[1])
 
 
-def _without_outermost(values):
-    """Least and greatest value but for a thousandth on either side."""
+def _without_outermost(values: np.ndarray) -> tuple[float, float]:
+    """Least and greatest value without a thousandth of them on either side."""
     left_out = max(_LEAST_EXTREME, int(QUANTILES[0] * values.size))
     left_out = min(left_out, values.size // 8)
     last = values.size - 1 - left_out

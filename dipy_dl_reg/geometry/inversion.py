@@ -1,50 +1,53 @@
-"""Inverse of a field, and the promise that a result is a diffeomorphism.
+"""Inverse of a field, and repair of a pair of fields that is not diffeomorphic.
 
-A pair of fields is fit to be given away when neither folds (Jacobian determinants
-above a margin at every voxel, central differences) and when going there and back
-through the two returns to the start.  `make_diffeomorphic` checks that, and smooths the
-field where it fails until it holds.
+A result is a pair of fields, a map and its inverse.  Neither may fold (the Jacobian
+determinant, by central differences, exceeds a limit at every voxel), and the map
+followed by its inverse must return to the start.  `make_diffeomorphic` checks that, and
+smooths the fields where it does not hold until it does.
 """
 
 from typing import NamedTuple
 
 import torch
 
-from dipy_dl_reg.geometry.fields import derivative, identity, jacobian, sample, warp
+from dipy_dl_reg.geometry.derivatives import derivative, jacobian
+from dipy_dl_reg.geometry.fields import identity, sample, warp
 from dipy_dl_reg.geometry.kernels import dispatch
 from dipy_dl_reg.geometry.kernels import functions as kernels
 from dipy_dl_reg.geometry.smoothing import box_sum, smooth
 
-#: What every result keeps: round trip in voxels of its grid, least determinant.
+#: Limits that every result keeps: mean and largest error of the round trip, in voxels
+#: of its grid, and least Jacobian determinant.
 ROUND_TRIP_MEAN, ROUND_TRIP_MAX, LEAST_JACOBIAN = 0.05, 0.5, 0.01
-#: Repairs aim a little further, lest they stop at the very edge.
+#: Repairs use limits stricter by this factor, so that the result keeps a distance from
+#: the limits proper.
 _MARGIN = 0.9
 #: Calls of `enforce_inverse_consistency` on a finished pair of fields; up to twice as
 #: many once it was repaired.
 _ROUNDS = 3
 #: Longest correction by one call of `enforce_inverse_consistency`, in voxels.
 _LONGEST = 0.5
-#: Rounds of local smoothing before the whole field is shrunk instead, and how often.
+#: Rounds of local smoothing before the whole field is shrunk instead, and most rounds
+#: of shrinking.
 _REPAIRS, _SHRINKS = 20, 10
-#: The k-th shrinking multiplies the field that smoothing could not repair by this to
-#: the power of k (k + 1) / 2: few rounds are enough for any field.
+#: The k-th shrinking multiplies the field that smoothing could not repair by this
+#: factor to the power of k (k + 1) / 2: few rounds are enough for any field.
 _SHRUNK = 0.8
 
 
 class Quality(NamedTuple):
-    """What was measured on a pair of inverse fields.
+    """Measures of a pair of inverse fields.
 
     Attributes
     ----------
     minimum_jacobian, minimum_jacobian_inverse : float
-        Least determinant over all voxels of the field and of its inverse.
+        Least Jacobian determinant over all voxels of the field and of its inverse.
     round_trip_mean, round_trip_max : float
-        Distance in voxels from each voxel centre to where it ends after one field
-        and then the other; the worse of the two orders; over the points whose image
-        stays inside the grid.
+        Distance, in voxels, from each voxel centre to its position after one field and
+        then the other; the worse of the two orders; over the points that the first
+        field leaves inside the grid.
     repairs : int
-        Rounds of local smoothing that it took to get there; above 20 the whole field
-        was shrunk, too.
+        Rounds of repair that were needed; above 20 the whole field was shrunk, too.
     """
 
     minimum_jacobian: float
@@ -54,17 +57,24 @@ class Quality(NamedTuple):
     repairs: int = 0
 
     @property
-    def shrunk(self):
-        """Whether smoothing did not suffice and the whole field was shrunk."""
+    def shrunk(self) -> bool:
+        """Whether smoothing was not enough and the whole field was shrunk."""
         return self.repairs > _REPAIRS
 
 
-def invert(displacement, *, start=None, tolerance=1e-3, sweeps=6, newton=20):
+def invert(
+    displacement: torch.Tensor,
+    *,
+    start: torch.Tensor | None = None,
+    tolerance: float = 1e-3,
+    sweeps: int = 6,
+    newton: int = 20,
+) -> torch.Tensor:
     """Inverse of a map: ``v(y) = -u(y + v(y))`` at every voxel.
 
-    A few fixed-point sweeps over the whole grid bring most voxels there, also far
-    from small displacements; the rest, where the map stretches or squeezes by much,
-    is finished point by point with damped Newton steps on the Jacobian matrix.
+    A few fixed-point sweeps over the whole grid solve this for most voxels, even where
+    displacements are large.  The other voxels, where the map stretches or compresses
+    strongly, are solved one by one with damped Newton steps.
 
     Parameters
     ----------
@@ -73,12 +83,12 @@ def invert(displacement, *, start=None, tolerance=1e-3, sweeps=6, newton=20):
     start : Tensor, shape (1, D, *shape), optional
         First guess; by default ``-u``.
     tolerance : float, optional
-        Residual ``|v + u(y + v)|``, in voxels, at which a point is done; where the
-        steps do not suffice it stays as near as they came.
+        Residual ``|v + u(y + v)|``, in voxels, at which a point is solved; a point that
+        needs more steps keeps the best value found.
     sweeps : int, optional
         Fixed-point sweeps.
     newton : int, optional
-        Most Newton steps for the points left.
+        Most Newton steps for each of the other points.
 
     Returns
     -------
@@ -93,8 +103,8 @@ def invert(displacement, *, start=None, tolerance=1e-3, sweeps=6, newton=20):
         v = new
         if float(residual.max()) <= tolerance:
             return v
-    # The residual of the last sweep is that of the guess before it: the points over
-    # the tolerance are the ones to go on with, and their true residual comes first.
+    # The residual of the last sweep is that of the field before it; `_newton` computes
+    # the present one first.
     left = (residual > tolerance).nonzero()[:, 0]
     v = v.clone()
     flat = v.flatten(2)[0]
@@ -103,13 +113,15 @@ def invert(displacement, *, start=None, tolerance=1e-3, sweeps=6, newton=20):
     return v
 
 
-def _newton(u, y, v, tolerance, steps):
-    """Solve ``v + u(y + v) = 0`` at points, halving steps that make it worse."""
+def _newton(
+    u: torch.Tensor, y: torch.Tensor, v: torch.Tensor, tolerance: float, steps: int
+) -> torch.Tensor:
+    """Solve ``v + u(y + v) = 0`` at points; a step that makes it worse is halved."""
     dim = len(y)
-    slopes = torch.cat([derivative(u, axis) for axis in range(dim)], 1)
+    derivatives = torch.cat([derivative(u, axis) for axis in range(dim)], 1)
     eye = torch.eye(dim, dtype=u.dtype, device=u.device)
 
-    def residual(v):
+    def residual(v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         r = v + sample(u, y + v)
         return r, r.square().sum(0).sqrt()
 
@@ -118,9 +130,8 @@ def _newton(u, y, v, tolerance, steps):
     for _ in range(steps):
         if not bool((size > tolerance).any()):
             break
-        # slopes are ordered (derivative axis, component); the matrix wants
-        # d component / d axis.
-        matrix = sample(slopes, y + v).reshape(dim, dim, -1).permute(2, 1, 0) + eye
+        # The derivatives are ordered (axis, component), the matrix (component, axis).
+        matrix = sample(derivatives, y + v).reshape(dim, dim, -1).permute(2, 1, 0) + eye
         move = torch.linalg.solve_ex(matrix, r.T[..., None])[0][..., 0].T
         move = move.nan_to_num(0, 0, 0).clamp(-5, 5)
         trial = v - damping * move
@@ -132,8 +143,10 @@ def _newton(u, y, v, tolerance, steps):
     return v
 
 
-def round_trip(first, second):
-    """How far each voxel ends from where it began, after one map and the other.
+def round_trip(
+    first: torch.Tensor, second: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Distance of each voxel from its position after one map and the other.
 
     Parameters
     ----------
@@ -145,14 +158,14 @@ def round_trip(first, second):
     distance : Tensor, shape (1, 1, *shape)
         ``|first(x) + second(x + first(x))|`` in voxels; 0 where not inside.
     inside : Tensor of bool, shape (1, 1, *shape)
-        Where ``x + first(x)`` lies on the grid; beyond, the second field says nothing.
+        Where ``x + first(x)`` lies on the grid; beyond, the second field is unknown.
     """
     error = warp(second, first).add_(first).square_().sum(1, keepdim=True).sqrt_()
-    inside = _stays(first)
+    inside = _stays_inside(first)
     return error.masked_fill_(~inside, 0), inside
 
 
-def _stays(u):
+def _stays_inside(u: torch.Tensor) -> torch.Tensor:
     """Where ``x + u(x)`` lies on the grid: bool, shape (1, 1, *shape)."""
     inside = torch.ones_like(u[:, :1], dtype=torch.bool)
     for axis, size in enumerate(u.shape[2:]):
@@ -162,42 +175,50 @@ def _stays(u):
     return inside
 
 
-def _mean(distance, inside):
-    """Mean over the voxels inside; added up in float64 on the CPU: MPS has none."""
+def _mean_inside(distance: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+    """Mean over the voxels inside, in float64 on the CPU, since MPS has no float64."""
     planes = distance.sum(tuple(range(3, distance.ndim))).cpu().double()
     return planes.sum() / max(int(inside.sum()), 1)
 
 
-def enforce_inverse_consistency(u, v, *, out=(None, None)):
+def enforce_inverse_consistency(
+    u: torch.Tensor,
+    v: torch.Tensor,
+    *,
+    out: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None),
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Bring two fields closer to being each other's inverse.
 
-    Each gives up half of a Newton step on what the round trip that begins with it
-    misses, ``e(x) = u(x) + v(x + u(x))``: the step is ``(1 + Du(x)) e(x)``, for
-    ``1 + Dv`` at ``x + u(x)`` is the inverse of ``1 + Du`` at ``x``, and so for
-    ``v``.  (Giving up ``e / 2`` alone diverges where a map stretches fourfold.)
-    Where ``x + u(x)`` leaves the grid `v` says nothing, and `u` stays as it is.
+    Each field is changed by half a Newton step that reduces the error of its round
+    trip.  For ``u`` the error is ``e(x) = u(x) + v(x + u(x))`` and the step is
+    ``(1 + Du(x)) e(x)``, because ``1 + Dv`` at ``x + u(x)`` is the inverse of
+    ``1 + Du`` at ``x``; for ``v`` likewise.  (Subtracting ``e / 2`` alone diverges
+    where a map stretches fourfold.)  Where ``x + u(x)`` leaves the grid, `v` is unknown
+    and `u` is not changed.
 
-    A sampled inverse is exact at its voxels only; between them interpolation cuts
-    its bends, and errors of the two directions go down together where recomputing
-    one from the other would only push them to and fro.
+    A sampled inverse is exact at its voxels only; between them there is an error of
+    interpolation.  Changing both fields reduces the errors of both directions, whereas
+    recomputing one field from the other only moves the error between them.
 
     Parameters
     ----------
     u, v : Tensor, shape (1, D, *shape)
         Fields in voxels of one grid, nearly inverse to each other.
     out : tuple of Tensor, optional
-        Where the results go; neither of the two.
+        Where the results go; neither of the two fields.
 
     Returns
     -------
     u, v : Tensor, shape (1, D, *shape)
         New fields.
     """
-    return _corrected(u, v, out[0]), _corrected(v, u, out[1])
+    return _half_newton_step(u, v, out[0]), _half_newton_step(v, u, out[1])
 
 
-def _corrected(u, v, out=None):
-    """`u` less half a Newton step towards the inverse of `v`, half a voxel at most."""
+def _half_newton_step(
+    u: torch.Tensor, v: torch.Tensor, out: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Move `u` half a Newton step, at most half a voxel, towards the inverse of `v`."""
     if dispatch.supports(u, v, out):
         return kernels.half_newton_step(u, v, longest=_LONGEST, out=out)
     error = warp(v, u).add_(u)
@@ -207,20 +228,22 @@ def _corrected(u, v, out=None):
         step.addcmul_(slope, error[:, axis : axis + 1])
     length = step.square().sum(1, keepdim=True).sqrt_()
     step *= _LONGEST / length.clamp_min_(2 * _LONGEST)
-    step.masked_fill_(~_stays(u), 0)
+    step.masked_fill_(~_stays_inside(u), 0)
     return torch.sub(u, step, out=out)
 
 
-def _measured(u, v):
-    """Determinants of a field, its round trips through another, and their mean."""
+def _measure_inverse(
+    u: torch.Tensor, v: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Determinants of a field, distances of its round trips, and their mean."""
     if dispatch.supports(u, v):
         return kernels.measure_inverse(u, v)
     distance, inside = round_trip(u, v)
-    return jacobian(u)[:, None], distance, float(_mean(distance, inside))
+    return jacobian(u)[:, None], distance, float(_mean_inside(distance, inside))
 
 
-class _Checked(NamedTuple):
-    """Figures of a pair of fields, voxel by voxel."""
+class _VoxelMeasures(NamedTuple):
+    """Measures of a pair of fields at each voxel: determinants and round trips."""
 
     jacobian: torch.Tensor
     jacobian_inverse: torch.Tensor
@@ -229,14 +252,14 @@ class _Checked(NamedTuple):
     mean: float
 
     @classmethod
-    def of(cls, u, v):
+    def of(cls, u: torch.Tensor, v: torch.Tensor) -> "_VoxelMeasures":
         """Measure a field and its inverse."""
-        jacobian, there, mean = _measured(u, v)
-        jacobian_inverse, back, other = _measured(v, u)
+        jacobian, there, mean = _measure_inverse(u, v)
+        jacobian_inverse, back, other = _measure_inverse(v, u)
         return cls(jacobian, jacobian_inverse, there, back, max(mean, other))
 
-    def quality(self, repairs=0):
-        """Summary of the four images."""
+    def quality(self, repairs: int = 0) -> Quality:
+        """Summary over all voxels."""
         return Quality(
             float(self.jacobian.min()),
             float(self.jacobian_inverse.min()),
@@ -245,67 +268,70 @@ class _Checked(NamedTuple):
             repairs,
         )
 
-    def unsound(self, u, v, margin=1.0):
-        """Voxels of both fields, 0 or 1, where one of the limits is passed."""
+    def find_violations(
+        self, u: torch.Tensor, v: torch.Tensor, margin: float = 1.0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Voxels of both fields, 0 or 1, where one of the limits is violated."""
 
-        def passed(det, distance):
-            # Written so that NaN counts as bad.
-            sound = (det >= LEAST_JACOBIAN / margin) & (
-                distance <= ROUND_TRIP_MAX * margin
-            )
-            return (~sound).to(u.dtype)
+        def violates(det: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
+            # Written so that NaN is a violation.
+            keeps = det >= LEAST_JACOBIAN / margin
+            keeps = keeps & (distance <= ROUND_TRIP_MAX * margin)
+            return (~keeps).to(u.dtype)
 
-        here = passed(self.jacobian, self.there)
-        beyond = passed(self.jacobian_inverse, self.back)
+        here = violates(self.jacobian, self.there)
+        beyond = violates(self.jacobian_inverse, self.back)
         if not bool(here.any() | beyond.any()):
             return here, beyond
-        # What is wrong at one end of a displacement is to be mended at both.
+        # A violation at one end of a displacement is repaired at both ends.
         return (
             torch.maximum(here, warp(beyond, u)),
             torch.maximum(beyond, warp(here, v)),
         )
 
 
-def measure_quality(u, v, *, repairs=0):
-    """Quality of a pair of inverse fields.
+def measure_quality(u: torch.Tensor, v: torch.Tensor, *, repairs: int = 0) -> Quality:
+    """Measure a pair of inverse fields.
 
     Parameters
     ----------
     u, v : Tensor, shape (1, D, *shape)
         A field and its inverse, in voxels of one grid.
     repairs : int, optional
-        Passed on.
+        Rounds of repair until then, for the result.
 
     Returns
     -------
     quality : Quality
-        The figures.
+        Determinants and round trips.
     """
-    return _Checked.of(u, v).quality(repairs)
+    return _VoxelMeasures.of(u, v).quality(repairs)
 
 
-def make_diffeomorphic(u, v=None):
-    """Fields that keep the promise, as near to the given one as repairs allow.
+def make_diffeomorphic(
+    u: torch.Tensor, v: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor, Quality]:
+    """Repair a field and its inverse until they keep all limits.
 
-    Where a limit is passed the field is smoothed, locally and more strongly from
-    round to round; a field that still passes a limit after 20 rounds is multiplied by
-    ever smaller factors, and is replaced by the identity after 30 rounds at the latest.
+    Where a limit is violated the field is smoothed, locally and more strongly in each
+    round.  A field that still violates a limit after 20 rounds is multiplied by ever
+    smaller factors, and is replaced by the identity after 30 rounds at the latest.
 
     Parameters
     ----------
     u : Tensor, shape (1, D, *shape)
         Field in voxels.
     v : Tensor, shape (1, D, *shape), optional
-        Its inverse as far as known; by default computed.
+        Its approximate inverse; by default computed.
 
     Returns
     -------
     u, v : Tensor, shape (1, D, *shape)
         Field and inverse: determinants of at least 0.01 at every voxel of both,
-        round trip of at most 0.05 voxel on average and 0.5 anywhere, over the points
-        whose image stays inside the grid.
+        error of the round trip at most 0.05 voxel on average and 0.5 at any point that
+        the first field leaves inside the grid.
     quality : Quality
-        Their figures.
+        Their measures.
 
     Raises
     ------
@@ -317,12 +343,12 @@ def make_diffeomorphic(u, v=None):
     v = invert(u) if v is None else v
     repairs, margin, resists = 0, 1.0, None
     while repairs <= _REPAIRS + _SHRINKS:
-        # Two fields that were smoothed each for itself need more to meet again.
+        # Two fields that were smoothed separately need more rounds.
         for _ in range(_ROUNDS + min(repairs, _ROUNDS)):
             u, v = enforce_inverse_consistency(u, v)
-        checked = _Checked.of(u, v)
-        quality = checked.quality(repairs)
-        bad_u, bad_v = checked.unsound(u, v, margin)
+        measures = _VoxelMeasures.of(u, v)
+        quality = measures.quality(repairs)
+        bad_u, bad_v = measures.find_violations(u, v, margin)
         local = bool(bad_u.any() | bad_v.any())
         if not local and quality.round_trip_mean <= ROUND_TRIP_MEAN:
             return u, v, quality
@@ -334,40 +360,47 @@ def make_diffeomorphic(u, v=None):
             u = resists * _SHRUNK ** (times * (times + 1) / 2)
             v = invert(u)
         elif local:
-            u, v = (_mended(f, bad, repairs) for f, bad in ((u, bad_u), (v, bad_v)))
+            u, v = _smooth_near(u, bad_u, repairs), _smooth_near(v, bad_v, repairs)
         else:
             u, v = smooth(u, 0.5), smooth(v, 0.5)
     nothing = torch.zeros_like(u)
     return nothing, nothing.clone(), measure_quality(nothing, nothing, repairs=repairs)
 
 
-def repair_folds(u, v, *, out=(None, None)):
-    """The fields, smoothed where they have begun to fold or to part.
+def repair_folds(
+    u: torch.Tensor,
+    v: torch.Tensor,
+    *,
+    out: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None),
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Smooth two fields where they begin to fold or stop being each other's inverse.
 
-    For use between iterations: what is caught early needs little mending.
+    For use between iterations: folds found early need little smoothing.
 
     Parameters
     ----------
     u, v : Tensor, shape (1, D, *shape)
         A field and its inverse, in voxels of one grid.
     out : tuple of Tensor, optional
-        Room for two such fields; with it the two themselves are overwritten.
+        Buffers for two such fields; if given, `u` and `v` are overwritten.
 
     Returns
     -------
     u, v : Tensor, shape (1, D, *shape)
-        The same where nothing was wrong.
+        `u` and `v` themselves if no limit is violated.
     """
-    bad_u, bad_v = _Checked.of(u, v).unsound(u, v)
+    bad_u, bad_v = _VoxelMeasures.of(u, v).find_violations(u, v)
     if not bool(bad_u.any() | bad_v.any()):
         return u, v
-    mended = _mended(u, bad_u, 1, out[0]), _mended(v, bad_v, 1, out[1])
+    smoothed = _smooth_near(u, bad_u, 1, out[0]), _smooth_near(v, bad_v, 1, out[1])
     room = (None, None) if out[0] is None else (u, v)
-    return enforce_inverse_consistency(*mended, out=room)
+    return enforce_inverse_consistency(*smoothed, out=room)
 
 
-def _mended(u, bad, attempt, out=None):
-    """Smooth a field around bad voxels, more widely from attempt to attempt."""
+def _smooth_near(
+    u: torch.Tensor, bad: torch.Tensor, attempt: int, out: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Smooth a field around bad voxels, over a larger distance at each attempt."""
     weight = smooth(box_sum(bad, 1 + attempt).clamp_(0, 1), 1.0)
     smoother = smooth(u, min(0.5 + 0.5 * attempt, 3.0), out=out)
     return torch.lerp(u, smoother, weight, out=smoother)

@@ -1,9 +1,9 @@
 """Two images at a series of resolutions, their geometry kept exact."""
 
 import numpy as np
-import torch.nn.functional as F
 
 from dipy_dl_reg.geometry.pair import Pair
+from dipy_dl_reg.geometry.resampling import resize_image, shrink_mask
 from dipy_dl_reg.geometry.smoothing import smooth
 
 
@@ -74,14 +74,7 @@ def _coarsen(image, mask, grid, spacing, sigma_factor):
     if new.shape == grid.shape:
         return image, mask, grid
     sigma = sigma_factor * (new.spacing / grid.spacing - 1)
-    image = _resample(smooth(image, list(sigma)), new.shape)
+    image = resize_image(smooth(image, list(sigma)), new.shape)
     if mask is not None:
-        # Half covered; or, of a mask thinner than the voxels, its best covered part.
-        cover = _resample(smooth(mask, list(sigma)), new.shape)
-        mask = (cover > 0.5 * cover.amax()).to(mask.dtype)
+        mask = shrink_mask(mask, list(sigma), new.shape)
     return image, mask, new
-
-
-def _resample(image, shape):
-    mode = {2: "bilinear", 3: "trilinear"}[len(shape)]
-    return F.interpolate(image, size=shape, mode=mode, align_corners=True)

@@ -1,11 +1,15 @@
-"""Whether a field is a better start of refinement than no displacement."""
+"""Tests whether refinement should start from a field or from no displacement."""
+
+from __future__ import annotations
 
 import torch
 
 from dipy_dl_reg.geometry.fields import resize
+from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.geometry.pyramid import coarsen
+from dipy_dl_reg.geometry.resampling import resample_field
 from dipy_dl_reg.initialization.displacement_search import longest_extent
-from dipy_dl_reg.initialization.network import resample_field
+from dipy_dl_reg.metrics.objective import Objective
 from dipy_dl_reg.optimization.deformable import evaluate_energies, refine
 
 #: Smoothing of the images before they are sampled on larger voxels, see `coarsen`.
@@ -14,62 +18,83 @@ _SIGMA_FACTOR = 0.5
 _COARSE, _COARSE_ITERS = 48, (20, 20)
 
 
-def improves_similarity(pair, displacement, objective, *, spacing=None):
-    """Whether a field brings the images closer, by the objective's own measure.
+def improves_similarity(
+    pair: Pair,
+    displacement: torch.Tensor,
+    objective: Objective,
+    *,
+    spacing: float | None = None,
+) -> bool:
+    """Whether a field lowers the objective.
 
     Parameters
     ----------
     pair : Pair
         The images.
     displacement : Tensor, shape (1, D, *static_shape)
-        Field in voxels.
+        Field in voxels of the static grid.
     objective : Objective
-        What refinement would minimise.
+        The function that refinement minimises.
     spacing : float, optional
-        Voxel size, mm, at which to look; by default the images' own.
+        Voxel size, mm, at which it is evaluated; by default that of the images.
 
     Returns
     -------
-    better : bool
-        If its energy is below that of no displacement.
+    improves : bool
+        True if the energy is lower than without displacement.
     """
-    none = torch.zeros_like(displacement)
     if spacing is not None:
         coarse = coarsen(pair, spacing, sigma_factor=_SIGMA_FACTOR)
-        displacement, none = (
-            resample_field(u, pair.static_grid, coarse.static_grid)
-            for u in (displacement, none)
+        displacement = resample_field(
+            displacement, pair.static_grid, coarse.static_grid
         )
         pair = coarse
-    without, by_network = evaluate_energies(pair, objective, (none, displacement))
-    return by_network < without
+    zero = torch.zeros_like(displacement)
+    without, with_field = evaluate_energies(pair, objective, (zero, displacement))
+    return with_field < without
 
 
-def improves_refinement(pair, objective, u, v, *, worth=1.05):
-    """Whether a coarse refinement ends better from a field than without.
+def improves_refinement(
+    pair: Pair,
+    objective: Objective,
+    u: torch.Tensor,
+    v: torch.Tensor,
+    *,
+    worth: float = 1.05,
+) -> bool:
+    """Whether a coarse refinement reaches a lower energy from a field than without.
 
     Parameters
     ----------
     pair : Pair
         The images.
     objective : Objective
-        What refinement minimises.
+        The function that refinement minimises.
     u, v : Tensor, shape (1, D, *static_shape)
         The field and its inverse, in voxels of the static grid.
     worth : float, optional
-        How much more the energy must fall, as a factor.  By default clearly more: of
-        two about equal ends the one that went less far is the better bet.
+        Factor by which the energy must decrease more.  Above 1, because of two results
+        with about the same energy the smaller displacement is the safer one.
 
     Returns
     -------
-    helps : bool
-        If it falls by that much more, on voxels of 1 / 48 of the longest side.
+    improves : bool
+        True if it decreases by that much more, on voxels of 1/48 of the longest side.
     """
     spacing = longest_extent(pair.static_grid) / _COARSE
     coarse = coarsen(pair, spacing, sigma_factor=_SIGMA_FACTOR)
-    start = tuple(resize(f, coarse.static_grid.shape) for f in (u, v))
-    none = torch.zeros_like(start[0])
-    options = {"level_iters": _COARSE_ITERS, "sigma_factor": _SIGMA_FACTOR}
-    ends = [refine(coarse, objective, start=s, **options)[0] for s in (None, start)]
-    before, without, with_it = evaluate_energies(coarse, objective, (none, *ends))
-    return before - with_it > worth * (before - without)
+    shape = coarse.static_grid.shape
+    start = resize(u, shape), resize(v, shape)
+    without, with_field = (
+        refine(
+            coarse,
+            objective,
+            level_iters=_COARSE_ITERS,
+            start=first,
+            sigma_factor=_SIGMA_FACTOR,
+        )[0]
+        for first in (None, start)
+    )
+    fields = torch.zeros_like(without), without, with_field
+    initial, reached, reached_with_field = evaluate_energies(coarse, objective, fields)
+    return initial - reached_with_field > worth * (initial - reached)

@@ -25,6 +25,7 @@ import torch
 from dipy_dl_reg.geometry.fields import compose, frame, warp
 from dipy_dl_reg.geometry.inversion import make_diffeomorphic
 from dipy_dl_reg.geometry.pyramid import coarsen
+from dipy_dl_reg.geometry.resampling import sample_on_grid
 from dipy_dl_reg.geometry.smoothing import box_sum, smooth
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.metrics.mind import mind_ssc
@@ -268,17 +269,14 @@ def _spread(u, cell, shape):
     scale = np.diag([*(1 / c for c in cell), 1.0])
     # The middle of the first cell lies half a cell from the first voxel's edge.
     scale[:-1, -1] = [(1 / c - 1) / 2 for c in cell]
-    into = frame(shape, u.shape[2:], affine=scale, device=u.device)
-    fine = warp(u, u.new_zeros(1, len(shape), *shape), frame_=into)
+    fine = sample_on_grid(u, shape, scale)
     fine = smooth(fine, [c / 3 for c in cell])
     return fine * u.new_tensor(cell).view(1, -1, *(1,) * len(shape))
 
 
 def _brought_back(u, grid, target):
     """A field in voxels of the working grid, on the static grid, in its voxels."""
-    matrix = target.to(grid)
-    into = frame(target.shape, u.shape[2:], affine=matrix, device=u.device)
-    moved = warp(u, u.new_zeros(1, grid.dim, *target.shape), frame_=into)
+    moved = sample_on_grid(u, target.shape, target.to(grid))
     scale = np.diag(grid.to(target))[:-1]  # the two have the same axes
     scale = np.where(np.array(target.shape) > 1, scale, 0.0)
     return moved * u.new_tensor(scale).view(1, -1, *(1,) * grid.dim)

@@ -1,18 +1,21 @@
-"""What to compare two images by, seen from the images themselves.
+"""Choice of the metric from the images themselves.
 
-Two images of one contrast brighten and darken together, and local correlation finds
-the most in them.  T1 and b0 do the opposite in the tissue, but not at the edge of the
-brain, and local correlation, blind to the sign, then pulls the wrong things together.
-There the moving image can be shown in static's contrast first; or, where no curve
-leads from one to the other, self-similarity compares the two.
+Images of one contrast are positively correlated, and local correlation aligns them
+best.  Between T1 and b0 the correlation is negative in the tissue, but positive at the
+edge of the brain; the metric squares it, so that it cannot tell the two signs apart and
+would align the wrong structures.  Then the intensities of the moving image are first
+mapped to static's contrast (`IntensityMapping`); or, if no function of intensity
+explains static, the metric is self-similarity.
 """
+
+from __future__ import annotations
 
 from typing import NamedTuple
 
 import torch
 
 from dipy_dl_reg.geometry.fields import warp
-from dipy_dl_reg.geometry.pair import compared_voxels
+from dipy_dl_reg.geometry.pair import Pair, compared_voxels
 from dipy_dl_reg.geometry.pyramid import coarsen
 from dipy_dl_reg.geometry.smoothing import gaussian_taps, window_moments
 from dipy_dl_reg.metrics.base import Metric
@@ -20,42 +23,41 @@ from dipy_dl_reg.metrics.histogram import sum_by_index
 from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.metrics.mind import MINDMetric
 
-#: Voxels, mm, that are fine enough to tell whether images agree; but of images smaller
-#: than heads this part of the longest side.  How the one shows what the other does is
-#: seen at voxels this many times as large.
-_SPACING, _PARTS, _FOR_CURVE = 3.0, 48, 2 / 3
-#: Smoothing on the way to those voxels, see `coarsen`.
+#: Voxel size, mm, at which the correlation is measured; of images smaller than heads,
+#: this part of the longest side.  The intensity mapping is estimated at voxels that are
+#: larger by the last factor.
+_SPACING, _PARTS, _FOR_MAPPING = 3.0, 48, 2 / 3
+#: Smoothing of the images before they are sampled on these voxels, see `coarsen`.
 _SIGMA_FACTOR = 0.5
 #: Windows are cubes ``2 _RADIUS + 1`` voxels wide.
 _RADIUS = 2
-#: Part of the range of an image above which there is something.
-_SOMETHING = 0.05
-#: Least variance of a window in which there is something to compare, and how many such
-#: windows are evidence.
-_LEAST_VARIANCE, _ENOUGH = 1e-5, 30
-#: Intensities that a curve knows, and over how many of them it is smoothed.
+#: Intensities up to this part of an image's range are background.
+_BACKGROUND = 0.05
+#: Least variance of a window that is counted, and the least number of such windows.
+_LEAST_VARIANCE, _LEAST_WINDOWS = 1e-5, 30
+#: Bins of an intensity mapping, and the standard deviation, in bins, that smooths it.
 _BINS, _SMOOTHING = 64, 1.5
 #: Part of the brightest voxels that the last bin holds.
 _BRIGHTEST = 0.001
-#: Part of static's variance that a curve must explain.  Real images of one subject and
-#: T1 brains made to look like b0 explain half and more from b0 and MD to T1; from FA to
-#: T1 it is a tenth.
+#: Part of static's variance that an intensity mapping must explain.  From b0 and MD to
+#: T1, in real images of one subject and in T1 brains with the contrast of b0, it
+#: explains half and more; from FA to T1, a tenth.
 _LEAST_EXPLAINED = 0.3
-#: Agreement of images of one contrast.  After the network that of T1 brains is .6 and
-#: more, and of real FA with T1 about .3.
-ALIKE = 0.45
-#: Smoothing of the field, voxels, where images are of different contrasts: the less
-#: the images tell, the smoother.
-_SIGMA_CURVE, _SIGMA_WEAK, _SIGMA_MIND = 1.0, 1.4, 1.2
+#: Mean local correlation from which images count as having one contrast.  After the
+#: network's alignment that of T1 brains is .6 and more; that of FA with T1, about .3.
+SAME_CONTRAST = 0.45
+#: Smoothing of the field, voxels, for images of different contrasts: with an intensity
+#: mapping, with a weak correlation, with self-similarity.
+_SIGMA_MAPPED, _SIGMA_WEAK, _SIGMA_MIND = 1.0, 1.4, 1.2
 
 
 class IntensityMapping(NamedTuple):
-    """A function of intensity, linear between the middles of bins, constant beyond.
+    """A piecewise linear function of intensity.
 
     Attributes
     ----------
     values : Tensor, shape (K,)
-        What the middle of each bin becomes.
+        Function values at the centres of K bins.
     highest : float
         Upper end of the last bin; the first begins at 0.
     """
@@ -63,8 +65,8 @@ class IntensityMapping(NamedTuple):
     values: torch.Tensor
     highest: float
 
-    def __call__(self, image):
-        """The function of an image.
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        """Apply the function to an image.
 
         Parameters
         ----------
@@ -73,7 +75,7 @@ class IntensityMapping(NamedTuple):
 
         Returns
         -------
-        shown : Tensor
+        mapped : Tensor
             Of the same shape.
         """
         last = len(self.values) - 1
@@ -84,30 +86,30 @@ class IntensityMapping(NamedTuple):
 
 
 class MetricChoice(NamedTuple):
-    """How two images are to be compared.
+    """How two images are compared.
 
     Attributes
     ----------
     metric : Metric
-        What measures their difference.
+        The dissimilarity of the images.
     sigma_field : float
         Smoothing of the field that suits it, voxels.
-    across : bool
-        Whether the images are of different contrasts.
-    curve : IntensityMapping or None
-        How the moving image is to be shown first, if at all.
+    contrasts_differ : bool
+        Whether the images have different contrasts.
+    intensity_mapping : IntensityMapping or None
+        The function to apply to the moving image first, if any.
     reason : str
         Sentences for the log: the values that decided, with their ranges.
     """
 
     metric: Metric
     sigma_field: float
-    across: bool
-    curve: IntensityMapping | None
+    contrasts_differ: bool
+    intensity_mapping: IntensityMapping | None
     reason: str
 
-    def apply_to(self, pair):
-        """The pair with its moving image as it is to be compared.
+    def apply_to(self, pair: Pair) -> Pair:
+        """Map the intensities of the moving image, if the choice includes a mapping.
 
         Parameters
         ----------
@@ -117,15 +119,34 @@ class MetricChoice(NamedTuple):
         Returns
         -------
         pair : Pair
-            With static's contrast, as far as the curve gives it.
+            The images to give to the metric.
         """
-        if self.curve is None:
+        if self.intensity_mapping is None:
             return pair
-        return pair._replace(moving=self.curve(pair.moving))
+        return pair._replace(moving=self.intensity_mapping(pair.moving))
 
 
-def select_metric(pair, *, aligned=False):
-    """How to compare two images that are roughly aligned.
+class _Sampled(NamedTuple):
+    """Both images on one grid, through the prealign.
+
+    Attributes
+    ----------
+    static, moving : Tensor, shape (1, 1, *shape)
+        The images.
+    compared : Tensor of bool, shape (1, 1, *shape)
+        Voxels within both fields of view and both masks.
+    foreground : Tensor of bool, shape (1, 1, *shape)
+        Those of them that are background in neither image.
+    """
+
+    static: torch.Tensor
+    moving: torch.Tensor
+    compared: torch.Tensor
+    foreground: torch.Tensor
+
+
+def select_metric(pair: Pair, *, aligned: bool = False) -> MetricChoice:
+    """Choose how to compare two images that are roughly aligned.
 
     By local correlation where `mean_local_correlation` is 0 or more, with a smoother
     field where it is weak.  Where it is negative, by local correlation with the moving
@@ -137,37 +158,41 @@ def select_metric(pair, *, aligned=False):
     pair : Pair
         The images.
     aligned : bool, optional
-        Whether a network has brought them together already: only then is a weak
-        agreement a matter of contrast, and not of a few mm.
+        Whether a network has aligned them already: only then does a weak correlation
+        mean different contrasts, and not a misalignment of a few mm.
 
     Returns
     -------
     choice : MetricChoice
         Metric, smoothing of the field and intensity mapping.
     """
-    told = mean_local_correlation(pair)
-    said = _describe(told)
-    if told is None or told >= 0:
-        weak = aligned and told is not None and told < ALIKE
-        if weak:
-            said += (
-                f" Below {ALIKE} after the network's alignment, contrasts differ and "
-                "the field is smoothed more."
-            )
-        sigma = _SIGMA_WEAK if weak else CCMetric.sigma_field
-        return MetricChoice(CCMetric(), sigma, weak, None, said)
-    curve, explained = _curve(*_together(pair, _FOR_CURVE))
-    said += (
+    correlation = mean_local_correlation(pair)
+    reason = _describe_correlation(correlation)
+    if correlation is not None and correlation < 0:
+        return _select_across_contrasts(pair, reason)
+    if not (aligned and correlation is not None and correlation < SAME_CONTRAST):
+        return MetricChoice(CCMetric(), CCMetric.sigma_field, False, None, reason)
+    reason += (
+        f" Below {SAME_CONTRAST} after the network's alignment, contrasts differ and "
+        "the field is smoothed more."
+    )
+    return MetricChoice(CCMetric(), _SIGMA_WEAK, True, None, reason)
+
+
+def _select_across_contrasts(pair: Pair, reason: str) -> MetricChoice:
+    """The choice for images with a negative correlation."""
+    mapping, explained = _estimate_mapping(_sample_on_one_grid(pair, _FOR_MAPPING))
+    reason += (
         " An intensity mapping from moving to static explains "
         f"{100 * max(explained, 0):.0f} % of static's variance "
         f"({100 * _LEAST_EXPLAINED:.0f} % needed)."
     )
     if explained >= _LEAST_EXPLAINED:
-        return MetricChoice(CCMetric(), _SIGMA_CURVE, True, curve, said)
-    return MetricChoice(MINDMetric(), _SIGMA_MIND, True, None, said)
+        return MetricChoice(CCMetric(), _SIGMA_MAPPED, True, mapping, reason)
+    return MetricChoice(MINDMetric(), _SIGMA_MIND, True, None, reason)
 
 
-def _describe(correlation):
+def _describe_correlation(correlation: float | None) -> str:
     """The mean local correlation as a sentence for the log."""
     if correlation is None:
         return (
@@ -180,12 +205,12 @@ def _describe(correlation):
     )
 
 
-def mean_local_correlation(pair):
-    """Mean signed local correlation of two images, where there is something in both.
+def mean_local_correlation(pair: Pair) -> float | None:
+    """Mean signed local correlation of the foreground of two images.
 
     In windows of 5 voxels of 3 mm (of images smaller than heads, of 1/48 of the longest
-    side), ``cov(s, m) / sqrt(var(s) var(m))``, averaged over
-    those whose middle is no background in either image.
+    side), ``cov(s, m) / sqrt(var(s) var(m))``, averaged over the windows whose centre
+    is background in neither image.
 
     Parameters
     ----------
@@ -194,55 +219,55 @@ def mean_local_correlation(pair):
 
     Returns
     -------
-    agreement : float or None
-        Between -1 and 1; None where hardly any window tells.
+    correlation : float or None
+        Between -1 and 1; None if too few windows hold structure in both images.
     """
-    static, moving, _, inside = _together(pair)
-    *variances, covariance = window_moments(static, moving, inside, _RADIUS)
-    tells = inside & (torch.minimum(*variances) > _LEAST_VARIANCE)
-    if int(tells.sum()) < _ENOUGH:
+    images = _sample_on_one_grid(pair)
+    *variances, covariance = window_moments(
+        images.static, images.moving, images.foreground, _RADIUS
+    )
+    counted = images.foreground & (torch.minimum(*variances) > _LEAST_VARIANCE)
+    if int(counted.sum()) < _LEAST_WINDOWS:
         return None
-    correlation = covariance[tells] / (variances[0] * variances[1])[tells].sqrt()
+    correlation = covariance[counted] / (variances[0] * variances[1])[counted].sqrt()
     return float(correlation.mean())
 
 
-def _together(pair, factor=1.0):
-    """Both images on one grid; what counts of it, and where something is in both."""
-    grid = pair.static_grid
-    spacing = factor * min(_SPACING, grid.longest_side / _PARTS)
+def _sample_on_one_grid(pair: Pair, factor: float = 1.0) -> _Sampled:
+    """Both images on coarse voxels of the static grid, larger by a factor."""
+    spacing = factor * min(_SPACING, pair.static_grid.longest_side / _PARTS)
     pair = coarsen(pair, spacing, sigma_factor=_SIGMA_FACTOR)
     static, frame = pair.static, pair.frame()
-    still = static.new_zeros(1, static.ndim - 2, *static.shape[2:])
-    moving = warp(pair.moving, still, frame_=frame)
-    counts = compared_voxels(pair, still, frame)
-    return (
-        static,
-        moving,
-        counts,
-        counts & ((static > _SOMETHING) & (moving > _SOMETHING)),
-    )
+    zero = static.new_zeros(1, static.ndim - 2, *static.shape[2:])
+    moving = warp(pair.moving, zero, frame_=frame)
+    compared = compared_voxels(pair, zero, frame)
+    foreground = (static > _BACKGROUND) & (moving > _BACKGROUND)
+    return _Sampled(static, moving, compared, compared & foreground)
 
 
-def _curve(static, moving, counts, inside):
-    """Mean of static for every intensity of moving; what it explains of static.
+def _estimate_mapping(images: _Sampled) -> tuple[IntensityMapping, float]:
+    """Mean of static for every intensity of moving, and the part of static it explains.
 
-    The background takes part, so that nothing remains nothing; but not what is masked.
+    The background is included, so that it is mapped to the background; masked voxels
+    are not.
     """
-    values = moving[inside]
-    kept = max(1, int(_BRIGHTEST * len(values)))
-    highest = float(values.topk(kept).values[-1])
-    bins = (moving[counts] * (_BINS / highest)).long().clamp_(0, _BINS - 1)
+    static, moving, compared, foreground = images
+    values = moving[foreground]
+    brightest = max(1, int(_BRIGHTEST * len(values)))
+    highest = float(values.topk(brightest).values[-1])
+    bins = (moving[compared] * (_BINS / highest)).long().clamp_(0, _BINS - 1)
     count = torch.bincount(bins, minlength=_BINS).to(static)
-    total = sum_by_index(bins, static[counts], _BINS)
-    # The empty bin between two full ones is between them, too.
-    count, total = _smoothed(torch.stack([count, total.to(static)]))
-    curve = IntensityMapping(total / count.clamp_min(1e-6), highest)
-    left = (static - curve(moving))[inside]
-    return curve, 1 - float(left.square().mean() / static[inside].var())
+    total = sum_by_index(bins, static[compared], _BINS)
+    # An empty bin takes its value from its neighbours, by the smoothing.
+    count, total = _smooth_rows(torch.stack([count, total.to(static)]))
+    mapping = IntensityMapping(total / count.clamp_min(1e-6), highest)
+    residual = (static - mapping(moving))[foreground]
+    unexplained = residual.square().mean() / static[foreground].var()
+    return mapping, 1 - float(unexplained)
 
 
-def _smoothed(rows):
-    """Rows (R, K) smoothed along the second axis, zeros beyond."""
+def _smooth_rows(rows: torch.Tensor) -> torch.Tensor:
+    """Rows (R, K) smoothed along the second axis, with zeros beyond the ends."""
     half = gaussian_taps(_SMOOTHING)
     taps = rows.new_tensor([*half[:0:-1], *half])[None, None]
     padding = len(half) - 1

@@ -1,35 +1,40 @@
-"""Half-way between two images: where a symmetric network looks at both.
+"""Applies a symmetric network repeatedly in mid-space, half-way between two images.
 
-A network that is the same for both images by construction still favours the one on
-whose grid it is asked.  Half of the prealign brings each to a world between them, and
-a grid there belongs to neither.
+A network that is symmetric by construction still favours the image on whose grid it is
+applied.  Half of the prealign maps each image to a world between both, and the result
+on a grid of that world does not depend on which image is called static.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import polar, sqrtm
 import torch
-import torch.nn.functional as F
 
 from dipy_dl_reg.geometry.fields import compose, exp, resize, warp
+from dipy_dl_reg.geometry.resampling import resize_image
 from dipy_dl_reg.geometry.smoothing import smooth
 from dipy_dl_reg.grid import Grid
-from dipy_dl_reg.networks.base import SQUARINGS
+from dipy_dl_reg.networks.base import SQUARINGS, RegistrationNetwork
 
-#: A prealign that turns by more, degrees, is not halved: images half-way would lie
-#: askew, as no network has seen them.
-_LARGEST_TURN = 60
-#: Voxels of a common grid beyond what both images cover.
+#: Largest rotation of a prealign, degrees, that is halved: with a larger one the images
+#: would be oblique in mid-space, as the network has not seen them in training.
+_LARGEST_ROTATION = 60
+#: Voxels of the mid-space grid beyond the region that both images cover.
 _MARGIN = 8
-#: Part of the range of an image above which there is something, and voxels kept around.
-_SOMETHING, _AROUND = 0.02, 4
-#: Smoothing of images on the way to larger voxels, see `coarsen`.
+#: Intensities up to this part of an image's range are background, and the number of
+#: background voxels that are kept around the foreground.
+_BACKGROUND, _BORDER = 0.02, 4
+#: Smoothing of the images before they are sampled on larger voxels, see `coarsen`.
 _SIGMA_FACTOR = 0.5
 
 
-def half_of(prealign):
-    """The affine that brings one world half of the way to another.
+def halve_prealign(prealign: np.ndarray) -> np.ndarray | None:
+    """Compute the affine that maps half of the way from one world to another.
 
     Parameters
     ----------
@@ -39,187 +44,246 @@ def half_of(prealign):
     Returns
     -------
     half : ndarray, shape (D + 1, D + 1), or None
-        ``half @ half == prealign``; None where the prealign mirrors, or turns by more
+        ``half @ half == prealign``; None if the prealign reflects, or rotates by more
         than 60 degrees.
     """
     dim = len(prealign) - 1
-    turn, _ = polar(prealign[:dim, :dim])
-    cosine = (np.trace(turn) - dim + 2) / 2
-    if np.linalg.det(turn) < 0 or cosine < np.cos(np.deg2rad(_LARGEST_TURN)):
+    rotation, _ = polar(prealign[:dim, :dim])
+    cosine = (np.trace(rotation) - dim + 2) / 2
+    too_far = cosine < np.cos(np.deg2rad(_LARGEST_ROTATION))
+    if np.linalg.det(rotation) < 0 or too_far:
         return None
     return np.real(sqrtm(prealign))
 
 
-def common_grid(static, moving, prealign, spacing=None):
-    """The grid half-way between two images: the same, whichever is called static.
+def make_midspace_grid(
+    static: Grid, moving: Grid, prealign: np.ndarray, spacing: float | None = None
+) -> Grid | None:
+    """Make a grid half-way between two images, the same if the images are swapped.
 
-    Its axes are the mean of both images' own (`Grid.to_standard`), and it covers what
-    both see and a little more: what one image shows beyond the other costs nothing.
+    Its axes are the mean of the axes of both standard grids (`Grid.to_standard`).  It
+    covers the region that both images cover, and a margin where one of them does.
 
     Parameters
     ----------
     static, moving : Grid
-        Of the two images.
+        Grids of the two images.
     prealign : ndarray, shape (D + 1, D + 1)
         Static world to moving world.
     spacing : float, optional
-        Voxel size half-way, mm; by default the smallest of both images'.
+        Voxel size in mid-space, mm; by default the smallest of both standard grids.
 
     Returns
     -------
     grid : Grid or None
-        In static's world, where its voxels may be a little askew; None where the
-        images do not meet, or are turned too far (`half_of`).
+        In static's world, where its axes may be slightly oblique; None if the images do
+        not overlap, or the prealign cannot be halved (`halve_prealign`).
     """
-    half, dim = half_of(prealign), static.dim
+    half, dim = halve_prealign(prealign), static.dim
     if half is None:
         return None
-    # Of each image's world to the one between them.
-    ways = half, half @ np.linalg.inv(prealign)
-    grids = static, moving
+    # From the world of each image to mid-space.
+    affines = half, half @ np.linalg.inv(prealign)
     axes = [
-        (way @ grid.to_standard(spacing).affine)[:dim, :dim]
-        for way, grid in zip(ways, grids)
+        (affine @ grid.to_standard(spacing).affine)[:dim, :dim]
+        for affine, grid in zip(affines, (static, moving))
     ]
-    turn = polar(sum(polar(a)[0] for a in axes))[0]
+    rotation = polar(sum(polar(a)[0] for a in axes))[0]
     if spacing is None:
         spacing = min(np.linalg.norm(a, axis=0).min() for a in axes)
-    spans = [_span(way @ grid.affine, grid.shape, turn) for way, grid in
-             zip(ways, grids)]  # fmt: skip
-    lows, highs = np.array(spans).swapaxes(0, 1)
-    low, high = lows.max(0), highs.min(0)
-    if (low > high).any():
+    extents = [
+        _measure_extent(affine @ grid.affine, grid.shape, rotation)
+        for affine, grid in zip(affines, (static, moving))
+    ]
+    bounds = _intersect_with_margin(np.array(extents), _MARGIN * spacing)
+    if bounds is None:
         return None
-    margin = _MARGIN * spacing
-    low, high = (
-        np.maximum(low - margin, lows.min(0)),
-        np.minimum(high + margin, highs.max(0)),
-    )
-    shape = np.rint((high - low) / spacing).astype(int) + 1
-    affine = np.eye(dim + 1)
-    affine[:dim, :dim] = turn * spacing
-    affine[:dim, dim] = turn @ ((low + high) / 2 - spacing * (shape - 1) / 2)
-    return Grid(tuple(int(n) for n in shape), np.linalg.inv(half) @ affine)
+    grid = _fill_with_voxels(*bounds, rotation, spacing)
+    return Grid(grid.shape, np.linalg.inv(half) @ grid.affine)
 
 
-def _span(affine, shape, turn):
-    """Least and largest coordinates of a grid's voxel centres along turned axes."""
+def _measure_extent(
+    affine: np.ndarray, shape: Sequence[int], rotation: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest coordinates of a grid's voxel centres along rotated axes."""
     corners = np.array(list(product(*((0, n - 1) for n in shape))))
     dim = len(shape)
-    along = (corners @ affine[:dim, :dim].T + affine[:dim, dim]) @ turn
+    along = (corners @ affine[:dim, :dim].T + affine[:dim, dim]) @ rotation
     return along.min(0), along.max(0)
 
 
-def cropped(grid, images):
-    """Images without the nothing around them.
+def _intersect_with_margin(
+    extents: np.ndarray, margin: float
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Bounds common to extents (2, 2, D), with a margin within their union; or None."""
+    lows, highs = extents.swapaxes(0, 1)
+    low, high = lows.max(0), highs.min(0)
+    if (low > high).any():
+        return None
+    low = np.maximum(low - margin, lows.min(0))
+    return low, np.minimum(high + margin, highs.max(0))
+
+
+def _fill_with_voxels(
+    low: np.ndarray, high: np.ndarray, rotation: np.ndarray, spacing: float
+) -> Grid:
+    """The grid of a voxel size between bounds along rotated axes."""
+    dim = len(rotation)
+    shape = np.rint((high - low) / spacing).astype(int) + 1
+    affine = np.eye(dim + 1)
+    affine[:dim, :dim] = rotation * spacing
+    affine[:dim, dim] = rotation @ ((low + high) / 2 - spacing * (shape - 1) / 2)
+    return Grid(tuple(int(n) for n in shape), affine)
+
+
+def crop_background(
+    grid: Grid, images: Sequence[torch.Tensor]
+) -> tuple[Grid, list[torch.Tensor]]:
+    """Cut off the background around images.
 
     Parameters
     ----------
     grid : Grid
-        Theirs.
+        Grid of the images.
     images : sequence of Tensor, shape (1, 1, *shape)
-        On one grid.
+        Images on one grid.
 
     Returns
     -------
     grid : Grid
-        What is left of it: where there is something in any of them, and a margin.
+        The part of the grid with the foreground of any image, and a border.
     images : list of Tensor
-        On that.
+        The images on that part.
     """
-    something = torch.stack([image > _SOMETHING for image in images]).any(0)[0, 0]
-    if not bool(something.any()):
+    foreground = torch.stack([image > _BACKGROUND for image in images]).any(0)[0, 0]
+    if not bool(foreground.any()):
         return grid, list(images)
     first, shape = [], []
     for axis, size in enumerate(grid.shape):
         others = [a for a in range(grid.dim) if a != axis]
-        places = something.any(dim=others).nonzero() if others else something.nonzero()
-        low = max(0, int(places.min()) - _AROUND)
+        profile = foreground.any(dim=others) if others else foreground
+        places = profile.nonzero()
+        low = max(0, int(places.min()) - _BORDER)
         first.append(low)
-        shape.append(min(size, int(places.max()) + 1 + _AROUND) - low)
-    step = np.eye(grid.dim + 1)
-    step[:-1, -1] = first
-    inside = tuple(slice(i, i + n) for i, n in zip(first, shape))
-    left = [image[(..., *inside)].contiguous() for image in images]
-    return Grid(tuple(shape), grid.affine @ step), left
+        shape.append(min(size, int(places.max()) + 1 + _BORDER) - low)
+    shift = np.eye(grid.dim + 1)
+    shift[:-1, -1] = first
+    inside = [slice(i, i + n) for i, n in zip(first, shape)]
+    index = (slice(None), slice(None), *inside)
+    parts = [image[index].contiguous() for image in images]
+    return Grid(tuple(shape), grid.affine @ shift), parts
 
 
-def ask_half_way(network, static, moving, looks):
-    """A symmetric network's word, look by look from half-way: field and inverse.
+class _Halves(NamedTuple):
+    """Displacements (1, D, *shape), in voxels, between both images and mid-space."""
 
-    After every look half of the flow that it found brings moving nearer, and half of
-    the inverse brings static; the next one is at what is left, and its flow goes
-    between the two halves.  Fields are kept at half the resolution: the network's own
-    say no more, and there they cost an eighth.
+    static_to_mid: torch.Tensor
+    mid_to_moving: torch.Tensor
+    mid_to_static: torch.Tensor
+    moving_to_mid: torch.Tensor
+
+
+def predict_in_midspace(
+    network: RegistrationNetwork,
+    static: torch.Tensor,
+    moving: torch.Tensor,
+    factors: Sequence[float],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Apply a symmetric network several times, each time to the remaining difference.
+
+    After each pass but the last, half of the predicted flow is added to the field that
+    warps the moving image, and half of its inverse to the field that warps the static
+    one; the next pass sees both warped images.  The flow of the last pass is inserted
+    between the two halves.  Fields have half the resolution of the images, at an eighth
+    of the time and memory: the network's own fields have no more detail.
 
     Parameters
     ----------
     network : RegistrationNetwork
-        One that is symmetric.
+        A symmetric network.
     static, moving : Tensor, shape (1, 1, *shape)
         Images on one grid.
-    looks : sequence of float
-        One number for each look: how many times larger than the grid's voxels are.
+    factors : sequence of float
+        One number for each pass: voxel size of the pass over that of the grid.
 
     Returns
     -------
     displacement, inverse : Tensor, shape (1, D, *shape)
         In voxels.
     """
-    dtype = next(network.parameters()).dtype
     shape = static.shape[2:]
-    few = [-(-n // 2) for n in shape]
-    static_to_half = half_to_moving = half_to_static = moving_to_half = None
-    for look, factor in enumerate(looks):
-        seen = static, moving
-        if look:
-            seen = (
-                warp(image, resize(u, shape))
-                for image, u in ((static, half_to_static), (moving, half_to_moving))
-            )
-        seen = (_fewer(image, factor).to(dtype) for image in seen)
-        velocity = resize(network.output_fields(*seen)[0].float(), few)
-        if look == len(looks) - 1:
-            break
-        half, back = flow(velocity / 2)
-        if not look:
-            static_to_half = half_to_moving = half
-            half_to_static = moving_to_half = back
-            continue
-        half_to_moving = compose(half, half_to_moving)
-        static_to_half = compose(static_to_half, half)
-        half_to_static = compose(back, half_to_static)
-        moving_to_half = compose(moving_to_half, back)
-    u, v = flow(velocity)
-    if static_to_half is not None:
-        u = compose(compose(static_to_half, u), half_to_moving)
-        v = compose(compose(moving_to_half, v), half_to_static)
+    halves = None
+    for factor in factors[:-1]:
+        velocity = _predict_velocity(network, static, moving, halves, factor)
+        half, inverse = integrate_velocity(velocity / 2)
+        halves = _add_half_flow(halves, half, inverse)
+    velocity = _predict_velocity(network, static, moving, halves, factors[-1])
+    u, v = integrate_velocity(velocity)
+    if halves is not None:
+        u = compose(compose(halves.static_to_mid, u), halves.mid_to_moving)
+        v = compose(compose(halves.moving_to_mid, v), halves.mid_to_static)
     return resize(u, shape), resize(v, shape)
 
 
-def _fewer(image, factor):
-    """An image with so many times fewer voxels along each axis, smoothed first."""
+def _predict_velocity(
+    network: RegistrationNetwork,
+    static: torch.Tensor,
+    moving: torch.Tensor,
+    halves: _Halves | None,
+    factor: float,
+) -> torch.Tensor:
+    """The velocity between both warped images, at half their resolution, in voxels."""
+    dtype = next(network.parameters()).dtype
+    to_static = None if halves is None else halves.mid_to_static
+    to_moving = None if halves is None else halves.mid_to_moving
+    seen = [
+        _downsample(_warp_by_coarse_field(image, u), factor).to(dtype)
+        for image, u in ((static, to_static), (moving, to_moving))
+    ]
+    half_shape = [-(-n // 2) for n in static.shape[2:]]
+    return resize(network.output_fields(*seen)[0].float(), half_shape)
+
+
+def _warp_by_coarse_field(image: torch.Tensor, u: torch.Tensor | None) -> torch.Tensor:
+    """The image warped by a field of lower resolution, if there is one."""
+    return image if u is None else warp(image, resize(u, image.shape[2:]))
+
+
+def _add_half_flow(
+    halves: _Halves | None, half: torch.Tensor, inverse: torch.Tensor
+) -> _Halves:
+    """Extend the fields between the images and mid-space by half a flow."""
+    if halves is None:
+        return _Halves(half, half, inverse, inverse)
+    return _Halves(
+        compose(halves.static_to_mid, half),
+        compose(half, halves.mid_to_moving),
+        compose(inverse, halves.mid_to_static),
+        compose(halves.moving_to_mid, inverse),
+    )
+
+
+def _downsample(image: torch.Tensor, factor: float) -> torch.Tensor:
+    """An image with voxels that are larger by a factor, smoothed first."""
     if factor == 1:
         return image
     shape = [
         max(2, round((n - 1) / factor) + 1) if n > 1 else 1 for n in image.shape[2:]
     ]
-    mode = {2: "bilinear", 3: "trilinear"}[len(shape)]
-    smoothed = smooth(image, _SIGMA_FACTOR * (factor - 1))
-    return F.interpolate(smoothed, size=shape, mode=mode, align_corners=True)
+    return resize_image(smooth(image, _SIGMA_FACTOR * (factor - 1)), shape)
 
 
-def flow(velocity):
-    """Flow of a velocity, and its inverse.
+def integrate_velocity(velocity: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Integrate a stationary velocity over unit time, forwards and backwards.
 
     Parameters
     ----------
     velocity : Tensor, shape (B, D, *shape)
-        Stationary, in voxels.
+        In voxels.
 
     Returns
     -------
     displacement, inverse : Tensor, shape (B, D, *shape)
         In voxels.
     """
-    return tuple(exp(sign * velocity, steps=SQUARINGS) for sign in (1, -1))
+    return exp(velocity, steps=SQUARINGS), exp(-1 * velocity, steps=SQUARINGS)

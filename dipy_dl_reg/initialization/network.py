@@ -1,47 +1,87 @@
-"""A network's word on two images of any grid and orientation.
+"""The displacement that a network predicts for images on any grid and orientation.
 
-Networks know voxels only.  The images are brought to a grid in the form that networks
+A network knows voxels only.  The images are sampled on a grid in the form that networks
 are trained on (`Grid.to_standard`: isotropic voxels of the network's own size, axes
-along the world's), and the field is brought back to the static image's grid.
+along the world's), and the predicted field is resampled to the static image's grid.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from threading import Lock
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 
-from dipy_dl_reg.geometry.fields import compose, frame, warp
+from dipy_dl_reg.geometry.fields import compose, warp
 from dipy_dl_reg.geometry.pair import Pair, inside_mask
+from dipy_dl_reg.geometry.resampling import resample_field, sample_on_grid
 from dipy_dl_reg.geometry.smoothing import smooth
-from dipy_dl_reg.initialization.metric_selection import ALIKE, mean_local_correlation
-from dipy_dl_reg.initialization.midspace import ask_half_way, common_grid, cropped, flow
+from dipy_dl_reg.grid import Grid
+from dipy_dl_reg.initialization.metric_selection import (
+    SAME_CONTRAST,
+    mean_local_correlation,
+)
+from dipy_dl_reg.initialization.midspace import (
+    crop_background,
+    integrate_velocity,
+    make_midspace_grid,
+    predict_in_midspace,
+)
 from dipy_dl_reg.initialization.single_slice import embed_in_volume, flatten_slices
+from dipy_dl_reg.metrics.objective import Objective
+from dipy_dl_reg.networks.base import RegistrationNetwork
 
-#: Smoothing of the images on the way to coarser voxels, see `coarsen`.
+#: Smoothing of the images before they are sampled on larger voxels, see `coarsen`.
 _SIGMA_FACTOR = 0.5
-#: Looks of a symmetric network: how many times larger than the grid's its voxels are.
-_LOOKS, _LOOKS_AGAIN, _FROM_FAR = (1,), (1, 1), (4, 2)
-#: Voxels, in the network's own, where it looks again.
+#: Passes of a symmetric network: voxel size of each over that of its grid.  One pass
+#: where refinement follows, two where it does not, and before these two at large voxels
+#: where the images are far apart or of different contrasts.
+_ONE_PASS, _TWO_PASSES, _COARSE_PASSES = (1.0,), (1.0, 1.0), (4.0, 2.0)
+#: Voxel size, over the network's own, of the grid where it makes two passes.
 _FINER = 0.75
-#: Networks that are at work: by how many, and which parts were in training mode before.
-_IN_USE, _LOCK = WeakKeyDictionary(), Lock()
 
 
-def predict_displacement(network, pair, objective, *, alone=True):
-    """The field that a network predicts for a pair.
+class _Predicted(NamedTuple):
+    """A displacement and its inverse (None if it is not known), (1, D, *shape)."""
+
+    displacement: torch.Tensor
+    inverse: torch.Tensor | None = None
+
+
+class _Use(NamedTuple):
+    """Number of threads that use a network, and the training mode of its modules."""
+
+    users: int
+    modes: dict[torch.nn.Module, bool]
+
+
+#: Networks in use.
+_IN_USE: WeakKeyDictionary[RegistrationNetwork, _Use] = WeakKeyDictionary()
+_LOCK = Lock()
+
+
+def predict_displacement(
+    network: RegistrationNetwork,
+    pair: Pair,
+    objective: Objective,
+    *,
+    alone: bool = True,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Predict the displacement field of a pair by a network.
 
     A network for 2D images also takes two volumes of a single slice each.
 
-    A network that predicts velocities is asked again with the images swapped, and half
-    the difference of the two answers taken, so that swapping the images gives the
-    inverse; and it looks a second time, at what its first answer left.  Each is kept
-    only where it lowers the objective: a network that was trained in one direction
-    alone, or on one pair, is taken at its plain word.  A network that is symmetric by
-    construction is not asked twice for that; it looks at both images half-way, so that
-    the inverse stays what swapped images give.
+    A symmetric network is applied in mid-space (`predict_in_midspace`), so that swapped
+    images give the inverse.  Another network that predicts a velocity is applied to the
+    swapped images, too, and half the difference of both velocities is used; then it is
+    applied a second time, to the images as the first field aligns them.  Both are kept
+    only if they lower the objective: a network that was trained in one direction, or on
+    one pair, may do better without them.
 
     Parameters
     ----------
@@ -49,120 +89,143 @@ def predict_displacement(network, pair, objective, *, alone=True):
         Of the images' dimension, or for 2D images where both are one slice; neither
         its device nor its mode is changed.
     pair : Pair
-        The images; outside masks they are 0 for the network.
+        The images; the network sees 0 outside their masks.
     objective : Objective
-        What refinement would minimise; symmetric networks are not judged by it.
+        The function that refinement minimises; not used with symmetric networks.
     alone : bool, optional
-        Whether the field is the result, and not only where refinement begins: a
-        symmetric network then looks again.
+        Whether no refinement follows: a symmetric network then makes a second pass.
 
     Returns
     -------
     displacement : Tensor, shape (1, D, *static_shape)
         In voxels of the static grid; 0 across a single slice.
     inverse : Tensor, shape (1, D, *static_shape), or None
-        Its inverse, where the network predicts a velocity.
+        Its inverse, if the network predicts a velocity.
 
     Raises
     ------
     ValueError
-        If the network is for another dimension, or predicts anything not finite.
+        If the network is for another dimension, or its field is not finite.
     """
     flat = flatten_slices(pair) if network.dim == 2 else None
     if flat is None:
         return _predict(network, pair, objective, alone)
-    fields = _predict(network, flat, objective, alone)
-    return tuple(
-        None if u is None else embed_in_volume(u, pair.static_grid.shape)
-        for u in fields
-    )
+    u, v = _predict(network, flat, objective, alone)
+    shape = pair.static_grid.shape
+    return embed_in_volume(u, shape), None if v is None else embed_in_volume(v, shape)
 
 
-def _predict(network, pair, objective, alone):
-    """The field, and its inverse or None, for images of the network's dimension."""
-    dim = pair.static_grid.dim
-    if network.dim != dim:
+def _predict(
+    network: RegistrationNetwork, pair: Pair, objective: Objective, alone: bool
+) -> _Predicted:
+    """The field for images of the network's dimension, in voxels of the static grid."""
+    target = pair.static_grid
+    if network.dim != target.dim:
         raise ValueError(
-            f"model is a network for {network.dim}D images, these are {dim}D."
+            f"model is a network for {network.dim}D images, these are {target.dim}D."
         )
-    with _ready(network, pair.static.device) as ready, torch.no_grad():
+    with _ready_on_device(network, pair.static.device) as ready, torch.no_grad():
         if network.symmetric:
-            grid, fields = _answer_half_way(ready, pair, alone)
+            grid, (u, v) = _predict_symmetric(ready, pair, alone)
         else:
-            grid = pair.static_grid.to_standard(network.spacing)
-            fields = _answer(ready, *on_grid(pair, grid), objective)
-        u, *v = (resample_field(f, grid, pair.static_grid) for f in fields)
+            grid = target.to_standard(network.spacing)
+            u, v = _predict_best(ready, *sample_pair_on_grid(pair, grid), objective)
+        u = resample_field(u, grid, target)
+        v = None if v is None else resample_field(v, grid, target)
     if not bool(torch.isfinite(u).all()):
         raise ValueError("model predicts a field that is not finite for these images.")
-    return u, v[0] if v else None
+    return _Predicted(u, v)
 
 
-def _answer_half_way(network, pair, alone):
-    """A symmetric network's displacement and inverse, and their grid.
+def _predict_symmetric(
+    network: RegistrationNetwork, pair: Pair, alone: bool
+) -> tuple[Grid, _Predicted]:
+    """The field of a symmetric network in mid-space, and its grid.
 
-    Images that agree already are looked at as the network is meant to; others from far
-    first.  Where refinement will add little, or is not sure, the network looks again,
-    and at smaller voxels.
+    With a weak correlation of the images, passes at large voxels come first.  There,
+    and where no refinement follows, the network makes two passes, at smaller voxels.
     """
-    grid, images = _half_way(pair, network.spacing)
-    agrees = mean_local_correlation(Pair(*images, grid, grid, np.eye(grid.dim + 1)))
-    near = agrees is not None and agrees >= ALIKE
-    if alone or not near:
-        if network.spacing is not None:
-            grid, images = _half_way(pair, _FINER * network.spacing)
-        looks = _LOOKS_AGAIN
-    else:
-        looks = _LOOKS
-    looks = looks if near else (*_FROM_FAR, *looks)
-    return grid, ask_half_way(network, *images, looks)
+    grid, static, moving = _sample_in_midspace(pair, network.spacing)
+    sampled = Pair(static, moving, grid, grid, np.eye(grid.dim + 1))
+    correlation = mean_local_correlation(sampled)
+    similar = correlation is not None and correlation >= SAME_CONTRAST
+    factors = _TWO_PASSES if alone or not similar else _ONE_PASS
+    if len(factors) > 1 and network.spacing is not None:
+        grid, static, moving = _sample_in_midspace(pair, _FINER * network.spacing)
+    factors = factors if similar else (*_COARSE_PASSES, *factors)
+    return grid, _Predicted(*predict_in_midspace(network, static, moving, factors))
 
 
-def _half_way(pair, spacing):
-    """The images where a symmetric network sees them, and their grid."""
-    both = pair.static_grid, pair.moving_grid
-    grid = common_grid(*both, pair.prealign, spacing)
-    grid = pair.static_grid.to_standard(spacing) if grid is None else grid
-    return cropped(grid, on_grid(pair, grid))
+def _sample_in_midspace(
+    pair: Pair, spacing: float | None
+) -> tuple[Grid, torch.Tensor, torch.Tensor]:
+    """The grid of mid-space, or else static's standard one, and both images on it."""
+    grid = make_midspace_grid(
+        pair.static_grid, pair.moving_grid, pair.prealign, spacing
+    )
+    if grid is None:
+        grid = pair.static_grid.to_standard(spacing)
+    grid, (static, moving) = crop_background(grid, sample_pair_on_grid(pair, grid))
+    return grid, static, moving
 
 
-def _answer(network, static, moving, objective):
-    """Displacement, and its inverse from a network of velocities, on their grid."""
+def _predict_best(
+    network: RegistrationNetwork,
+    static: torch.Tensor,
+    moving: torch.Tensor,
+    objective: Objective,
+) -> _Predicted:
+    """The field of the lowest energy among several ways to apply a network."""
     evaluate = objective.bind(static, moving=moving)
 
-    def energy(fields):
-        return float(evaluate(warp(moving, fields[0]), fields[0])[0].total)
+    def energy(fields: _Predicted) -> float:
+        u = fields.displacement
+        return float(evaluate(warp(moving, u), u)[0].total)
 
-    first = _asked(network, static, moving)
-    if len(first) == 1:
+    first = _predict_once(network, static, moving)
+    if first.inverse is None:
         return first
-    both = _asked_both_ways(network, static, moving)
-    ask, best = _asked, first
+    predict, best = _predict_once, first
+    both = _predict_both_orders(network, static, moving)
     if energy(both) < energy(first):
-        ask, best = _asked_both_ways, both
-    u, v = ask(network, static, warp(moving, best[0]))
-    second = compose(u, best[0]), compose(best[1], v)
+        predict, best = _predict_both_orders, both
+    rest = predict(network, static, warp(moving, best.displacement))
+    second = _compose_fields(rest, best)
     return second if energy(second) < energy(best) else best
 
 
-def _asked(network, static, moving):
-    """A network's plain word: the displacement, and its inverse if it is a flow."""
+def _compose_fields(last: _Predicted, first: _Predicted) -> _Predicted:
+    """One field, with its inverse, for two that are applied one after the other."""
+    u = compose(last.displacement, first.displacement)
+    if first.inverse is None or last.inverse is None:
+        return _Predicted(u)
+    return _Predicted(u, compose(first.inverse, last.inverse))
+
+
+def _predict_once(
+    network: RegistrationNetwork, static: torch.Tensor, moving: torch.Tensor
+) -> _Predicted:
+    """The network's own displacement, and its inverse if it predicts a velocity."""
     dtype = next(network.parameters()).dtype
     prediction = network(static.to(dtype), moving.to(dtype))
     if prediction.velocity is None:
-        return (prediction.displacement.float(),)
-    return flow(prediction.velocity.float())
+        return _Predicted(prediction.displacement.float())
+    return _Predicted(*integrate_velocity(prediction.velocity.float()))
 
 
-def _asked_both_ways(network, static, moving):
-    """Flow of half the difference between a network's answers to both orders."""
+def _predict_both_orders(
+    network: RegistrationNetwork, static: torch.Tensor, moving: torch.Tensor
+) -> _Predicted:
+    """The flow of half the difference of the velocities for both orders of images."""
     dtype = next(network.parameters()).dtype
     static, moving = static.to(dtype), moving.to(dtype)
     there, back = network(static, moving), network(moving, static)
-    return flow((there.velocity - back.velocity).float() / 2)
+    velocity = (there.velocity - back.velocity).float() / 2
+    return _Predicted(*integrate_velocity(velocity))
 
 
-def on_grid(pair, grid):
-    """Both images on one grid, the moving one through the prealign.
+def sample_pair_on_grid(pair: Pair, grid: Grid) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sample both images on one grid, the moving one through the prealign.
 
     Parameters
     ----------
@@ -175,88 +238,72 @@ def on_grid(pair, grid):
     -------
     static, moving : Tensor, shape (1, 1, *grid.shape)
         Smoothed first where `grid` is coarser; one interpolation each; 0 outside the
-        masks of the pair.
+        fields of view and the masks of the pair.
     """
     dim = pair.static_grid.dim
-    there = (pair.prealign @ grid.affine)[:dim, :dim]
-    static = _smoothed(pair.static, pair.static_mask, pair.static_grid, grid.spacing)
-    moving = _smoothed(
-        pair.moving, pair.moving_mask, pair.moving_grid, np.linalg.norm(there, axis=0)
+    linear = (pair.prealign @ grid.affine)[:dim, :dim]
+    static = _smooth_for_spacing(
+        pair.static, pair.static_mask, pair.static_grid, grid.spacing
+    )
+    moving = _smooth_for_spacing(
+        pair.moving,
+        pair.moving_mask,
+        pair.moving_grid,
+        np.linalg.norm(linear, axis=0),
     )
     return (
-        _seen(static, grid.shape, grid.to(pair.static_grid)),
-        _seen(moving, grid.shape, grid.to(pair.moving_grid, pair.prealign)),
+        _sample_or_zero(static, grid.shape, grid.to(pair.static_grid)),
+        _sample_or_zero(moving, grid.shape, grid.to(pair.moving_grid, pair.prealign)),
     )
 
 
-def _smoothed(image, mask, own, spacing):
-    """An image ready to be sampled at coarser voxels; missing data is 0.
+def _smooth_for_spacing(
+    image: torch.Tensor, mask: torch.Tensor | None, grid: Grid, spacing: np.ndarray
+) -> torch.Tensor:
+    """An image to be sampled at a larger spacing, with masked voxels set to 0.
 
-    So it is in training.  For refinement, which looks at neighbours only, the image is
-    continued there instead; a network would take that for anatomy.
+    The images that networks are trained on have zeros there, too.  For refinement,
+    which depends on neighbouring voxels only, masked voxels are filled from valid ones;
+    a network would take such values for anatomy.
     """
     image = image if mask is None else image * mask
-    ratio = float(spacing.min()) / own.spacing
+    ratio = float(spacing.min()) / grid.spacing
     sigma = np.where(ratio > 1, _SIGMA_FACTOR * (ratio - 1), 0.0)
     return smooth(image, list(sigma)) if sigma.any() else image
 
 
-def _sampled(image, shape, matrix):
-    """An image on a grid whose voxels `matrix` takes to the image's."""
-    still = image.new_zeros(1, len(shape), *shape)
-    into = frame(shape, image.shape[2:], affine=matrix, device=image.device)
-    return warp(image, still, frame_=into)
-
-
-def _seen(image, shape, matrix):
-    """An image on a grid, and nothing beyond what it shows."""
+def _sample_or_zero(
+    image: torch.Tensor, shape: tuple[int, ...], matrix: np.ndarray
+) -> torch.Tensor:
+    """An image at the voxels of a grid, and 0 outside its field of view."""
     inside = inside_mask(shape, image.shape[2:], matrix, device=image.device)
-    return _sampled(image, shape, matrix) * inside
-
-
-def resample_field(u, grid, target):
-    """Bring a field to another grid.
-
-    Parameters
-    ----------
-    u : Tensor, shape (B, D, *grid.shape)
-        Displacements in voxels of `grid`.
-    grid, target : Grid
-        Where the field is, and where it is wanted, in one world.
-
-    Returns
-    -------
-    resampled : Tensor, shape (B, D, *target.shape)
-        The same displacements in voxels of `target`; 0 across a single slice.
-    """
-    moved = _sampled(u, target.shape, target.to(grid))
-    linear = grid.to(target)[: grid.dim, : grid.dim]
-    linear = torch.as_tensor(linear, dtype=u.dtype, device=u.device)
-    # Nothing moves out of a single slice: there is nothing beyond it.
-    linear[[size == 1 for size in target.shape]] = 0
-    return torch.einsum("ij,bj...->bi...", linear, moved)
+    return sample_on_grid(image, shape, matrix) * inside
 
 
 @contextmanager
-def _ready(network, device):
-    """The network on a device and set for use; the caller's stays as it was."""
-    home = next(network.parameters()).device
-    if home != device:
+def _ready_on_device(
+    network: RegistrationNetwork, device: torch.device
+) -> Iterator[RegistrationNetwork]:
+    """The network, or a copy on another device, in evaluation mode.
+
+    Threads may share a network: the first one changes its mode, the last one restores
+    it.
+    """
+    if next(network.parameters()).device != device:
         network = deepcopy(network).to(device)
-    # Threads may share a network: the first sets it for use, the last sets it back.
     with _LOCK:
-        users, modes = _IN_USE.get(network, (0, None))
-        if not users:
-            modes = {module: module.training for module in network.modules()}
+        use = _IN_USE.get(network)
+        if use is None:
+            use = _Use(0, {m: m.training for m in network.modules()})
             network.eval()
-        _IN_USE[network] = users + 1, modes
+        _IN_USE[network] = use._replace(users=use.users + 1)
     try:
         yield network
     finally:
         with _LOCK:
-            users, modes = _IN_USE.pop(network)
-            if users > 1:
-                _IN_USE[network] = users - 1, modes
+            use = _IN_USE.pop(network)
+            if use.users > 1:
+                _IN_USE[network] = use._replace(users=use.users - 1)
             else:
-                for module, training in modes.items():
+                for module, training in use.modes.items():
                     module.training = training

@@ -33,7 +33,7 @@ from dipy_dl_reg.initialization.acceptance import (
 )
 from dipy_dl_reg.initialization.displacement_search import search_displacements
 from dipy_dl_reg.initialization.metric_selection import (
-    ALIKE,
+    SAME_CONTRAST,
     MetricChoice,
     mean_local_correlation,
     select_metric,
@@ -244,7 +244,7 @@ def _choose_metric(
     choice = select_metric(pair, aligned=aligned)
     name = choice.metric.name
     mapped = ""
-    if choice.curve is not None:
+    if choice.intensity_mapping is not None:
         mapped = " of static and intensity-mapped moving"
     text = f"Metric: {name} ({choice.metric.meaning}{mapped}). {choice.reason}"
     return choice, (Message(text),)
@@ -267,8 +267,8 @@ def _is_useful(
     if not (initializers.network_is_default and any(initializers.level_iters[:-1])):
         return True
     correlation = mean_local_correlation(pair)
-    far = correlation is not None and _OPPOSITE < correlation < ALIKE
-    if far or comparison.across:
+    far = correlation is not None and _OPPOSITE < correlation < SAME_CONTRAST
+    if far or comparison.contrasts_differ:
         return True
     return improves_refinement(shown, objective, *fields, worth=_WORTH_IT)
 

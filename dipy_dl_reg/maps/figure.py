@@ -1,24 +1,26 @@
 """Drawing one registration with matplotlib; `dipy_dl_reg.maps.report` calls it.
 
-All images are resampled on the grid of the field, their axes are oriented along the
-world's, and planes are cut from them; one function draws one panel from one plane.
+One function draws one panel from one plane of the images of `figure_layers`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 from dipy.align.imwarp import DiffeomorphicMap
-from dipy.segment.threshold import otsu
 from dipy.utils.optpkg import optional_package
-import nibabel as nib
-from nibabel.affines import voxel_sizes
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from dipy_dl_reg.maps.apply import transform_array
-from dipy_dl_reg.maps.dipy_map import displacement_to_voxels, make_mapping
+from dipy_dl_reg.maps.figure_layers import (
+    Layers,
+    View,
+    intensity_range,
+    log_limit,
+    make_layers,
+    outline_levels,
+)
 
 # in inches
 PANEL_WIDTH = 2.6
@@ -29,26 +31,10 @@ NAMES_HEIGHT = 0.3
 OUTLINES = ("#ffb000", "#ff5c00")
 FOLDED = "#00c000"
 
-
-class View(NamedTuple):
-    """One plane through the images, and how it is drawn.
-
-    Attributes
-    ----------
-    plane : tuple
-        Index of the plane in the reoriented arrays.
-    axes : tuple of int
-        Axes of the arrays along the rows and the columns of the picture.
-    origin : {"lower", "upper"}
-        Whether the first row is at the bottom or at the top.
-    letters : str
-        Letters of the directions left, right, below and above; empty if unknown.
-    """
-
-    plane: tuple
-    axes: tuple[int, int]
-    origin: str
-    letters: str
+#: Planes of all layers, intensity ranges by image, and lengths along rows and columns.
+Planes: TypeAlias = dict[str, Any]
+Ranges: TypeAlias = dict[str, Any]
+Sides: TypeAlias = Sequence[float]
 
 
 def load_matplotlib() -> Any:
@@ -106,158 +92,31 @@ def draw_registration(
     figure : matplotlib.figure.Figure
         The figure, with a row for each plane and a column for each panel.
     """
-    layers = _resample_images(
-        mapping, static, moving, static_grid2world, moving_grid2world, warped
+    layers = make_layers(
+        static,
+        moving,
+        mapping,
+        static_grid2world=static_grid2world,
+        moving_grid2world=moving_grid2world,
+        warped=warped,
+        jacobian=jacobian,
     )
-    with np.errstate(divide="ignore", invalid="ignore"):
-        layers["log_jacobian"] = np.where(jacobian > 0, np.log(jacobian), np.nan)
-    shape, grid = layers["static"].shape, mapping.disp_grid2world
-    spacing = np.ones(len(shape)) if grid is None else voxel_sizes(grid)
-    positions = _find_moving_positions(mapping, spacing)
-    layers.update({f"position {a}": p for a, p in enumerate(positions)})
-    layers, spacing = _reorient(layers, grid, spacing)
-    views = _choose_views(layers["static"], known=grid is not None)
-    return _draw_figure(layers, views, spacing, lines, title)
+    return _draw_figure(layers, lines, title)
 
 
-# The images ---------------------------------------------------------------------------
-
-
-def _resample_images(
-    mapping: DiffeomorphicMap,
-    static: np.ndarray,
-    moving: np.ndarray,
-    static_grid2world: np.ndarray | None,
-    moving_grid2world: np.ndarray | None,
-    warped: np.ndarray | None,
-) -> dict[str, np.ndarray]:
-    """Static, moving before and moving after, on the grid of the field."""
-    grid = mapping.disp_grid2world
-    shape = tuple(int(n) for n in mapping.disp_shape)
-    zeros = np.zeros_like(mapping.backward, dtype=np.float32)
-    identity = make_mapping(zeros, zeros, shape, grid, shape, grid)
-    prealign_only = mapping.shallow_copy()
-    prealign_only.forward = prealign_only.backward = zeros
-    if static_grid2world is None and static.shape == tuple(mapping.codomain_shape):
-        static_grid2world = mapping.codomain_grid2world
-    grids: dict[str, Any] = {
-        "out_shape": shape,
-        "out_grid2world": np.eye(len(shape) + 1) if grid is None else grid,
-        "image_grid2world": moving_grid2world,
-    }
-    after = transform_array(mapping, moving, **grids) if warped is None else warped
-    return {
-        "static": transform_array(identity, static, image_grid2world=static_grid2world),
-        "before": transform_array(prealign_only, moving, **grids),
-        "after": after,
-    }
-
-
-def _find_moving_positions(
-    mapping: DiffeomorphicMap, spacing: np.ndarray
-) -> np.ndarray:
-    """The position in moving of each voxel: mm along the grid's axes, without prealign.
-
-    Their contours are a regular grid of moving, transformed to static.
-    """
-    field = mapping.get_forward_field()
-    voxels = displacement_to_voxels(field, mapping.disp_grid2world)
-    positions = np.indices(field.shape[:-1]) + np.moveaxis(voxels, -1, 0)
-    return positions * spacing.reshape(-1, *[1] * mapping.dim)
-
-
-def _reorient(
-    layers: dict[str, np.ndarray], grid: np.ndarray | None, spacing: np.ndarray
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """The layers with their axes along the world's: to the right, forward, up."""
-    if len(spacing) == 2 or grid is None:
-        return layers, spacing
-    orientation = nib.io_orientation(grid)
-    order = np.argsort(orientation[:, 0])
-    turned = {k: nib.apply_orientation(v, orientation) for k, v in layers.items()}
-    for new, old in enumerate(order):
-        turned[f"position {new}"] = nib.apply_orientation(
-            layers[f"position {old}"], orientation
-        )
-    return turned, spacing[order]
-
-
-def _choose_views(static: np.ndarray, *, known: bool) -> list[View]:
-    """The planes through the middle of static's foreground."""
-    if static.ndim == 2:
-        return [View((slice(None), slice(None)), (0, 1), "upper", "")]
-    foreground = static > _outline_levels(static)[0]
-    if not foreground.any():
-        foreground = np.ones(static.shape, dtype=bool)
-    middle = [int(np.rint(where.mean())) for where in np.nonzero(foreground)]
-    views = []
-    for axis, axes, letters in (
-        (0, (2, 1), "PAIS"),
-        (1, (2, 0), "LRIS"),
-        (2, (1, 0), "LRPA"),
-    ):
-        plane: list[slice | int] = [slice(None)] * 3
-        plane[axis] = middle[axis]
-        views.append(View(tuple(plane), axes, "lower", letters if known else ""))
-    return views
-
-
-def _outline_levels(image: np.ndarray) -> list[float]:
-    """Thresholds between background and foreground, and within the foreground."""
-    values = image[np.isfinite(image)]
-    lowest = _find_threshold(values)
-    return [lowest, _find_threshold(values[values > lowest])]
-
-
-def _find_threshold(values: np.ndarray) -> float:
-    """Otsu's threshold; infinite if values differ by no more than rounding."""
-    if not values.size or np.ptp(values) <= 1e-4 * np.abs(values).max():
-        return np.inf
-    return float(otsu(values))
-
-
-def _intensity_range(image: np.ndarray) -> tuple[float, float]:
-    """The intensities that are drawn black and white."""
-    values = image[np.isfinite(image)]
-    if not values.size:
-        return 0.0, 1.0
-    foreground = values[values > _outline_levels(image)[0]]
-    low = np.percentile(values, 1)
-    high = np.percentile(foreground if foreground.size else values, 99)
-    return low, high if high > low else low + 1.0
-
-
-def _log_limit(log_jacobian: np.ndarray) -> float:
-    """End of the colour scale: the 99.5th percentile, rounded up; 0.1 to 2."""
-    values = np.abs(log_jacobian[np.isfinite(log_jacobian)])
-    if not values.size:
-        return 0.1
-    return float(np.clip(np.ceil(np.percentile(values, 99.5) * 10) / 10, 0.1, 2.0))
-
-
-# Drawing ----------------------------------------------------------------------------
-
-
-def _draw_figure(
-    layers: dict[str, np.ndarray],
-    views: list[View],
-    spacing: np.ndarray,
-    lines: Sequence[str],
-    title: str | None,
-) -> Any:
+def _draw_figure(layers: Layers, lines: Sequence[str], title: str | None) -> Any:
     """A row of panels for each view, and the lines of text below."""
-    extents = np.multiply(layers["static"].shape, spacing)
+    images, spacing, views = layers
+    extents = np.multiply(images["static"].shape, spacing)
     figure, rows = _make_grid(views, extents, len(lines), bool(title))
     ranges: dict[str, Any] = {
-        name: _intensity_range(layers[name]) for name in ("static", "before", "after")
+        name: intensity_range(images[name]) for name in ("static", "before", "after")
     }
-    ranges["log_jacobian"] = _log_limit(layers["log_jacobian"])
-    levels = [
-        level for level in _outline_levels(layers["static"]) if np.isfinite(level)
-    ]
-    layers = {**layers, "smooth": _smooth_for_outlines(layers["static"], spacing)}
+    ranges["log_jacobian"] = log_limit(images["log_jacobian"])
+    levels = [level for level in outline_levels(images["static"]) if np.isfinite(level)]
+    images = {**images, "smooth": _smooth_for_outlines(images["static"], spacing)}
     for row, view in enumerate(views):
-        planes: dict[str, Any] = {k: _cut_plane(v, view) for k, v in layers.items()}
+        planes: dict[str, Any] = {k: _cut_plane(v, view) for k, v in images.items()}
         planes["positions"] = [planes[f"position {a}"] for a in view.axes]
         sides = [extents[a] for a in view.axes]
         for column, (name, draw) in enumerate(PANELS.items()):
@@ -302,7 +161,9 @@ def _make_grid(
     return figure, rows
 
 
-def _draw_outlines(axes, draw, smooth, levels):
+def _draw_outlines(
+    axes: Any, draw: Callable, smooth: np.ndarray, levels: list[float]
+) -> None:
     """Draw static's outlines over the panels that have them."""
     if draw in OUTLINED:
         _draw_contours(axes, smooth, levels, OUTLINES)
@@ -323,14 +184,18 @@ def _smooth_for_outlines(image: np.ndarray, spacing: np.ndarray) -> np.ndarray:
 def _draw_image(name: str) -> Callable[..., Any]:
     """A panel that shows one image in grey."""
 
-    def draw(axes, planes, ranges, origin, sides):
+    def draw(
+        axes: Any, planes: Planes, ranges: Ranges, origin: str, sides: Sides
+    ) -> Any:
         low, high = ranges[name]
         return axes.imshow(planes[name], "gray", vmin=low, vmax=high, origin=origin)
 
     return draw
 
 
-def _draw_checkerboard(axes, planes, ranges, origin, sides):
+def _draw_checkerboard(
+    axes: Any, planes: Planes, ranges: Ranges, origin: str, sides: Sides
+) -> Any:
     """Static and moving after, in alternating squares."""
     both = []
     for name in ("static", "after"):
@@ -345,7 +210,9 @@ def _draw_checkerboard(axes, planes, ranges, origin, sides):
     return axes.imshow(mixed, "gray", vmin=0, vmax=1, origin=origin)
 
 
-def _draw_grid(axes, planes, ranges, origin, sides):
+def _draw_grid(
+    axes: Any, planes: Planes, ranges: Ranges, origin: str, sides: Sides
+) -> Any:
     """A regular grid of moving, transformed to static, over moving after."""
     low, high = ranges["after"]
     drawn = axes.imshow(
@@ -358,14 +225,16 @@ def _draw_grid(axes, planes, ranges, origin, sides):
     return drawn
 
 
-def _draw_jacobian(axes, planes, ranges, origin, sides):
+def _draw_jacobian(
+    axes: Any, planes: Planes, ranges: Ranges, origin: str, sides: Sides
+) -> Any:
     """The logarithm of the determinant, and folded voxels in their own colour."""
     limit, values = ranges["log_jacobian"], planes["log_jacobian"]
     colours = load_matplotlib().mpl.colormaps["RdBu_r"].with_extremes(bad=FOLDED)
     return axes.imshow(values, colours, vmin=-limit, vmax=limit, origin=origin)
 
 
-def _draw_contours(axes, plane, levels, colours):
+def _draw_contours(axes: Any, plane: np.ndarray, levels: Any, colours: Any) -> None:
     """Contours, if the plane is more than one voxel wide."""
     if min(plane.shape) > 1 and len(levels):
         axes.contour(plane, levels, colors=colours, linewidths=0.65)
@@ -382,7 +251,7 @@ PANELS = {
 OUTLINED = [PANELS[name] for name in ("static", "moving before", "moving after")]
 
 
-def _format_axes(axes, spacing):
+def _format_axes(axes: Any, spacing: Sides) -> None:
     """Set true proportions, no ticks and a black background."""
     axes.set_aspect(spacing[0] / spacing[1])
     axes.set_xticks([])
@@ -392,7 +261,7 @@ def _format_axes(axes, spacing):
         spine.set_visible(False)
 
 
-def _write_letters(axes, letters):
+def _write_letters(axes: Any, letters: str) -> None:
     """Write the letters of the directions at the left, right, bottom and top."""
     places = (
         (0.02, 0.5, "left", "center"),
@@ -405,7 +274,7 @@ def _write_letters(axes, letters):
         axes.text(x, y, letter, transform=axes.transAxes, **style)
 
 
-def _write_below(figure, lines, axes, drawn):
+def _write_below(figure: Any, lines: Sequence[str], axes: Any, drawn: Any) -> None:
     """Write the lines and the key, and draw the colour scale below its column."""
     height = figure.get_figheight()
     key = (

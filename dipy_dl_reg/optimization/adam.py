@@ -87,9 +87,14 @@ class Adam:
         largest = (square * unbias).sqrt()
         self.largest_gradient = torch.maximum(self.largest_gradient, largest)
         floor = float(self.epsilon * self.largest_gradient)
-        moments = self.first, self.second
-        factors = {"unbias": unbias, "floor": floor, "rate": rate}
-        return kernels.adam_direction(*moments, **factors, out=gradient)
+        return kernels.adam_direction(
+            self.first,
+            self.second,
+            unbias=unbias,
+            floor=floor,
+            rate=rate,
+            out=gradient,
+        )
 
     def _torch_direction(
         self, gradient: torch.Tensor, rate: float, unbias: float

@@ -21,7 +21,8 @@ from typing import NamedTuple
 
 import torch
 
-from dipy_dl_reg.geometry.fields import compose, resize, warp, weighted_gradient
+from dipy_dl_reg.geometry.derivatives import weighted_gradient
+from dipy_dl_reg.geometry.fields import compose, resize, warp
 from dipy_dl_reg.geometry.inversion import enforce_inverse_consistency, repair_folds
 from dipy_dl_reg.geometry.pair import Pair, make_compared_mask, move_pair
 from dipy_dl_reg.geometry.pyramid import coarsen, level_spacings

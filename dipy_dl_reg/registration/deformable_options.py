@@ -1,20 +1,23 @@
-"""Options of `DeepRegistration`, checked once, and what follows from their defaults."""
+"""Options of `DeepRegistration`, checked once, and what follows from their defaults.
+
+The help of the commands reads the options' descriptions, so this module is imported
+without torch: what needs it is imported where it is used.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from dipy_dl_reg.geometry.pyramid import level_spacings
 from dipy_dl_reg.grid import Grid
-from dipy_dl_reg.networks.base import RegistrationNetwork
-from dipy_dl_reg.optimization.memory import to_bytes
-from dipy_dl_reg.registration.landmark_checks import check_landmarks
 from dipy_dl_reg.validation import check_number, wrong_value
+
+if TYPE_CHECKING:
+    from dipy_dl_reg.networks.base import RegistrationNetwork
 
 #: Most iterations per level, coarsest first, by the number of levels.
 LEVEL_ITERS = {1: [100], 2: [100, 100], 3: [100, 100, 60], 4: [100, 100, 60, 40]}
@@ -153,6 +156,8 @@ class DeformableOptions:
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name))
         if self.max_memory is not None:
+            from dipy_dl_reg.optimization.memory import to_bytes
+
             to_bytes(self.max_memory)
         check_iters(self.level_iters)
         object.__setattr__(self, "landmarks", check_landmark_pair(self.landmarks))
@@ -192,6 +197,8 @@ def brief_iters(level_iters: Sequence[int], grid: Grid) -> list[int]:
     level_iters : list of int
         10 at the finest level and at others of about 2 mm and less, else 0.
     """
+    from dipy_dl_reg.geometry.pyramid import level_spacings
+
     spacings = level_spacings(grid, len(level_iters))
     brief = [_BRIEF if s <= _COARSEST_BRIEF else 0 for s in spacings]
     return [*brief[:-1], _BRIEF]
@@ -258,4 +265,6 @@ def check_landmark_pair(
             "landmarks must be a pair (static_points, moving_points), got "
             f"{type(landmarks).__name__}."
         )
+    from dipy_dl_reg.registration.landmark_checks import check_landmarks
+
     return check_landmarks(*landmarks)

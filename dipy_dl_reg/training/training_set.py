@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 
-from dipy_dl_reg.geometry.intensity import quantile_limits
+from dipy_dl_reg.geometry.intensity import quantile_limits, scale_intensities
 from dipy_dl_reg.networks.array_file import to_array
 
 #: Description of the scaling of intensities, for a network's card.
@@ -92,7 +92,7 @@ def normalize(image: Any) -> torch.Tensor:
     if not values.size or values.min() == values.max():
         raise ValueError("image is constant: there is nothing to register.")
     low, high = quantile_limits(values)
-    scaled = np.nan_to_num((image - low) / (high - low), nan=0.0)
+    scaled = np.nan_to_num(scale_intensities(image, low, high), nan=0.0)
     return torch.from_numpy(scaled.astype(np.float32))
 
 

@@ -2,10 +2,9 @@
 
 import lazy_loader
 
+from dipy_dl_reg.workflows.commands import COMMANDS
+
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submod_attrs={
-        "align": ["AlignDeepFlow", "ApplyDeepFlow", "align_deep", "apply_deep"],
-        "train": ["TrainDeepFlow", "train_deep"],
-    },
+    submod_attrs={c.module: [c.workflow, c.function] for c in COMMANDS.values()},
 )

@@ -1,34 +1,43 @@
-"""The command line, in DIPY's workflow way.
+"""The command `dipy_align_deep`: image files registered with `DeepRegistration`.
 
-`dipy_align_deep` registers, `dipy_apply_deep` carries images through the result
-(`dipy_train_deep` is in `train_workflow`).
-
-A command's options are the signature and the docstring of its class's `run`. What
-DIPY's workflows log and step over is an error here: an output that exists, two inputs
-that give one output, an input that is no image. Each registration's files appear
-together or not at all.
-
-Whatever loads slowly is imported where it is used: `--help` answers at once.
+The options are the signature and the docstring of `run` (see
+`dipy_dl_reg.workflows.base`).
 """
 
-from dipy.utils.logging import logger
+from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+# Installations made before this command had its own module look for it here.
+from dipy_dl_reg.workflows.apply import apply_deep  # noqa: F401
 from dipy_dl_reg.workflows.base import (
+    NIFTI,
+    PathLike,
     StrictWorkflow,
+    check_suffix,
     log_result,
     run_command,
-    with_ending,
 )
+from dipy_dl_reg.workflows.help_texts import describe_options, fill_help
 
-NIFTI = (".nii", ".nii.gz")
-PICTURES = (".png", ".pdf", ".svg", ".jpg")
+#: Suffixes of the outputs, by parameter; a prealign may have any.
+SUFFIXES = {
+    "out_warped": NIFTI,
+    "out_inv_static": NIFTI,
+    "out_field": NIFTI,
+    "out_mapping": (".npz",),
+    "out_prealign": ("",),
+    "out_report": (".png", ".pdf", ".svg", ".jpg"),
+}
 
 
 class AlignDeepFlow(StrictWorkflow):
     """`dipy_align_deep`: register files with `DeepRegistration`."""
 
     @classmethod
-    def get_short_name(cls):
+    def get_short_name(cls) -> str:
         """Name of this workflow among others.
 
         Returns
@@ -38,166 +47,148 @@ class AlignDeepFlow(StrictWorkflow):
         """
         return "align_deep"
 
+    @fill_help(**describe_options())
     def run(
         self,
-        static_image_files,
-        moving_image_files,
-        prealign=None,
-        affine=False,
-        pipeline=None,
-        metric="auto",
-        level_iters=None,
-        model="auto",
-        static_mask=None,
-        moving_mask=None,
-        static_landmarks=None,
-        moving_landmarks=None,
-        landmark_weight=1.0,
-        initialization=None,
-        device="auto",
-        max_memory=None,
-        num_threads=None,
-        report=False,
-        skip_existing=False,
-        out_dir="",
-        out_warped="warped_moved.nii.gz",
-        out_inv_static=None,
-        out_field=None,
-        out_mapping="mapping.npz",
-        out_prealign="prealign.txt",
-        out_report="report.png",
-    ):
+        static_image_files: PathLike | Sequence[PathLike],
+        moving_image_files: PathLike | Sequence[PathLike],
+        prealign: PathLike | None = None,
+        affine: bool = False,
+        pipeline: Sequence[str] | None = None,
+        metric: str = "auto",
+        level_iters: Sequence[int] | int | None = None,
+        model: str | None = "auto",
+        static_mask: PathLike | None = None,
+        moving_mask: PathLike | None = None,
+        static_landmarks: PathLike | None = None,
+        moving_landmarks: PathLike | None = None,
+        landmark_weight: float = 1.0,
+        initialization: str | None = None,
+        device: str = "auto",
+        max_memory: str | None = None,
+        num_threads: int | None = None,
+        report: bool = False,
+        skip_existing: bool = False,
+        out_dir: PathLike = "",
+        out_warped: str = "warped_moved.nii.gz",
+        out_inv_static: str | None = None,
+        out_field: str | None = None,
+        out_mapping: str = "mapping.npz",
+        out_prealign: str = "prealign.txt",
+        out_report: str = "report.png",
+    ) -> None:
         """Register images deformably.
 
-        Two volumes, or two slices in 2D: files of shape (X, Y) or (X, Y, 1). Static is
-        given first. Writes moving on static's grid, the map, which dipy_apply_deep
-        reads, and the prealign; on request static on moving's grid, DIPY's displacement
-        field, and a picture. Either all files of a pair are written, or none.
+        The images are two volumes, or two slices in 2D: files of shape (X, Y) or
+        (X, Y, 1). Static is given first. The outputs are moving on static's grid, the
+        map, which dipy_apply_deep reads, and the prealign; on request also static on
+        moving's grid, the displacement field in DIPY's format, and a picture. Either
+        all files of a pair are written, or none.
 
         Parameters
         ----------
         static_image_files : string or Path
-            The image that stays: one 3D volume, or one slice. Several (a pattern or a
-            folder) pair with as many moving ones.
+            The static image: one 3D volume, or one slice. Several (a pattern or a
+            folder) are paired with as many moving images.
         moving_image_files : variable string or Path
-            The image or images brought onto it. For several, add --mix_names, which
-            gives each its own output names.
+            The moving image or images. For several, add --mix_names, which gives each
+            its own output names.
         prealign : string or Path, optional
             Text file of a 4x4 matrix (3x3 for slices) from static world to moving
-            world, as dipy_align_affine writes it; where a pipeline begins.
+            world, as dipy_align_affine writes it. A pipeline starts from it.
         affine : boolean, optional
             Find the prealign first, by mutual information: centre of mass with a search
             over rotations, translation, rigid, affine.
         pipeline : variable string, optional
             Steps, in order: some of center_of_mass, translation, rigid,
-            rigid_isoscaling, rigid_scaling and affine, then deform. Without the last
-            the map holds no displacement. deform alone if not given, with --affine
-            what that says and deform.
+            rigid_isoscaling, rigid_scaling and affine, then deform. Without deform the
+            map holds no displacement. The default is deform alone, or with --affine its
+            steps and deform.
         metric : string, optional
-            What makes images alike: auto (chosen for the pair), cc (local correlation),
-            ssd (squared difference), ncc (global correlation), or for unlike contrasts
-            mind (self-similarity), mi (mutual information) or cr (correlation ratio).
+            How the images are compared: auto, which chooses for the pair, {metrics}.
         level_iters : variable int, optional
             Iterations at each level, the coarsest first. 0 writes the network's field
-            unrefined, and is an error where that field is not used.
+            unrefined; if that field is not used, this is an error.
         model : string, optional
-            Network to begin with: the file that dipy_train_deep wrote, the name of one
-            that comes with the package (such as voxelmorph-t1), or None. auto is the
-            one for images of any contrast that comes with it.
+            Network whose field refinement starts from: a file that dipy_train_deep
+            wrote, the name of a network of the package (such as voxelmorph-t1), or
+            None. auto is the package's network for images of any contrast.
         static_mask : string or Path, optional
-            Where static counts: an image on static's grid, above 0 inside.
+            Mask of static: an image on static's grid, above 0 inside.
         moving_mask : string or Path, optional
-            Where moving counts: an image on moving's grid, above 0 inside.
+            Mask of moving: an image on moving's grid, above 0 inside.
         static_landmarks : string or Path, optional
-            Text file (such as CSV) of points in static that are known in moving too,
-            one a line: x, y, z in mm in the image's world (RAS for NIfTI). At least 4,
-            not in one plane. Registration starts from them. Of slices the two
-            coordinates in the plane, at least 3 points, not on one line.
+            Text file (such as CSV) of points in static whose counterparts in moving
+            are known, one a line: x, y, z in mm in the image's world (RAS for NIfTI).
+            At least 4, not in one plane. Registration starts from them. For slices the
+            two coordinates in the plane, at least 3 points, not on one line.
         moving_landmarks : string or Path, optional
-            The same places in moving's world, line by line.
+            The corresponding points in moving's world, line by line.
         landmark_weight : float, optional
-            How firmly landmarks are held: 1 does, less lets the images decide, at 0
-            they are a start alone.
+            {landmark_weight}
         initialization : string, optional
-            discrete searches for large displacements first; auto keeps what it finds
-            only where that clearly helps.
+            {initialization}
         device : string, optional
-            Where to compute: auto, cpu, cuda or mps.
+            auto, cpu, cuda or mps. {device}
         max_memory : string, optional
-            Memory that refinement may take, such as 1.5GB; what is free if not given.
+            {max_memory}
         num_threads : int, optional
-            Threads on the CPU; all if not given.
+            Threads on the CPU; by default all.
         report : boolean, optional
-            Draw a picture too: before, after, warped grid, Jacobian.
+            Draw a picture: images before and after, warped grid, Jacobian.
         skip_existing : boolean, optional
-            Skip pairs whose outputs all exist. A pair of which only some exist is an
-            error, unless --force is given.
+            Skip pairs whose outputs all exist. If only some exist, this is an error
+            unless --force is given.
         out_dir : string or Path, optional
             Folder of the outputs.
         out_warped : string, optional
             Moving on static's grid: the registered image.
         out_inv_static : string, optional
-            Static on moving's grid, through the inverse; written only if a name is
-            given. dipy_apply_deep --inverse makes the same from the map.
+            Static on moving's grid, by the inverse; written only if a name is given.
+            dipy_apply_deep --inverse writes the same image from the map.
         out_field : string, optional
-            Both displacement fields in DIPY's format, for programs that read it; a
-            large file, of volumes only, written only if a name is given. It lacks the
-            prealign: a program needs out_prealign, too.
+            Both displacement fields in DIPY's format, for programs that read it: a
+            large file, for volumes only, written only if a name is given. It does not
+            hold the prealign: a program also needs out_prealign.
         out_mapping : string, optional
             The whole map, prealign included, for dipy_apply_deep and load_mapping.
         out_prealign : string, optional
-            The prealign that was used, as text, from static world to moving world; the
-            identity if there was none.
+            The prealign that was used, as text: a matrix from static world to moving
+            world, the identity if there was none.
         out_report : string, optional
             The picture, if --report is given.
         """
-        from dipy_dl_reg.io.atomic_files import write_all_or_none
         from dipy_dl_reg.io.landmark_files import read_landmark_pair
-        from dipy_dl_reg.registration.affine_options import AFFINE_STEPS
         from dipy_dl_reg.registration.deformable import DeepRegistration
-        from dipy_dl_reg.registration.pipeline import checked_steps, undeformed
-        from dipy_dl_reg.workflows.jobs import (
-            DIAGNOSE,
-            FilePair,
-            check_pair,
-            read_prealign,
+        from dipy_dl_reg.registration.pipeline import undeformed
+        from dipy_dl_reg.workflows.register_files import DIAGNOSE, register_files
+
+        steps, deforms = _choose_steps(prealign, affine, pipeline)
+        outputs = _name_outputs(
+            out_warped=out_warped,
+            out_mapping=out_mapping,
+            out_prealign=out_prealign,
+            out_inv_static=out_inv_static,
+            out_field=out_field,
+            out_report=out_report if report else None,
         )
-
-        for name, other in (("prealign", prealign), ("pipeline", pipeline)):
-            if affine and other:
-                raise ValueError(f"give either --affine or --{name}, not both")
-        steps, deforms = checked_steps(pipeline)
-        if affine:
-            steps = list(AFFINE_STEPS)
-        if prealign and "center_of_mass" in steps:
-            raise ValueError("give either --prealign or center_of_mass, not both")
-        outputs = {
-            "out_warped": with_ending(out_warped, NIFTI, "out_warped"),
-            "out_mapping": with_ending(out_mapping, (".npz",), "out_mapping"),
-            "out_prealign": out_prealign,
-        }
-        large = {"out_inv_static": out_inv_static, "out_field": out_field}
-        for name, file in large.items():
-            if file is not None:
-                outputs[name] = with_ending(file, NIFTI, name)
-        if report:
-            from dipy_dl_reg.maps.figure import load_matplotlib
-
-            load_matplotlib()
-            outputs["out_report"] = with_ending(out_report, PICTURES, "out_report")
-        options = {
+        options: dict[str, Any] = {
             "model": model,
             "level_iters": level_iters,
             "initialization": initialization,
         }
-        guided = static_landmarks is not None or moving_landmarks is not None
-        if guided:
-            points = read_landmark_pair(static_landmarks, moving_landmarks)
-            options |= {"landmarks": points, "landmark_weight": landmark_weight}
+        landmarks = None
+        if static_landmarks is not None or moving_landmarks is not None:
+            landmarks = read_landmark_pair(static_landmarks, moving_landmarks)
+            options |= {"landmarks": landmarks, "landmark_weight": landmark_weight}
         options = options if deforms else undeformed(options)
         registration = DeepRegistration(
             metric, device=device, max_memory=max_memory, **options
         )
+        if self.log_options.quiet:
+            registration.progress = False
+        if self.log_options.verbose:
+            registration.verbosity = DIAGNOSE
         masks = {"static_mask": static_mask, "moving_mask": moving_mask}
         rows = self.plan(
             [static_image_files, moving_image_files],
@@ -206,144 +197,89 @@ class AlignDeepFlow(StrictWorkflow):
             others=[prealign, *masks.values(), static_landmarks, moving_landmarks],
             skip_existing=skip_existing,
         )
-        if guided and len(rows) > 1:
-            raise ValueError(
-                f"static_landmarks and moving_landmarks are of one pair of images, got "
-                f"{len(rows)} pairs"
-            )
-        dims = {check_pair(static, moving, masks) for (static, moving), _ in rows}
-        if guided and dims - {points[0].shape[1]}:
-            raise ValueError(
-                f"static_landmarks and moving_landmarks have {points[0].shape[1]} "
-                f"coordinates, and the images are {max(dims)}D"
-            )
-        if 2 in dims and out_field is not None:
-            raise ValueError("out_field: DIPY's format holds 3D maps only, not slices")
-        starts = {
-            dim: None if prealign is None else read_prealign(prealign, dim)
-            for dim in dims
-        }
-        if self.log_options.quiet:
-            registration.progress = False
-        if self.log_options.verbose:
-            registration.verbosity = DIAGNOSE
+        dims = _check_pairs([inputs for inputs, _ in rows], masks, landmarks, out_field)
+        prealigns = _read_prealigns(prealign, dims)
         for (static, moving), files in rows:
-            with write_all_or_none(
-                files.values(), overwrite=self._force_overwrite
-            ) as new:
-                pair = FilePair(static, moving, **masks)
-                matrix = starts[pair.dim]
-                if steps:
-                    matrix = pair.find_prealign(steps, matrix, num_threads)
-                mapping = pair.register(registration, matrix, num_threads)
-                places = zip(files.values(), new)
-                pair.write(mapping, matrix, dict(zip(files, places)))
-            folders = dict.fromkeys(str(path.parent) for path in files.values())
-            log_result(
-                f"{pair.result}; saved in {', '.join(folders)}; verdict: {pair.verdict}"
+            summary = register_files(
+                static,
+                moving,
+                files,
+                registration=registration,
+                masks=masks,
+                steps=steps,
+                prealigns=prealigns,
+                num_threads=num_threads,
+                overwrite=self._force_overwrite,
             )
+            log_result(summary)
 
 
-class ApplyDeepFlow(StrictWorkflow):
-    """`dipy_apply_deep`: carry images through a map that was saved."""
+def _choose_steps(
+    prealign: PathLike | None, affine: bool, pipeline: Sequence[str] | None
+) -> tuple[list[str], bool]:
+    """The affine steps of the options, and whether the deformable step follows."""
+    from dipy_dl_reg.registration.affine_options import AFFINE_STEPS
+    from dipy_dl_reg.registration.pipeline import checked_steps
 
-    @classmethod
-    def get_short_name(cls):
-        """Name of this workflow among others.
+    for name, other in (("prealign", prealign), ("pipeline", pipeline)):
+        if affine and other:
+            raise ValueError(f"give either --affine or --{name}, not both")
+    steps, deforms = checked_steps(pipeline)
+    if affine:
+        steps = list(AFFINE_STEPS)
+    if prealign and "center_of_mass" in steps:
+        raise ValueError("give either --prealign or center_of_mass, not both")
+    return steps, deforms
 
-        Returns
-        -------
-        name : str
-            "apply_deep".
-        """
-        return "apply_deep"
 
-    def run(
-        self,
-        mapping_file,
-        image_files,
-        reference=None,
-        interpolation="auto",
-        inverse=False,
-        prealign=None,
-        skip_existing=False,
-        out_dir="",
-        out_file="transformed.nii.gz",
-    ):
-        """Carry images through the map of a registration.
+def _name_outputs(**names: str | None) -> dict[str, str]:
+    """The names of the files that are wanted, by parameter, with checked suffixes."""
+    if names["out_report"] is not None:
+        from dipy_dl_reg.maps.figure import load_matplotlib
 
-        Any image in moving's world, on any grid: what else was measured of that
-        subject, labels, and series, volume by volume (gradients, vectors and tensors
-        of diffusion data are not reoriented). With --inverse, images of static's world.
-        A map of slices goes with slices.
+        load_matplotlib()
+    return {
+        parameter: check_suffix(name, SUFFIXES[parameter], parameter)
+        for parameter, name in names.items()
+        if name is not None
+    }
 
-        Parameters
-        ----------
-        mapping_file : string or Path
-            The map: mapping.npz of dipy_align_deep, or a displacement field in DIPY's
-            format.
-        image_files : variable string or Path
-            The image or images. For several, add --mix_names, which gives each its
-            own output name.
-        reference : string or Path, optional
-            Image whose grid the output has; static's by default, moving's with
-            --inverse. A map of slices holds no place of their plane: the output lies in
-            the plane of the image, or of this.
-        interpolation : string, optional
-            linear, or nearest for labels, which keeps their type. auto is nearest for
-            files that declare labels (NIfTI intent 1002) and linear for others, with a
-            warning where they look like labels.
-        inverse : boolean, optional
-            From static to moving.
-        prealign : string or Path, optional
-            For a displacement field in DIPY's format, which does not hold it: the
-            prealign of the registration, a text file.
-        skip_existing : boolean, optional
-            Leave out images whose output exists.
-        out_dir : string or Path, optional
-            Folder of the outputs.
-        out_file : string, optional
-            The image carried over.
-        """
-        from dipy_dl_reg.io.atomic_files import write_all_or_none
-        from dipy_dl_reg.workflows.jobs import Carrier, check_carried, read_map
 
-        if interpolation not in ("auto", "linear", "nearest"):
-            raise ValueError(
-                f"interpolation must be auto, linear or nearest, got {interpolation}"
-            )
-        outputs = {"out_file": with_ending(out_file, NIFTI, "out_file")}
-        rows = self.plan(
-            [mapping_file, image_files],
-            out_dir,
-            outputs,
-            others=[reference, prealign],
-            skip_existing=skip_existing,
+def _check_pairs(
+    pairs: Sequence[Sequence[Path]],
+    masks: dict[str, PathLike | None],
+    landmarks: Any,
+    out_field: str | None,
+) -> set[int]:
+    """Check the headers of all images and masks; return the dimensions of the pairs."""
+    from dipy_dl_reg.workflows.image_pair import check_pair
+
+    if landmarks is not None and len(pairs) > 1:
+        raise ValueError(
+            f"static_landmarks and moving_landmarks are of one pair of images, got "
+            f"{len(pairs)} pairs"
         )
-        carrier = Carrier(reference, inverse)
-        maps = {
-            path: read_map(path, prealign, carrier)
-            for path in dict.fromkeys(given[0] for given, _ in rows)
-        }
-        for (mapping, image), _ in rows:
-            check_carried(image, maps[mapping].dim)
-        for (mapping, image), files in rows:
-            with write_all_or_none(
-                files.values(), overwrite=self._force_overwrite
-            ) as new:
-                logger.info(f"Carrying {image} through {mapping}")
-                carrier.write(maps[mapping], image, new[0], interpolation)
-            log_result(f"Saved {files['out_file']}")
+    dims = {check_pair(static, moving, masks) for static, moving in pairs}
+    if landmarks is not None and dims - {landmarks[0].shape[1]}:
+        raise ValueError(
+            f"static_landmarks and moving_landmarks have {landmarks[0].shape[1]} "
+            f"coordinates, and the images are {max(dims)}D"
+        )
+    if 2 in dims and out_field is not None:
+        raise ValueError("out_field: DIPY's format holds 3D maps only, not slices")
+    return dims
 
 
-# Console ----------------------------------------------------------------------------
+def _read_prealigns(path: PathLike | None, dims: set[int]) -> dict[int, Any]:
+    """The matrix in a file, or None, for each dimension of the pairs."""
+    from dipy_dl_reg.io.matrix_files import read_matrix
+
+    return {
+        dim: None if path is None else read_matrix(path, dim, name="prealign")
+        for dim in dims
+    }
 
 
-def align_deep():
+def align_deep() -> None:
     """Run the command `dipy_align_deep`."""
     run_command(AlignDeepFlow())
-
-
-def apply_deep():
-    """Run the command `dipy_apply_deep`."""
-    run_command(ApplyDeepFlow())

@@ -1,9 +1,16 @@
-"""What the commands share: workflows that stop where DIPY's would go on.
+"""The base class of the commands' workflows, and how a command is run.
 
-What DIPY's workflows log and step over is an error here: an output that exists, two
-inputs that give one output, an input that is no image.
+A command's options are the signature and the docstring of the `run` method of its
+class, as in DIPY.  Three situations that DIPY's workflows only log are errors here: an
+output that exists, two inputs that give one output, and an input that is no image.
+Either all files of one run are written, or none.
+
+`--help` must answer at once: what imports torch is imported inside `run`.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
 import contextlib
 from functools import wraps
 from importlib.metadata import version
@@ -12,6 +19,7 @@ from pathlib import Path
 import signal
 import sys
 import threading
+from typing import Any, NoReturn, TypeAlias
 import warnings
 
 from dipy.utils.logging import logger
@@ -20,65 +28,96 @@ from dipy.workflows.workflow import Workflow
 
 from dipy_dl_reg.workflows.log import LogOptions
 
-#: Errors of which a user is told in one line.
+PathLike: TypeAlias = str | Path
+
+#: Suffixes of NIfTI files.
+NIFTI = (".nii", ".nii.gz")
+#: Errors that are shown to the user in one line, without a traceback.
 ERRORS = (ValueError, OSError, ImportError, MemoryError, RuntimeError)
-#: How many file names a message holds.
-_NAMED = 3
+#: Number of file names in a message.
+_MAX_NAMES = 3
 
 
-class _Planned(IOIterator):
-    """DIPY's rules for inputs and output names, without making folders yet."""
+class _FilePlanner(IOIterator):
+    """DIPY's rules for inputs and output names; it makes no folders."""
 
-    def create_directories(self):
-        """Make no folder: they come with the files."""
+    def create_directories(self) -> None:
+        """Make no folder: folders are made when the files are written."""
 
 
 class StrictWorkflow(Workflow):
-    """A workflow that stops where DIPY's would go on.
+    """A workflow that raises an error where those of DIPY log a message and go on.
 
     Attributes
     ----------
     log_options : LogOptions
-        Options of the log; set by `run_command`.
+        Options of the log, which `run_command` sets.
     """
 
     log_options = LogOptions()
 
-    def plan(self, inputs, out_dir, outputs, *, others=(), skip_existing=False):
-        """Pair inputs with outputs by DIPY's rules, and check all before any work.
+    def plan(
+        self,
+        inputs: Sequence[Any],
+        out_dir: PathLike,
+        outputs: dict[str, str],
+        *,
+        others: Iterable[PathLike | None] = (),
+        skip_existing: bool = False,
+    ) -> list[tuple[list[Path], dict[str, Path]]]:
+        """Pair inputs with outputs by DIPY's rules, and check all files.
 
         Parameters
         ----------
         inputs : sequence
-            For each input, a path, a pattern, or a list of them.
+            For each input, a path, a pattern, or a list of paths and patterns.
         out_dir : str or Path
             Folder of the outputs.
         outputs : dict
             File name of each output, by its parameter.
-        others : sequence of str, Path or None, optional
-            Further files that are read, and must not be written over.
+        others : iterable of str, Path or None, optional
+            Further input files, which must not be overwritten.
         skip_existing : bool, optional
-            Leave out, with a line of the log, each run all of whose outputs exist.
+            Leave out each run of which all outputs exist; a line of the log says so.
 
         Returns
         -------
         rows : list of tuple
-            For each run that is left, the list of its inputs, and the dict of its
-            outputs.
+            For each run, the list of its inputs and the dict of its outputs.
 
         Raises
         ------
         OSError
             If an input is missing, or an output exists or cannot be written.
         ValueError
-            If inputs do not pair, or outputs collide.
+            If the numbers of inputs differ, or two outputs have the same path.
         """
         if self._output_strategy not in ("absolute", "append", "prepend"):
             raise ValueError(
                 "out_strat must be absolute, append or prepend, got "
                 f"{self._output_strategy!r}"
             )
-        planned = _Planned(
+        planned = self._pair_files(inputs, out_dir, outputs)
+        self.flat_outputs = [path for row in planned.outputs for path in row]
+        self.last_generated_outputs = dict(zip(outputs, self.flat_outputs))
+        self._check_collisions([*planned.inputs, filter(None, others)])
+        rows = [
+            ([Path(i) for i in given], dict(zip(outputs, map(Path, names))))
+            for *given, names in zip(*planned.inputs, planned.outputs)
+        ]
+        if skip_existing:
+            rows = [row for row in rows if not _is_done(*row)]
+            self.flat_outputs = [str(p) for _, files in rows for p in files.values()]
+            if not rows:
+                log_result("Nothing to do: all outputs exist")
+        self.manage_output_overwrite()
+        return rows
+
+    def _pair_files(
+        self, inputs: Sequence[Any], out_dir: PathLike, outputs: dict[str, str]
+    ) -> _FilePlanner:
+        """The inputs of each run and its output paths, by DIPY's rules."""
+        planned = _FilePlanner(
             output_strategy=self._output_strategy, mix_names=self._mix_names
         )
         planned.set_inputs(
@@ -93,46 +132,39 @@ class StrictWorkflow(Workflow):
         planned.set_out_dir(out_dir or ".")
         planned.set_out_fnames(*outputs.values())
         planned.create_outputs()
-        self.flat_outputs = [path for row in planned.outputs for path in row]
-        self.last_generated_outputs = dict(zip(outputs, self.flat_outputs))
-        self._check_collisions([*planned.inputs, filter(None, others)])
-        rows = [
-            ([Path(i) for i in given], dict(zip(outputs, map(Path, made))))
-            for *given, made in zip(*planned.inputs, planned.outputs)
-        ]
-        if skip_existing:
-            rows = [row for row in rows if not _is_done(*row)]
-            self.flat_outputs = [str(p) for _, made in rows for p in made.values()]
-            if not rows:
-                log_result("Nothing to do: all outputs exist")
-        self.manage_output_overwrite()
-        return rows
+        return planned
 
-    def plan_one(self, out_dir, parameter, name, others=()):
-        """Check the one output of a workflow that makes one of all its inputs.
+    def plan_one(
+        self,
+        out_dir: PathLike,
+        parameter: str,
+        name: str,
+        others: Iterable[PathLike | None] = (),
+    ) -> Path:
+        """Check the output of a workflow that writes one file from all its inputs.
 
         Parameters
         ----------
         out_dir : str or Path
-            Its folder.
+            Folder of the output.
         parameter : str
-            The output's parameter.
+            Parameter of the output.
         name : str
-            Its file's name.
-        others : sequence of str, Path or None, optional
-            Files that must not be written over.
+            File name of the output.
+        others : iterable of str, Path or None, optional
+            Files that must not be overwritten.
 
         Returns
         -------
         path : Path
-            Where it goes.
+            Path of the output.
 
         Raises
         ------
         OSError
             If it exists or cannot be written.
         ValueError
-            If it is one of the others.
+            If it is one of the other files.
         """
         path = Path(out_dir or ".") / name
         self.flat_outputs = [str(path)]
@@ -141,25 +173,25 @@ class StrictWorkflow(Workflow):
         self.manage_output_overwrite()
         return path
 
-    def _check_collisions(self, inputs):
-        """Raise if a file would be written twice, or over an input."""
-        made = [Path(path).resolve() for path in self.flat_outputs]
-        twice = {path for path in made if made.count(path) > 1}
+    def _check_collisions(self, inputs: Iterable[Iterable[PathLike]]) -> None:
+        """Check that no file is written twice, and no input is overwritten."""
+        outputs = [Path(path).resolve() for path in self.flat_outputs]
+        twice = {path for path in outputs if outputs.count(path) > 1}
         if twice:
             raise ValueError(
-                f"{len(made)} outputs share names ({sorted(twice)[0]}): add "
+                f"{len(outputs)} outputs share names ({sorted(twice)[0]}): add "
                 "--mix_names, or give each its own --out_* name"
             )
         given = {Path(path).resolve() for paths in inputs for path in paths}
-        for path in given.intersection(made):
+        for path in given.intersection(outputs):
             raise ValueError(f"{path} is an input, and would be overwritten")
 
-    def manage_output_overwrite(self):
-        """Raise unless every output can be written.
+    def manage_output_overwrite(self) -> bool:
+        """Check that every output can be written.
 
         Returns
         -------
-        written : bool
+        writable : bool
             True.
 
         Raises
@@ -174,42 +206,42 @@ class StrictWorkflow(Workflow):
         there = [str(path) for path in self.flat_outputs if Path(path).is_file()]
         if there and not self._force_overwrite:
             raise FileExistsError(
-                f"{name_some(there)} already there: add --force to overwrite"
+                f"{format_names(there)} already there: add --force to overwrite"
             )
         for path in self.flat_outputs:
             check_writable(path, overwrite=self._force_overwrite)
         return True
 
 
-def with_ending(name, endings, parameter):
-    """Check a file's name.
+def check_suffix(name: str, suffixes: tuple[str, ...], parameter: str) -> str:
+    """Check the suffix of a file name.
 
     Parameters
     ----------
     name : str
-        What the user gave.
-    endings : tuple of str
-        Those of its format.
+        The name that the user gave.
+    suffixes : tuple of str
+        Suffixes of the file's format.
     parameter : str
-        What the error calls it.
+        Name of the parameter, for the error message.
 
     Returns
     -------
     name : str
-        The same.
+        The same name.
 
     Raises
     ------
     ValueError
-        If it ends in none of them.
+        If it has none of the suffixes.
     """
-    if not str(name).lower().endswith(endings):
-        raise ValueError(f"{parameter} must end in {' or '.join(endings)}, got {name}")
+    if not str(name).lower().endswith(suffixes):
+        raise ValueError(f"{parameter} must end in {' or '.join(suffixes)}, got {name}")
     return name
 
 
-def name_some(paths):
-    """The first of some files, and how many more there are.
+def format_names(paths: Sequence[PathLike]) -> str:
+    """List the first files by name, and count the others.
 
     Parameters
     ----------
@@ -221,50 +253,53 @@ def name_some(paths):
     text : str
         Such as "a, b, c and 27 more".
     """
-    named = ", ".join(map(str, paths[:_NAMED]))
-    more = len(paths) - _NAMED
+    named = ", ".join(map(str, paths[:_MAX_NAMES]))
+    more = len(paths) - _MAX_NAMES
     return f"{named} and {more} more" if more > 0 else named
 
 
-def _is_done(given, made):
-    """Whether all outputs of a run exist; logs it if so."""
-    done = all(path.is_file() for path in made.values())
+def _is_done(inputs: list[Path], outputs: dict[str, Path]) -> bool:
+    """Whether all outputs of a run exist; if so, a line of the log says it."""
+    done = all(path.is_file() for path in outputs.values())
     if done:
-        images = ", ".join(map(str, given))
-        logger.info(f"Skipped {images}: {name_some(list(made.values()))} exist already")
+        images = ", ".join(map(str, inputs))
+        existing = format_names(list(outputs.values()))
+        logger.info(f"Skipped {images}: {existing} exist already")
     return done
 
 
-def log_result(text):
-    """Write the line of the log that a command ends with; --quiet shows it, too.
+def log_result(text: str) -> None:
+    """Log the last line of a command, which is shown in spite of --quiet.
 
     Parameters
     ----------
     text : str
-        What was done.
+        The result in one line.
     """
     logger.info(text, extra={"result": True})
 
 
-def run_command(flow):
-    """Run a workflow from the command line: one line for an error, and exit code 1.
+def run_command(flow: StrictWorkflow) -> None:
+    """Run a workflow from the command line.
+
+    An error is shown in one line, and the exit code is 1 then.
 
     Parameters
     ----------
-    flow : Workflow
-        What is run, with the options in `sys.argv`.
+    flow : StrictWorkflow
+        The workflow; its options are in `sys.argv`.
     """
-    # Before torch loads: its waiting threads then sleep, and where other programs use
-    # the same processors it is many times faster.
+    # This must be set before torch is loaded: threads that wait then sleep, which is
+    # many times faster if other programs use the same processors.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from dipy.workflows.flow_runner import run_flow
 
     release = f"dipy_dl_reg {version('dipy_dl_reg')}"
-    warnings.formatwarning = _one_line
+    warnings.formatwarning = _format_warning
     flow.log_options = options = LogOptions()
     _log_while_running(flow, options)
     try:
-        with _signals_raise():
+        with _raise_on_signals():
             run_flow(
                 flow,
                 extra_args={
@@ -275,39 +310,39 @@ def run_command(flow):
     except KeyboardInterrupt:
         sys.exit(f"{Path(sys.argv[0]).name}: interrupted")
     except ERRORS as error:
-        sys.exit(f"{Path(sys.argv[0]).name}: error: {_text(error)}")
+        sys.exit(f"{Path(sys.argv[0]).name}: error: {_format_error(error)}")
 
 
-def _log_while_running(flow, options):
-    """Let a workflow's `run` log as the options of its command say."""
+def _log_while_running(flow: Any, options: LogOptions) -> None:
+    """Make a workflow's `run` log as the options of its command say."""
     run = flow.run
 
     @wraps(run)
-    def logged(**arguments):
-        with options.logging(arguments) as log:
+    def run_with_log(**arguments: Any) -> Any:
+        with options.configure(arguments) as log:
             try:
                 return run(**arguments)
             except ERRORS as error:
-                log.write_error(_text(error))
+                log.write_error(_format_error(error))
                 raise
 
-    flow.run = logged
+    flow.run = run_with_log
 
 
 @contextlib.contextmanager
-def _signals_raise():
+def _raise_on_signals() -> Iterator[None]:
     """Let SIGTERM and SIGHUP raise SystemExit, so that temporary files are removed."""
+    before: dict[int, Any] = {}
 
-    def leave(number, frame):
+    def leave(number: int, frame: object) -> NoReturn:
         for each in before:
             signal.signal(each, signal.SIG_IGN)  # cleaning up is not interrupted
         raise SystemExit(128 + number)
 
     numbers = [getattr(signal, n, None) for n in ("SIGTERM", "SIGHUP")]
-    before = {}
     if threading.current_thread() is threading.main_thread():
         for number in filter(None, numbers):
-            if signal.getsignal(number) == signal.SIG_DFL:  # nohup sets another
+            if signal.getsignal(number) == signal.SIG_DFL:  # nohup sets SIG_IGN
                 before[number] = signal.signal(number, leave)
     try:
         yield
@@ -316,11 +351,13 @@ def _signals_raise():
             signal.signal(number, handler)
 
 
-def _text(error):
+def _format_error(error: BaseException) -> str:
     """An error in one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _one_line(message, category, filename, lineno, line=None):
-    """A warning as a user of a command wants it."""
+def _format_warning(
+    message: object, category: object, filename: str, lineno: int, line: object = None
+) -> str:
+    """A warning in one line, without the place in the code."""
     return f"WARNING: {' '.join(str(message).split())}\n"

@@ -1,15 +1,19 @@
-"""The log of a command: its options, and where it goes.
+"""The log of a command, on the terminal and in a file, and its options.
 
-DIPY's `run_flow` takes `--log_level` and `--log_file`, and sets up the root logger,
-to which DIPY's own logger does not pass anything on. Here that logger is set up, for as
-long as a workflow runs.
+DIPY's `run_flow` has `--log_level` and `--log_file`, and configures the root logger, to
+which DIPY's own logger does not propagate.  Here DIPY's logger is configured instead,
+while a workflow runs.
 """
 
+from __future__ import annotations
+
 import argparse
+from collections.abc import Iterator
 import contextlib
 import logging
 from pathlib import Path
 import sys
+from typing import Any
 import warnings
 
 from dipy.utils.logging import logger
@@ -17,17 +21,21 @@ from dipy.utils.logging import logger
 LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG", "NOTSET")
 
 
-class _Keep(argparse.Action):
-    """Keeps an option's value in a dict, and out of what a workflow is given."""
+class _Store(argparse.Action):
+    """Stores an option in a dict, so that it is no argument of the workflow."""
 
-    def __init__(self, option_strings, dest, *, kept, **options):
+    def __init__(
+        self, option_strings: Any, dest: str, *, values: dict[str, Any], **options: Any
+    ):
         super().__init__(option_strings, dest, **options)
-        self.kept = kept
+        self.values = values
 
-    def __call__(self, parser, namespace, values, option_string=None):
-        """Keep the value; True for a switch."""
+    def __call__(
+        self, parser: Any, namespace: Any, values: Any, option_string: Any = None
+    ) -> None:
+        """Store the value; True for a flag."""
         name = self.option_strings[0].lstrip("-")
-        self.kept[name] = True if self.nargs == 0 else values
+        self.values[name] = True if self.nargs == 0 else values
 
 
 class LogOptions:
@@ -35,78 +43,80 @@ class LogOptions:
 
     Attributes
     ----------
-    kept : dict
+    values : dict
         The options that were given: `log_level`, `log_file`, `quiet`, `verbose`.
     """
 
-    def __init__(self):
-        self.kept = {}
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.file: logging.FileHandler | None = None
 
     @property
-    def quiet(self):
+    def quiet(self) -> bool:
         """Whether the terminal shows warnings, errors and the last line only."""
-        return self.kept.get("quiet", False)
+        return self.values.get("quiet", False)
 
     @property
-    def verbose(self):
-        """Whether every step is wanted."""
-        return self.kept.get("verbose", False) or self.level < logging.INFO
+    def verbose(self) -> bool:
+        """Whether every step is logged."""
+        return self.values.get("verbose", False) or self.level < logging.INFO
 
     @property
-    def level(self):
-        """The level as a number of `logging`."""
-        name = str(self.kept.get("log_level") or "INFO").upper()
+    def level(self) -> int:
+        """The level, as a number of `logging`."""
+        name = str(self.values.get("log_level") or "INFO").upper()
         if name not in LEVELS:
             raise ValueError(
                 f"log_level must be one of {', '.join(LEVELS)}, got {name}"
             )
         level = getattr(logging, name)
-        return min(level, logging.DEBUG) if self.kept.get("verbose") else level
+        return min(level, logging.DEBUG) if self.values.get("verbose") else level
 
-    def arguments(self):
-        """The options, as `run_flow` takes further arguments.
+    def arguments(self) -> dict[str, dict[str, Any]]:
+        """The options as additional arguments of `run_flow`.
 
         Returns
         -------
         arguments : dict of dict
-            Arguments of `argparse.ArgumentParser.add_argument` by option.
+            By option, arguments of `argparse.ArgumentParser.add_argument`.
         """
-        text = {"action": _Keep, "kept": self.kept, "metavar": "string"}
-        switch = {"action": _Keep, "kept": self.kept, "nargs": 0}
-        switch |= {"dest": argparse.SUPPRESS, "default": argparse.SUPPRESS}
+        store = {"action": _Store, "values": self.values}
+        text = {**store, "metavar": "string"}
+        flag = {**store, "nargs": 0}
+        flag |= {"dest": argparse.SUPPRESS, "default": argparse.SUPPRESS}
         return {
             "log_level": {
                 **text,
                 "dest": "log_level",
                 "default": "INFO",
-                "help": f"What is logged: {', '.join(LEVELS)} (default: INFO). "
-                "DEBUG is as --verbose.",
+                "help": f"Level of the log: {', '.join(LEVELS)} (default: INFO). "
+                "DEBUG is the same as --verbose.",
             },
             "log_file": {
                 **text,
                 "dest": "log_file",
                 "default": "",
                 "help": "File to which the log is appended, errors included; --quiet "
-                "does not shorten it.",
+                "has no effect on it.",
             },
             "quiet": {
-                **switch,
+                **flag,
                 "help": "Show warnings, errors and the last line only.",
             },
             "verbose": {
-                **switch,
+                **flag,
                 "help": "Show every step, such as the energy of each iteration.",
             },
         }
 
     @contextlib.contextmanager
-    def logging(self, arguments):
-        """Log as the options say, warnings of Python included.
+    def configure(self, arguments: dict[str, Any]) -> Iterator[LogOptions]:
+        """Log as the options say, Python's warnings included.
 
         Parameters
         ----------
         arguments : dict
-            The workflow's arguments: the log file must be none of its inputs.
+            Arguments of the workflow; the log file must not be one of its inputs.
 
         Yields
         ------
@@ -120,23 +130,23 @@ class LogOptions:
         OSError
             If the log file cannot be written.
         """
-        if self.quiet and self.kept.get("verbose"):
+        if self.quiet and self.values.get("verbose"):
             raise ValueError("give either --quiet or --verbose, not both")
-        level, format_ = (
-            self.level,
-            "[%(asctime)s][%(name)s] %(levelname)s: %(message)s",
-        )
+        level = self.level
+        format_ = "[%(asctime)s][%(name)s] %(levelname)s: %(message)s"
         screen = logging.StreamHandler(sys.stdout)
         if self.quiet:
-            screen.addFilter(_is_needed)
+            screen.addFilter(_is_shown_when_quiet)
         self.file = self._open_file(arguments)
-        handlers = [h for h in (screen, self.file) if h is not None]
+        handlers: list[logging.Handler] = [screen]
+        if self.file is not None:
+            handlers.append(self.file)
         for handler in handlers:
             handler.setFormatter(logging.Formatter(format_, "%Y-%m-%d %H:%M:%S"))
         before = logger.handlers[:], logger.level, warnings.showwarning
         others = logging.root.level
         logger.handlers[:] = handlers
-        logger.setLevel(level or 1)  # 0 would leave it to the root logger
+        logger.setLevel(level or 1)  # 0 would mean the level of the root logger
         logging.root.setLevel(max(level, logging.WARNING) if self.quiet else level)
         warnings.showwarning = _log_warning
         try:
@@ -148,21 +158,21 @@ class LogOptions:
             if self.file is not None:
                 self.file.close()
 
-    def _open_file(self, arguments):
-        """The handler of the log file; None if there is none."""
-        path = self.kept.get("log_file")
+    def _open_file(self, arguments: dict[str, Any]) -> logging.FileHandler | None:
+        """The handler of the log file; None if there is no such file."""
+        path = self.values.get("log_file")
         if not path:
             return None
-        words = [w if isinstance(w, list) else [w] for w in arguments.values()]
-        given = {Path(w).resolve() for ws in words for w in ws if isinstance(w, str)}
-        if Path(path).resolve() in given or Path(path).is_dir():
+        values = [v if isinstance(v, list) else [v] for v in arguments.values()]
+        inputs = {Path(v).resolve() for vs in values for v in vs if isinstance(v, str)}
+        if Path(path).resolve() in inputs or Path(path).is_dir():
             raise ValueError(f"log_file: {path} is an input or a folder")
         if not Path(path).absolute().parent.is_dir():
             raise FileNotFoundError(f"log_file: the folder of {path} does not exist")
         return logging.FileHandler(path, encoding="utf-8")
 
-    def write_error(self, text):
-        """Write an error to the log file; the terminal shows it when the command ends.
+    def write_error(self, text: str) -> None:
+        """Write an error to the log file; `run_command` shows it on the terminal.
 
         Parameters
         ----------
@@ -176,11 +186,18 @@ class LogOptions:
             self.file.handle(record)
 
 
-def _is_needed(record):
+def _is_shown_when_quiet(record: logging.LogRecord) -> bool:
     """Whether a line is shown in spite of --quiet."""
     return record.levelno >= logging.WARNING or getattr(record, "result", False)
 
 
-def _log_warning(message, category, filename, lineno, file=None, line=None):
-    """A warning of Python, as a line of the log."""
+def _log_warning(
+    message: object,
+    category: object,
+    filename: str,
+    lineno: int,
+    file: object = None,
+    line: object = None,
+) -> None:
+    """Log a warning of Python."""
     logger.warning(" ".join(str(message).split()))

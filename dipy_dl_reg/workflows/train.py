@@ -22,9 +22,9 @@ from dipy_dl_reg.options import (
 from dipy_dl_reg.training.training_options import DataOptions, TrainingOptions
 from dipy_dl_reg.workflows.base import (
     StrictWorkflow,
+    check_suffix,
     log_result,
     run_command,
-    with_ending,
 )
 
 #: Options of the command in the order of its help.  Those of a training are declared in
@@ -154,7 +154,7 @@ class TrainDeepFlow(StrictWorkflow):
 
     def _plan(self, given: dict[str, Any]) -> Path:
         """Check the output, and that it is none of the inputs."""
-        name = with_ending(given["out_model"], (".npz",), "out_model")
+        name = check_suffix(given["out_model"], (".npz",), "out_model")
         checkpoint = given["checkpoint"]
         if given["resume"] and checkpoint is not None and Path(checkpoint).exists():
             self._force_overwrite = True  # the training wrote it before

@@ -18,7 +18,8 @@ import torch
 from torch import nn
 import torch.nn.functional as F
 
-from dipy_dl_reg.geometry.fields import compose, exp, identity, jacobian, warp
+from dipy_dl_reg.geometry.derivatives import jacobian
+from dipy_dl_reg.geometry.fields import compose, exp, identity, warp
 
 torch.manual_seed(0)
 

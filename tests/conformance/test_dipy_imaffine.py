@@ -1,8 +1,8 @@
 """DIPY's own affine tests, with DeepAffineRegistration in place of AffineRegistration.
 
-They ship in DIPY's wheel and reach the class through the module's name `imaffine`, the
-function through `test_api.affine_registration`, so that rebinding those names runs them
-unchanged.
+DIPY's wheel contains these tests. They use the class as `imaffine.AffineRegistration`
+and the function as `test_api.affine_registration`; the tests below replace these two
+names and run DIPY's tests unchanged.
 """
 
 from types import SimpleNamespace
@@ -16,13 +16,14 @@ import pytest
 
 from dipy_dl_reg import DeepAffineRegistration, deep_affine_registration
 
-#: DIPY asks for more than 0.9 of the absolute difference gone (0.89 the other way).
+#: DIPY requires that the absolute difference decreases by more than 0.9 (by 0.89 with
+#: static and moving exchanged).
 REDUCTION = 0.9
 
 
 @pytest.fixture
-def rebound(monkeypatch):
-    """DIPY's tests with the class replaced; what part of the difference went."""
+def reductions(monkeypatch):
+    """Replace the class in DIPY's tests; list the relative decreases of difference."""
     reductions = []
 
     class Recorded(DeepAffineRegistration):
@@ -39,15 +40,16 @@ def rebound(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["test_affreg_all_transforms", "test_affreg_defaults"])
-def test_registration(name, rebound):
+def test_registration(name, reductions):
     getattr(test_imaffine, name)(None)
-    assert len(rebound) >= 10 and min(rebound) > REDUCTION
+    assert len(reductions) >= 10 and min(reductions) > REDUCTION
 
 
-def test_one_call(monkeypatch):
-    """DIPY's test of `affine_registration`, up to where it downloads images.
+def test_affine_registration(monkeypatch):
+    """DIPY's test of `affine_registration`, until it downloads images.
 
-    It is given a piece of the b0 that DIPY bundles, of the size of its own.
+    It uses a part of DIPY's bundled b0 of the same size as the image that DIPY's test
+    would download first.
     """
 
     class Download(Exception):

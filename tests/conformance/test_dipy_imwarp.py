@@ -1,7 +1,7 @@
 """DIPY's own registration tests, with DeepRegistration in place of SyN.
 
-They ship in DIPY's wheel and reach every class through the module's name `imwarp`, so
-that rebinding that name runs them unchanged.
+DIPY's wheel contains these tests. They use every class through the module `imwarp`; the
+tests below replace this name and run DIPY's tests unchanged.
 """
 
 import inspect
@@ -43,8 +43,8 @@ MAPS = [
 
 
 @pytest.fixture
-def rebound(monkeypatch):
-    """DIPY's tests with the registration class replaced; the classes they made."""
+def registrations(monkeypatch):
+    """Replace the class in DIPY's tests; list the registrations that they make."""
     made = []
 
     class Recorded(DeepRegistration):
@@ -61,15 +61,15 @@ def rebound(monkeypatch):
 
 
 def run(name):
-    """Run one of DIPY's tests; those with a random generator take pytest's config."""
+    """Run one of DIPY's tests; some take pytest's config as their argument."""
     test = getattr(test_imwarp, name)
     test(*[None] * ("pytestconfig" in inspect.signature(test).parameters))
 
 
 @pytest.mark.parametrize("name", REGISTRATIONS)
-def test_registration(name, rebound):
+def test_registration(name, registrations):
     run(name)
-    ((registration, reduction),) = rebound
+    ((registration, reduction),) = registrations
     assert reduction > SYN_REDUCTION.get(name, 0.9)
     quality = registration.quality
     assert min(quality.minimum_jacobian, quality.minimum_jacobian_inverse) > 0
@@ -77,5 +77,5 @@ def test_registration(name, rebound):
 
 
 @pytest.mark.parametrize("name", MAPS)
-def test_maps(name, rebound):
+def test_maps(name, registrations):
     run(name)

@@ -1,7 +1,7 @@
 """MNE-Python's own functions, with DeepRegistration in place of SyN.
 
-MNE registers volumes through `dipy.align.imwarp`, applies the map to images and to
-electrodes, and keeps its `__dict__` in HDF5.
+MNE registers volumes with `dipy.align.imwarp`, applies the map to images and to
+electrodes, and stores its `__dict__` in HDF5 files.
 """
 
 from dipy.align import imwarp
@@ -28,7 +28,7 @@ def pair():
 
 @pytest.fixture(scope="module")
 def images(pair):
-    """MNE wants NIfTI images: moving, static."""
+    """NIfTI images for MNE: moving, static."""
     return [
         nib.Nifti1Image(getattr(pair, k), getattr(pair, f"{k}_grid2world"))
         for k in ("moving", "static")
@@ -36,8 +36,8 @@ def images(pair):
 
 
 @pytest.fixture(scope="module")
-def found(pair, images):
-    """What compute_volume_registration makes of the pair: affine and map."""
+def registered(pair, images):
+    """Affine and map from compute_volume_registration."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(imwarp, "SymmetricDiffeomorphicRegistration", DeepRegistration)
         return mne.transforms.compute_volume_registration(
@@ -52,9 +52,9 @@ def error(image, pair):
     return np.square(np.asarray(image.dataobj) - pair.static).sum()
 
 
-def test_registration_of_volumes(found, images, pair):
-    """The affine first, then the map on the grid of static."""
-    matrix, mapping = found
+def test_registration_of_volumes(registered, images, pair):
+    """MNE applies the affine first, then the map on static's grid."""
+    matrix, mapping = registered
     assert type(mapping) is DiffeomorphicMap
     apply = mne.transforms.apply_volume_registration
     warped = apply(*images, matrix, mapping)
@@ -69,19 +69,19 @@ def test_registration_of_volumes(found, images, pair):
     assert np.abs(warped.dataobj - by_hand).max() < 1e-5 * np.ptp(pair.moving)
 
 
-def test_the_whole_pipeline(pair, images, monkeypatch):
-    """From centres of mass to the map, with DIPY's affine steps before it."""
+def test_whole_pipeline(pair, images, monkeypatch):
+    """All steps of MNE's pipeline, with DIPY's affine steps before the map."""
     monkeypatch.setattr(imwarp, "SymmetricDiffeomorphicRegistration", DeepRegistration)
     niter = dict.fromkeys(("translation", "rigid", "affine", "sdr"), [8, 8, 4])
-    found = mne.transforms.compute_volume_registration(*images, niter=niter)
-    warped = mne.transforms.apply_volume_registration(*images, *found)
+    registered = mne.transforms.compute_volume_registration(*images, niter=niter)
+    warped = mne.transforms.apply_volume_registration(*images, *registered)
     before = mne.transforms.apply_volume_registration(*images, np.eye(4))
     assert error(warped, pair) < 0.2 * error(before, pair)
 
 
-def test_nearest_and_a_lower_bound(found, images):
-    """Labels keep their numbers, and `cval` fills what lies outside."""
-    matrix, mapping = found
+def test_nearest_interpolation_and_cval(registered, images):
+    """Labels keep their values, and `cval` is the value outside the image."""
+    matrix, mapping = registered
     labels = nib.Nifti1Image(
         np.digitize(images[0].dataobj, [0.2, 0.4, 0.6]).astype(np.int16) + 3,
         images[0].affine,
@@ -93,15 +93,15 @@ def test_nearest_and_a_lower_bound(found, images):
     assert set(np.unique(values)) == {3, 4, 5, 6}
 
 
-def test_electrodes(found, images, pair):
-    """warp_montage goes through transform_points with the matrices of the map."""
-    matrix, mapping = found
+def test_electrodes(registered, images, pair):
+    """warp_montage uses transform_points and the matrices of the map."""
+    matrix, mapping = registered
     generator = np.random.default_rng(2)
     moving, static = (
         nib.MGHImage(np.asarray(i.dataobj, dtype=np.float32), i.affine).header
         for i in images
     )
-    # numbers that are places in the head and voxels of it alike, see below
+    # coordinates that are valid both in mm and as voxels, see below
     inside = generator.uniform(7, 13, (9, 3))
     at = move(np.linalg.inv(moving.get_vox2ras()) @ matrix, inside)
     surface = move(moving.get_vox2ras_tkr(), at) / 1000
@@ -111,8 +111,8 @@ def test_electrodes(found, images, pair):
     warped = mne.preprocessing.ieeg.warp_montage(montage, *images, matrix, mapping)
     places = np.stack(list(warped.get_positions()["ch_pos"].values())) * 1000
 
-    # MNE takes the affine back and hands over the world's coordinates as voxels of
-    # `domain`: through its matrix, displaced, and back through its inverse.
+    # MNE inverts the affine and passes world coordinates as voxels of `domain`: they
+    # are mapped by its matrix, displaced, and mapped back by the inverse matrix.
     A = mapping.domain_grid2world
     assert np.array_equal(A, pair.static_grid2world)
     world = move(A, inside)
@@ -123,7 +123,7 @@ def test_electrodes(found, images, pair):
     assert np.allclose(places, move(to_surface, by_hand), atol=1e-3)
 
 
-def behaves_alike(mapping, again, pair):
+def assert_equal_transforms(mapping, again, pair):
     for image, method in (
         (pair.static, "transform"),
         (pair.static, "transform_inverse"),
@@ -139,10 +139,10 @@ def behaves_alike(mapping, again, pair):
         assert np.array_equal(getattr(again, method)(points), wanted)
 
 
-def test_state_through_hdf5(found, pair, tmp_path):
-    """Each entry of `__dict__` is a number, an array or None, and comes back so."""
+def test_state_through_hdf5(registered, pair, tmp_path):
+    """Each entry of `__dict__` is a number, an array or None, and can be stored."""
     h5py = pytest.importorskip("h5py")
-    _, mapping = found
+    _, mapping = registered
     path = tmp_path / "map.h5"
     with h5py.File(path, "w") as file:
         for name, value in vars(mapping).items():
@@ -155,13 +155,13 @@ def test_state_through_hdf5(found, pair, tmp_path):
         state = {name: file[name][()] for name in file} | dict.fromkeys(file.attrs)
     again = DiffeomorphicMap(None, [])
     again.__dict__ = state
-    behaves_alike(mapping, again, pair)
+    assert_equal_transforms(mapping, again, pair)
 
 
-def test_source_morph(found, pair, tmp_path):
-    """SourceMorph.save and read_source_morph, which do the same through h5io."""
+def test_source_morph(registered, pair, tmp_path):
+    """SourceMorph.save and read_source_morph store the map with h5io."""
     pytest.importorskip("h5io")
-    matrix, mapping = found
+    matrix, mapping = registered
     pre_affine = AffineMap(
         matrix,
         domain_grid_shape=pair.static.shape,
@@ -189,4 +189,4 @@ def test_source_morph(found, pair, tmp_path):
     again = mne.read_source_morph(tmp_path / "one-morph.h5").sdr_morph
     assert type(again) is DiffeomorphicMap
     assert set(vars(again)) == set(vars(mapping))
-    behaves_alike(mapping, again, pair)
+    assert_equal_transforms(mapping, again, pair)

@@ -1,8 +1,8 @@
-"""What pyAFQ does with a map, written out.
+"""How pyAFQ stores and applies a map, reproduced step by step.
 
-`SynMap` simplifies it, so that it works on voxels; saves forward and backward as two
-NIfTIs, each on the grid of its own image; and rebuilds a map from those two files in
-later runs.  The steps are those of pyAFQ 3.4, `AFQ/definitions/mapping.py` and
+`SynMap` simplifies the map, so that it maps voxels to voxels, and saves forward and
+backward as two NIfTI files on the grids of the two images. Later runs make a map from
+these two files.  The steps are those of pyAFQ 3.4, `AFQ/definitions/mapping.py` and
 `read_syn_mapping` in `AFQ/registration.py`.
 """
 
@@ -25,7 +25,7 @@ def prealign():
 
 @pytest.fixture(scope="module", params=["prealign", "no prealign"])
 def pair(request):
-    """Template (static) and subject (moving), on unlike oblique grids."""
+    """Template (static) and subject (moving), on different oblique grids."""
     grids = affine([-2, 2, 2.2], (0.2, 0.3, 0.1)), affine([2, -2, 2], (0, 0.2, -0.1))
     shapes = (22, 25, 20), (24, 20, 23)
     linear = [g[:3, :3] for g in grids]
@@ -35,7 +35,7 @@ def pair(request):
 @pytest.fixture(scope="module")
 def mapping(pair):
     subject, template = pair.moving, pair.static
-    _, mapping = deep_registration(  # called as SynMap calls syn_registration
+    _, mapping = deep_registration(  # as SynMap calls syn_registration
         subject,
         template,
         moving_affine=pair.moving_grid2world,
@@ -63,8 +63,8 @@ def read_syn_mapping(disp, codisp):
 
 
 @pytest.fixture(scope="module", params=["nii", "nii.gz"])
-def rebuilt(request, mapping, pair, tmp_path_factory):
-    """The map after the files: subject voxels to template voxels, both ways."""
+def mapping_from_files(request, mapping, pair, tmp_path_factory):
+    """The map made from the files: subject voxels to template voxels and back."""
     folder = tmp_path_factory.mktemp("mapping")
     forward, backward = (str(folder / f"{k}.{request.param}") for k in "fb")
     simplified = mapping.get_simplified_transform()
@@ -73,32 +73,34 @@ def rebuilt(request, mapping, pair, tmp_path_factory):
     return read_syn_mapping(forward, backward)
 
 
-def test_the_files_hold_both_grids(rebuilt, pair):
-    assert rebuilt.is_inverse is False
-    assert rebuilt.forward.shape == (*pair.moving.shape, 3)
-    assert rebuilt.backward.shape == (*pair.static.shape, 3)
+def test_fields_have_the_shapes_of_both_images(mapping_from_files, pair):
+    assert mapping_from_files.is_inverse is False
+    assert mapping_from_files.forward.shape == (*pair.moving.shape, 3)
+    assert mapping_from_files.backward.shape == (*pair.static.shape, 3)
 
 
 @pytest.mark.parametrize("interpolation", ["linear", "nearest"])
-def test_images(rebuilt, mapping, pair, interpolation):
-    """pyAFQ's `transform` is template to subject, `transform_inverse` the other."""
+def test_images(mapping_from_files, mapping, pair, interpolation):
+    """pyAFQ's `transform` maps template to subject, `transform_inverse` the reverse."""
     wanted = mapping.transform(pair.moving, interpolation=interpolation)
-    found = rebuilt.transform_inverse(pair.moving, interpolation=interpolation)
+    found = mapping_from_files.transform_inverse(
+        pair.moving, interpolation=interpolation
+    )
     assert np.ptp(wanted) > 0.5
     close = np.abs(found - wanted) <= 1e-5 * np.ptp(wanted)
-    # a point halfway between voxels may be rounded either way
+    # a point halfway between two voxels may be rounded up or down
     assert close.all() if interpolation == "linear" else close.mean() > 0.999
 
     wanted = mapping.transform_inverse(pair.static, interpolation=interpolation)
-    found = rebuilt.transform(pair.static, interpolation=interpolation)
+    found = mapping_from_files.transform(pair.static, interpolation=interpolation)
     assert np.ptp(wanted) > 0.5
     close = np.abs(found - wanted) <= 1e-5 * np.ptp(wanted)
     assert close.all() if interpolation == "linear" else close.mean() > 0.999
 
 
-def test_the_warp_is_worth_it(rebuilt, pair):
-    """The subject lands on the template: the direction is the right one."""
-    warped = rebuilt.transform_inverse(pair.moving)
+def test_direction_of_the_map(mapping_from_files, pair):
+    """The subject is aligned with the template: the direction is correct."""
+    warped = mapping_from_files.transform_inverse(pair.moving)
     still = DiffeomorphicMap(
         3,
         pair.static.shape,
@@ -115,10 +117,10 @@ def test_the_warp_is_worth_it(rebuilt, pair):
     assert np.square(warped - pair.static).sum() < 0.3 * before
 
 
-def test_points(rebuilt, mapping, pair):
-    """Voxels of the subject to voxels of the template, and back, as an ArraySequence.
+def test_points(mapping_from_files, mapping, pair):
+    """Map voxels of the subject to the template and back, as an ArraySequence.
 
-    At voxels exactly; between them the subject's file holds a resampled field.
+    Equal at voxels; between voxels, the subject's file contains a resampled field.
     """
     A, B = pair.static_grid2world, pair.moving_grid2world
     generator = np.random.default_rng(4)
@@ -127,23 +129,23 @@ def test_points(rebuilt, mapping, pair):
         at = np.rint(at) if whole else at
         lines = Streamlines([at[:15], at[15:]])
 
-        found = np.concatenate(list(rebuilt.transform_points(lines)))
+        found = np.concatenate(list(mapping_from_files.transform_points(lines)))
         world = mapping.transform_points_inverse(move(B, at))
         wanted = move(np.linalg.inv(A), world)
         assert np.linalg.norm(found - wanted, axis=-1).max() < close
 
-        found = np.concatenate(list(rebuilt.transform_points_inverse(lines)))
+        found = np.concatenate(list(mapping_from_files.transform_points_inverse(lines)))
         wanted = move(np.linalg.inv(B), mapping.transform_points(move(A, at)))
         assert np.linalg.norm(found - wanted, axis=-1).max() < 2e-4
 
 
-def test_streamlines_meet(rebuilt, mapping, pair):
-    """pyAFQ's way and this package's carry a bundle to the same place."""
+def test_streamlines_equal_transform_streamlines(mapping_from_files, mapping, pair):
+    """pyAFQ and `transform_streamlines` map a bundle to the same place."""
     A, B = pair.static_grid2world, pair.moving_grid2world
     at = np.random.default_rng(4).uniform(7, 14, (40, 3))
     world = Streamlines([move(B, at[:15]), move(B, at[15:])])
     own = np.concatenate(list(transform_streamlines(mapping, world)))
-    theirs = rebuilt.transform_points(Streamlines([at[:15], at[15:]]))
+    theirs = mapping_from_files.transform_points(Streamlines([at[:15], at[15:]]))
     theirs = move(A, np.concatenate(list(theirs)))
     assert np.linalg.norm(own - theirs, axis=-1).max() < 0.3
     assert np.linalg.norm(own - move(B, at), axis=-1).max() > 1

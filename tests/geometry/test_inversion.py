@@ -6,7 +6,8 @@ from scipy import ndimage
 import torch
 
 from dipy_dl_reg.geometry import inversion
-from dipy_dl_reg.geometry.fields import identity, jacobian
+from dipy_dl_reg.geometry.derivatives import jacobian
+from dipy_dl_reg.geometry.fields import identity
 from dipy_dl_reg.geometry.inversion import (
     LEAST_JACOBIAN,
     ROUND_TRIP_MAX,
@@ -74,7 +75,7 @@ def test_round_trip_is_scipys(shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_reconcile_brings_both_directions_down(shape):
+def test_inverse_consistency_lowers_both_errors(shape):
     u = rough(shape, 2.0, sigma=3.0)
     v = invert(u)
     before = measure_quality(u, v)
@@ -106,14 +107,14 @@ def test_the_promise(shape, amplitude):
 @pytest.fixture
 def bounded(monkeypatch):
     """Fail instead of going on without end."""
-    calls, measured = [], inversion._Checked.of.__func__
+    calls, measured = [], inversion._VoxelMeasures.of.__func__
 
     def of(cls, u, v):
         calls.append(len(calls))
         assert len(calls) < 60, "no end to the repairs"
         return measured(cls, u, v)
 
-    monkeypatch.setattr(inversion._Checked, "of", classmethod(of))
+    monkeypatch.setattr(inversion._VoxelMeasures, "of", classmethod(of))
 
 
 @pytest.mark.parametrize("amplitude", [1e3, 1e6, 1e30, 3e38])
@@ -191,7 +192,7 @@ def test_limits_are_those_that_are_promised():
     assert LEAST_JACOBIAN > 0
 
 
-def test_guarded_in_given_room():
+def test_repair_folds_in_given_buffers():
     """The same fields whether or not there is room for them to be written to."""
     u, v = rough((16, 18, 14), 5.0), rough((16, 18, 14), 5.0, seed=1)
     wanted = repair_folds(u.clone(), v.clone())

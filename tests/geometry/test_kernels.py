@@ -10,9 +10,10 @@ import pytest
 from scipy import ndimage
 import torch
 
-from dipy_dl_reg.geometry.fields import compose, frame, warp, weighted_gradient
+from dipy_dl_reg.geometry.derivatives import weighted_gradient
+from dipy_dl_reg.geometry.fields import compose, frame, warp
 from dipy_dl_reg.geometry.inversion import (
-    _Checked,
+    _VoxelMeasures,
     enforce_inverse_consistency,
     measure_quality,
     repair_folds,
@@ -89,9 +90,9 @@ def adam(first, second):
 
 
 def checked(u, v):
-    found = _Checked.of(u, v)
+    found = _VoxelMeasures.of(u, v)
     figures = found.mean, *found.quality()[:4]
-    bad = found.unsound(u, v, margin=0.5)
+    bad = found.find_violations(u, v, margin=0.5)
     return (*found[:4], *bad, torch.tensor(figures, dtype=torch.float64))
 
 
@@ -192,11 +193,11 @@ def test_nan_is_kept_inside_and_told(calls):
     warped = warp(image, u)
     assert image.min() <= warped.min() and warped.max() <= image.max()
     assert np.isnan(measure_quality(u, v).minimum_jacobian)
-    found, bad = _Checked.of(u, v), _Checked.of(u, v).unsound(u, v)
+    found, bad = _VoxelMeasures.of(u, v), _VoxelMeasures.of(u, v).find_violations(u, v)
     with dispatch.without_kernels():
-        expected = _Checked.of(u, v)
+        expected = _VoxelMeasures.of(u, v)
         assert torch.equal(found.jacobian.isnan(), expected.jacobian.isnan())
-        torch.testing.assert_close(bad, expected.unsound(u, v))
+        torch.testing.assert_close(bad, expected.find_violations(u, v))
     assert adam(u, v).isnan().all()
     assert CCMetric().bind(image)(warp(image, v).fill_(float("nan")))[0].isnan()
     assert smooth(u, 0.7)[0, 1, 4, 4, 4].isnan()

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from dipy_dl_reg.geometry.fields import exp, jacobian, warp
+from dipy_dl_reg.geometry.derivatives import jacobian
+from dipy_dl_reg.geometry.fields import exp, warp
 from dipy_dl_reg.geometry.inversion import round_trip
 from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.geometry.smoothing import smooth

@@ -1,4 +1,4 @@
-"""What two images are compared by, where nobody said it."""
+"""Choice of the metric from the images."""
 
 import numpy as np
 import pytest
@@ -55,8 +55,8 @@ def pair_of(static, moving, **masks):
 
 
 @every_shape
-def test_agreement_is_the_mean_local_correlation(shape):
-    """Against NumPy, window by window, at voxels that are coarse enough already."""
+def test_mean_local_correlation(shape):
+    """Compared with NumPy, window by window, at voxels of 3 mm."""
     shares = tissue(shape)
     static, moving = head(T1, shares), head(B0, bent(shares))
     grid = Grid(tuple(shape), np.diag([3.0] * len(shape) + [1.0]))
@@ -74,25 +74,24 @@ def test_agreement_is_the_mean_local_correlation(shape):
 
 
 @every_shape
-def test_one_contrast_is_compared_as_it_is(shape):
+def test_one_contrast_is_compared_by_local_correlation(shape):
     shares = tissue(shape)
     images = head(T1, shares), head(T1, bent(shares), seed=5)
     chosen = select_metric(pair_of(*images))
-    assert chosen.metric.name == "CC" and chosen.curve is None and not chosen.across
-    assert (
-        f"is {mean_local_correlation(pair_of(*images)):.2f} (range -1 to 1"
-        in chosen.reason
-    )
+    assert chosen.metric.name == "CC" and chosen.intensity_mapping is None
+    assert not chosen.contrasts_differ
+    correlation = mean_local_correlation(pair_of(*images))
+    assert f"is {correlation:.2f} (range -1 to 1" in chosen.reason
 
 
 @every_shape
-def test_another_contrast_is_shown_in_that_of_static(shape):
-    """Moving as T1 would show it, but for what the bend leaves."""
+def test_another_contrast_is_mapped_to_that_of_static(shape):
+    """The mapped image resembles the T1 image of the moving anatomy."""
     shares = tissue(shape)
     static, moving = head(T1, shares), head(B0, bent(shares, 0.5))
     chosen = select_metric(pair_of(static, moving))
-    assert chosen.metric.name == "CC" and chosen.across
-    shown = chosen.apply_to(pair_of(static, moving)).moving
+    assert chosen.metric.name == "CC" and chosen.contrasts_differ
+    mapped = chosen.apply_to(pair_of(static, moving)).moving
     wanted = head(T1, bent(shares, 0.5), noise=0)
     inside = wanted > 0.15
 
@@ -100,24 +99,25 @@ def test_another_contrast_is_shown_in_that_of_static(shape):
         return np.corrcoef(image[inside].numpy(), wanted[inside].numpy())[0, 1]
 
     # Not 1: fluid and white matter in one voxel look like grey matter.
-    assert alike(moving) < -0.5 and alike(shown) > 0.75
+    assert alike(moving) < -0.5 and alike(mapped) > 0.75
 
 
 @every_shape
-def test_where_no_curve_leads_to_static_it_is_self_similarity(shape):
-    """Static has much that moving does not show, and is dark where that is bright."""
+def test_without_a_mapping_the_metric_is_self_similarity(shape):
+    """Static has structure that moving lacks, and inverted intensities."""
     shares = tissue(shape)
     static = head(T1, shares) + 0.5 * smooth_noise(shape, 50, 4) * (shares.sum(0) > 0.5)
     static = (static.clamp_min(0) / static.max()).clamp(0, 1)
     pair = pair_of(static, head(B0, bent(shares)))
     assert mean_local_correlation(pair) < 0
     chosen = select_metric(pair)
-    assert chosen.metric.name == "MIND" and chosen.curve is None and chosen.across
+    assert chosen.metric.name == "MIND" and chosen.intensity_mapping is None
+    assert chosen.contrasts_differ
     assert "variance (30 % needed)" in chosen.reason
 
 
-def test_masks_say_where_to_look():
-    """Half of moving is inverted: which half counts decides."""
+def test_correlation_counts_voxels_in_both_masks():
+    """Half of moving is inverted; the mask decides which half counts."""
     shares = tissue(SHAPES[0])
     static = head(T1, shares)
     left, right = head(T1, shares, seed=3), head(B0, shares, seed=3)
@@ -129,8 +129,8 @@ def test_masks_say_where_to_look():
 
 
 @every_shape
-def test_what_is_masked_does_not_shape_the_curve(shape):
-    """Filled in around with the nearest value, as masked images are."""
+def test_masked_voxels_do_not_change_the_mapping(shape):
+    """Masked voxels hold the nearest valid value, as in a registration."""
     shares = tissue(shape)
     static, moving = head(T1, shares), head(B0, bent(shares, 0.5))
     inside = (static > 0.05) & (moving > 0.05)
@@ -141,15 +141,14 @@ def test_what_is_masked_does_not_shape_the_curve(shape):
     filled = [image[0, 0][tuple(near)][None, None] for image in (static, moving)]
     mask = inside.float()
     masked = select_metric(pair_of(*filled, static_mask=mask, moving_mask=mask))
-    assert plain.curve is not None and masked.curve is not None
+    assert plain.intensity_mapping is not None and masked.intensity_mapping is not None
     values = torch.linspace(0.3, 0.9, 20)
-    torch.testing.assert_close(
-        masked.curve(values), plain.curve(values), atol=0.1, rtol=0
-    )
+    found, wanted = (c.intensity_mapping(values) for c in (masked, plain))
+    torch.testing.assert_close(found, wanted, atol=0.1, rtol=0)
 
 
 @pytest.mark.parametrize("spacing", [0.1, 1.0, 10.0])
-def test_units_do_not_matter(spacing):
+def test_units_of_length_do_not_matter(spacing):
     shares = tissue(SHAPES[0])
     pair = pair_of(head(T1, shares), head(B0, bent(shares)))
     grid = Grid(pair.static_grid.shape, np.diag([spacing, spacing, 1.0]))
@@ -158,7 +157,7 @@ def test_units_do_not_matter(spacing):
     )
 
 
-def test_without_evidence_it_is_local_correlation():
+def test_without_common_structure_the_metric_is_local_correlation():
     static = torch.zeros(1, 1, 30, 30)
     static[..., 10:20, 10:20] = 1
     moving = torch.zeros(1, 1, 30, 30)

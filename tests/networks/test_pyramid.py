@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dipy_dl_reg.geometry.fields import compose, exp, resize, warp
-from dipy_dl_reg.initialization.midspace import ask_half_way
+from dipy_dl_reg.initialization.midspace import predict_in_midspace
 from dipy_dl_reg.networks import make_network
 from dipy_dl_reg.networks.pyramid_network import (
     REACH,
@@ -64,8 +64,8 @@ def test_an_image_and_itself_stay(stirred, shape):
 def test_every_look_keeps_the_symmetry(stirred, shape, looks):
     """Swapped images swap the field and its inverse."""
     network, (static, moving) = stirred(len(shape)), images(shape)
-    u, v = ask_half_way(network, static, moving, looks)
-    swapped_v, swapped_u = ask_half_way(network, moving, static, looks)
+    u, v = predict_in_midspace(network, static, moving, looks)
+    swapped_v, swapped_u = predict_in_midspace(network, moving, static, looks)
     torch.testing.assert_close(u, swapped_u, atol=1e-4, rtol=0)
     torch.testing.assert_close(v, swapped_v, atol=1e-4, rtol=0)
     assert (u - v).abs().max() > 0.1
@@ -98,7 +98,7 @@ def test_every_look_is_at_what_the_others_left():
     velocities = [waves(shape, k, 3.0) for k in range(3)]
     static, moving = (waves(shape, k, 1.0)[:, :1] for k in (5, 6))
     network = Says(*velocities)
-    u, v = ask_half_way(network, static, moving, (1, 1, 1))
+    u, v = predict_in_midspace(network, static, moving, (1, 1, 1))
     inner = (..., slice(20, -20), slice(20, -20))
     # The last flow brings what it saw of moving onto what it saw of static's side;
     # static's side is undone by following the inverse of its own half.
@@ -119,7 +119,7 @@ def test_looks_that_agree_add_up():
     """A network that always says the same: its flow as often as it was asked."""
     x = torch.linspace(0, 2 * torch.pi, 41)
     velocity = torch.stack([x.sin().outer(x.sin()), 0.5 * x.sin().outer(x.cos())])[None]
-    u, v = ask_half_way(Says(*[velocity] * 3), *images((41, 41)), (1, 1, 1))
+    u, v = predict_in_midspace(Says(*[velocity] * 3), *images((41, 41)), (1, 1, 1))
     inner = (..., slice(4, -4), slice(4, -4))
     for field, sign in ((u, 3), (v, -3)):
         difference = (field - exp(sign * velocity))[inner].abs().max()

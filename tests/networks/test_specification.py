@@ -9,7 +9,7 @@ import torch
 from torch import nn
 import torch.nn.functional as F
 
-from dipy_dl_reg.geometry.fields import jacobian
+from dipy_dl_reg.geometry.derivatives import jacobian
 from dipy_dl_reg.networks import NETWORKS, make_network, network_class
 from dipy_dl_reg.networks.dirnet import bspline, bspline_field, bspline_matrix
 

@@ -13,7 +13,7 @@ import torch
 
 from dipy_dl_reg import DeepRegistration
 from dipy_dl_reg.geometry.fields import warp
-from dipy_dl_reg.initialization.network import _asked
+from dipy_dl_reg.initialization.network import _predict_once
 from dipy_dl_reg.maps.report import jacobian_determinant
 
 
@@ -88,7 +88,7 @@ def folding(shape):
 @torch.no_grad()
 def plain_word(network, pair, objective, **options):
     """What a network says at first, however bad."""
-    return _asked(network, pair.static, pair.moving)
+    return _predict_once(network, pair.static, pair.moving)
 
 
 @pytest.mark.parametrize("output", ["displacement", "velocity"])

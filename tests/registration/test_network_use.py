@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dipy_dl_reg import DeepRegistration
-from dipy_dl_reg.initialization.network import _ready, predict_displacement
+from dipy_dl_reg.initialization.network import _ready_on_device, predict_displacement
 from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.metrics.objective import Objective
 from dipy_dl_reg.networks import make_network
@@ -33,14 +33,14 @@ def test_threads_share_a_network_in_training_mode():
     entered, left = threading.Event(), threading.Event()
 
     def early():
-        with _ready(network, torch.device("cpu")):
+        with _ready_on_device(network, torch.device("cpu")):
             entered.set()
             left.wait(5)
 
     thread = threading.Thread(target=early)
     thread.start()
     assert entered.wait(5)
-    with _ready(network, torch.device("cpu")):
+    with _ready_on_device(network, torch.device("cpu")):
         left.set()
         thread.join()  # the other has gone
         modes += [module.training for module in network.modules()]

@@ -154,7 +154,7 @@ def test_what_is_there_is_not_done_again(monkeypatch, tmp_path, maps):
 def test_swapped_images_are_the_other_way():
     images = {"static": 1, "moving": 2, "static_grid2world": 3, "moving_grid2world": 4}
     prealign = np.diag([2.0, 1, 1, 1])
-    found = ablation.swapped(images | {"prealign": prealign})
+    found = ablation.swap_images(images | {"prealign": prealign})
     np.testing.assert_array_equal(found.pop("prealign"), np.diag([0.5, 1, 1, 1]))
     assert found == {
         "static": 2, "moving": 1, "static_grid2world": 4, "moving_grid2world": 3,

@@ -39,7 +39,7 @@ def brains(tmp_path, rng):
     move = affine([1.0, 1.0, 1.0], origin=[3.0, -2.0, 1.0])
     affines = {"subject_1": np.eye(4), "subject_2": move}
     for name, matrix in affines.items():
-        for array, path in zip((image, labels), cases.files_of(folder, name[8:])):
+        for array, path in zip((image, labels), cases.subject_files(folder, name[8:])):
             nib.save(nib.Nifti1Image(array, matrix @ grid2world), path)
     text = json.dumps({name: matrix.tolist() for name, matrix in affines.items()})
     (folder / "affines_mni.json").write_text(text)
@@ -59,8 +59,8 @@ def run_script(*words, **environment):
 # --- cases
 
 
-def test_resampled_image_is_the_same_in_the_world():
-    """A linear image keeps its world values; grids of that spacing are left alone."""
+def test_resample_keeps_world_values():
+    """A linear image keeps its world values; grids of that spacing are unchanged."""
     grid2world = affine([-1.0, 1.0, 1.2], (0.2, 0.1, 0.3), [30.0, -20, 7])
     world = measures.to_world(np.moveaxis(np.indices((31, 24, 27)), 0, -1), grid2world)
     weights = np.array([1.0, -2.0, 0.5])
@@ -74,20 +74,20 @@ def test_resampled_image_is_the_same_in_the_world():
     np.testing.assert_array_equal(same, coarse)
 
 
-def test_a_folder_of_ones_own(brains):
-    """Without matrices the affine part is found; pairs are those of its subjects."""
+def test_folder_without_affines(brains):
+    """Without a file of affines they are computed; pairs are those of the subjects."""
     given = cases.labelled_case(brains, 2.0, "1:2").images["prealign"]
     (brains / "affines_mni.json").unlink()
     found = cases.labelled_case(brains, 2.0, "1:2").images["prealign"]
     corners = np.array([[-20, -18, -19, 1], [20, 18, 19, 1], [-20, 18, -19, 1]])
     assert np.abs((found - given) @ corners.T).max() < 1
-    assert cases.pairs_in(brains) == ["1:2", "2:1"]
-    cases.files_of(brains, "2")[1].unlink()
-    assert cases.pairs_in(brains) == []
+    assert cases.list_pairs(brains) == ["1:2", "2:1"]
+    cases.subject_files(brains, "2")[1].unlink()
+    assert cases.list_pairs(brains) == []
 
 
 def test_labelled_case_is_aligned_by_its_affines(brains):
-    """Both subjects are one image, moved in the world by what the affines say."""
+    """Both subjects are the same image, moved in the world by the affines."""
     case = cases.labelled_case(brains, 2.0, "1:2")
     np.testing.assert_allclose(case.images["prealign"][:3, 3], [3, -2, 1])
     still = make_map(
@@ -101,12 +101,12 @@ def test_labelled_case_is_aligned_by_its_affines(brains):
     assert case.judge(still)["dice"] == pytest.approx(1)
 
 
-def test_known_case_is_undone_by_its_field():
+def test_known_field_has_no_error():
     grid2world = affine([2.0, -2.0, 2.0], (0.1, 0.2, 0.3))
     image = gaussian_filter(np.random.default_rng(0).random((32, 36, 34)), 3)
     image = (image - image.min()) * smooth_field(image.shape, np.eye(4), 1.0)[0][..., 0]
     field, _ = smooth_field(image.shape, grid2world, 3.0)
-    case = cases.known_case(abs(image), grid2world, field, coarser=2)
+    case = cases.known_field_case(abs(image), grid2world, field, coarser=2)
     shape, matrix = case.images["static"].shape, case.images["static_grid2world"]
     grids = {"static_grid2world": matrix, "moving_grid2world": matrix}
     mapping = make_map(shape, shape, **grids, amplitude=0.0)
@@ -119,16 +119,16 @@ def test_known_case_is_undone_by_its_field():
     assert known["squared_difference"] < 10
 
 
-def test_brightness_is_made_alike_for_the_squared_difference(rng):
-    """One image is brighter and has a voxel that is far brighter than the rest."""
+def test_intensities_are_scaled_for_the_squared_difference(rng):
+    """One image is brighter and has one extremely bright voxel."""
     image = rng.random((20, 20, 20)) * (rng.random((20, 20, 20)) > 0.3)
     images = {"static": image, "moving": 7 * image, "prealign": np.eye(4)}
     images["moving"][3, 4, 5] = 1000
-    same = methods.prepared("syn-ssd", images)
+    same = methods.prepare_images("syn-ssd", images)
     assert same["static"].min() == 0 and same["static"].max() == 1
     same["moving"][3, 4, 5] = same["static"][3, 4, 5]
     np.testing.assert_allclose(same["moving"], same["static"], atol=0.02)
-    assert methods.prepared("syn", images) is images
+    assert methods.prepare_images("syn", images) is images
 
 
 # --- table and file
@@ -145,16 +145,16 @@ def test_ratio_and_medians():
             ("3<-4", "deep", 9, 0.9),
         ]
     ]
-    assert table.with_ratio(rows[3], rows, "syn")["ratio"] == 0.2
-    assert table.with_ratio(rows[4], rows, "syn")["ratio"] is None
-    syn, deep = table.medians(rows, "syn")
+    assert table.add_ratio(rows[3], rows, "syn")["ratio"] == 0.2
+    assert table.add_ratio(rows[4], rows, "syn")["ratio"] is None
+    syn, deep = table.median_rows(rows, "syn")
     assert (syn["seconds"], syn["ratio"]) == (15, 1)
     assert (deep["seconds"], deep["dice"]) == (4, 0.65)
     assert deep["ratio"] == pytest.approx(0.15)
     assert "peak_mib" not in deep
-    line = table.gain(rows, "deep", "syn")
+    line = table.compare_dice(rows, "deep", "syn")
     assert "+0.0750 on average" in line and "+0.0500 at least; pairs: 2" in line
-    assert table.gain(rows, "deep", "syn-short") is None
+    assert table.compare_dice(rows, "deep", "syn-short") is None
 
 
 def test_table_lines_up():
@@ -166,7 +166,7 @@ def test_table_lines_up():
 
 
 def test_gain_at_equal_regularity():
-    """On the line between two smoothnesses; a rival beyond its ends says nothing."""
+    """Dice is interpolated within the range of the curve, and not outside it."""
 
     def row(method, sd, dice, pair="a"):
         numbers = {"sd_log_jacobian": sd, "dice": dice}
@@ -174,14 +174,14 @@ def test_gain_at_equal_regularity():
 
     rows = [row("deep", 0.2, 0.6), row("deep-s1", 0.1, 0.5), row("syn", 0.15, 0.5)]
     rows += [row("ants", 0.3, 0.9), row("deep", 0.3, 0.9, "b")]
-    line = table.matched(rows, {"deep", "deep-s1"}, "syn")
+    line = table.compare_at_equal_regularity(rows, {"deep", "deep-s1"}, "syn")
     assert "deep less syn: +0.0500" in line and "pairs: 1" in line
-    assert table.matched(rows, {"deep", "deep-s1"}, "ants") is None
-    assert table.matched(rows, {"deep", "deep-s1"}, "deep") is None
+    assert table.compare_at_equal_regularity(rows, {"deep", "deep-s1"}, "ants") is None
+    assert table.compare_at_equal_regularity(rows, {"deep", "deep-s1"}, "deep") is None
 
 
 def test_interrupted_run_is_continued(tmp_path, monkeypatch, capsys):
-    """Rows measured are kept, not measured again; the table has them all."""
+    """Saved rows are not measured again; the table has all rows."""
     path = tmp_path / "results.json"
     results = {"machine": {"threads": 1}, "versions": {}, "settings": {}}
     results |= {"code": {"checksum": "a", "commit": "b"}, "rows": []}
@@ -197,22 +197,22 @@ def test_interrupted_run_is_continued(tmp_path, monkeypatch, capsys):
     list_of_cases = [(2.0, name, name.upper) for name in ("1<-2a", "2<-1a")]
     arguments = list_of_cases, ["syn", "deep"], 1, results, path, methods.Setup(1)
     with pytest.raises(KeyboardInterrupt):
-        deformable.run(*arguments)
+        deformable.measure_cases(*arguments)
     kept = json.loads(path.read_text())
     assert len(kept["rows"]) == 3
 
     now = results | {"code": {"checksum": "a", "commit": "another"}}
-    now["rows"] = record.earlier_results(path, now)
+    now["rows"] = record.read_earlier_rows(path, now)
     capsys.readouterr()
     measured.clear()
-    deformable.run(*arguments[:3], now, *arguments[4:])
+    deformable.measure_cases(*arguments[:3], now, *arguments[4:])
     assert measured == [("2<-1A", "deep")]
     assert len(json.loads(path.read_text())["rows"]) == 4
     assert capsys.readouterr().out.count("0.5000") == 4 + 2  # and two medians
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-def test_what_failed_is_tried_again(tmp_path):
+def test_failed_rows_are_measured_again(tmp_path):
     path = tmp_path / "results.json"
     now = {"machine": {}, "versions": {}, "settings": {}, "code": {"checksum": "a"}}
     failed = {key: ROW[key] for key in table.KEY}
@@ -220,45 +220,45 @@ def test_what_failed_is_tried_again(tmp_path):
     then = now | {"rivals": {"ants": "1"}, "rows": [ROW, failed]}
     record.write_json(path, then)
     assert json.loads(path.read_text()) == then
-    assert record.earlier_results(path, now | {"rivals": {"greedy": "2"}}) == [ROW]
+    assert record.read_earlier_rows(path, now | {"rivals": {"greedy": "2"}}) == [ROW]
     with pytest.raises(ValueError, match="measured with 1, and this is 3"):
-        record.earlier_results(path, now | {"rivals": {"ants": "3"}})
+        record.read_earlier_rows(path, now | {"rivals": {"ants": "3"}})
 
 
-def test_what_failed_is_in_no_table(monkeypatch, capsys, tmp_path):
+def test_failed_rows_are_not_in_the_table(monkeypatch, capsys, tmp_path):
     answers = {"deep": {"seconds": 2.0, "dice": 0.5}, "ants": {"failed": "no memory"}}
     monkeypatch.setattr(deformable, "measure", lambda method, *_: answers[method])
     results = {"rows": []}
     path = tmp_path / "results.json"
     case = (2.0, "1<-2", lambda: "case")
-    deformable.run([case], list(answers), 1, results, path, methods.Setup(1))
+    deformable.measure_cases([case], list(answers), 1, results, path, methods.Setup(1))
     words = capsys.readouterr().out
     assert "ants failed: no memory" in words and "median of 1" in words
     assert words.count("ants") == 1 and "Dice, deep less" not in words
     assert [row["method"] for row in json.loads(path.read_text())["rows"]] == [*answers]
 
 
-def test_pictures(tmp_path):
+def test_figures(tmp_path):
     rows = [
         ROW | {"method": name, "seconds": 1.0 + n, "sd_log_jacobian": 0.1 * n}
         for n, name in enumerate(["deep", "syn"])
     ]
-    plot.draw([*rows, {"method": "ants", "failed": "x"}], "2 mm", tmp_path)
+    plot.draw_figures([*rows, {"method": "ants", "failed": "x"}], "2 mm", tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"2_mm_time.png", "2_mm_regularity.png"}
 
 
-def test_other_results_are_not_continued(tmp_path):
+def test_runs_with_other_settings_are_not_continued(tmp_path):
     path = tmp_path / "results.json"
     now = {"machine": {"cpu": "x"}, "versions": {}, "settings": {}, "rows": [ROW]}
     now["code"] = {"checksum": "a"}
     record.write_json(path, now)
-    assert record.earlier_results(path, now) == [ROW]
+    assert record.read_earlier_rows(path, now) == [ROW]
     with pytest.raises(ValueError, match="measured with .*'x'.* and this is .*'y'"):
-        record.earlier_results(path, now | {"machine": {"cpu": "y"}})
+        record.read_earlier_rows(path, now | {"machine": {"cpu": "y"}})
     path.write_text("[]")
     with pytest.raises(ValueError, match="no result of this script"):
-        record.earlier_results(path, now)
+        record.read_earlier_rows(path, now)
 
 
 # --- command
@@ -287,7 +287,7 @@ def test_help():
 def test_bad_arguments_are_one_message(words, message, capsys, monkeypatch):
     monkeypatch.delenv("DIPY_DL_REG_DATA", raising=False)
     with pytest.raises(SystemExit) as end:
-        deformable.parse(words)
+        deformable.parse_arguments(words)
     assert end.value.code == 2
     assert message in capsys.readouterr().err
 
@@ -303,20 +303,20 @@ def test_bad_arguments_are_one_message(words, message, capsys, monkeypatch):
     ],
 )
 def test_missing_matrix_is_one_message(brains, tmp_path, capsys, text, message):
-    """Of the subjects that are registered; others need none."""
+    """Only subjects that are registered need a matrix."""
     path = brains / "affines_mni.json"
     if text is None:
         text = json.dumps({"subject_1": np.eye(4).tolist()})
     path.write_text(text)
     words = ["--data", str(brains), "--output", str(tmp_path / "x.json")]
     with pytest.raises(SystemExit) as end:
-        deformable.parse(words)
+        deformable.parse_arguments(words)
     assert end.value.code == 2
     assert message in capsys.readouterr().err
 
 
 def test_whole_run(brains, tmp_path):
-    """Two subjects, both ways to register, in a process of its own."""
+    """Two subjects and two methods, in a separate process."""
     path = tmp_path / "results.json"
     options = ["--pairs", "1:2", "--spacing", 1, "--methods", "syn-short", "deep"]
     options += ["--output", path, "--threads", 1]

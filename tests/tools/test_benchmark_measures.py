@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist
 from tools.benchmarks import measures
 
 
-def test_dice_is_that_of_sets(rng):
+def test_dice_equals_its_definition_by_sets(rng):
     a, b = rng.integers(0, 6, size=(2, 8, 9, 7))
     b[b == 3] = 0  # a label that vanishes counts 0
     labels = [1, 2, 3, 5]
@@ -33,7 +33,9 @@ def test_jacobian_of_a_linear_map(dim, rng):
     )
     field = world @ (matrix - np.eye(dim)).T
     np.testing.assert_allclose(
-        measures.jacobian(field, grid2world), np.linalg.det(matrix), atol=1e-10
+        measures.jacobian_determinant(field, grid2world),
+        np.linalg.det(matrix),
+        atol=1e-10,
     )
 
 
@@ -88,7 +90,7 @@ def test_folded_volume_is_that_of_tetrahedra(rng):
 
 @pytest.mark.parametrize("dim", [2, 3])
 def test_folded_volume_in_closed_form(dim):
-    """A mirror folds all; a voxel that leaves its cell folds where J is 1."""
+    """A reflection folds everything; a displaced voxel folds where J is 1."""
     grid2world = affine([2.0, 1.5, 0.8][:dim])
     world = measures.to_world(
         np.moveaxis(np.indices((5, 6, 7)[:dim]), 0, -1), grid2world
@@ -99,11 +101,13 @@ def test_folded_volume_in_closed_form(dim):
     assert volume(mirror, grid2world) == pytest.approx(100)
     lone = np.zeros_like(world)
     lone[(2,) * dim] = 10.0
-    assert measures.jacobian(lone, grid2world)[(2,) * dim] == pytest.approx(1)
+    assert measures.jacobian_determinant(lone, grid2world)[(2,) * dim] == pytest.approx(
+        1
+    )
     assert volume(lone, grid2world) > 1
 
 
-def test_a_fold_is_seen():
+def test_fold_is_detected():
     grid2world = np.diag([2.0, 2, 2, 1])
     mapping = make_map((9, 9, 9), (9, 9, 9), static_grid2world=grid2world)
     points = np.array([[8.0, 8, 8]])
@@ -122,16 +126,16 @@ def test_a_fold_is_seen():
     assert alone.items() <= torn.items() and "round_trip_mean" not in alone
 
 
-def test_round_trip_of_fields_that_are_no_inverses(rng):
-    """The forward field undoes three quarters of a shift: a quarter is left."""
+def test_inversion_error_of_fields_that_are_not_inverses(rng):
+    """The forward field inverts three quarters of a shift: a quarter remains."""
     mapping = make_map((20, 20, 20), (20, 20, 20))
     mapping.backward[:] = [2, -1, 2]
     mapping.forward[:] = [-1.5, 0.75, -1.5]
-    trip = measures.round_trip(mapping, rng.uniform(6, 12, size=(30, 3)))
+    trip = measures.inversion_errors(mapping, rng.uniform(6, 12, size=(30, 3)))
     np.testing.assert_allclose(trip, 0.75, rtol=1e-5)
 
 
-def test_round_trip_is_looked_up_in_the_fields(rng):
+def test_inversion_error_uses_the_fields(rng):
     grid2world = affine([2.0, -1.5, 2.5], (0.1, -0.2, 0.05), [5.0, -9, 3])
     shape = (17, 20, 15)
     mapping = make_map(
@@ -151,5 +155,5 @@ def test_round_trip_is_looked_up_in_the_fields(rng):
 
     moved = points + at(mapping.backward, points)
     expected = np.linalg.norm(moved + at(mapping.forward, moved) - points, axis=1)
-    trip = measures.round_trip(mapping, points)
+    trip = measures.inversion_errors(mapping, points)
     np.testing.assert_allclose(trip, expected, atol=1e-4)

@@ -17,29 +17,29 @@ DIFFUSION = np.diag([4.0, 4, 4, 1])
 
 
 @pytest.fixture(autouse=True)
-def as_before():
-    """A tool sets the level of the log for itself alone."""
+def restore_log_level():
+    """Restore the level of the log, which the tool sets."""
     level = logger.level
     yield
     logger.setLevel(level)
 
 
 @pytest.mark.parametrize("kind, order", [("b0", [2, 1, 0]), ("FA", [0, 1, 2])])
-def test_another_look_at_a_t1(kind, order):
-    """Fluid, grey and white in their new order, each blurred and noisy; 0 stays 0."""
+def test_simulated_contrasts(kind, order):
+    """Tissues have the order of the contrast, with blur and noise; 0 stays 0."""
     labels = np.repeat([0, 51, 100, 44], 10)[:, None, None] * np.ones((1, 12, 12), int)
     image = np.repeat([0, 0.2, 0.5, 0.8], 10)[:, None, None] * np.ones((1, 12, 12))
-    seen = cases.looks_like(kind, image.astype("f4"), labels, np.eye(4))
+    seen = cases.simulate_contrast(kind, image.astype("f4"), labels, np.eye(4))
     assert not seen[:10].any()
     means = [seen[first + 3 : first + 7].mean() for first in (10, 20, 30)]
     assert np.argsort(means).tolist() == order
     np.testing.assert_allclose(means, cases.LOOKS[kind], atol=0.03)
-    assert cases.looks_like("T1", image, labels, np.eye(4)) is image
+    assert cases.simulate_contrast("T1", image, labels, np.eye(4)) is image
 
 
 @pytest.fixture
 def subject(tmp_path, rng, monkeypatch):
-    """A folder as --real reads it: a blob in two worlds, NaN around the maps."""
+    """A folder for --real: an object in two worlds, with NaN around the maps."""
     shape = np.array([18, 20, 16])
     away = np.indices(shape) - (shape[:, None, None, None] - 1) / 2
     brain = np.square(away / 6).sum(0) < 1
@@ -62,12 +62,12 @@ def subject(tmp_path, rng, monkeypatch):
     ):
         seen = map_coordinates(array, voxels.T, order=order).reshape(24, 24, 24)
         nib.save(nib.Nifti1Image(seen.astype("f4"), T1), tmp_path / f"{name}.nii.gz")
-    monkeypatch.setattr(cases, "meeting", lambda folder: prealign)
+    monkeypatch.setattr(cases, "find_affine_of_unmoved", lambda folder: prealign)
     return tmp_path
 
 
 class Known:
-    """A map of which the way of points is known, and of labels through them."""
+    """A map with known images of points, and labels transformed by it."""
 
     def __init__(self, way):
         self.transform_points = way
@@ -88,15 +88,15 @@ def test_unmoved_is_only_the_affine(subject):
     assert found["mm off"] == pytest.approx(0, abs=1e-9) and found["Dice"] == 1
 
 
-def test_who_undoes_the_motion_is_not_off(subject, monkeypatch):
-    """The inverse of the motion, found point by point, after the affine."""
+def test_inverse_of_the_motion_has_no_error(subject, monkeypatch):
+    """The inverse of the motion is computed point by point, after the affine."""
     monkeypatch.setattr(cases, "WIDTH", 24.0)
     case = cases.real_case(subject, "MD", 3)
     assert case.images["moving"].max() > 100  # times 1000
     prealign = case.images["prealign"]
     before = case.judge(Known(lambda p: cases.to_world(p, prealign)))
     assert 2 < before["mm off"] < 12
-    motion = cases.Motion(cases.read_real(subject, "MD")[0] > 0, DIFFUSION, 3)
+    motion = cases.Motion(cases.read_real_image(subject, "MD")[0] > 0, DIFFUSION, 3)
 
     def undone(points):
         goal = cases.to_world(points, prealign).T / 4
@@ -120,7 +120,7 @@ def run(monkeypatch, *arguments):
 
 
 def test_table_of_real_images(subject, monkeypatch, tmp_path, capsys):
-    """Each method a line with its measures; SyN as any user calls it; the means."""
+    """Each method has a line with its measures; the means follow."""
     monkeypatch.setattr(cases, "WIDTH", 24.0)
     monkeypatch.setitem(contrasts.SYN, "syn-short", ("CCMetric", [1], False))
     output = tmp_path / "table.txt"
@@ -141,7 +141,7 @@ def test_table_of_real_images(subject, monkeypatch, tmp_path, capsys):
     assert [row[5] for row in mean] == ["affine", "syn-short", "refined-10"]
 
 
-def test_differences_are_of_the_same_pair_and_kind():
+def test_differences_are_paired():
     row = {"Dice": 0.5, "s": 1.0, "used": 1.0}
     rows = {
         ("p", "b0", "MI", "network"): row | {"Dice": 0.7},
@@ -151,24 +151,24 @@ def test_differences_are_of_the_same_pair_and_kind():
         ("q", "b0", "-", "affine"): row,
         ("q", "b0", "MIND", "network-10"): row,
     }
-    rival, start = contrasts.differences(rows)
+    rival, start = contrasts.compare_methods(rows)
     assert rival.startswith("b0 MI: Dice, network less ants-mi: +0.1000")
     assert rival.endswith("pairs: 1")
     assert start.startswith("b0 MI: Dice, network less affine: +0.0000")
 
 
-def test_a_rival_that_fails_is_told_and_passed_over(monkeypatch, capsys):
+def test_failure_of_a_rival_is_reported(monkeypatch, capsys):
     def fail(method, case, setup):
         raise RuntimeError("too large")
 
-    monkeypatch.setattr(contrasts, "register_by", fail)
-    monkeypatch.setattr(contrasts, "cases_of", lambda _: [("p", "b0", [None])])
+    monkeypatch.setattr(contrasts, "register_with_rival", fail)
+    monkeypatch.setattr(contrasts, "generate_cases", lambda _: [("p", "b0", [None])])
     arguments = SimpleNamespace(methods=["ants-mi"], metrics=["CC"])
-    assert not list(contrasts.rows_of(arguments, None))
+    assert not list(contrasts.measure_rows(arguments, None))
     assert "p b0 ants-mi failed: too large" in capsys.readouterr().out
 
 
-def test_what_cannot_be_asked_for(monkeypatch, capsys):
+def test_invalid_arguments(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(monkeypatch, "--model", "pyramid-brain")
     assert "--real" in capsys.readouterr().err

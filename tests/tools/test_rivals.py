@@ -26,19 +26,19 @@ MOVING = affine([-1.8, 2.2, 1.6], (-0.15, 0.1, 0.2), [40.0, -20, 5.0])
 PREALIGN = affine([1.05, 0.95, 1.02], (0.05, 0.1, -0.05), [1.0, 2.0, 3.0])
 LPS = np.array([-1.0, -1.0, 1.0])
 
-# A rival of a few lines: as an adapter is, but for the registration.
+# An adapter that reads its results from files instead of registering.
 FAKE = """
-from job import clocked, main
+from job import main, measure_call
 import numpy as np
 import nibabel as nib
 
 def register(job):
     if job.options["fail"]:
         raise MemoryError("too large for the rival")
-    field, result = clocked(np.load, job.options["field"])
-    job.keep("field", field)
+    field, result = measure_call(np.load, job.options["field"])
+    job.save_array("field", field)
     if job.options["inverse"]:
-        job.keep("inverse", np.load(job.options["inverse"]))
+        job.save_array("inverse", np.load(job.options["inverse"]))
     if job.has_labels:
         grid = nib.load(job.path("static_labels"))
         warped = np.load(job.options["warped"]).astype(np.float32)
@@ -51,7 +51,7 @@ main(register, lambda: "fake 1.0")
 
 @pytest.fixture
 def case_and_map(rng):
-    """Two unlike grids, and labels on a third whose map is known."""
+    """Images on two grids, labels on a third one, and a known map."""
     shapes = (17, 20, 15), (19, 16, 22)
     mapping = make_map(
         *shapes,
@@ -64,7 +64,7 @@ def case_and_map(rng):
     labels = {"moving": np.digitize(noise, np.quantile(noise, [0.4, 0.7]))}
     labels |= {"static": np.zeros((30, 32, 33), int), "moving_grid2world": MOVING}
     labels["static_grid2world"] = STATIC @ affine([0.5, 0.6, 0.4])
-    labels["static"] = np.asarray(cases.warped_labels(labels, mapping)).astype(int)
+    labels["static"] = np.asarray(cases.warp_labels(labels, mapping)).astype(int)
     images = {"static": rng.random(shapes[0]), "moving": noise, "prealign": PREALIGN}
     images |= {"static_grid2world": STATIC, "moving_grid2world": MOVING}
     points = measures.to_world(rng.uniform(4, 10, size=(30, 3)), STATIC)
@@ -74,7 +74,7 @@ def case_and_map(rng):
 
 @pytest.fixture
 def fake(tmp_path, monkeypatch, case_and_map):
-    """The fake as a program, with what it will answer; returns its options."""
+    """Add the fake program with its results; return its options."""
     case, mapping = case_and_map
     folder = tmp_path / "rivals"
     folder.mkdir()
@@ -94,8 +94,8 @@ def fake(tmp_path, monkeypatch, case_and_map):
     return options
 
 
-def test_adapter_is_judged_as_the_rest(fake, case_and_map):
-    """Its row is that of the map it was given, with its own labels and words."""
+def test_rival_is_measured_like_other_methods(fake, case_and_map):
+    """Its row contains the measures of its map, and its own labels and facts."""
     case, mapping = case_and_map
     row = methods.measure("fake-fast", case, methods.Setup(2))
     assert row["dice"] == 1 and row["hd95"] == 0
@@ -106,37 +106,39 @@ def test_adapter_is_judged_as_the_rest(fake, case_and_map):
         assert row[name] == pytest.approx(value, abs=1e-5), name
     # The map made of its field is the one that it was, too.
     setup = methods.Setup(1)
-    own, has_inverse, _, _ = rivals.register_by("fake-fast", case, setup)
+    own, has_inverse, _, _ = rivals.register_with_rival("fake-fast", case, setup)
     assert has_inverse and case.judge(own)["dice"] == 1
 
 
-def test_no_inverse_is_a_gap(fake, case_and_map):
+def test_rival_without_inverse(fake, case_and_map):
     fake["inverse"] = None
     row = methods.measure("fake-fast", case_and_map[0], methods.Setup(1))
     assert row["minimum_jacobian"] > 0
     assert "minimum_jacobian_inverse" not in row and "round_trip_max" not in row
 
 
-def test_known_fields_have_no_labels(fake, case_and_map):
+def test_rival_on_a_known_field(fake, case_and_map):
     case = case_and_map[0]._replace(labels=None, judge=lambda mapping, warped: {})
     row = methods.measure("fake-fast", case, methods.Setup(1))
     assert "failed" not in row and row["minimum_jacobian"] > 0
 
 
-def test_a_rival_that_fails_has_a_row_that_says_so(fake, case_and_map):
+def test_error_of_a_rival_is_in_its_row(fake, case_and_map):
     fake["fail"] = True
     row = methods.measure("fake-fast", case_and_map[0], methods.Setup(1))
     assert row["failed"] == "fake: MemoryError: too large for the rival"
     assert "seconds" not in row
 
 
-def test_rivals_that_are_not_there_are_left_out(fake, monkeypatch, capsys):
+def test_missing_rivals_are_left_out(fake, monkeypatch, capsys):
     monkeypatch.setitem(rivals.RIVALS, "gone", ("gone", {}))
     monkeypatch.setitem(rivals.MODULES, "gone", "no_such_module")
-    kept, versions = rivals.present(["deep", "gone", "fake-fast"], {})
+    kept, versions = rivals.find_available(["deep", "gone", "fake-fast"], {})
     assert kept == ["deep", "fake-fast"] and versions == {"fake": "fake 1.0"}
     assert "Left out: gone: no --python gone=PATH" in capsys.readouterr().out
-    kept, _ = rivals.present(["gone"], {"gone": sys.executable})  # has no adapter
+    kept, _ = rivals.find_available(
+        ["gone"], {"gone": sys.executable}
+    )  # has no adapter
     assert kept == [] and "Left out: gone" in capsys.readouterr().out
 
 
@@ -149,24 +151,24 @@ def test_every_rival_has_an_adapter():
 # --- between the worlds of NIfTI and ITK
 
 
-def test_whole_map_less_its_affine(case_and_map):
-    """prealign(x + u(x)) as a field of its own gives u back."""
+def test_remove_prealign(case_and_map):
+    """Removing the prealign from the field of prealign(x + u(x)) gives u."""
     field = case_and_map[1].backward
     voxels = np.moveaxis(np.indices(field.shape[:3]), 0, -1)
     world = measures.to_world(voxels, STATIC)
     total = measures.to_world(world + field, PREALIGN) - world
-    back = job.before_prealign(total, STATIC, PREALIGN)
+    back = job.remove_prealign(total, STATIC, PREALIGN)
     np.testing.assert_allclose(back, field, atol=1e-5)
 
 
-def test_turned_matrix_does_the_same_to_turned_points(rng):
+def test_convert_matrix_and_vectors(rng):
     points = rng.normal(size=(10, 3))
-    there = measures.to_world(points * LPS, job.turned(PREALIGN)) * LPS
+    there = measures.to_world(points * LPS, job.convert_matrix(PREALIGN)) * LPS
     np.testing.assert_allclose(there, measures.to_world(points, PREALIGN))
 
 
-def test_ants_is_given_and_gives_itk_geometry(tmp_path, monkeypatch, case_and_map):
-    """A fake ANTs that writes its fields as ITK does: 5D, x and y turned."""
+def test_geometry_of_ants(tmp_path, monkeypatch, case_and_map):
+    """A fake ANTs writes its fields as ITK does: 5D, opposite signs of x and y."""
     case, mapping = case_and_map
     options = {"reg_iterations": [1], "syn_metric": "CC"}
     rivals.write_job(tmp_path, options, case, 1)

@@ -17,7 +17,7 @@ import torch
 
 from dipy_dl_reg import DeepRegistration, fit, load_network, make_network
 from dipy_dl_reg.geometry.pair import Pair
-from dipy_dl_reg.initialization.network import on_grid
+from dipy_dl_reg.initialization.network import sample_pair_on_grid
 from dipy_dl_reg.training.lazy_image import LazyImage
 from dipy_dl_reg.training.loop.train_network import train_network
 from dipy_dl_reg.training.pairing import open_training_images, read_pairs
@@ -174,7 +174,7 @@ def test_network_meets_in_training_what_it_meets_later(spacing):
     tensors = [torch.from_numpy(d)[None, None] for d in data]
     volumes = [opened.cases[0].static.image, opened.cases[0].subject.image]
     pair = Pair(*tensors, *(volume.grid for volume in volumes), np.eye(4))
-    later = on_grid(pair, volumes[0].grid.to_standard(spacing))
+    later = sample_pair_on_grid(pair, volumes[0].grid.to_standard(spacing))
     for ours, theirs in zip(example, later):
         assert ours.shape == theirs.shape[1:]
         ours, theirs = ours[0].numpy(), scaled(theirs[0, 0].numpy())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dipy_dl_reg.geometry.fields import jacobian
+from dipy_dl_reg.geometry.derivatives import jacobian
 from dipy_dl_reg.training.examples.acquisition import Acquisition
 from dipy_dl_reg.training.examples.deformation import Bending
 from dipy_dl_reg.training.examples.shapes import Mixture, ShapePairs

@@ -1,12 +1,14 @@
 """The two commands: what they write, and that they stop where they should."""
 
 import inspect
+import json
 import os
 from pathlib import Path
 import re
 import signal
 import subprocess
 import sys
+import tomllib
 from types import ModuleType
 import warnings
 
@@ -23,18 +25,18 @@ import numpy as np
 from numpy.testing import assert_allclose, assert_array_equal
 import pytest
 
-from dipy_dl_reg import DeepRegistration, deep_affine_registration
-from dipy_dl_reg.io.atomic_files import write_all_or_none
+from dipy_dl_reg import DeepRegistration, deep_affine_registration, workflows
 from dipy_dl_reg.maps.apply import apply_mapping
 from dipy_dl_reg.maps.storage import load_mapping, save_mapping
 from dipy_dl_reg.maps.verdict import judge
-from dipy_dl_reg.workflows.align import (
-    AlignDeepFlow,
-    ApplyDeepFlow,
-    align_deep,
-    apply_deep,
-)
-from dipy_dl_reg.workflows.jobs import FilePair, distinct_names, open_pair
+from dipy_dl_reg.metrics.names import METRIC_MEANINGS
+from dipy_dl_reg.metrics.registry import describe_metrics
+from dipy_dl_reg.options import option_texts
+from dipy_dl_reg.registration.deformable_options import DeformableOptions
+from dipy_dl_reg.workflows.align import AlignDeepFlow, align_deep
+from dipy_dl_reg.workflows.apply import apply_deep
+from dipy_dl_reg.workflows.commands import COMMANDS
+from dipy_dl_reg.workflows.image_pair import distinct_names, open_pair, read_pair
 
 GRIDS = {
     "static": ((18, 17, 16), affine([2.0, -2, 2.5], (0.1,), [3.0, 5, -9])),
@@ -837,8 +839,8 @@ def test_slice_of_a_volume_stays_in_3d(swift, pair, command, tmp_path):
     one = save(tmp_path / "one.nii", image.get_fdata()[..., 8:9], image.affine)
     opened = open_pair(one, pair["moving"])
     assert [len(i.shape) for i in opened] == [3, 3]
-    assert FilePair(one, pair["moving"]).dim == 3
-    assert FilePair(one, one).dim == 2
+    assert read_pair(one, pair["moving"]).dim == 3
+    assert read_pair(one, one).dim == 2
 
 
 def test_picture_is_drawn_of_names_that_differ(swift, pair, command, tmp_path, caplog):
@@ -852,10 +854,10 @@ def test_picture_is_drawn_of_names_that_differ(swift, pair, command, tmp_path, c
     command(align_deep, *images, "--out_dir", pair["out"])
     names_ = f"{Path('moving/dti/fa.nii.gz')} to {Path('static/dti/fa.nii.gz')}"
     assert f"Deformable registration of {names_}" in caplog.messages
-    assert distinct_names("a/fa.nii", "b/md.nii") == ("fa.nii", "md.nii")
-    assert distinct_names("a/fa.nii", "a/../a/fa.nii") == ("fa.nii", "fa.nii")
+    assert distinct_names("a/fa.nii", "b/md.nii") == ["fa.nii", "md.nii"]
+    assert distinct_names("a/fa.nii", "a/../a/fa.nii") == ["fa.nii", "fa.nii"]
     here = Path.cwd().name
-    assert distinct_names("fa.nii", "b/fa.nii") == (f"{here}/fa.nii", "b/fa.nii")
+    assert distinct_names("fa.nii", "b/fa.nii") == [f"{here}/fa.nii", "b/fa.nii"]
 
 
 def signalling(shape):
@@ -1116,18 +1118,58 @@ def test_apply_says_what_is_wrong(saved, tmp_path, pair, command):
 # As commands ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("flow", [AlignDeepFlow, ApplyDeepFlow])
+OPTIONS = json.loads((Path(__file__).parent / "options.json").read_text())
+
+
+@pytest.fixture(params=COMMANDS)
+def flow(request):
+    """A workflow of each command of the table."""
+    return getattr(workflows, COMMANDS[request.param].workflow)()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_options_and_their_defaults_are_those_listed(name):
+    """Scripts rely on them: an option is added to the list and never changed."""
+    flow = getattr(workflows, COMMANDS[name].workflow)
+    parameters = inspect.signature(flow().run).parameters.values()
+    found = {
+        p.name: "required" if p.default is inspect.Parameter.empty else p.default
+        for p in parameters
+    }
+    assert list(found.items()) == list(OPTIONS[name].items())
+
+
+def test_entry_points_are_those_of_the_table():
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    declared = tomllib.loads(text)["project"]["scripts"]
+    assert declared == {name: c.entry_point for name, c in COMMANDS.items()}
+    for name, entry in COMMANDS.items():
+        assert entry.function in workflows.__all__
+        assert getattr(workflows, entry.workflow).get_short_name() in name
+
+
 def test_run_makes_a_parser(flow):
     parser = IntrospectiveArgumentParser()
-    parser.add_workflow(flow())
-    for parameter in inspect.signature(flow().run).parameters.values():
+    parser.add_workflow(flow)
+    text = parser.format_help()
+    for parameter in inspect.signature(flow.run).parameters.values():
         # a default of True would be lost: DIPY makes switches of them
         assert parameter.default is not True
-        assert parameter.name in parser.format_help()
+        assert parameter.name in text
+    assert "{" not in flow.run.__doc__
+
+
+def test_help_describes_metrics_and_options_of_the_class():
+    assert describe_metrics() == METRIC_MEANINGS
+    text = " ".join(AlignDeepFlow.run.__doc__.split())
+    for name, meaning in METRIC_MEANINGS.items():
+        assert f"{name.lower()} ({meaning})" in text
+    option = option_texts(DeformableOptions)["landmark_weight"]
+    assert " ".join(option.text.split()) in text
 
 
 def shell(entry, *arguments):
-    code = f"from dipy_dl_reg.workflows.align import {entry}; {entry}()"
+    code = f"from dipy_dl_reg.workflows import {entry}; {entry}()"
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         capture_output=True,
@@ -1149,24 +1191,3 @@ def test_failure_is_one_line_and_a_code(saved, tmp_path):
     assert done.returncode == 1
     assert done.stderr.strip().count("\n") == 0 and "none.nii.gz" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-
-
-# Files together ---------------------------------------------------------------------
-
-
-def test_files_come_together_or_not_at_all(tmp_path):
-    paths = [tmp_path / "a" / "b" / "1.txt", tmp_path / "2.txt"]
-    with pytest.raises(RuntimeError), write_all_or_none(paths) as made:
-        made[0].write_text("1")
-        raise RuntimeError
-    assert not names(tmp_path)
-    with write_all_or_none(paths) as made:
-        for path in made:
-            path.write_text("1")
-        assert names(tmp_path / "a" / "b") == {made[0].name} != {"1.txt"}
-    assert [path.read_text() for path in paths] == ["1", "1"]
-    assert names(tmp_path) == {"a", "2.txt"}
-    mode = paths[0].stat().st_mode & 0o777
-    plain = tmp_path / "plain"
-    plain.touch()
-    assert mode == plain.stat().st_mode & 0o777

@@ -1,31 +1,31 @@
-r"""Measure deep_affine_registration against DIPY's affine_registration.
+r"""Compare deep_affine_registration with DIPY's affine_registration.
 
     python -m tools.benchmarks.affine --data FOLDER --threads 2
-    python -m tools.benchmarks.affine --data FOLDER \
-        --capture 100 --dipy 10
+    python -m tools.benchmarks.affine --data FOLDER --capture 100 --dipy 10
 
-The first prints, for each pair of a folder of labelled brains (see
-tools/benchmarks/deformable.py), seconds, mutual information of the result (by DIPY's
-own MutualInformationMetric, all voxels, 32 bins; higher is better) and the mean
-distance between the centroids of the labels of both, mm. Both methods get the same
-arrays, the pipeline that DIPY has by default (centre of mass, translation, rigid,
-affine) and all other options as they come; only the registration is timed, the
-resampled image that both return included.
+The first command prints for each pair of a folder of labelled brains (see
+tools/benchmarks/deformable.py): the time in seconds, the mutual information of the
+result (by DIPY's MutualInformationMetric, all voxels, 32 bins; higher is better), and
+the mean distance between the centroids of corresponding labels in mm. Both methods get
+the same arrays, DIPY's default pipeline (centre of mass, translation, rigid, affine)
+and their default options. Only the registration is timed; it includes resampling the
+moving image, which both functions do.
 
-With --capture the moving image is first put into another pose: turned by 0 to 180
-degrees about any axis and shifted by up to 200 mm, and resampled onto a grid that lies
-along the world's axes. Four kinds: the same subject or another, as a T1 or with its
-intensities remapped to look like a b0's, with noise. The pipeline is centre of mass,
-rigid. Told is how many ended within 2 mm (root of the mean square over the brain): of
-the known pose for the same subject; for another, of what the same registration reaches
-when it starts from the known pose. --dipy runs DIPY on the first so many.
+`--capture` measures how often the registration succeeds from random poses. The moving
+image is rotated by 0 to 180 degrees about a random axis, shifted by up to 200 mm, and
+resampled to a grid with axes parallel to the world axes. There are four kinds of moving
+images: the same subject or another one, as T1 or with intensities remapped to look like
+a b0, with noise. The pipeline is centre of mass, rigid. A registration succeeds if its
+root mean square error over the brain is below 2 mm. The reference is the known pose for
+the same subject, and for another subject the result of the same registration started
+from the known pose. `--dipy` is the number of poses for which DIPY is run.
 
---slab does the same with the middle third of the moving image alone.
+`--slab` uses only the middle third of the moving image.
 """
 
 import os
 
-# Must be set before torch loads: its waiting threads then sleep instead of spinning.
+# Must be set before torch is imported: waiting threads then sleep instead of spinning.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import argparse
@@ -44,48 +44,51 @@ from dipy_dl_reg import deep_affine_registration
 from tools.benchmarks.cases import labelled_case
 from tools.benchmarks.poses import (
     brain_points,
-    like_b0,
-    misplacement,
-    posed,
+    pose_error,
+    put_in_pose,
     random_pose,
+    simulate_b0,
 )
 from tools.benchmarks.record import describe, write_json
 
-#: Those that nothing was tuned on come last.
+#: The last pair was not used for choosing settings.
 PAIRS = ["1000:1001", "1006:1012", "1107:1122"]
-SHIFT = 200  # mm
-NEAR = 2  # mm
+#: Largest shift of a random pose, and the error below which one succeeds, in mm.
+MAXIMUM_SHIFT = 200
+SUCCESS = 2
+KINDS = ("same T1", "other T1", "same b0", "other b0")
+STEPS = {"pipeline": ["center_of_mass", "rigid"]}
 
 
-def register(method, case, **options):
-    """The matrix and the seconds it took."""
+def register(method, images, **options):
+    """Run a registration; return its matrix and its time in seconds."""
     start = perf_counter()
     matrix = method(
-        case["moving"],
-        case["static"],
-        moving_affine=case["moving_grid2world"],
-        static_affine=case["static_grid2world"],
+        images["moving"],
+        images["static"],
+        moving_affine=images["moving_grid2world"],
+        static_affine=images["static_grid2world"],
         **options,
     )[1]
     return matrix, perf_counter() - start
 
 
-def information(case, matrix):
-    """Mutual information by DIPY's own metric."""
+def mutual_information(images, matrix):
+    """Mutual information of the aligned images, by DIPY's metric."""
     metric = MutualInformationMetric(nbins=32)
     metric.setup(
         TranslationTransform3D(),
-        case["static"],
-        case["moving"],
-        static_grid2world=case["static_grid2world"],
-        moving_grid2world=case["moving_grid2world"],
+        images["static"],
+        images["moving"],
+        static_grid2world=images["static_grid2world"],
+        moving_grid2world=images["moving_grid2world"],
         starting_affine=matrix,
     )
     return -metric.distance(np.zeros(3))
 
 
 def centroids(labels, grid2world, common):
-    """Centre of each label in the world."""
+    """Centroid of each common label in world coordinates."""
     places = np.argwhere(labels > 0)
     values = labels[labels > 0]
     total = np.bincount(values)
@@ -95,7 +98,7 @@ def centroids(labels, grid2world, common):
 
 
 def centroid_distance(labels, matrix):
-    """Mean distance of the labels' centroids, mm."""
+    """Mean distance of corresponding centroids after alignment, mm."""
     common = np.intersect1d(labels["static"], labels["moving"])
     common = common[common > 0]
     static, moving = (
@@ -106,8 +109,8 @@ def centroid_distance(labels, matrix):
     return float(np.linalg.norm(moved - moving, axis=1).mean())
 
 
-def compare(data, pairs, spacings, methods):
-    """Rows of the first table, printed as they come."""
+def compare_methods(data, pairs, spacings, methods):
+    """Register each pair with each method; print a row for each and return all."""
     print("pair       mm  method  seconds       MI  centroids (mm)", flush=True)
     rows = []
     for spacing in spacings:
@@ -120,7 +123,7 @@ def compare(data, pairs, spacings, methods):
                     "spacing": spacing,
                     "method": name,
                     "seconds": seconds,
-                    "mutual_information": information(case.images, matrix),
+                    "mutual_information": mutual_information(case.images, matrix),
                     "centroid_distance": centroid_distance(case.labels, matrix),
                 }
                 rows.append(row)
@@ -132,68 +135,88 @@ def compare(data, pairs, spacings, methods):
     return rows
 
 
-def poses(images, count, kind, slab):
-    """Cases in other poses, each with the matrix that is right, and the angle."""
+def put_slab_in_pose(image, grid2world, pose):
+    """Middle third of an image along its last axis, and its matrix in a pose.
+
+    The voxels are not resampled, so that the faces of the slab still cut the object.
+    """
+    shown = np.flatnonzero((image > 0.1 * image.max()).any((0, 1)))
+    low, high = np.quantile(shown, [1 / 3, 2 / 3]).astype(int)
+    shift = np.eye(4)
+    shift[2, 3] = low
+    return image[:, :, low:high], pose @ grid2world @ shift
+
+
+def make_poses(images, count, kind, slab):
+    """Yield pairs with the moving image in random poses, each pose, and its angle."""
     rng = np.random.default_rng(2026)
     role = "static" if kind.startswith("same") else "moving"
     for _ in range(count):
-        pose, angle = random_pose(rng, SHIFT)
+        pose, angle = random_pose(rng, MAXIMUM_SHIFT)
         moving = images[role]
         matrix = images[f"{role}_grid2world"]
         spacing = float(np.linalg.norm(matrix[:3, 0]))
-        if slab:  # turned by its matrix alone: its faces stay where they cut
-            shown = np.flatnonzero((moving > 0.1 * moving.max()).any((0, 1)))
-            low, high = np.quantile(shown, [1 / 3, 2 / 3]).astype(int)
-            shift = np.eye(4)
-            shift[2, 3] = low
-            moving, matrix = moving[:, :, low:high], pose @ matrix @ shift
+        if slab:
+            moving, matrix = put_slab_in_pose(moving, matrix, pose)
         else:
-            moving, matrix = posed(moving, matrix, pose, spacing=spacing)
+            moving, matrix = put_in_pose(moving, matrix, pose, spacing=spacing)
         if kind.endswith("b0"):
-            moving = like_b0(moving, rng)
+            moving = simulate_b0(moving, rng)
         case = {**images, "moving": moving, "moving_grid2world": matrix}
         yield case, pose, angle
 
 
-def capture(data, pair, spacing, count, few, methods, slab):
-    """Rows of the second table."""
-    images = labelled_case(data, spacing, pair).images
+def register_poses(images, kind, method, reference_method, count, slab):
+    """Angle, error (mm) and seconds of registrations from random poses."""
     points = brain_points(images["static"], images["static_grid2world"])
-    steps = {"pipeline": ["center_of_mass", "rigid"]}
-    print(
-        f"pair {pair}, {spacing:g} mm{', slabs' if slab else ''}\n"
-        "kind      method   poses  < 2 mm  median (mm)  worst (mm)  seconds",
-        flush=True,
-    )
-    rows = []
-    for kind in ("same T1", "other T1", "same b0", "other b0"):
-        right = np.eye(4)
+    right = np.eye(4)
+    if kind.startswith("other"):
+        right, _ = register(reference_method, images, **STEPS, starts="one")
+    found = []
+    for case, pose, angle in make_poses(images, count, kind, slab):
+        truth = pose @ right
         if kind.startswith("other"):
-            right, _ = register(methods["deep"], images, **steps, starts="one")
+            options = {"pipeline": ["rigid"], "starting_affine": truth}
+            truth, _ = register(reference_method, case, **options)
+        matrix, seconds = register(method, case, **STEPS)
+        found.append((angle, pose_error(matrix, truth, points), seconds))
+    return found
+
+
+def measure_capture_range(images, methods, counts, slab):
+    """Register from random poses; print a row for each kind and method.
+
+    Parameters
+    ----------
+    images : dict
+        Arguments of `optimize` for one pair.
+    methods : dict of str to callable
+        The method "deep" gives the reference for pairs of two subjects.
+    counts : dict of str to int
+        Number of poses for each method.
+    slab : bool
+        Whether only the middle third of the moving image is used.
+
+    Returns
+    -------
+    rows : list of dict
+        Angles, errors and seconds of each kind and method.
+    """
+    rows = []
+    print(
+        "kind      method   poses  < 2 mm  median (mm)  worst (mm)  seconds", flush=True
+    )
+    for kind in KINDS:
         for name, method in methods.items():
-            each = poses(images, count if name == "deep" else few, kind, slab)
-            found = []
-            for case, pose, angle in each:
-                truth = pose @ right
-                if kind.startswith("other"):
-                    options = {"pipeline": ["rigid"], "starting_affine": truth}
-                    truth, _ = register(methods["deep"], case, **options)
-                matrix, seconds = register(method, case, **steps)
-                error = misplacement(matrix, truth, points)
-                found.append((angle, error, seconds))
+            found = register_poses(
+                images, kind, method, methods["deep"], counts[name], slab
+            )
             if not found:
                 continue
             angles, errors, seconds = np.array(found).T
-            rows.append(
-                {
-                    "kind": kind,
-                    "method": name,
-                    "angles": angles.tolist(),
-                    "errors": errors.tolist(),
-                    "seconds": seconds.tolist(),
-                }
-            )
-            near = 100 * (errors < NEAR).mean()
+            row = {"kind": kind, "method": name, "angles": angles.tolist()}
+            rows.append(row | {"errors": errors.tolist(), "seconds": seconds.tolist()})
+            near = 100 * (errors < SUCCESS).mean()
             print(
                 f"{kind:9} {name:6} {len(found):7} {near:5.0f} % "
                 f"{np.median(errors):12.2f} {errors.max():11.1f} "
@@ -203,40 +226,50 @@ def capture(data, pair, spacing, count, few, methods, slab):
     return rows
 
 
-def main():
+def parse_arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--pairs", nargs="+", default=PAIRS)
-    parser.add_argument("--spacing", type=float, nargs="+", default=[2.0])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--methods", nargs="+", default=["deep", "dipy"])
-    parser.add_argument("--capture", type=int, default=0)
-    parser.add_argument("--dipy", type=int, default=0)
-    parser.add_argument("--slab", action="store_true")
-    parser.add_argument("--output", type=Path)
-    given = parser.parse_args()
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help="folder of labelled brains")
+    add("--pairs", nargs="+", default=PAIRS, metavar="STATIC:MOVING")
+    add("--spacing", type=float, nargs="+", default=[2.0], help="voxel size, mm")
+    add("--threads", type=int, default=2)
+    add("--methods", nargs="+", default=["deep", "dipy"])
+    add("--capture", type=int, default=0, help="number of random poses")
+    add("--dipy", type=int, default=0, help="number of poses for DIPY")
+    add("--slab", action="store_true", help="use the middle third of moving only")
+    add("--output", type=Path, help="JSON file for the results")
+    return parser.parse_args()
+
+
+def main():
+    arguments = parse_arguments()
     logger.setLevel(logging.WARNING)
     methods = {
-        "deep": partial(deep_affine_registration, num_threads=given.threads),
+        "deep": partial(deep_affine_registration, num_threads=arguments.threads),
         "dipy": affine_registration,
     }
-    methods = {name: methods[name] for name in given.methods}
-    case = labelled_case(given.data, 4.0, given.pairs[0])
-    register(methods.get("deep", deep_affine_registration), case.images)  # warm up
-    if given.capture:
-        rows = []
-        for pair in given.pairs:
-            args = (given.data, pair, given.spacing[0], given.capture, given.dipy)
-            rows += capture(*args, methods, given.slab)
+    methods = {name: methods[name] for name in arguments.methods}
+    case = labelled_case(arguments.data, 4.0, arguments.pairs[0])
+    # The first call also loads libraries and is not timed.
+    register(methods.get("deep", deep_affine_registration), case.images)
+    if arguments.capture:
+        rows, spacing = [], arguments.spacing[0]
+        counts = {"deep": arguments.capture, "dipy": arguments.dipy}
+        for pair in arguments.pairs:
+            print(f"pair {pair}, {spacing:g} mm{', slabs' * arguments.slab}")
+            images = labelled_case(arguments.data, spacing, pair).images
+            rows += measure_capture_range(images, methods, counts, arguments.slab)
     else:
-        rows = compare(given.data, given.pairs, given.spacing, methods)
-    if given.output:
-        kept_back = ("data", "output")  # paths say nothing of the measurement
-        settings = {k: str(v) for k, v in vars(given).items() if k not in kept_back}
-        kept = describe(given.threads) | {"settings": settings, "rows": rows}
-        write_json(given.output, kept)
+        rows = compare_methods(
+            arguments.data, arguments.pairs, arguments.spacing, methods
+        )
+    if arguments.output:
+        hidden = ("data", "output")  # paths are no settings of the measurement
+        settings = {k: str(v) for k, v in vars(arguments).items() if k not in hidden}
+        results = describe(arguments.threads) | {"settings": settings, "rows": rows}
+        write_json(arguments.output, results)
 
 
 if __name__ == "__main__":

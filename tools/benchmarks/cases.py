@@ -1,7 +1,9 @@
 """Image pairs that the benchmarks register, and how the maps are judged.
 
-A case is two images, the arguments of `optimize`, with points and a judge of its own:
-labelled brains from a folder, or a bundled image deformed by a known field.
+A case is either a pair of labelled brains from a folder, or a bundled image and the
+same image deformed by a known field. It contains the arguments of `optimize`, points at
+which the inversion error is measured, and a function that measures the accuracy of a
+map.
 """
 
 from collections.abc import Callable
@@ -15,17 +17,20 @@ from scipy.ndimage import affine_transform, gaussian_filter, map_coordinates
 
 from tools.benchmarks.measures import dice, hausdorff95, to_world
 
-# DIPY is imported in functions: benchmark.py sets its number of threads before.
+# DIPY is imported in functions, because it reads the number of threads when it is
+# imported, and the benchmarks set this number first.
 
-#: In a folder of brains: of each, MNI world to its world.
+#: File of affines in a folder of brains: for each subject, MNI world to its world.
 AFFINES = "affines_mni.json"
 
 
 class Case(NamedTuple):
-    """Two images to register and how to judge the map: world points, a function.
+    """Two images to register, and how the map is measured.
 
-    `judge` takes the map and, from programs with maps of their own, the moving labels
-    as they warped them. `labels` are "static", "moving", and their "..._grid2world".
+    `points` are world coordinates. `judge` takes the map and optionally the moving
+    labels warped by another program, and returns the measures as a dict. `labels`
+    contains "static", "moving" and the matrices "static_grid2world" and
+    "moving_grid2world".
     """
 
     images: dict  # the arguments of optimize
@@ -35,7 +40,7 @@ class Case(NamedTuple):
 
 
 def resample(image, grid2world, spacing):
-    """Image on voxels of `spacing` mm over the same field of view, and its matrix."""
+    """Resample an image to voxels of `spacing` mm; return it and its matrix."""
     scale = spacing / np.linalg.norm(grid2world[:3, :3], axis=0)
     image = np.asarray(image, dtype=np.float32)
     if np.allclose(scale, 1):
@@ -46,29 +51,30 @@ def resample(image, grid2world, spacing):
     return coarse, grid2world @ np.diag([*scale, 1])
 
 
-def files_of(folder, subject):
+def subject_files(folder, subject):
+    """Paths of the T1 image and the labels of a subject."""
     return [folder / f"subject_{subject}_{kind}.nii.gz" for kind in ("t1", "labels")]
 
 
 def labelled_case(folder, spacing, pair):
-    """Two subjects of a folder of labelled brains; pair is ``static:moving``."""
+    """Load two subjects of a folder of labelled brains; pair is ``static:moving``."""
     images, labels = {}, {}
     for role, name in zip(("static", "moving"), pair.split(":")):
-        t1, label_map = map(nib.load, files_of(folder, name))
+        t1, label_map = map(nib.load, subject_files(folder, name))
         images[role], images[f"{role}_grid2world"] = resample(
             t1.get_fdata(dtype=np.float32), t1.affine, spacing
         )
         labels[role] = np.asarray(label_map.dataobj).astype(np.int32)
         labels[f"{role}_grid2world"] = label_map.affine
-    images["prealign"] = prealign_of(folder, pair, images)
-    # Every 997th voxel, a prime, meets all rows and slices.
+    images["prealign"] = find_prealign(folder, pair, images)
+    # 997 is a prime number, so the voxels are in all rows and slices.
     voxels = np.argwhere(labels["static"] > 0)[::997]
     points = to_world(voxels, labels["static_grid2world"])
     return Case(images, points, partial(judge_by_labels, labels), labels)
 
 
-def prealign_of(folder, pair, images):
-    """Static world to moving world: by the folder's matrices, else by registration."""
+def find_prealign(folder, pair, images):
+    """Affine from static world to moving world: from the file, or by registration."""
     if not (folder / AFFINES).is_file():
         from dipy_dl_reg import deep_affine_registration
 
@@ -78,7 +84,7 @@ def prealign_of(folder, pair, images):
         return deep_affine_registration(images["moving"], images["static"], **affines)[
             1
         ]
-    problem = problem_of_affines(folder, [pair])
+    problem = find_affines_problem(folder, [pair])
     if problem:
         raise ValueError(problem)
     affines = json.loads((folder / AFFINES).read_text())
@@ -86,8 +92,8 @@ def prealign_of(folder, pair, images):
     return second @ np.linalg.inv(first)
 
 
-def problem_of_affines(folder, pairs):
-    """What is wrong with a folder's matrices, in one sentence; None if nothing is."""
+def find_affines_problem(folder, pairs):
+    """Describe what is wrong with the file of affines, or return None."""
     path = folder / AFFINES
     if not path.is_file():
         return None
@@ -108,20 +114,23 @@ def problem_of_affines(folder, pairs):
     return None
 
 
-def pairs_in(folder):
-    """The pairs of a folder, both ways: those of its subjects, each with its next."""
+def list_pairs(folder):
+    """List pairs of subjects: the first and second, and so on, in both directions."""
     found = (path.name for path in sorted(folder.glob("subject_*_t1.nii.gz")))
     names = [name.removeprefix("subject_").removesuffix("_t1.nii.gz") for name in found]
-    names = [name for name in names if all(f.is_file() for f in files_of(folder, name))]
+    names = [
+        name for name in names if all(f.is_file() for f in subject_files(folder, name))
+    ]
     forth = [f"{a}:{b}" for a, b in zip(names[::2], names[1::2])]
     return forth + [":".join(reversed(pair.split(":"))) for pair in forth]
 
 
-def known_case(image, grid2world, field, coarser=1):
-    """An image against itself deformed: static(x) = image(x + field(x)), mm.
+def known_field_case(image, grid2world, field, coarser=1):
+    """An image and the same image deformed: static(x) = image(x + field(x)), mm.
 
-    Deformed as it is, then both are brought to voxels so many times `coarser`: what
-    interpolation does to one of two images can give a deformation away.
+    Both images are downsampled by `coarser` after the deformation. Otherwise only one
+    of the two images would be smoothed by interpolation, and registration could use
+    this difference.
     """
     dim = image.ndim
     image = image.astype(np.float32) / image.max()
@@ -142,31 +151,31 @@ def known_case(image, grid2world, field, coarser=1):
 
 
 def bundled_slice():
-    """DIPY's coronal slice under its own harmonic field, in voxels."""
+    """DIPY's coronal slice deformed by DIPY's harmonic field, in voxels."""
     from dipy.align.vector_fields import create_harmonic_fields_2d
     from dipy.data import get_fnames
 
     image = np.load(get_fnames(name="t1_coronal_slice"))
     field, _ = create_harmonic_fields_2d(*image.shape, 0.1, 4)
-    return known_case(image, np.eye(3), np.asarray(field))
+    return known_field_case(image, np.eye(3), np.asarray(field))
 
 
 def bundled_template():
-    """The MNI152 template, to 4 mm, under smooth noise of 16 mm at most."""
+    """The MNI152 template at 4 mm, deformed by smooth noise of 16 mm at most."""
     from nilearn.datasets import load_mni152_template
 
     nifti = load_mni152_template(resolution=2)
     noise = np.random.default_rng(0).normal(size=(*nifti.shape, 3))
     field = gaussian_filter(noise, (12, 12, 12, 0))
     field *= 16 / np.linalg.norm(field, axis=-1).max()
-    return known_case(nifti.get_fdata(), nifti.affine, field, coarser=2)
+    return known_field_case(nifti.get_fdata(), nifti.affine, field, coarser=2)
 
 
 def judge_by_labels(labels, mapping, warped=None):
-    """Dice and surface distance over the labels of both, moving's through the map."""
+    """Mean Dice and HD95 over the common labels, and the values of each label."""
     static, matrix = labels["static"], labels["static_grid2world"]
     if warped is None:
-        warped = warped_labels(labels, mapping)
+        warped = warp_labels(labels, mapping)
     common = np.intersect1d(static, labels["moving"])
     common = common[common > 0]
     row = {}
@@ -179,8 +188,8 @@ def judge_by_labels(labels, mapping, warped=None):
     return row
 
 
-def warped_labels(labels, mapping):
-    """Moving labels on the static labels' grid, nearest neighbour, through the map."""
+def warp_labels(labels, mapping):
+    """Warp moving's labels to the grid of static's labels, by nearest neighbour."""
     return mapping.transform(
         labels["moving"],
         interpolation="nearest",
@@ -191,7 +200,7 @@ def warped_labels(labels, mapping):
 
 
 def judge_by_field(static, moving, field, inside, mapping, warped=None):
-    """Distance to the known field in mm inside the object; squares left in percent."""
+    """Error of the field (mm) and remaining squared difference (%) in the object."""
     error = np.linalg.norm(np.asarray(mapping.backward) - field, axis=-1)[inside]
     left = np.square(static - mapping.transform(moving)).sum()
     before = np.linalg.norm(field, axis=-1)[inside]

@@ -7,13 +7,13 @@ from typing import NamedTuple
 import numpy as np
 
 from tools.benchmarks.measures import regularity
-from tools.benchmarks.rival_programs import RIVALS, call_of, register_by
+from tools.benchmarks.rival_programs import RIVALS, describe_call, register_with_rival
 from tools.benchmarks.rivals.job import Memory
 
-# DIPY's OpenMP reads the number of threads as it loads, so DIPY, torch and the package
-# are imported in functions, after benchmark.py knows --threads.
+# DIPY reads the number of threads when it is imported, so DIPY, torch and the package
+# are imported in functions, after the benchmark has parsed --threads.
 
-#: Method: the metric, the iterations, and whether images are scaled first.
+#: Name of the method: metric, iterations, and whether intensities are scaled first.
 SYN = {
     "syn": ("CCMetric", [100, 100, 25], False),
     "syn-short": ("CCMetric", [10, 10, 5], False),
@@ -26,7 +26,7 @@ DEEP = {
     "deep-fast": {"model": None, "level_iters": [10, 10, 2]},
     "deep-10": {"model": None, "level_iters": [10]},
 }
-#: Smoother and rougher than the default: with it, the curve of overlap by regularity.
+#: Smoother and rougher fields than "deep": a curve of overlap against regularity.
 CURVE = {
     f"deep-s{sigma:g}": {"model": None, "sigma_field": sigma}
     for sigma in (0.5, 0.6, 1, 1.2, 1.5, 2)
@@ -41,20 +41,20 @@ ONE_PAIR = {
     "steps": 600, "spacing": 3, "metric": "CC", "regularizer": "tv", "weight": 0.01,
     "learning_rate": 2e-3, "schedule": "cosine",
 }  # fmt: skip
-#: The first of these that is measured is compared with all other methods.
+#: The first of these methods that was selected is compared with all other methods.
 COMPARED = ("deep", "network-10", "network")
 
 
 class Setup(NamedTuple):
-    """What methods are run with: threads, a trained network's file, rivals' Pythons."""
+    """Number of threads, file of a trained network, and Pythons of other programs."""
 
     threads: int
     model: object = None
     pythons: dict = {}
 
 
-def calls():
-    """How each method is called, in words."""
+def describe_calls():
+    """Describe the call of each method."""
     words = {}
     for name, (metric, iters, scaled) in SYN.items():
         call = f"SymmetricDiffeomorphicRegistration({metric}(dim), level_iters={iters})"
@@ -68,17 +68,17 @@ def calls():
         f"DeepRegistration(model=fit('selfsup-fcn', [(static, moving)], {fit}), "
         "level_iters=0)"
     )
-    return words | {name: call_of(name) for name in RIVALS}
+    return words | {name: describe_call(name) for name in RIVALS}
 
 
-METHODS = calls()
+METHODS = describe_calls()
 
 
 def register(method, images, setup):
-    """Map of one method, in the words that a user would write."""
+    """Register with one method of this package or of DIPY; return the map."""
     model = setup.model
     if method == "one-pair":
-        model, method = trained_on(images, setup.threads), "network"
+        model, method = train_on_pair(images, setup.threads), "network"
     if method in DEEP or method in NETWORK:
         from dipy_dl_reg import DeepRegistration
 
@@ -95,12 +95,12 @@ def register(method, images, setup):
     )
 
 
-def prepared(method, images):
-    """The images as the method wants them.
+def prepare_images(method, images):
+    """Scale intensities for methods that compare them by squared differences.
 
-    The squared difference takes a tissue to be as bright in both: 0 to the 99.5th
-    percentile of what is above 0 becomes 0 to 1, and what is brighter 1. (From least
-    to greatest would let a few bright voxels set the scale of one of the two.)
+    The range from 0 to the 99.5th percentile of the positive values is mapped to 0 to
+    1, and values above it to 1. With the maximum instead of the percentile, a few
+    bright voxels would determine the scale.
     """
     if not SYN.get(method, (None, None, False))[2]:
         return images
@@ -111,8 +111,8 @@ def prepared(method, images):
     return images | scaled
 
 
-def trained_on(images, threads):
-    """A network that knows one pair and no other."""
+def train_on_pair(images, threads):
+    """Train a network on one pair."""
     import nibabel as nib
 
     from dipy_dl_reg import fit
@@ -132,19 +132,21 @@ def trained_on(images, threads):
 
 
 def measure(method, case, setup):
-    """Everything about one registration but its name; what failed, if a rival did."""
+    """Register a case with a method; return its measures, or a rival's error."""
     grid2world = case.images["static_grid2world"]
     row = {"measured": datetime.now().isoformat(timespec="seconds")}
     if method in RIVALS:
         if case.images["static"].ndim != 3:
             return row | {"failed": "in 3D only"}
         try:
-            mapping, has_inverse, warped, told = register_by(method, case, setup)
+            mapping, has_inverse, warped, facts = register_with_rival(
+                method, case, setup
+            )
         except RuntimeError as error:
             return row | {"failed": str(error)}
-        row |= told | case.judge(mapping, warped)
+        row |= facts | case.judge(mapping, warped)
         return row | regularity(mapping, grid2world, case.points, has_inverse)
-    images = prepared(method, case.images)
+    images = prepare_images(method, case.images)
     memory = Memory()
     start = time.perf_counter()
     mapping = register(method, images, setup)
@@ -155,9 +157,9 @@ def measure(method, case, setup):
 
 
 def warm_up(methods, setup):
-    """Seconds of each method's first call, on tiny images: libraries load and start.
+    """Call each method on tiny images, to load its libraries; return the seconds.
 
-    Rivals run in processes of their own, whose adapters see to it.
+    Rivals run in separate processes; their adapters do this where it is needed.
     """
     x = np.stack(np.meshgrid(*[np.linspace(-1, 1, 40)] * 3))
     images = {"static": np.exp(-6 * (x**2).sum(0))}

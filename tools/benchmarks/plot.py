@@ -2,20 +2,20 @@
 
 import numpy as np
 
-#: What is on the horizontal axis: its words, its scale, the end of the file's name.
+#: Horizontal axis: its label, its scale, and the end of the file's name.
 AGAINST = {
     "seconds": ("seconds", "log", "time"),
     "sd_log_jacobian": ("standard deviation of log J", "linear", "regularity"),
 }
-#: What is on the vertical one: Dice, or where fields are known the error.
+#: Vertical axis: Dice for labelled brains, or the error of known fields.
 ACCURACY = {"dice": "Dice", "field_rms": "error of the known field, mm"}
 
 
-def draw(rows, title, folder, curve=()):
-    """Two PNG files in the folder: each method's median and, faint, its rows.
+def draw_figures(rows, title, folder, curve=()):
+    """Write two PNG files: the median of each method, and its rows in light colours.
 
-    Methods of the `curve` differ in smoothness alone: one line against regularity,
-    and against time only the default of them.
+    The methods in `curve` differ in smoothness alone. They are connected by a line in
+    the figure of regularity; the figure of time shows only the default of them.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullLocator
@@ -33,7 +33,7 @@ def draw(rows, title, folder, curve=()):
             axes.xaxis.set_major_formatter("{x:g}")
             line = sorted(curve) if x == "sd_log_jacobian" else []
             apart = set(curve) - {"deep"}
-            points(axes, [r for r in here if r["method"] not in apart], x, y)
+            draw_points(axes, [r for r in here if r["method"] not in apart], x, y)
             if line:
                 draw_line(axes, [r for r in here if r["method"] in line], x, y)
             words = title.lower().replace(" ", "_")
@@ -41,7 +41,7 @@ def draw(rows, title, folder, curve=()):
 
 
 def draw_line(axes, rows, x, y):
-    """Through the medians of methods, from the smoothest to the roughest."""
+    """Draw a line through the medians of methods, from smooth to rough fields."""
     methods = {row["method"] for row in rows}
     middles = [
         np.median([[r[x], r[y]] for r in rows if r["method"] == method], axis=0)
@@ -53,8 +53,8 @@ def draw_line(axes, rows, x, y):
         axes.legend(fontsize="small")
 
 
-def points(axes, rows, x, y):
-    """A colour per method, the same in every picture of one run."""
+def draw_points(axes, rows, x, y):
+    """Draw the rows and the median of each method, in a colour for each method."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
     for number, method in enumerate(methods):
         at = np.array([[row[x], row[y]] for row in rows if row["method"] == method])

@@ -1,38 +1,25 @@
 """Images in random poses, made from real ones."""
 
-from typing import NamedTuple
-
 import numpy as np
 from scipy.ndimage import affine_transform, gaussian_filter
 
 
-class Posed(NamedTuple):
-    """A static image, and a moving one whose pose is known."""
-
-    static: np.ndarray
-    moving: np.ndarray
-    static_grid2world: np.ndarray
-    moving_grid2world: np.ndarray
-    pose: np.ndarray  # from the world of the image as it was to where it is now
-    angle: float
-
-
 def random_pose(rng, extent):
-    """A rotation by 0 to 180 degrees about any axis, and a shift up to the image size.
+    """Random rigid pose: a rotation by 0 to 180 degrees, and a shift.
 
     Parameters
     ----------
     rng : numpy.random.Generator
-        Chance.
+        Source of random numbers.
     extent : float
-        Size of the image, mm.
+        Largest shift, mm.
 
     Returns
     -------
     pose : ndarray, shape (4, 4)
-        About the world's origin.
+        Rigid transform; the rotation is about the world's origin.
     angle : float
-        Degrees.
+        Angle of the rotation in degrees.
     """
     axis, angle = rng.normal(size=3), rng.uniform(0, np.pi)
     axis /= np.linalg.norm(axis)
@@ -45,28 +32,28 @@ def random_pose(rng, extent):
     return pose, float(np.degrees(angle))
 
 
-def posed(image, grid2world, pose, *, spacing, margin=4):
-    """The image as a scanner would have it with the head in another pose.
+def put_in_pose(image, grid2world, pose, *, spacing, margin=4):
+    """Resample an image as if the object had been scanned in another pose.
 
     Parameters
     ----------
     image : ndarray, 3D
-        As it is, with 0 around the object.
+        Image with 0 around the object.
     grid2world : ndarray, shape (4, 4)
-        Where it lies.
+        Its voxel-to-world matrix.
     pose : ndarray, shape (4, 4)
-        Rigid.
+        Rigid transform of the world.
     spacing : float
-        Voxel size of the new grid, mm, whose axes are the world's.
+        Voxel size of the new grid in mm; its axes are parallel to the world axes.
     margin : int, optional
-        Voxels around the object.
+        Number of voxels around the object.
 
     Returns
     -------
     image : ndarray
-        Resampled: no axis, centre or grid is as it was.
+        Resampled image.
     grid2world : ndarray, shape (4, 4)
-        Of the new grid.
+        Voxel-to-world matrix of the new grid.
     """
     inside = np.argwhere(image > 0.05 * image.max())
     ends = np.array([inside.min(0), inside.max(0)])
@@ -83,8 +70,8 @@ def posed(image, grid2world, pose, *, spacing, margin=4):
     return affine_transform(smooth, back[:3, :3], **options), new
 
 
-def like_b0(image, rng):
-    """A T1's intensities made such as a b0's: CSF bright, white matter dark, noise."""
+def simulate_b0(image, rng):
+    """Remap T1 intensities to look like a b0: CSF bright, white matter dark, noise."""
     scaled = np.clip(image / np.quantile(image[image > 0], 0.98), 0, 1)
     tissue = 1.0 - 1.1 * scaled + 0.35 * np.sin(2 * np.pi * scaled)
     remapped = np.where(scaled > 0.05, np.clip(tissue, 0.05, None), 0)
@@ -92,14 +79,14 @@ def like_b0(image, rng):
     return np.hypot(remapped + noise[0], noise[1]).astype(np.float32)
 
 
-def misplacement(matrix, truth, points):
-    """Root of the mean squared distance of what two matrices do to points, mm."""
+def pose_error(matrix, truth, points):
+    """Root mean square distance of points mapped by two matrices, mm."""
     gap = (matrix - truth)[:3]
     moved = points @ gap[:, :3].T + gap[:, 3]
     return float(np.sqrt((moved**2).sum(1).mean()))
 
 
 def brain_points(image, grid2world, step=7):
-    """Points inside an object, in the world."""
+    """World coordinates of every `step`-th voxel inside an object."""
     voxels = np.argwhere(image > 0.1 * np.quantile(image, 0.99))[::step]
     return voxels @ grid2world[:3, :3].T + grid2world[:3, 3]

@@ -9,13 +9,13 @@ import platform
 import subprocess
 
 from tools.benchmarks.methods import METHODS
-from tools.benchmarks.table import key_of
+from tools.benchmarks.table import row_key
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def write_json(path, results):
-    """A line per row. All or nothing: an interruption leaves the file as it was."""
+    """Write results, one line for each row; the file is replaced when complete."""
     if path is None:
         return
     lines = ",\n  ".join(json.dumps(row) for row in results["rows"])
@@ -27,6 +27,7 @@ def write_json(path, results):
 
 
 def git_commit():
+    """Name of the commit by ``git describe``, or None."""
     words = ["git", "describe", "--always", "--dirty"]
     try:
         done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
@@ -36,7 +37,7 @@ def git_commit():
 
 
 def checksum(folder):
-    """Of the code that is measured: a commit elsewhere does not change it."""
+    """Checksum of the Python files of a folder."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         digest.update(path.read_bytes())
@@ -44,7 +45,7 @@ def checksum(folder):
 
 
 def describe(threads, model=None, rivals=None):
-    """The machine, the versions, and how the methods were called."""
+    """Describe the machine, the versions, and the calls of the methods."""
     import torch
 
     cpu = platform.processor() or platform.machine()
@@ -72,10 +73,10 @@ def describe(threads, model=None, rivals=None):
     }
 
 
-def earlier_results(path, now):
-    """Rows of an interrupted run, measured as this one is; else a ValueError.
+def read_earlier_rows(path, now):
+    """Read the rows of an interrupted run; ValueError if its settings differ.
 
-    Rows of methods that failed are left out, to be tried again.
+    Rows of methods that failed are left out, so that they are measured again.
     """
     try:
         then = json.loads(path.read_text())
@@ -84,7 +85,7 @@ def earlier_results(path, now):
         rivals = then.get("rivals", {}), now.get("rivals", {})
         both = rivals[0].keys() & rivals[1].keys()
         pairs += [tuple(versions[name] for versions in rivals) for name in both]
-        rows = {key_of(row): row for row in then["rows"] if "failed" not in row}
+        rows = {row_key(row): row for row in then["rows"] if "failed" not in row}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"--resume: {path} is no result of this script.") from error
     for before, after in pairs:

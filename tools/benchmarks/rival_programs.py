@@ -1,8 +1,8 @@
 """Other programs that the deformable benchmark runs, and how they are called.
 
-Each is run by an adapter, tools/benchmarks/rivals/run_NAME.py, in a process of its own
-and by the Python that has it; tools/benchmarks/rivals/job.py tells what they are given
-and what they leave.
+Each program is run by an adapter, tools/benchmarks/rivals/run_NAME.py, in a separate
+process with the Python of the environment where it is installed. The first lines of
+tools/benchmarks/rivals/job.py describe the files that adapters read and write.
 """
 
 from importlib.util import find_spec
@@ -17,7 +17,7 @@ import nibabel as nib
 import numpy as np
 
 ADAPTERS = Path(__file__).parent / "rivals"
-#: Method: the program and the options given to it; the rest is as it comes.
+#: Name of the method: the program, and options other than its defaults.
 RIVALS = {
     "ants": (
         "ants",
@@ -28,7 +28,7 @@ RIVALS = {
             "reg_iterations": [100, 70, 20],
         },
     ),
-    # Mutual information (Mattes): its sampling is the number of bins.
+    # For mutual information (Mattes), syn_sampling is the number of bins.
     "ants-mi": (
         "ants",
         {
@@ -55,7 +55,7 @@ RIVALS = {
     ),
     "syntx": ("syntx", {"reg_iterations": [100, 100, 50]}),
 }
-#: The module that tells whether a Python has the program.
+#: Module by which an installed program is recognized.
 MODULES = {
     "ants": "ants",
     "greedy": "picsl_greedy",
@@ -71,20 +71,20 @@ THREADS = (
 )
 
 
-def call_of(method):
-    """What a reader of the results needs to know about a method."""
+def describe_call(method):
+    """Describe the program and options of a method."""
     program, options = RIVALS[method]
     return f"{program}({', '.join(f'{k}={v}' for k, v in options.items())})"
 
 
-def python_of(program, pythons):
-    """The Python that has the program; None if none was named and this one lacks it."""
+def find_python(program, pythons):
+    """Python of the environment of a program, or None if it is unknown."""
     here = find_spec(MODULES[program]) and sys.executable
     return pythons.get(program, here)
 
 
 def run_adapter(program, python, word, threads):
-    """The adapter's output; a RuntimeError with its last words if it fails."""
+    """Run an adapter and return its output; RuntimeError with its last line."""
     environment = os.environ | dict.fromkeys(THREADS, str(threads))
     done = subprocess.run(
         [python, ADAPTERS / f"run_{program}.py", word],
@@ -99,15 +99,15 @@ def run_adapter(program, python, word, threads):
     return done.stdout
 
 
-def present(methods, pythons):
-    """The methods that can run here, and the rivals' versions; prints what cannot."""
+def find_available(methods, pythons):
+    """Methods that can be run, and versions of the rivals; print what is missing."""
     versions, missing = {}, set()
     for program in dict.fromkeys(RIVALS[m][0] for m in methods if m in RIVALS):
-        python = python_of(program, pythons)
+        python = find_python(program, pythons)
         try:
             if python is None:
                 raise RuntimeError(f"{program}: no --python {program}=PATH names it")
-            versions[program] = version_of(program, python)
+            versions[program] = query_version(program, python)
         except RuntimeError as error:
             print(f"Left out: {error}.")
             missing.add(program)
@@ -115,8 +115,8 @@ def present(methods, pythons):
     return methods, versions
 
 
-def version_of(program, python):
-    """Name and version; a RuntimeError if this Python cannot run the program."""
+def query_version(program, python):
+    """Name and version of a program; RuntimeError if this Python cannot run it."""
     try:
         words = run_adapter(program, python, "--version", 1)
         return json.loads(words.splitlines()[-1])
@@ -125,7 +125,7 @@ def version_of(program, python):
 
 
 def write_job(folder, options, case, threads):
-    """What an adapter reads."""
+    """Write the files that an adapter reads."""
     images = case.images
     words = {"threads": threads, "options": options}
     words["prealign"] = np.asarray(images.get("prealign", np.eye(4))).tolist()
@@ -140,8 +140,8 @@ def write_job(folder, options, case, threads):
             nib.save(nifti, folder / f"{role}_labels.nii")
 
 
-def map_of(folder, images):
-    """DIPY's map from an adapter's fields, and whether there is an inverse."""
+def read_map(folder, images):
+    """Make DIPY's map from an adapter's fields; and tell whether it has an inverse."""
     from dipy.align.imwarp import DiffeomorphicMap
 
     static, moving = images["static"], images["moving"]
@@ -165,19 +165,19 @@ def map_of(folder, images):
     return mapping, has_inverse
 
 
-def register_by(method, case, setup):
-    """A rival's map, whether it has an inverse, its labels, and what it tells."""
+def register_with_rival(method, case, setup):
+    """Register with a rival: map, whether it has an inverse, labels, other results."""
     program, options = RIVALS[method]
     with TemporaryDirectory() as name:
         folder = Path(name)
         write_job(folder, options, case, setup.threads)
-        python = python_of(program, setup.pythons)
+        python = find_python(program, setup.pythons)
         run_adapter(program, python, folder, setup.threads)
-        mapping, has_inverse = map_of(folder, case.images)
-        told = json.loads((folder / "result.json").read_text())
+        mapping, has_inverse = read_map(folder, case.images)
+        facts = json.loads((folder / "result.json").read_text())
         warped = None
         if case.labels:
             nifti = nib.load(folder / "warped_labels.nii")
             warped = np.rint(np.asarray(nifti.dataobj)).astype(np.int32)
             warped = warped.reshape(case.labels["static"].shape)
-    return mapping, has_inverse, warped, told
+    return mapping, has_inverse, warped, facts

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-# What a row holds: its heading and format in the table.
+# Entries of a row: heading and format in the table.
 COLUMNS = {
     "pair": ("static<-moving", "s"),
     "method": ("method", "s"),
@@ -29,23 +29,24 @@ KNOWN_FIELD = {"field_before", "field_rms", "field_max", "squared_difference"}
 KEY = ("spacing", "repeat", "pair", "method")
 
 
-def key_of(row):
+def row_key(row):
+    """Values that identify a row."""
     return tuple(row[name] for name in KEY)
 
 
-def with_ratio(row, rows, syn):
-    """The row, with its seconds over those of `syn` on the same pair in one turn."""
-    key = (*key_of(row)[:-1], syn)
-    peer = next((r["seconds"] for r in rows if key_of(r) == key), None)
+def add_ratio(row, rows, syn):
+    """Add the ratio of the row's time to that of `syn` on the same pair."""
+    key = (*row_key(row)[:-1], syn)
+    peer = next((r["seconds"] for r in rows if row_key(r) == key), None)
     both = peer and row.get("seconds")
     return row | {"ratio": row["seconds"] / peer if both else None}
 
 
-def medians(rows, syn):
+def median_rows(rows, syn):
     """One row per method: the median of each number over pairs and repeats."""
     result = []
     for method in dict.fromkeys(row["method"] for row in rows):
-        of_method = [with_ratio(r, rows, syn) for r in rows if r["method"] == method]
+        of_method = [add_ratio(r, rows, syn) for r in rows if r["method"] == method]
         middle = {"pair": f"median of {len(of_method)}", "method": method}
         for name in set(COLUMNS) - set(middle):
             values = [r[name] for r in of_method if r.get(name) is not None]
@@ -55,7 +56,7 @@ def medians(rows, syn):
 
 
 def table_line(row, columns):
-    """One line of the table: the headings for row None, a dash for what is missing."""
+    """Format a line of the table; the headings if `row` is None."""
     cells = []
     for name in columns:
         title, form = COLUMNS[name]
@@ -68,8 +69,8 @@ def table_line(row, columns):
     return " ".join(cells).rstrip()
 
 
-def gain(rows, first, other):
-    """A line on the paired differences in Dice of one method from another."""
+def compare_dice(rows, first, other):
+    """Describe the paired differences in Dice of two methods in one line."""
     if other == first:
         return None
     pairs = {}
@@ -77,32 +78,35 @@ def gain(rows, first, other):
         pairs.setdefault(row["pair"], {})[row["method"]] = row["dice"]
     pairs = [pair for pair in pairs.values() if {first, other} <= set(pair)]
     change = [pair[first] - pair[other] for pair in pairs]
-    return told(f"Dice, {first} less {other}", change) if change else None
+    return (
+        describe_differences(f"Dice, {first} less {other}", change) if change else None
+    )
 
 
-def matched(rows, curve, other):
-    """The same at the other's regularity: `curve`, methods of many, passes through it.
+def compare_at_equal_regularity(rows, curve, other):
+    """Describe paired differences in Dice at equal regularity in one line.
 
-    Each pair's Dice on the curve at the other's SD of log J, linearly between its
-    methods' points; pairs where the other lies beyond the curve's ends are left out.
+    The methods in `curve` differ in smoothness. For each pair, their Dice is
+    interpolated linearly at the regularity (SD of log J) of the other method. Pairs
+    where this is outside the range of the curve are left out.
     """
     if other in curve:
         return None
     change = []
     rows = [r for r in rows if "dice" in r and "sd_log_jacobian" in r]
     for row in (r for r in rows if r["method"] == other):
-        key = key_of(row)[:-1]
-        here = [r for r in rows if key_of(r)[:-1] == key and r["method"] in curve]
+        key = row_key(row)[:-1]
+        here = [r for r in rows if row_key(r)[:-1] == key and r["method"] in curve]
         points = sorted((r["sd_log_jacobian"], r["dice"]) for r in here)
         x = row["sd_log_jacobian"]
         if len(points) > 1 and points[0][0] <= x <= points[-1][0]:
             change.append(np.interp(x, *zip(*points)) - row["dice"])
     words = f"Dice at equal SD log J, deep less {other}"
-    return told(words, change) if change else None
+    return describe_differences(words, change) if change else None
 
 
-def told(words, change):
-    """Mean, bootstrap interval and least of paired differences, in a line."""
+def describe_differences(words, change):
+    """Mean, bootstrap interval and minimum of paired differences, in one line."""
     change = np.array(change)
     draws = np.random.default_rng(0).choice(change, size=(10_000, len(change)))
     low, high = np.percentile(draws.mean(axis=1), [2.5, 97.5])

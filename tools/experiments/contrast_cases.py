@@ -1,6 +1,6 @@
 """Pairs of different contrasts for contrasts.py, and how the maps are judged.
 
-A case is as in tools/benchmarks/cases.py; its judge gives the measures by their name.
+A case has the form described in tools/benchmarks/cases.py.
 """
 
 from functools import lru_cache, partial
@@ -11,33 +11,34 @@ import numpy as np
 from scipy.linalg import expm
 from scipy.ndimage import affine_transform, gaussian_filter, map_coordinates
 
-from tools.benchmarks.cases import Case, labelled_case, warped_labels
+from tools.benchmarks.cases import Case, labelled_case, warp_labels
 from tools.benchmarks.measures import dice, to_world
 
-# DIPY and torch are imported in functions: contrasts.py sets the threads before.
+# DIPY and torch are imported in functions, after contrasts.py has set the number of
+# threads.
 
-#: Intensity of fluid, grey matter and white matter.
+#: Intensities of cerebrospinal fluid, grey matter and white matter.
 LOOKS = {"b0": (0.95, 0.52, 0.36), "FA": (0.06, 0.16, 0.60)}
-#: What the labels of those are; cortex is from 100 on.
+#: Labels of these tissues; labels of the cortex are 100 and above.
 VENTRICLES, WHITE, CORTEX = (51, 52), (44, 45), 100
 #: Standard deviations of the blur (voxels of 2 mm) and of the noise.
 BLUR, NOISE = 0.4, 0.03
 #: Axial slices of 2 mm, and the fields that deform them, in voxels.
 SLICES = (35, 45, 55)
 FIELD = {"bending": 3.0, "bending_scale": 16}
-#: Real images: their files, and what their values are multiplied by.
+#: Real images: the factor that their values are multiplied by.
 REAL = {"b0": 1.0, "FA": 1.0, "MD": 1e3}
-#: How those are moved. Standard deviations of the angles (degrees), of the stretch (a
-#: part of 1) and of the shift (mm); the largest displacement within the brain of the
-#: flow, mm, and the width of the noise that it is made of.
+#: Motions of real images. Standard deviations of the angles (degrees), of the relative
+#: stretch and of the shift (mm); the longest displacement of the smooth field within
+#: the brain (mm), and the standard deviation of the Gaussian that smooths it (mm).
 ANGLE, STRETCH, SHIFT = 2.0, 0.02, 2.0
 PEAK, WIDTH = 10.0, 15.0
 
 
-def looks_like(kind, image, labels, from_image):
-    """A T1 image as another contrast would show it; 0 stays 0.
+def simulate_contrast(kind, image, labels, from_image):
+    """Map the intensities of a T1 image to those of another contrast; 0 stays 0.
 
-    `from_image` takes voxels of the image to those of the labels.
+    `from_image` is the matrix from voxels of the image to voxels of the labels.
     """
     if kind == "T1":
         return image
@@ -51,40 +52,44 @@ def looks_like(kind, image, labels, from_image):
     return np.where(image > 0, np.abs(mapped + noise), 0).astype(np.float32)
 
 
-def case_of(folder, pair, kind):
-    """Two T1 brains at 2 mm, the moving one made to look as that kind."""
+def contrast_case(folder, pair, kind):
+    """Two T1 brains at 2 mm, the moving one with intensities of another contrast."""
     case = labelled_case(folder, 2.0, pair)
     to_labels = np.linalg.inv(case.labels["moving_grid2world"])
     matrix = to_labels @ case.images["moving_grid2world"]
-    moving = looks_like(kind, case.images["moving"], case.labels["moving"], matrix)
+    moving = simulate_contrast(
+        kind, case.images["moving"], case.labels["moving"], matrix
+    )
     images = case.images | {"moving": moving}
-    return case._replace(images=images, judge=partial(overlap, case.labels))
+    return case._replace(images=images, judge=partial(mean_dice, case.labels))
 
 
-def swapped(images):
-    """The same two images, the other way round."""
+def swap_images(images):
+    """Exchange static and moving, and invert the prealign."""
     static, moving = ("static", "static_grid2world"), ("moving", "moving_grid2world")
     given = {to: images[of] for to, of in zip(static + moving, moving + static)}
     return given | {"prealign": np.linalg.inv(images["prealign"])}
 
 
-def overlap(labels, mapping, warped=None):
-    """Mean Dice of the labels of both, moving's through the map or warped already."""
+def mean_dice(labels, mapping, warped=None):
+    """Mean Dice of the common labels; `warped` may be moving's labels, warped."""
     if warped is None:
-        warped = warped_labels(labels, mapping)
+        warped = warp_labels(labels, mapping)
     common = np.intersect1d(labels["static"], labels["moving"])
     common = common[common > 0]
     return {"Dice": float(dice(labels["static"], np.asarray(warped), common).mean())}
 
 
-def slices_of(folder, pair, kind):
-    """Slices of the moving subject, and the same as T1, deformed."""
+def slice_cases(folder, pair, kind):
+    """Yield slices of the moving subject, with the deformed T1 slices as static."""
     import torch
 
     from dipy_dl_reg.geometry.fields import warp
     from dipy_dl_reg.training.examples.deformation import Bending
 
-    looks, plain = (case_of(folder, pair, k).images["moving"] for k in (kind, "T1"))
+    looks, plain = (
+        contrast_case(folder, pair, k).images["moving"] for k in (kind, "T1")
+    )
     for number in SLICES:
         moving, whole = looks[:, :, number], torch.from_numpy(plain[:, :, number])
         generator = torch.Generator().manual_seed(number)
@@ -95,75 +100,79 @@ def slices_of(folder, pair, kind):
         images |= {"static_grid2world": affine, "moving_grid2world": affine}
         truth = 2 * np.moveaxis(u[0].numpy(), 0, -1)
         inside = static > 0.05 * static.max()
-        yield Case(images, np.argwhere(inside), partial(off_field, truth, inside))
+        yield Case(images, np.argwhere(inside), partial(field_error, truth, inside))
 
 
-def off_field(truth, inside, mapping, warped=None):
+def field_error(truth, inside, mapping, warped=None):
     """Mean distance from the true field, mm."""
     left = np.linalg.norm(mapping.backward - truth, axis=-1)
     return {"mm off": float(left[inside].mean())}
 
 
 def real_case(folder, kind, seed):
-    """A diffusion image, moved as the seed says, to the T1 image of the same subject.
+    """A diffusion image after a random motion, and the T1 image of the same subject.
 
-    Seed None does not move it.  The map that is sought, followed by the motion, is the
-    affine that this package finds for the unmoved b0: where all methods begin.
-    Labels move on voxels half as large, so that little is lost there.
+    With seed None it is not moved.  The correct map, followed by the motion, is the
+    affine that this package finds for the unmoved b0; all methods start from it.  The
+    labels are resampled to voxels of half the size, to lose little detail.
     """
     folder = Path(folder)
-    image, matrix = read_real(folder, kind)
-    t1, t1_matrix = read(folder / "t1.nii.gz")
-    labels, label_matrix = read(folder / "parcellation.nii.gz")
+    image, matrix = read_real_image(folder, kind)
+    t1, t1_matrix = read_image(folder / "t1.nii.gz")
+    labels, label_matrix = read_image(folder / "parcellation.nii.gz")
     at = Motion(image > 0, matrix, seed)
     halved = np.diag([0.5, 0.5, 0.5, 1])
-    halved[:3, 3] = -0.25  # two in the place of each, along every axis
+    halved[:3, 3] = -0.25  # centre of the first half voxel
     fine = np.indices(2 * np.array(image.shape)) / 2 - 0.25
     labels = {
         "moving": map_coordinates(labels.astype(np.int32), at(fine), order=0),
         "moving_grid2world": matrix @ halved,
     }
-    static, static_matrix = read(folder / "parcellation_t1.nii.gz")
+    static, static_matrix = read_image(folder / "parcellation_t1.nii.gz")
     labels |= {"static": static.astype(np.int32), "static_grid2world": static_matrix}
     images = {
         "static": t1,
         "moving": map_coordinates(image, at(np.indices(image.shape)), order=1),
         "static_grid2world": t1_matrix,
         "moving_grid2world": matrix,
-        "prealign": meeting(folder),
+        "prealign": find_affine_of_unmoved(folder),
     }
     points = to_world(np.argwhere(t1 > 0)[::97], t1_matrix)
     goal = to_world(points, images["prealign"])
-    judge = partial(judge_real, labels, at, matrix, points, goal)
+    judge = partial(judge_motion, labels, at, matrix, points, goal)
     return Case(images, points, judge, labels)
 
 
-def read(path):
+def read_image(path):
+    """Voxels and matrix of a file."""
     image = nib.load(path)
-    with np.errstate(invalid="ignore"):  # signalling NaN
+    with np.errstate(invalid="ignore"):  # files may contain signalling NaN
         return np.asarray(image.dataobj).astype(np.float32), image.affine
 
 
-def read_real(folder, kind):
-    """An image without what is not brain or no number there, in handy units."""
-    image, matrix = read(folder / f"{kind.lower()}.nii.gz")
-    brain = read(folder / "mask.nii.gz")[0] > 0
+def read_real_image(folder, kind):
+    """Read a diffusion image, scaled, with 0 outside the brain and for NaN."""
+    image, matrix = read_image(folder / f"{kind.lower()}.nii.gz")
+    brain = read_image(folder / "mask.nii.gz")[0] > 0
     good = brain & np.isfinite(image)
     return np.where(good, REAL[kind] * np.clip(image, 0, None), 0), matrix
 
 
 @lru_cache
-def meeting(folder):
-    """The affine from the T1's world to the diffusion images', of the unmoved b0."""
+def find_affine_of_unmoved(folder):
+    """Affine from T1's world to the world of the diffusion images, from unmoved b0."""
     from dipy_dl_reg import deep_affine_registration
 
-    (b0, matrix), (t1, t1_matrix) = read_real(folder, "b0"), read(folder / "t1.nii.gz")
+    (b0, matrix), (t1, t1_matrix) = (
+        read_real_image(folder, "b0"),
+        read_image(folder / "t1.nii.gz"),
+    )
     affines = {"static_affine": t1_matrix, "moving_affine": matrix}
     return deep_affine_registration(b0, t1, **affines)[1]
 
 
 class Motion:
-    """Where to look in an image to see it moved: at an affine after a flow."""
+    """A motion of an image: a smooth deformation followed by an affine map."""
 
     def __init__(self, inside, matrix, seed):
         self.flow, self.affine = None, np.eye(4)
@@ -187,7 +196,7 @@ class Motion:
         self.affine[:3, 3] += rng.normal(size=3) * SHIFT / spacing
 
     def __call__(self, voxels):
-        """Voxels of the image as it was, (3, ...), for those of the moved one."""
+        """Map voxels (3, ...) of the moved image to voxels of the original image."""
         if self.flow is None:
             return voxels
         moved = voxels + np.stack(
@@ -199,8 +208,8 @@ class Motion:
         )
 
 
-def judge_real(labels, motion, grid2world, points, goal, mapping, warped=None):
-    """Mean Dice, and how far from `goal` map and motion bring points: mean, mm."""
+def judge_motion(labels, motion, grid2world, points, goal, mapping, warped=None):
+    """Mean Dice, and mean distance (mm) of points from `goal` after map and motion."""
     found = to_world(mapping.transform_points(points), np.linalg.inv(grid2world))
     away = np.linalg.norm(to_world(motion(found.T).T, grid2world) - goal, axis=1)
-    return overlap(labels, mapping, warped) | {"mm off": float(away.mean())}
+    return mean_dice(labels, mapping, warped) | {"mm off": float(away.mean())}

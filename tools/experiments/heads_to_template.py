@@ -1,17 +1,18 @@
-r"""Whole heads to the stripped MNI152 template, without any option: overlap of brains.
+r"""Registration of whole heads to the skull-stripped MNI152 template: overlap.
 
     python -m tools.experiments.heads_to_template --data FOLDER
 
-FOLDER holds NAME_t1.nii.gz, heads with skull, and NAME_labels.nii.gz, labels of their
-brains (above 0). Each is registered by ``deep_registration`` from its centre of mass.
-Printed: Dice of the labelled brain, carried over by nearest neighbour, and the template
-above 2 % of its maximum, after the affine part and after the deformation; the scales of
-the affine part, template to head; the verdict.
+FOLDER contains NAME_t1.nii.gz, heads with skull, and NAME_labels.nii.gz, labels of
+their brains (above 0). Each head is registered by ``deep_registration`` from its centre
+of mass with default options. The table gives the Dice of the labelled brain, warped by
+nearest neighbour, and the template's brain (above 2 % of its maximum), after the affine
+part and after the deformation; the scale factors of the affine part, from template to
+head; and the verdict.
 """
 
 import os
 
-# Must be set before torch loads: see tools/benchmarks/deformable.py.
+# Must be set before torch is imported, see tools/benchmarks/deformable.py.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import argparse
@@ -27,8 +28,8 @@ from dipy_dl_reg import apply_mapping, assess_mapping, deep_registration
 STEPS = ["center_of_mass", "translation", "rigid", "affine"]
 
 
-def overlap(mapping, labels, brain):
-    """Dice of the labelled brain through a map and the template's."""
+def brain_dice(mapping, labels, brain):
+    """Dice of the warped labelled brain and the template's brain."""
     warped = apply_mapping(
         mapping,
         np.asarray(labels.dataobj) > 0,
@@ -55,8 +56,8 @@ def main():
         _, mapping = deep_registration(**images, pipeline=[*STEPS, "deform"])
         scales = np.linalg.svd(np.linalg.inv(affine.prealign)[:3, :3])[1]
         print(
-            f"{name:8s}  {overlap(affine, labels, brain):.3f}   "
-            f"{overlap(mapping, labels, brain):.3f}     "
+            f"{name:8s}  {brain_dice(affine, labels, brain):.3f}   "
+            f"{brain_dice(mapping, labels, brain):.3f}     "
             f"{scales.min():.2f} to {scales.max():.2f} "
             f"{assess_mapping(mapping, **images)}",
             flush=True,

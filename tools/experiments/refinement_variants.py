@@ -1,15 +1,15 @@
-r"""Try variants of the refinement on labelled brains: what doc/experiments.rst tells.
+r"""Compare variants of the refinement on labelled brains, see doc/experiments.rst.
 
     python -m tools.experiments.refinement_variants --data FOLDER --output FILE.json
     python -m tools.experiments.refinement_variants --data FOLDER --output FILE.json \
         --only default "radius 3" --spacing 2
 
-Each variant is the default but for what its line in `VARIANTS` says: options of
-`DeepRegistration`, of the metric, or constants of the engine, set for that run alone.
-Pairs are those that choices may be made on (tools/benchmarks/deformable.py reports all
-six). Every row is kept as it is measured, and not measured again by the same code;
-seconds are those of one thread, and worth comparing within one run on a quiet machine
-only.
+Each variant differs from the default only by its entry in `VARIANTS`: options of
+`DeepRegistration` or of the metric, or constants of the code, which are replaced during
+that registration. The pairs are those used for choosing settings, not those used for
+evaluation. Every row is saved as soon as it is measured, and reused by later calls of
+the same version of the code. Times are those of one thread; compare them only within
+one run on a machine without other programs.
 """
 
 import os
@@ -29,30 +29,33 @@ import numpy as np
 
 from tools.benchmarks.cases import labelled_case
 from tools.benchmarks.measures import regularity
-from tools.benchmarks.record import describe, earlier_results, write_json
+from tools.benchmarks.record import describe, read_earlier_rows, write_json
 from tools.benchmarks.table import KEY
 
 PAIRS = ["1000:1001", "1006:1012", "1001:1000", "1012:1006"]
 
-ENGINE = "dipy_dl_reg.engine."
-#: Name: options of the class; "metric" those of CCMetric; "engine" its constants.
-WEAK = "metrics.CCMetric.gradient_floor"
-STRIDE = "metrics.CCMetric.max_step_factor"
+#: Name of a variant: options of DeepRegistration; "metric" are options of CCMetric, and
+#: "constants" are values in the package's modules, replaced during the registration.
+GRADIENT_FLOOR = "dipy_dl_reg.CCMetric.gradient_floor"
+STEP_FACTOR = "dipy_dl_reg.CCMetric.max_step_factor"
+WINDOW = "dipy_dl_reg.optimization.deformable._WINDOW"
+BETAS = "dipy_dl_reg.optimization.adam._BETAS"
+ROUNDS = "dipy_dl_reg.geometry.inversion._ROUNDS"
 VERSION_1 = {"level_iters": [40, 30, 20], "opt_tol": 0, "ss_sigma_factor": 0.5}
 VARIANTS = {
     "default": {},
-    "as it was before": VERSION_1
+    "settings of an earlier version": VERSION_1
     | {
         "sigma_field": 0.7,
         "metric": {"radius": 2},
-        "engine": {WEAK: 0.01, STRIDE: 1.0},
+        "constants": {GRADIENT_FLOOR: 0.01, STEP_FACTOR: 1.0},
     },
     "fixed iterations [40, 30, 20]": {"level_iters": [40, 30, 20], "opt_tol": 0},
     "fixed iterations [100, 100, 50]": {"level_iters": [100, 100, 50], "opt_tol": 0},
     "tolerance 0.003": {"opt_tol": 0.003},
     "tolerance 0.02": {"opt_tol": 0.02},
     "tolerance 0.05": {"opt_tol": 0.05},
-    "tolerance 0.02 over 5": {"opt_tol": 0.02, "engine": {"refine._WINDOW": 5}},
+    "tolerance 0.02 over 5": {"opt_tol": 0.02, "constants": {WINDOW: 5}},
     "at most [10, 10, 5]": {"level_iters": [10, 10, 5]},
     "at most [10, 10, 2]": {"level_iters": [10, 10, 2]},
     "at most [10, 10, 1]": {"level_iters": [10, 10, 1]},
@@ -63,15 +66,21 @@ VARIANTS = {
     "half resolution only": {"level_iters": [100, 100, 0]},
     "radius 2": {"metric": {"radius": 2}},
     "radius 3": {"metric": {"radius": 3}},
-    "weak gradient 0.01": {"engine": {WEAK: 0.01}},
-    "weak gradient 0.1": {"engine": {WEAK: 0.1}},
-    "weak gradient 1": {"engine": {WEAK: 1.0}},
-    "stride 1": {"engine": {STRIDE: 1.0}},
-    "stride 2": {"engine": {STRIDE: 2.0}},
-    "stride 4": {"engine": {STRIDE: 4.0}},
-    "weak gradient 0.01, stride 1": {"engine": {WEAK: 0.01, STRIDE: 1.0}},
-    "weak gradient 1, stride 4": {"engine": {WEAK: 1.0, STRIDE: 4.0}},
-    "weak gradient 3, stride 8": {"engine": {WEAK: 3.0, STRIDE: 8.0}},
+    "gradient floor 0.01": {"constants": {GRADIENT_FLOOR: 0.01}},
+    "gradient floor 0.1": {"constants": {GRADIENT_FLOOR: 0.1}},
+    "gradient floor 1": {"constants": {GRADIENT_FLOOR: 1.0}},
+    "step factor 1": {"constants": {STEP_FACTOR: 1.0}},
+    "step factor 2": {"constants": {STEP_FACTOR: 2.0}},
+    "step factor 4": {"constants": {STEP_FACTOR: 4.0}},
+    "gradient floor 0.01, step factor 1": {
+        "constants": {GRADIENT_FLOOR: 0.01, STEP_FACTOR: 1.0}
+    },
+    "gradient floor 1, step factor 4": {
+        "constants": {GRADIENT_FLOOR: 1.0, STEP_FACTOR: 4.0}
+    },
+    "gradient floor 3, step factor 8": {
+        "constants": {GRADIENT_FLOOR: 3.0, STEP_FACTOR: 8.0}
+    },
     "variance floor 3e-4": {"metric": {"variance_floor": 3e-4}},
     "variance floor 3e-3": {"metric": {"variance_floor": 3e-3}},
     "variance floor 1e-2": {"metric": {"variance_floor": 1e-2}},
@@ -90,30 +99,30 @@ VARIANTS = {
     "bending penalty 0.01": {"regularizer": "bending", "regularizer_weight": 0.01},
     "diffusion penalty 0.01": {"regularizer": "diffusion", "regularizer_weight": 0.01},
     "diffusion penalty 0.03": {"regularizer": "diffusion", "regularizer_weight": 0.03},
-    "betas 0.8, 0.99": {"engine": {"refine._BETAS": (0.8, 0.99)}},
-    "betas 0.9, 0.9": {"engine": {"refine._BETAS": (0.9, 0.9)}},
-    "betas 0.9, 0.999": {"engine": {"refine._BETAS": (0.9, 0.999)}},
-    "fields joined at the end 6 times": {"engine": {"inversion._ROUNDS": 6}},
+    "betas 0.8, 0.99": {"constants": {BETAS: (0.8, 0.99)}},
+    "betas 0.9, 0.9": {"constants": {BETAS: (0.9, 0.9)}},
+    "betas 0.9, 0.999": {"constants": {BETAS: (0.9, 0.999)}},
+    "6 rounds of inverse consistency": {"constants": {ROUNDS: 6}},
     "pyramid sigma 0.5": {"ss_sigma_factor": 0.5},
     "pyramid sigma 1.1": {"ss_sigma_factor": 1.1},
 }
 
 
 @cache
-def case_of(data, spacing, pair):
+def load_case(data, spacing, pair):
+    """Load a pair once."""
     return labelled_case(data, spacing, pair)
 
 
-def trial(case, variant, threads=1):
-    """One registration: what the benchmark measures of it, and seconds."""
-    from dipy_dl_reg import DeepRegistration
-    from dipy_dl_reg.metrics.local_correlation import CCMetric
+def measure_variant(case, variant, threads=1):
+    """Register a case with a variant; return the benchmark's measures and seconds."""
+    from dipy_dl_reg import CCMetric, DeepRegistration
 
     options = dict(variant)
     metric = CCMetric(3, **options.pop("metric", {}))
     with ExitStack() as stack:
-        for name, value in options.pop("engine", {}).items():
-            stack.enter_context(mock.patch(ENGINE + name, value))
+        for name, value in options.pop("constants", {}).items():
+            stack.enter_context(mock.patch(name, value))
         registration = DeepRegistration(metric, model=None, progress=False, **options)
         start = time.perf_counter()
         mapping = registration.optimize(**case.images, num_threads=threads)
@@ -125,14 +134,14 @@ def trial(case, variant, threads=1):
 
 
 def warm_up():
-    """A first registration of next to nothing, so that no variant pays for it."""
+    """Register tiny images, so that no measured time includes loading libraries."""
     from dipy_dl_reg import DeepRegistration
 
     ramp = np.mgrid[:24, :24, :24].sum(0).astype(float)
     DeepRegistration(level_iters=[2], progress=False).optimize(ramp, ramp**1.1)
 
 
-#: What the table shows of a variant: heading and format.
+#: Columns of the table: heading and format.
 COLUMNS = {
     "gain": ("gain", "+.4f"),
     "dice": ("Dice", ".4f"),
@@ -144,8 +153,8 @@ COLUMNS = {
 }
 
 
-def summary(rows, name):
-    """Medians of a variant over its pairs, and its mean gain over the default."""
+def summarize(rows, name):
+    """Medians of a variant over its pairs, and its mean difference from the default."""
     mine = {row["pair"]: row for row in rows if row["method"] == name}
     base = {row["pair"]: row for row in rows if row["method"] == "default"}
     keys = [key for key in COLUMNS if key != "gain"]
@@ -155,7 +164,7 @@ def summary(rows, name):
 
 
 def table_line(name, line=None):
-    """A line of the table; the headings without one."""
+    """Format a line of the table; the headings if `line` is None."""
     cells = [
         title if line is None else format(line[key], form) if key in line else "-"
         for key, (title, form) in COLUMNS.items()
@@ -183,7 +192,7 @@ def main(words=None):
     results = describe(1, None, {}) | {"rows": []}
     if arguments.output.exists():
         try:
-            results["rows"] = earlier_results(arguments.output, results)
+            results["rows"] = read_earlier_rows(arguments.output, results)
         except ValueError as error:
             parser.error(str(error))
     done = {(r["method"], r["pair"], r["spacing"]) for r in results["rows"]}
@@ -193,13 +202,13 @@ def main(words=None):
         for pair in arguments.pairs:
             if (name, pair, arguments.spacing) in done:
                 continue
-            case = case_of(arguments.data, arguments.spacing, pair)
+            case = load_case(arguments.data, arguments.spacing, pair)
             key = (arguments.spacing, 0, pair, name)
-            row = dict(zip(KEY, key)) | trial(case, VARIANTS[name])
+            row = dict(zip(KEY, key)) | measure_variant(case, VARIANTS[name])
             results["rows"].append(row)
             write_json(arguments.output, results)
         rows = [r for r in results["rows"] if r["spacing"] == arguments.spacing]
-        print(table_line(name, summary(rows, name)), flush=True)
+        print(table_line(name, summarize(rows, name)), flush=True)
 
 
 if __name__ == "__main__":

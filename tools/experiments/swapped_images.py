@@ -1,12 +1,13 @@
-"""How far two registrations, of two images and of the same swapped, are from inverses.
+"""Inverse consistency of two registrations with static and moving exchanged.
 
     python -m tools.experiments.swapped_images --data FOLDER --pairs 1000:1001 1006:1012
 
-FOLDER is that of ``tools/benchmarks/deformable.py``.  Each pair is registered at 2 mm
-from the affine start, and again with static and moving swapped and the inverse of the
-affine. Printed: how far points of the static brain are from themselves after the first
-map and then the second, in voxels of 2 mm, on average, at the 95th percentile and at
-most; and how far the first moved them.
+FOLDER is a folder of labelled brains, see tools/benchmarks/deformable.py.  Each pair is
+registered at 2 mm from the affine alignment, and again with static and moving exchanged
+and the inverse of the affine. Points of the static brain are mapped by the first map
+and then by the second. The table gives the distance from their initial position in
+voxels of 2 mm (mean, 95th percentile and maximum), and the mean displacement by the
+first map.
 """
 
 import os
@@ -19,20 +20,20 @@ from pathlib import Path
 import numpy as np
 
 from tools.benchmarks.measures import to_world
-from tools.experiments.contrast_cases import LOOKS, case_of, swapped
+from tools.experiments.contrast_cases import LOOKS, contrast_case, swap_images
 
-#: Methods: the network alone, all of it, and refinement alone.
+#: The network alone, network and refinement, and refinement alone.
 METHODS = {"network": {"level_iters": 0}, "default": {}, "refined": {"model": None}}
 SPACING = 2.0
 
 
-def distances(images, options, threads):
-    """How far points come back from themselves, and were away, voxels."""
+def measure_distances(images, options, threads):
+    """Inversion error of points, and their displacement by the first map, voxels."""
     from dipy_dl_reg import DeepRegistration
 
     there, back = (
         DeepRegistration(progress=False, **options).optimize(**x, num_threads=threads)
-        for x in (images, swapped(images))
+        for x in (images, swap_images(images))
     )
     matrix = images["static_grid2world"]
     points = to_world(np.argwhere(images["static"] > 0)[::97], matrix)
@@ -53,13 +54,15 @@ def main():
     parser.add_argument("--kinds", nargs="+", default=["T1", *LOOKS])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--threads", type=int, default=2)
-    chosen = parser.parse_args()
+    arguments = parser.parse_args()
     print(f"{'pair':12} {'moving':7} {'method':8}   mean    95 %     max   moved")
-    for pair in chosen.pairs:
-        for kind in chosen.kinds:
-            images = case_of(chosen.data, pair, kind).images
-            for method in chosen.methods:
-                left, moved = distances(images, METHODS[method], chosen.threads)
+    for pair in arguments.pairs:
+        for kind in arguments.kinds:
+            images = contrast_case(arguments.data, pair, kind).images
+            for method in arguments.methods:
+                left, moved = measure_distances(
+                    images, METHODS[method], arguments.threads
+                )
                 figures = left.mean(), np.percentile(left, 95), left.max(), moved.mean()
                 columns = " ".join(f"{x:7.3f}" for x in figures)
                 print(f"{pair:12} {kind:7} {method:8} {columns}", flush=True)

@@ -1,7 +1,7 @@
 """Pairs for verdicts.py: correct registrations, and failures made from them.
 
-A case is two images and how they are registered; a failure has a reference, the right
-way to register the same images, that tells whether the result is wrong indeed.
+A case contains two images and how they are registered. Failures with a reference are
+also registered correctly, to find out whether the result of the failure is wrong.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from tools.benchmarks.poses import like_b0
+from tools.benchmarks.poses import simulate_b0
 
 #: Shift, as a part of static's length, after which moving shows background alone.
 AWAY = 0.9
@@ -63,14 +63,14 @@ class Case(NamedTuple):
     options: dict | None = None
 
 
-def read(path):
+def read_image(path):
     """An image with what is not finite set to 0."""
     image = nib.load(path)
     data = np.asarray(image.dataobj).astype(np.float64)
     return Image(np.nan_to_num(data).astype(np.float32), image.affine)
 
 
-def about(centre, linear, shift=(0, 0, 0)):
+def matrix_about(centre, linear, shift=(0, 0, 0)):
     """Matrix of a linear map about a point, and a shift."""
     matrix = np.eye(4)
     matrix[:3, :3] = linear
@@ -78,7 +78,7 @@ def about(centre, linear, shift=(0, 0, 0)):
     return matrix
 
 
-def rotation(rng, degrees):
+def random_rotation(rng, degrees):
     """Rotation about a random axis."""
     axis = rng.normal(size=3)
     x, y, z = axis / np.linalg.norm(axis)
@@ -87,12 +87,12 @@ def rotation(rng, degrees):
     return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
 
 
-def flipped(image, axis):
+def flip(image, axis):
     """The image with its voxels in reverse order, its matrix as it was."""
     return Image(np.ascontiguousarray(np.flip(image.data, axis)), image.grid2world)
 
 
-def slab(image, low=0.35, thickness=20):
+def take_slab(image, low=0.35, thickness=20):
     """Some axial slices of an image."""
     first = int(low * image.data.shape[2])
     matrix = image.grid2world.copy()
@@ -101,14 +101,14 @@ def slab(image, low=0.35, thickness=20):
     return Image(np.ascontiguousarray(part), matrix)
 
 
-def in_background(image, value, margin=60):
+def add_background(image, value, margin=60):
     """The image in a wide margin, all of it raised by a constant."""
     matrix = image.grid2world.copy()
     matrix[:3, 3] -= matrix[:3, :3] @ np.full(3, margin)
     return Image(np.pad(image.data, margin) + np.float32(value), matrix)
 
 
-def blob(rng):
+def make_blob(rng):
     """A round object with a random texture, of a brain's size."""
     shape, matrix = (90, 100, 90), np.diag([2.0, 2, 2, 1])
     texture = gaussian_filter(rng.normal(size=shape), 4)
@@ -120,13 +120,13 @@ def blob(rng):
     return Image(np.where(inside, value, 0).astype(np.float32), matrix)
 
 
-def noise(rng):
+def make_noise(rng):
     """Noise all over."""
     data = rng.normal(1, 0.2, (80, 90, 80)).astype(np.float32)
     return Image(data, np.diag([2.0, 2, 2, 1]))
 
 
-def template():
+def load_template():
     """The MNI152 T1 template, without skull, at 2 mm, as nilearn bundles it."""
     from nilearn.datasets import load_mni152_template
 
@@ -134,7 +134,7 @@ def template():
     return Image(found.get_fdata(dtype=np.float32), found.affine)
 
 
-def cases(brains, heads, subjects, part):
+def make_cases(brains, heads, subjects, part):
     """The cases of one part of the images.
 
     Parameters
@@ -154,18 +154,18 @@ def cases(brains, heads, subjects, part):
         One after another.
     """
     rng = np.random.default_rng(["choose", "report"].index(part))
-    brains, subjects = half(brains, part), half(subjects, part)
-    brains = [read(path) for path in brains[:24]]
-    heads = [read(path) for group in heads for path in half(group, part)[:3]]
-    standard = template()
+    brains, subjects = take_half(brains, part), take_half(subjects, part)
+    brains = [read_image(path) for path in brains[:24]]
+    heads = [read_image(path) for group in heads for path in take_half(group, part)[:3]]
+    standard = load_template()
     yield from right_pairs(brains, heads, standard, rng)
     for folder in subjects:
-        yield from of_one_subject(folder)
+        yield from pairs_of_one_subject(folder)
     yield from wrong_affines(brains, heads, rng)
     yield from wrong_images(brains, heads, standard, rng)
 
 
-def half(paths, part):
+def take_half(paths, part):
     """The first half of a list, or the second from its end; one alone is in both."""
     middle = (len(paths) + 1) // 2
     return paths[:middle] if part == "choose" else paths[len(paths) // 2 :][::-1]
@@ -186,28 +186,28 @@ def right_pairs(brains, heads, standard, rng):
         yield Case("head to brain", True, brains[k], heads[k])
     for k in range(10):
         image = brains[(3 * k) % count]
-        moving = Image(like_b0(image.data, rng), image.grid2world)
+        moving = Image(simulate_b0(image.data, rng), image.grid2world)
         yield Case("b0-like to brain", True, brains[(3 * k + 5) % count], moving)
     for k in range(6):
         moving = brains[(k + 3) % count]
-        turn = about(moving.centre, rotation(rng, rng.uniform(70, 180)))
+        turn = matrix_about(moving.centre, random_rotation(rng, rng.uniform(70, 180)))
         moving = Image(moving.data, turn @ moving.grid2world)
         yield Case("turned brain", True, brains[k], moving)
     for k in range(4):
-        yield Case("slab to brain", True, brains[k], slab(brains[k + 4]))
+        yield Case("slab to brain", True, brains[k], take_slab(brains[k + 4]))
     others = ({"level_iters": 0}, {"metric": "SSD"}, {"metric": "MI"})
     for options in (*others, {"model": None, "level_iters": 0}):
         for k in range(2):
             yield Case(f"brains, {options}", True, *brains[k : k + 2], options=options)
 
 
-def of_one_subject(folder):
+def pairs_of_one_subject(folder):
     """Diffusion images and T1 of one subject, either way."""
-    t1 = read(Path(folder) / "t1.nii.gz")
+    t1 = read_image(Path(folder) / "t1.nii.gz")
     for name in ("b0", "fa", "md"):
         path = Path(folder) / f"{name}.nii.gz"
         if path.exists():
-            image = read(path)
+            image = read_image(path)
             yield Case(f"{name} to T1, one subject", True, t1, image)
             yield Case(f"T1 to {name}, one subject", True, image, t1)
 
@@ -217,26 +217,26 @@ def wrong_affines(brains, heads, rng):
     count = len(brains)
 
     def failure(kind, static, moving, linear, shift=(0, 0, 0)):
-        change = about(static.centre, linear, shift)
+        change = matrix_about(static.centre, linear, shift)
         return Case(kind, False, static, moving, change=change, reference=True)
 
     for k, angle in enumerate(TURNS):
-        turn, static = rotation(rng, angle), brains[k]
+        turn, static = random_rotation(rng, angle), brains[k]
         yield failure("wrong pose", static, brains[(k + 9) % count], turn)
         if k % 2:
-            moving = Image(like_b0(static.data, rng), static.grid2world)
+            moving = Image(simulate_b0(static.data, rng), static.grid2world)
             yield failure("wrong pose, b0-like", brains[k + 1], moving, turn)
         if k < len(heads):
             moving = heads[(k + 1) % len(heads)]
             yield failure("wrong pose, heads", heads[k], moving, turn)
     for k, length in enumerate(SHIFTS):
-        shift = rotation(rng, 90) @ np.array([length, 0, 0])
+        shift = random_rotation(rng, 90) @ np.array([length, 0, 0])
         yield failure("shifted", brains[k], brains[k + 11], np.eye(3), shift)
     for k, linear in enumerate(LINEAR):
         yield failure("wrong scale or shear", brains[k], brains[k + 8], linear)
     for k in range(4):
         offset = (0, 0, OFFSETS[k % 2] * (-1) ** (k // 2))
-        part = slab(brains[k + 5])
+        part = take_slab(brains[k + 5])
         yield failure("slab in a wrong place", brains[k], part, np.eye(3), offset)
     for k in range(3):
         mirror = np.diag([-1.0, 1, 1])
@@ -246,11 +246,11 @@ def wrong_affines(brains, heads, rng):
 def wrong_images(brains, heads, standard, rng):
     """Images that do not belong together, or that are not what their header says."""
     for k in range(8):
-        moving = flipped(brains[k + 3], 0)
+        moving = flip(brains[k + 3], 0)
         yield Case("left is right, two people", False, brains[k], moving)
     for k in range(4):
-        yield Case("left is right, one person", False, brains[k], flipped(brains[k], 0))
-        image, moving = brains[k], flipped(brains[k + 2], 1 + k % 2)
+        yield Case("left is right, one person", False, brains[k], flip(brains[k], 0))
+        image, moving = brains[k], flip(brains[k + 2], 1 + k % 2)
         shift = np.eye(4)
         shift[:3, 3] = moving.centre - image.centre
         kind = "front is back, up is down"
@@ -261,13 +261,13 @@ def wrong_images(brains, heads, standard, rng):
         yield Case("template to head, no mask", False, head, standard, **options)
         yield Case("head to brain, no mask", False, brains[k], head, **options)
     for k in range(3):
-        yield Case("unrelated object", False, brains[k], blob(rng))
-        yield Case("unrelated object", False, blob(rng), heads[k])
-        yield Case("noise", False, brains[k], noise(rng))
+        yield Case("unrelated object", False, brains[k], make_blob(rng))
+        yield Case("unrelated object", False, make_blob(rng), heads[k])
+        yield Case("noise", False, brains[k], make_noise(rng))
     for k, value in enumerate((0, 100, 0, 400)):
         image = brains[k]
         extent = image.data.shape[0] * np.linalg.norm(image.grid2world[:3, 0])
-        moving = in_background(brains[k + 4], value)
+        moving = add_background(brains[k + 4], value)
         shift = np.eye(4)
         shift[:3, 3] = brains[k + 4].centre - image.centre
         shift[0, 3] += AWAY * extent

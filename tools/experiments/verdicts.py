@@ -1,28 +1,28 @@
-r"""How often the verdict on a registration is wrong, on right pairs and made failures.
+r"""Error rates of the verdict, on correct pairs and simulated failures.
 
     python -m tools.experiments.verdicts --part report --brains BRAINS \
         --heads HEADS [HEADS ...] --subjects SUBJECT [SUBJECT ...]
 
-BRAINS and HEADS are folders of T1 images (*t1.nii.gz) without and with skull, SUBJECT
-one with t1, b0, fa and md (.nii.gz) of a person. The first half of each is the part
-``choose``, by which the thresholds of `dipy_dl_reg.maps.verdict` were set; the second
-half
-is the part ``report``.
+BRAINS and HEADS are folders of T1 images (*t1.nii.gz) without and with skull; each
+SUBJECT is a folder with t1, b0, fa and md (.nii.gz) of a person. The first half of each
+is the part ``choose``, on which the thresholds of `dipy_dl_reg.maps.verdict` were
+chosen. The second half is the part ``report``.
 
-Each pair is registered from its centre of mass, affinely and then deformably. Right
-pairs are assumed to be right: look at those that are called otherwise (--pictures). A
-failure is wrong where its map differs from that of the right way by 3 mm and more on
-average over static's object; where it does not, registration has recovered, and the
-case counts neither way.
+Each pair is registered from its centre of mass, affinely and then deformably. Pairs
+without a simulated error are assumed to be registered correctly; check those with
+another verdict (--pictures). A simulated failure is wrong if its map differs from the
+map of the correct registration by 3 mm or more on average over static's object.
+Otherwise the registration has recovered, and the case is not counted.
 
-Printed: each case with its verdict; for each kind, how many are good, doubtful, failed
-and recovered; false alarms (right pairs not called good) and failures missed (called
-good), in all and without the two kinds in which left is taken for right.
+The output contains the verdict of each case; for each kind of case, the numbers of
+good, doubtful, failed and recovered ones; the rate of false alarms (correct pairs that
+are not "good"); and the rate of missed failures (failures that are "good"), for all
+kinds and without the two kinds that exchange left and right.
 """
 
 import os
 
-# Must be set before torch loads: see tools/benchmarks/deformable.py.
+# Must be set before torch is imported, see tools/benchmarks/deformable.py.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import argparse
@@ -39,27 +39,31 @@ import torch
 from dipy_dl_reg import DeepRegistration, __version__
 from dipy_dl_reg.maps.verdict import GRADES, judge
 from dipy_dl_reg.registration.affine import find_affine
-from tools.experiments.verdict_cases import cases
+from tools.experiments.verdict_cases import make_cases
 
-#: Mean distance between two maps, mm, from which on one of them is wrong.
+#: Mean distance between two maps (mm) at which one of them is wrong.
 WRONG = 3.0
 STEPS = ["center_of_mass", "translation", "rigid", "affine"]
 
 
-def options():
+def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--brains", type=Path, required=True)
     parser.add_argument("--heads", type=Path, nargs="+", required=True)
     parser.add_argument("--subjects", type=Path, nargs="*", default=[])
     parser.add_argument("--part", choices=("choose", "report"), default="report")
-    parser.add_argument("--only", help="kinds that contain this")
-    parser.add_argument("--pictures", type=Path, help="of right pairs not called good")
+    parser.add_argument("--only", help="run only kinds that contain this text")
+    parser.add_argument(
+        "--pictures",
+        type=Path,
+        help="folder for figures of correct pairs that are not good",
+    )
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args()
 
 
 def register(case, *, right_way=False):
-    """The map of a case, and the verdict on it."""
+    """Register a case; return its map and its verdict."""
     static, moving = case.static, case.moving
     masks = {}
     if case.everywhere and not right_way:
@@ -76,7 +80,7 @@ def register(case, *, right_way=False):
         )
         prealign, poses = found.matrix, found.poses
     if case.change is not None and not right_way:
-        # As if a user had given this prealign: without a search over poses.
+        # Without a search over rotations, as for a prealign passed by a user.
         prealign, poses = prealign @ case.change, None
     registration = DeepRegistration(**case.options or {}, progress=False)
     mapping = registration.optimize(
@@ -90,8 +94,8 @@ def register(case, *, right_way=False):
     return mapping, judge(registration.verdict.measures, poses=poses)
 
 
-def distance(case, mapping, other):
-    """Mean distance of two maps over static's object, mm."""
+def mean_distance(case, mapping, other):
+    """Mean distance between two maps over static's object, mm."""
     data = case.static.data
     voxels = np.argwhere(data > 0.1 * np.quantile(data, 0.999))[::101]
     matrix = case.static.grid2world
@@ -100,8 +104,8 @@ def distance(case, mapping, other):
     return float(np.linalg.norm(np.subtract(*ends), axis=1).mean())
 
 
-def draw(folder, number, case, mapping, verdict):
-    """Picture of a right pair that is not called good."""
+def draw_pair(folder, number, case, mapping, verdict):
+    """Draw a correct pair whose verdict is not good."""
     from dipy_dl_reg.maps.report import plot_registration
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -116,7 +120,7 @@ def draw(folder, number, case, mapping, verdict):
 
 
 def print_table(table):
-    """Verdicts by kind, and both error rates."""
+    """Print the verdicts of each kind, and both error rates."""
     print(f"\n{'kind':32s} right  good  doubtful  failed  recovered")
     for (right, kind), found in sorted(table.items(), reverse=True):
         counts = "".join(f"{found[g]:8d}" for g in (*GRADES, "recovered"))
@@ -137,7 +141,7 @@ def print_table(table):
 
 
 def main():
-    given = options()
+    given = parse_arguments()
     torch.set_num_threads(given.threads)
     logging.getLogger("dipy").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
@@ -148,20 +152,20 @@ def main():
         f"{given.threads} threads; part {given.part}"
     )
     table, start = defaultdict(Counter), time.perf_counter()
-    every = cases(brains, heads, given.subjects, given.part)
+    every = make_cases(brains, heads, given.subjects, given.part)
     for number, case in enumerate(every):
         if given.only and given.only not in case.kind:
             continue
         mapping, verdict = register(case)
         grade, note = verdict.grade, ""
         if case.reference:
-            away = distance(case, mapping, register(case, right_way=True)[0])
+            away = mean_distance(case, mapping, register(case, right_way=True)[0])
             note = f" ({away:.1f} mm from the right map)"
             grade = "recovered" if away < WRONG else grade
         table[case.right, case.kind][grade] += 1
         print(f"{number:3d} {case.kind}{note}: {verdict}", flush=True)
         if given.pictures and case.right and grade != "good":
-            draw(given.pictures, number, case, mapping, verdict)
+            draw_pair(given.pictures, number, case, mapping, verdict)
     print_table(table)
     print(f"{time.perf_counter() - start:.0f} s in all")
 

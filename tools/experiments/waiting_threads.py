@@ -1,13 +1,13 @@
-"""How long a registration takes beside other programs, by what idle threads do.
+"""Time of a registration while other programs run, with and without spinning threads.
 
     python -m tools.experiments.waiting_threads
     python -m tools.experiments.waiting_threads --others 0 1 2 --repeats 5
 
-Registers the MNI152 T1 template, at a voxel size of one's choice, to a bent copy of
-itself with default options, in fresh processes, alone and beside processes that do
-nothing but count.  OpenMP's threads spin while they wait where torch is loaded before
-dipy_dl_reg, and sleep where dipy_dl_reg is imported first.  The settings take turns;
-medians of wall time and of processor time, in seconds, without what loading takes.
+The MNI152 T1 template is registered to a deformed copy of itself with default options,
+in new processes, alone and together with processes that keep a processor busy.  Waiting
+OpenMP threads spin if torch is imported before dipy_dl_reg, and sleep if dipy_dl_reg is
+imported first.  The settings are measured in turn. The table gives medians of wall time
+and processor time in seconds, without the time of imports.
 """
 
 import argparse
@@ -37,12 +37,12 @@ registration.optimize(
 )
 print("seconds", time.perf_counter() - began[0], time.process_time() - began[1])
 """
-#: What is imported first, by what idle threads do.
+#: What is imported first, for each behaviour of waiting threads.
 FIRST = {"spin": "import torch", "sleep": "import dipy_dl_reg"}
 VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
-def options():
+def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--spacing", type=int, default=2, help="voxel size, mm")
     parser.add_argument("--others", type=int, nargs="+", default=[0, 1])
@@ -53,7 +53,7 @@ def options():
 
 @contextmanager
 def busy_processes(count):
-    """Processes that keep a processor busy each."""
+    """Run processes, each of which keeps a processor busy."""
     command = [sys.executable, "-c", "while True: pass"]
     others = [subprocess.Popen(command) for _ in range(count)]
     try:
@@ -64,8 +64,8 @@ def busy_processes(count):
             other.wait()
 
 
-def seconds(first, spacing, threads):
-    """Wall and processor time of one registration in a process of its own."""
+def measure_seconds(first, spacing, threads):
+    """Wall and processor time of one registration in a new process."""
     environment = {k: v for k, v in os.environ.items() if k not in VARIABLES}
     if threads is not None:
         environment["OMP_NUM_THREADS"] = str(threads)
@@ -81,12 +81,12 @@ def seconds(first, spacing, threads):
 
 
 def main():
-    given = options()
+    given = parse_arguments()
     taken = {(n, policy): [] for n in given.others for policy in FIRST}
     for _ in range(given.repeats):
         for n, policy in taken:
             with busy_processes(n):
-                found = seconds(FIRST[policy], given.spacing, given.threads)
+                found = measure_seconds(FIRST[policy], given.spacing, given.threads)
             taken[n, policy].append(found)
     print(f"{os.cpu_count()} processors, load {os.getloadavg()[1]:.1f}, ", end="")
     print(f"{given.spacing} mm, medians of {given.repeats}")

@@ -52,7 +52,7 @@ from dipy_dl_reg.networks.pyramid_network import (
     warp_half_way,
 )
 from dipy_dl_reg.training.loop.losses import dice_loss
-from tools.experiments.contrast_cases import case_of, swapped
+from tools.experiments.contrast_cases import contrast_case, swap_images
 from tools.recipes.brain_maps import make_pairs, read_maps
 from tools.recipes.stages import HELD_OUT
 from tools.recipes.train_pyramid import STAGES, brain_options, shape_pairs, train
@@ -221,9 +221,9 @@ def real(network, arguments):
     for kind in KINDS:
         scores = []
         for pair in arguments.pairs:
-            case = case_of(arguments.data, pair, kind)
+            case = contrast_case(arguments.data, pair, kind)
             maps = []
-            for images in (case.images, swapped(case.images)):
+            for images in (case.images, swap_images(case.images)):
                 registration = DeepRegistration(model=network, **how)
                 maps.append(
                     registration.optimize(**images, num_threads=arguments.threads)

@@ -41,7 +41,8 @@ import numpy as np
 from scipy.ndimage import zoom
 import torch
 
-from dipy_dl_reg.geometry.fields import identity, jacobian, warp
+from dipy_dl_reg.geometry.derivatives import jacobian
+from dipy_dl_reg.geometry.fields import identity, warp
 from dipy_dl_reg.networks import NETWORKS, make_network
 from dipy_dl_reg.training.loop.train_network import train_network
 from dipy_dl_reg.training.training_set import CrossSubject

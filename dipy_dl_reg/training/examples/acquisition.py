@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-import torch.nn.functional as F
 
+from dipy_dl_reg.geometry.resampling import resize_image
 from dipy_dl_reg.geometry.smoothing import smooth
 from dipy_dl_reg.training.examples import SINGLE
 from dipy_dl_reg.validation import check_number
@@ -90,7 +88,7 @@ class Acquisition:
         o, shape = self.options, image.shape[1:]
         image = smooth(image[None], o["blur"] * uniform(generator))
         knots = torch.randn(1, 1, *[4] * len(shape), generator=generator, **SINGLE)
-        bias = interpolate_knots(knots, shape)
+        bias = resize_image(knots, shape)
         image = image * (o["bias"] * uniform(generator) * bias).exp_()
         image = self._reduce_resolution(image, generator)
         image = image / image.amax().clamp_min(1e-6)
@@ -116,7 +114,7 @@ class Acquisition:
             return image
         # A larger voxel has the mean over its volume.
         image = smooth(image, [0.4 * (f * f - 1) ** 0.5 for f in factors])
-        return interpolate_knots(interpolate_knots(image, sizes), shape)
+        return resize_image(resize_image(image, sizes), shape)
 
     def _add_noise(
         self, image: torch.Tensor, generator: torch.Generator
@@ -161,22 +159,3 @@ def uniform(generator: torch.Generator) -> float:
         Below 1.
     """
     return float(torch.rand((), generator=generator, **SINGLE))
-
-
-def interpolate_knots(knots: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """Interpolate values at control points linearly to a grid.
-
-    Parameters
-    ----------
-    knots : Tensor, shape (B, C, *few)
-        Values; the outermost are at the corners of the grid.
-    shape : sequence of int
-        Shape of the grid.
-
-    Returns
-    -------
-    values : Tensor, shape (B, C, *shape)
-        Values at the voxels.
-    """
-    mode = {2: "bilinear", 3: "trilinear"}[len(shape)]
-    return F.interpolate(knots, size=tuple(shape), mode=mode, align_corners=True)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from dipy_dl_reg.geometry.fields import warp
+from dipy_dl_reg.geometry.resampling import resize_image
 from dipy_dl_reg.training.examples import SINGLE
-from dipy_dl_reg.training.examples.acquisition import interpolate_knots
 from dipy_dl_reg.training.training_set import Example
 from dipy_dl_reg.validation import check_number
 
@@ -128,7 +128,7 @@ class Augment:
         if o["bending"]:
             knots = [max(4, round(n / max(1, o["bending_scale"]))) for n in shape]
             bend = torch.randn(1, len(shape), *knots, generator=generator, **SINGLE)
-            bend = interpolate_knots(bend, shape) * o["bending"]
+            bend = resize_image(bend, shape) * o["bending"]
             u = bend if u is None else u + bend
         return u
 
@@ -164,9 +164,8 @@ class Augment:
         if o["bias"]:
             knots = [4] * (image.ndim - 1)
             bias = torch.randn(1, 1, *knots, generator=generator, **SINGLE)
-            image = (
-                image * (o["bias"] * interpolate_knots(bias, image.shape[1:]))[0].exp()
-            )
+            bias = resize_image(bias, image.shape[1:])[0]
+            image = image * (o["bias"] * bias).exp()
         if o["noise"]:
             sigma = o["noise"] * torch.rand((), generator=generator, **SINGLE)
             noise = torch.randn(image.shape, generator=generator, **SINGLE)

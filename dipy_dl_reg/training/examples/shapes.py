@@ -13,12 +13,9 @@ from typing import Any
 import torch
 
 from dipy_dl_reg.geometry.fields import warp
+from dipy_dl_reg.geometry.resampling import resize_image
 from dipy_dl_reg.training.examples import SINGLE
-from dipy_dl_reg.training.examples.acquisition import (
-    Acquisition,
-    interpolate_knots,
-    uniform,
-)
+from dipy_dl_reg.training.examples.acquisition import Acquisition, uniform
 from dipy_dl_reg.training.examples.deformation import Bending
 from dipy_dl_reg.training.examples.synthesis import permutation
 from dipy_dl_reg.training.training_set import Example, Pairs
@@ -137,7 +134,7 @@ class ShapePairs:
         """Shares of all classes, 0 the background, (K, *shape); their sum is 1."""
         few = [max(4, round(n / self.size)) for n in self.shape]
         knots = torch.randn(1, self.classes, *few, generator=generator, **SINGLE)
-        height = interpolate_knots(knots, self.shape)[0]
+        height = resize_image(knots, self.shape)[0]
         # Distance from the middle, 1 at the faces, and as rough as the blobs are.
         lines = [torch.linspace(-1, 1, n, **SINGLE) for n in self.shape]
         grid = torch.stack(torch.meshgrid(*lines, indexing="ij"))

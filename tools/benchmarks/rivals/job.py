@@ -1,25 +1,27 @@
-"""What every adapter in this folder shares: its job, its clock, what it hands back.
+"""Functions shared by the adapters in this folder: input, timing and output.
 
-An adapter is run by the Python that has the rival, with numpy and nibabel beside it:
+An adapter is a plain script. It is run by the Python of the environment where the rival
+is installed, which must also contain numpy and nibabel:
 
-    python tools/benchmarks/rivals/run_NAME.py JOB        registers what the folder JOB
-    holds python tools/benchmarks/rivals/run_NAME.py --version  prints the rival's name
-    and version
+    python tools/benchmarks/rivals/run_NAME.py JOB        registers the images in JOB
+    python tools/benchmarks/rivals/run_NAME.py --version  prints the name and version
 
-JOB holds job.json ("threads", the rival's "options" and "prealign": static world to
-moving world, mm), static.nii, moving.nii and, where labels are to be warped,
-static_labels.nii (their grid) and moving_labels.nii. The adapter leaves there
+The folder JOB contains job.json ("threads", the rival's "options", and "prealign", the
+matrix from static world to moving world in mm), static.nii and moving.nii. If labels
+are to be warped, it also contains static_labels.nii (the grid to warp to) and
+moving_labels.nii. The adapter writes into the same folder
 
-- field.npy, (*static shape, 3): u(x) in mm, x + u(x) from static to moving before the
-  prealign, so that moving(prealign(x + u(x))) resembles static(x);
-- inverse.npy, likewise, of the inverse of x + u(x), where the rival gives one;
-- warped_labels.nii: the moving labels on the static labels' grid, nearest neighbour, by
-  the rival's own tool, in one interpolation;
-- result.json: "seconds" and "peak_mib" of the registration alone, images in memory, as
-  far as the rival lets them be; "call"; and what else the adapter has to tell.
+- field.npy, shape (*static shape, 3): u(x) in mm, where x + u(x) maps static to moving
+  before the prealign, so that moving(prealign(x + u(x))) resembles static(x);
+- inverse.npy: the displacement of the inverse of x + u(x), if the rival computes it;
+- warped_labels.nii: the moving labels on the static labels' grid, warped by the rival's
+  own tool in one nearest-neighbour interpolation;
+- result.json: "seconds" and "peak_mib" of the registration alone, with images in memory
+  where the rival allows it; "call"; and other results of the adapter.
 
-World coordinates are NIfTI's (RAS, mm). ITK and what is built on it count x and y the
-other way (LPS): `turned` and `vectors_turned` go from one to the other and back.
+World coordinates are those of NIfTI (RAS, mm). ITK and programs that use it have the
+opposite sign for x and y (LPS); `convert_matrix` and `convert_vectors` convert in both
+directions.
 """
 
 import ctypes
@@ -35,14 +37,14 @@ LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 class Memory:
-    """Peak resident memory over what was resident before; Linux only, else None."""
+    """Increase of the peak resident memory; Linux only, None on other systems."""
 
     def __init__(self):
         gc.collect()
         try:
-            # What was freed before must not hide what is used now.
+            # Memory freed earlier would otherwise be reused and not counted.
             ctypes.CDLL(None).malloc_trim(0)
-            Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+            Path("/proc/self/clear_refs").write_text("5")  # resets the peak
             self.before = self._kib("VmRSS")
         except (AttributeError, OSError):
             self.before = None
@@ -57,7 +59,7 @@ class Memory:
 
 
 class Job:
-    """A job folder: what to register and with what."""
+    """A folder with images to register, and options."""
 
     def __init__(self, folder):
         self.folder = Path(folder)
@@ -67,7 +69,7 @@ class Job:
         self.has_labels = (self.folder / "moving_labels.nii").exists()
 
     def path(self, name):
-        """Of one of the folder's files, as a word."""
+        """Path of an image in the folder, as a string."""
         return str(self.folder / f"{name}.nii")
 
     def grid2world(self):
@@ -76,39 +78,39 @@ class Job:
 
         return nib.load(self.path("static")).affine
 
-    def keep(self, name, array):
-        """Leave an array in the folder."""
+    def save_array(self, name, array):
+        """Save an array in the folder."""
         np.save(self.folder / f"{name}.npy", np.asarray(array, dtype=np.float32))
 
 
-def turned(matrix):
-    """A world-to-world matrix for ITK's world from one for NIfTI's, or back."""
+def convert_matrix(matrix):
+    """Convert a world-to-world matrix from RAS to LPS, or back."""
     return LPS @ matrix @ LPS
 
 
-def vectors_turned(vectors):
-    """Displacements (..., 3) for ITK's world from those for NIfTI's, or back."""
+def convert_vectors(vectors):
+    """Convert displacements (..., 3) from RAS to LPS, or back."""
     return np.asarray(vectors) * LPS.diagonal()[:3]
 
 
 def read_vectors(path):
-    """Displacements of an ITK field in a file, RAS, on its voxels: (*shape, 3)."""
+    """Read the displacements of an ITK field in RAS, shape (*shape, 3)."""
     import nibabel as nib
 
     field = np.asarray(nib.load(path).dataobj)
-    return vectors_turned(field.reshape(*field.shape[:3], 3))
+    return convert_vectors(field.reshape(*field.shape[:3], 3))
 
 
-def before_prealign(total, grid2world, prealign):
-    """The u, mm, of prealign(x + u(x)) = x + total(x): the whole less the affine."""
+def remove_prealign(total, grid2world, prealign):
+    """Displacement u (mm) with prealign(x + u(x)) = x + total(x)."""
     voxels = np.moveaxis(np.indices(total.shape[:-1]), 0, -1)
     world = voxels @ grid2world[:3, :3].T + grid2world[:3, 3]
     back = np.linalg.inv(prealign)
     return (world + total) @ back[:3, :3].T + back[:3, 3] - world
 
 
-def clocked(call, *words, **options):
-    """What the call returns, and its seconds and peak memory."""
+def measure_call(call, *words, **options):
+    """Call a function; return its result, and its seconds and peak memory."""
     memory = Memory()
     start = time.perf_counter()
     result = call(*words, **options)
@@ -117,7 +119,7 @@ def clocked(call, *words, **options):
 
 
 def main(register, version):
-    """Run an adapter: `register(job)` returns what goes into result.json."""
+    """Run an adapter; `register(job)` returns the content of result.json."""
     if sys.argv[1:] == ["--version"]:
         print(json.dumps(version()))
         return

@@ -1,19 +1,19 @@
 """ANTs (antspyx): SyN. See job.py.
 
-`ants.registration` writes the transforms to files and warps both images before it
-returns: both are in its seconds, as a user gets them.
+`ants.registration` also writes the transforms to files and warps both images; its time
+includes both.
 """
 
 from importlib.metadata import version
 
-from job import clocked, main, read_vectors, turned
+from job import convert_matrix, main, measure_call, read_vectors
 
 
-def affine_file(job):
-    """The prealign as ANTs reads it."""
+def write_affine(job):
+    """Write the prealign in ANTs' format."""
     import ants
 
-    matrix = turned(job.prealign)
+    matrix = convert_matrix(job.prealign)
     transform = ants.create_ants_transform(
         transform_type="AffineTransform",
         dimension=3,
@@ -27,6 +27,7 @@ def affine_file(job):
 
 
 def warp_labels(job, transforms):
+    """Warp the moving labels by nearest neighbour."""
     import ants
 
     grid, labels = (
@@ -42,17 +43,17 @@ def register(job):
     import ants
 
     static, moving = (ants.image_read(job.path(role)) for role in ("static", "moving"))
-    found, result = clocked(
+    found, result = measure_call(
         ants.registration,
         static,
         moving,
-        initial_transform=affine_file(job),
+        initial_transform=write_affine(job),
         outprefix=str(job.folder / "ants"),
         **job.options,
     )
     warp, affine = found["fwdtransforms"]
-    job.keep("field", read_vectors(warp))
-    job.keep("inverse", read_vectors(found["invtransforms"][-1]))
+    job.save_array("field", read_vectors(warp))
+    job.save_array("inverse", read_vectors(found["invtransforms"][-1]))
     if job.has_labels:
         warp_labels(job, [warp, affine])
     words = ", ".join(f"{k}={v!r}" for k, v in job.options.items())

@@ -1,42 +1,42 @@
 """elastix (itk-elastix): cubic B-splines, its default parameters. See job.py.
 
-elastix composes the other way round, x -> spline(prealign(x)), so the field is that of
-the inverse prealign after both. It gives no inverse. The moving image's
-warp, which its call returns, is in its seconds.
+elastix composes the maps in the opposite order, x -> spline(prealign(x)). The field
+that is saved is this map followed by the inverse of the prealign. elastix computes no
+inverse. Its time includes warping the moving image.
 """
 
 from importlib.metadata import version
 
-from job import before_prealign, clocked, main, turned, vectors_turned
+from job import convert_matrix, convert_vectors, main, measure_call, remove_prealign
 import numpy as np
 
 
-def words(values):
+def number_words(values):
     return [str(float(value)) for value in np.ravel(values)]
 
 
-def grid_words(image):
-    """A grid as elastix writes it: where transformix samples."""
+def grid_parameters(image):
+    """Describe a grid by elastix' parameters: where transformix samples."""
     import itk
 
     direction = itk.array_from_matrix(image.GetDirection())
     return {
         "Size": [str(int(n)) for n in itk.size(image)],
         "Index": ["0", "0", "0"],
-        "Spacing": words(image.GetSpacing()),
-        "Origin": words(image.GetOrigin()),
-        "Direction": words(direction.T),  # column after column
+        "Spacing": number_words(image.GetSpacing()),
+        "Origin": number_words(image.GetOrigin()),
+        "Direction": number_words(direction.T),  # column after column
     }
 
 
-def affine_map(prealign, image):
-    """The prealign as elastix reads it."""
-    matrix = turned(prealign)
-    return grid_words(image) | {
+def affine_parameters(prealign, image):
+    """Describe the prealign by elastix' parameters."""
+    matrix = convert_matrix(prealign)
+    return grid_parameters(image) | {
         "Transform": ["AffineTransform"],
         "NumberOfParameters": ["12"],
-        "TransformParameters": words([*matrix[:3, :3].flat, *matrix[:3, 3]]),
-        "CenterOfRotationPoint": words([0, 0, 0]),
+        "TransformParameters": number_words([*matrix[:3, :3].flat, *matrix[:3, 3]]),
+        "CenterOfRotationPoint": number_words([0, 0, 0]),
         "InitialTransformParameterFileName": ["NoInitialTransform"],
         "HowToCombineTransforms": ["Compose"],
         "FixedImageDimension": ["3"],
@@ -44,7 +44,7 @@ def affine_map(prealign, image):
     }
 
 
-def parameters(*maps):
+def make_parameter_object(*maps):
     import itk
 
     whole = itk.ParameterObject.New()
@@ -53,13 +53,13 @@ def parameters(*maps):
     return whole
 
 
-def resampled_on(found, image):
-    """The transforms found, set to sample labels on the image's grid."""
-    whole = parameters(
+def set_sampling_grid(found, image):
+    """Change the parameters of the transforms to sample labels on an image's grid."""
+    whole = make_parameter_object(
         *(found.GetParameterMap(i) for i in range(found.GetNumberOfParameterMaps()))
     )
     last = whole.GetNumberOfParameterMaps() - 1
-    for name, value in grid_words(image).items():
+    for name, value in grid_parameters(image).items():
         whole.SetParameter(last, name, value)
     whole.SetParameter(last, "FinalBSplineInterpolationOrder", ["0"])
     whole.SetParameter(last, "ResultImagePixelType", ["float"])
@@ -72,7 +72,7 @@ def warp_labels(job, found):
     grid, labels = (
         itk.imread(job.path(f"{role}_labels"), itk.F) for role in ("static", "moving")
     )
-    warped = itk.transformix_filter(labels, resampled_on(found, grid))
+    warped = itk.transformix_filter(labels, set_sampling_grid(found, grid))
     itk.imwrite(warped, job.path("warped_labels"))
 
 
@@ -82,26 +82,28 @@ def register(job):
     static, moving = (
         itk.imread(job.path(role), itk.F) for role in ("static", "moving")
     )
-    # Given to the call as well, elastix has been seen to crash while it starts.
+    # elastix can crash if the number of threads is also passed to the call below.
     itk.set_nthreads(job.threads)
     chosen = itk.ParameterObject.New().GetDefaultParameterMap("bspline")
     for name, value in job.options.items():
         chosen[name] = [value]
-    (_, found), result = clocked(
+    (_, found), result = measure_call(
         itk.elastix_registration_method,
         static,
         moving,
-        parameter_object=parameters(chosen),
-        initial_transform_parameter_object=parameters(affine_map(job.prealign, static)),
+        parameter_object=make_parameter_object(chosen),
+        initial_transform_parameter_object=make_parameter_object(
+            affine_parameters(job.prealign, static)
+        ),
         log_to_console=False,
     )
     total = itk.transformix_deformation_field(moving, found)
-    total = vectors_turned(itk.array_from_image(total).transpose(2, 1, 0, 3))
-    job.keep("field", before_prealign(total, job.grid2world(), job.prealign))
+    total = convert_vectors(itk.array_from_image(total).transpose(2, 1, 0, 3))
+    job.save_array("field", remove_prealign(total, job.grid2world(), job.prealign))
     if job.has_labels:
         warp_labels(job, found)
     call = "elastix_registration_method(default bspline parameter map"
-    return result | {"call": f"{call}, {job.options or 'nothing'} changed)"}
+    return result | {"call": f"{call}, changed: {job.options or 'none'})"}
 
 
 if __name__ == "__main__":

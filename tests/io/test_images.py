@@ -1,4 +1,4 @@
-"""Files and arguments as they are read."""
+"""Images as they are read from files and arguments."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""Half-way between two images, no matter which of them is called static."""
+"""Mid-space between two images does not depend on which of them is static."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ import torch
 
 from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.grid import Grid
-from dipy_dl_reg.initialization.midspace import common_grid, half_of
+from dipy_dl_reg.initialization.midspace import halve_prealign, make_midspace_grid
 from dipy_dl_reg.initialization.network import predict_displacement
 from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.metrics.objective import Objective
@@ -24,7 +24,7 @@ def affine(angles, zooms, shift):
 
 
 def two_grids():
-    """An oblique one and one of another orientation, worlds apart, and between them."""
+    """An oblique grid, one of another orientation, and the prealign between them."""
     static = Grid((24, 30, 20), affine((5, -8, 3), (-2, 2, 2.5), (20, -31, -28)))
     prealign = affine((-9, 4, 6), (1.1, 0.95, 1.2), (31, 12, -7))
     middle = prealign @ static.affine @ [*(np.array(static.shape) - 1) / 2, 1]
@@ -41,7 +41,7 @@ def swapped(static, moving, prealign):
 
 
 @pytest.mark.parametrize("dim", [2, 3])
-def test_two_halves_are_the_whole(dim):
+def test_two_halves_give_the_prealign(dim):
     prealign = affine((25, -40, 10), (1.2, 0.8, 0.9), (30, -5, 12))
     if dim == 2:
         turn = np.deg2rad(50)
@@ -49,7 +49,7 @@ def test_two_halves_are_the_whole(dim):
             [[np.cos(turn), -1.2 * np.sin(turn), 9], [np.sin(turn), np.cos(turn), -4]]
             + [[0, 0, 1]]
         )
-    half = half_of(prealign)
+    half = halve_prealign(prealign)
     assert np.abs(half - np.eye(dim + 1)).max() > 0.1
     np.testing.assert_allclose(half @ half, prealign, atol=1e-10)
 
@@ -57,44 +57,44 @@ def test_two_halves_are_the_whole(dim):
 @pytest.mark.parametrize(
     "prealign", [np.diag([-1.0, 1, 1, 1]), affine((0, 0, 90), 1, (0, 0, 0))]
 )
-def test_what_cannot_be_halved_is_not(prealign):
+def test_reflections_and_large_rotations_are_not_halved(prealign):
     grid = Grid((20, 20, 20), np.eye(4))
-    assert half_of(prealign) is None
-    assert common_grid(grid, grid, prealign) is None
+    assert halve_prealign(prealign) is None
+    assert make_midspace_grid(grid, grid, prealign) is None
 
 
 @pytest.mark.parametrize("spacing", [None, 3.0])
-def test_one_grid_whatever_is_static(spacing):
+def test_the_grid_is_the_same_for_swapped_images(spacing):
     static, moving, prealign = two_grids()
-    there = common_grid(static, moving, prealign, spacing)
-    back = common_grid(*swapped(static, moving, prealign), spacing)
+    there = make_midspace_grid(static, moving, prealign, spacing)
+    back = make_midspace_grid(*swapped(static, moving, prealign), spacing)
     assert there.shape == back.shape
     # The same places, each in the world of its own static image.
     np.testing.assert_allclose(prealign @ there.affine, back.affine, atol=1e-8)
     if spacing is not None:
-        half = half_of(prealign) @ there.affine
+        half = halve_prealign(prealign) @ there.affine
         np.testing.assert_allclose(Grid(there.shape, half).spacing, spacing)
 
 
-def test_equal_images_of_a_standard_grid_keep_it():
+def test_two_equal_standard_grids_are_kept():
     grid = Grid((20, 22, 18), np.diag([2.0, 2.0, 2.0, 1.0]))
-    found = common_grid(grid, grid, np.eye(4), 2.0)
+    found = make_midspace_grid(grid, grid, np.eye(4), 2.0)
     assert found.shape == grid.shape
     np.testing.assert_allclose(found.affine, grid.affine, atol=1e-10)
 
 
-def test_what_one_image_shows_beyond_the_other_costs_little():
+def test_the_grid_covers_little_beyond_the_overlap():
     slab = Grid((40, 40, 6), np.diag([2.0, 2.0, 2.0, 1.0]))
     head = Grid((60, 60, 80), affine((0, 0, 0), (2, 2, 2), (-20, -20, -60)))
-    found = common_grid(slab, head, np.eye(4), 2.0)
+    found = make_midspace_grid(slab, head, np.eye(4), 2.0)
     assert found.shape[2] < 6 + 2 * 8 + 2
     assert found.shape[0] >= 40
 
 
-def test_images_that_do_not_meet_have_no_common_grid():
+def test_images_without_overlap_have_no_grid():
     grid = Grid((20, 20, 20), np.eye(4))
     away = Grid((20, 20, 20), affine((0, 0, 0), (1, 1, 1), (50, 0, 0)))
-    assert common_grid(grid, away, np.eye(4)) is None
+    assert make_midspace_grid(grid, away, np.eye(4)) is None
 
 
 def blobs(grid, seed):

@@ -1,0 +1,41 @@
+"""The table of the commands.
+
+A new command is one module beside this one, with a workflow class and a function that
+runs it, one line in `COMMANDS`, and the same line in pyproject.toml's
+``[project.scripts]``.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """A command.
+
+    Attributes
+    ----------
+    module : str
+        Name of its module in `dipy_dl_reg.workflows`.
+    workflow : str
+        Name of its workflow class.
+    function : str
+        Name of the function that runs it.
+    """
+
+    module: str
+    workflow: str
+    function: str
+
+    @property
+    def entry_point(self) -> str:
+        """The function, as pyproject.toml names it."""
+        return f"dipy_dl_reg.workflows.{self.module}:{self.function}"
+
+
+#: By the name that is typed.
+COMMANDS = {
+    "dipy_align_deep": Command("align", "AlignDeepFlow", "align_deep"),
+    "dipy_apply_deep": Command("apply", "ApplyDeepFlow", "apply_deep"),
+    "dipy_train_deep": Command("train", "TrainDeepFlow", "train_deep"),
+}

@@ -1,0 +1,276 @@
+"""One registration from image files to result files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+import os
+from pathlib import Path
+import time
+from typing import Any, NamedTuple
+
+from dipy.align.imwarp import DiffeomorphicMap
+from dipy.utils.logging import logger
+import nibabel as nib
+import numpy as np
+
+from dipy_dl_reg.io.atomic_files import write_all_or_none
+from dipy_dl_reg.io.images import make_nifti
+from dipy_dl_reg.maps.apply import transform_array
+from dipy_dl_reg.maps.formats.table import FORMATS
+from dipy_dl_reg.maps.report import plot_registration
+from dipy_dl_reg.maps.verdict import Verdict
+from dipy_dl_reg.registration.affine import find_affine
+from dipy_dl_reg.validation import check_affine
+from dipy_dl_reg.workflows.image_pair import ImagePair, read_pair
+
+try:  # DIPY 1.13 moves it
+    from dipy.utils import VerbosityLevels
+except ImportError:
+    from dipy.align import VerbosityLevels
+
+#: Verbosity of a registration that logs every iteration.
+DIAGNOSE = VerbosityLevels.DIAGNOSE
+
+
+class FileResult(NamedTuple):
+    """The result of a registration, as it is written to files.
+
+    Attributes
+    ----------
+    mapping : DiffeomorphicMap
+        The map of moving to static.
+    prealign : ndarray, shape (dim + 1, dim + 1)
+        Static world to moving world; the identity if there is none.
+    warped : ndarray
+        Moving on static's grid.
+    verdict : Verdict
+        Verdict on the registration.
+    """
+
+    mapping: DiffeomorphicMap
+    prealign: np.ndarray
+    warped: np.ndarray
+    verdict: Verdict
+
+
+def register_files(
+    static: Path,
+    moving: Path,
+    files: dict[str, Path],
+    *,
+    registration: Any,
+    masks: Mapping[str, str | os.PathLike | None],
+    steps: Sequence[str],
+    prealigns: dict[int, np.ndarray | None],
+    num_threads: int | None,
+    overwrite: bool,
+) -> str:
+    """Register two image files, and write all files of the result or none.
+
+    Parameters
+    ----------
+    static, moving : Path
+        The images' files.
+    files : dict of Path
+        The files to be written, by the names of the command's parameters (see
+        `WRITERS`).
+    registration : DeepRegistration
+        The deformable registration.
+    masks : dict
+        Paths or None, by the names "static_mask" and "moving_mask".
+    steps : sequence of str
+        Affine steps that come first.
+    prealigns : dict of ndarray or None
+        By dimension, the matrix from static world to moving world with which the
+        registration starts.
+    num_threads : int or None
+        Threads on the CPU.
+    overwrite : bool
+        Replace files that exist.
+
+    Returns
+    -------
+    summary : str
+        What was done, where it is, and the verdict, in one line.
+
+    Raises
+    ------
+    ValueError
+        If an image cannot be registered.
+    RuntimeError
+        If no start was kept for a registration without refinement.
+    OSError
+        If a file cannot be written.
+    """
+    with write_all_or_none(list(files.values()), overwrite=overwrite) as temporaries:
+        pair = read_pair(static, moving, **masks)
+        prealign, poses = prealigns[pair.dim], None
+        if steps:
+            prealign, poses = find_prealign(pair, steps, prealign, num_threads)
+        start = time.perf_counter()
+        mapping = register_pair(pair, registration, prealign, poses, num_threads)
+        seconds = time.perf_counter() - start
+        result = FileResult(
+            mapping=mapping,
+            prealign=np.eye(pair.dim + 1) if prealign is None else prealign,
+            warped=transform_array(mapping, pair.moving),
+            verdict=registration.verdict,
+        )
+        for (parameter, path), temporary in zip(files.items(), temporaries):
+            logger.info(f"Writing {path}")
+            WRITERS[parameter](pair, result, temporary)
+    folders = ", ".join(dict.fromkeys(str(path.parent) for path in files.values()))
+    return (
+        f"Registered {pair.name} in {seconds:.1f} s; saved in {folders}; "
+        f"verdict: {result.verdict}"
+    )
+
+
+def find_prealign(
+    pair: ImagePair,
+    steps: Sequence[str],
+    starting_affine: np.ndarray | None,
+    num_threads: int | None,
+) -> tuple[np.ndarray, Any]:
+    """Register two images affinely.
+
+    Parameters
+    ----------
+    pair : ImagePair
+        The images.
+    steps : sequence of str
+        Affine steps.
+    starting_affine : ndarray, shape (dim + 1, dim + 1), or None
+        Matrix with which they start.
+    num_threads : int or None
+        Threads on the CPU.
+
+    Returns
+    -------
+    prealign : ndarray, shape (dim + 1, dim + 1)
+        Static world to moving world.
+    poses : PoseComparison or None
+        Comparison of the search over poses.
+    """
+    logger.info(f"Affine registration of {pair.name}")
+    found = find_affine(
+        pair.moving,
+        pair.static,
+        static_affine=pair.static_grid2world,
+        moving_affine=pair.moving_grid2world,
+        pipeline=list(steps),
+        starting_affine=starting_affine,
+        num_threads=num_threads,
+        **pair.masks,
+    )
+    return check_affine(found.matrix, pair.dim, "the affine found"), found.poses
+
+
+def register_pair(
+    pair: ImagePair,
+    registration: Any,
+    prealign: np.ndarray | None,
+    poses: Any,
+    num_threads: int | None,
+) -> DiffeomorphicMap:
+    """Register two images deformably.
+
+    Parameters
+    ----------
+    pair : ImagePair
+        The images.
+    registration : DeepRegistration
+        The registration.
+    prealign : ndarray or None
+        Static world to moving world.
+    poses : PoseComparison or None
+        Comparison of the search over poses, for the verdict.
+    num_threads : int or None
+        Threads on the CPU.
+
+    Returns
+    -------
+    mapping : DiffeomorphicMap
+        The map of moving to static.
+
+    Raises
+    ------
+    RuntimeError
+        If no refinement was asked for and no start was kept: the map would be the
+        affine alone.
+    """
+    logger.info(f"Deformable registration of {pair.name}")
+    registration.poses = poses
+    mapping = registration.optimize(
+        pair.static,
+        pair.moving,
+        static_grid2world=pair.static_grid2world,
+        moving_grid2world=pair.moving_grid2world,
+        prealign=prealign,
+        num_threads=num_threads,
+        **pair.masks,
+    )
+    if registration.affine_only:
+        raise RuntimeError(
+            f"no deformation of {pair.name}, nothing is written: --level_iters 0 "
+            "asks for the network's field alone, which was not used (the reason is "
+            "in the warning). Leave out --level_iters 0 to refine without it"
+        )
+    return mapping
+
+
+def _write_warped(pair: ImagePair, result: FileResult, path: Path) -> None:
+    """Moving on static's grid."""
+    _save_on(pair.static_image, result.warped, path)
+
+
+def _write_inverse(pair: ImagePair, result: FileResult, path: Path) -> None:
+    """Static on moving's grid."""
+    warped = transform_array(result.mapping, pair.static, inverse=True)
+    _save_on(pair.moving_image, warped, path)
+
+
+def _write_field(pair: ImagePair, result: FileResult, path: Path) -> None:
+    """The displacement fields, in DIPY's format."""
+    FORMATS["dipy"].write(result.mapping, path)
+
+
+def _write_mapping(pair: ImagePair, result: FileResult, path: Path) -> None:
+    """The whole map."""
+    FORMATS["npz"].write(result.mapping, path)
+
+
+def _write_prealign(pair: ImagePair, result: FileResult, path: Path) -> None:
+    """The prealign as text."""
+    np.savetxt(path, result.prealign, header="static world to moving world")
+
+
+def _write_report(pair: ImagePair, result: FileResult, path: Path) -> None:
+    """The picture."""
+    plot_registration(
+        path,
+        pair.static,
+        pair.moving,
+        result.mapping,
+        warped=result.warped,
+        title=pair.name,
+        verdict=result.verdict,
+    )
+
+
+#: Functions that write the files, by the parameters of `dipy_align_deep`.
+WRITERS = {
+    "out_warped": _write_warped,
+    "out_inv_static": _write_inverse,
+    "out_field": _write_field,
+    "out_mapping": _write_mapping,
+    "out_prealign": _write_prealign,
+    "out_report": _write_report,
+}
+
+
+def _save_on(reference: Any, data: np.ndarray, path: Path) -> None:
+    """Write values as an image with the grid and the number of axes of another."""
+    if data.ndim == 2 and len(reference.shape) > 2:
+        data = data[..., None]
+    nib.save(make_nifti(reference, data), path)

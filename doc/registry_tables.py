@@ -1,0 +1,123 @@
+"""Tables of metrics, networks and the like, made from the registries of the package.
+
+``conf.py`` writes them into ``doc/generated`` when the documentation is built, and the
+pages include them, so that a new entry of a registry is also in the documentation.
+"""
+
+from importlib import import_module
+from importlib.metadata import entry_points
+import inspect
+
+
+def summary(documented):
+    """First sentence of a docstring, without its full stop."""
+    text = (inspect.getdoc(documented) or "").partition("\n\n")[0]
+    return " ".join(text.split()).rstrip(".")
+
+
+def yes_or_no(value):
+    return "yes" if value else "no"
+
+
+def metric_rows():
+    from dipy_dl_reg.metrics.registry import METRICS
+
+    for name, metric in METRICS.items():
+        kind = f":class:`~dipy_dl_reg.{metric.__name__}`"
+        yield f'``"{name}"``', kind, metric.meaning
+
+
+def regularizer_rows():
+    from dipy_dl_reg.metrics.registry import REGULARIZERS
+
+    for name, penalty in REGULARIZERS.items():
+        yield f'``"{name}"``', summary(penalty)
+
+
+def network_rows():
+    from dipy_dl_reg import networks
+
+    for name, kind in networks.NETWORKS.items():
+        if isinstance(kind, str):
+            kind = networks.network_class(name)
+        yield f'``"{name}"``', summary(kind)
+
+
+def transform_rows():
+    from dipy_dl_reg.geometry.affine_transforms.registry import TRANSFORMS
+
+    for name, transform in TRANSFORMS.items():
+        yield f'``"{name}"``', transform.meaning
+
+
+def format_rows():
+    from dipy_dl_reg.maps.formats.table import FORMATS
+
+    for entry in FORMATS.values():
+        yield (
+            entry.description,
+            ", ".join(f"``{suffix}``" for suffix in entry.suffixes),
+            ", ".join(f"{dim}D" for dim in entry.dimensions),
+            yes_or_no(entry.holds_prealign),
+            yes_or_no(entry.holds_moving_grid),
+        )
+
+
+def command_rows():
+    for entry in sorted(entry_points(group="console_scripts"), key=lambda e: e.name):
+        if entry.module.partition(".")[0] == "dipy_dl_reg":
+            kind = command_workflow(entry)
+            yield f"``{entry.name}``", summary(kind.run)
+
+
+def command_workflow(entry):
+    """Workflow class of a command."""
+    module = import_module(entry.module)
+    words = entry.name.removeprefix("dipy_").split("_")
+    return getattr(module, "".join(word.title() for word in words) + "Flow")
+
+
+#: File of each table: columns with their widths, and the function that yields the rows.
+TABLES = {
+    "metrics": ({"Name": 12, "Class": 40, "Measure": 48}, metric_rows),
+    "regularizers": ({"Name": 20, "Penalty": 80}, regularizer_rows),
+    "networks": ({"Name": 20, "Architecture": 80}, network_rows),
+    "transforms": ({"Name": 30, "Transform": 70}, transform_rows),
+    "formats": (
+        {
+            "Content": 36,
+            "File names": 25,
+            "Dimensions": 13,
+            "Prealign": 11,
+            "Grid of moving": 15,
+        },
+        format_rows,
+    ),
+    "commands": ({"Command": 30, "Purpose": 70}, command_rows),
+}
+
+
+def format_table(widths, rows):
+    """Format a table as reStructuredText."""
+    lines = [".. list-table::", "   :header-rows: 1"]
+    lines.append(f"   :widths: {' '.join(str(width) for width in widths.values())}")
+    lines.append("")
+    for cells in [list(widths), *rows]:
+        for place, cell in enumerate(cells):
+            lines.append(f"   {'* ' if place == 0 else '  '}- {cell}")
+    return "\n".join(lines) + "\n"
+
+
+def write_tables(folder):
+    """Write a file for each table, where it differs from the one that is there.
+
+    Parameters
+    ----------
+    folder : Path
+        Created if it does not exist.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, (widths, rows) in TABLES.items():
+        text, path = format_table(widths, list(rows())), folder / f"{name}.inc"
+        if not path.is_file() or path.read_text() != text:
+            path.write_text(text)
