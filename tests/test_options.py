@@ -1,25 +1,18 @@
-"""Options declared once: what functions and commands take from a dataclass."""
+"""Options declared once: what functions take from a dataclass."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from inspect import Parameter, signature
-from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pytest
 
 from dipy_dl_reg.options import (
-    CommandOption,
     OptionText,
-    command_options,
-    command_parameters,
-    command_type,
     fill_docstring,
     insert_options,
     join_words,
     option_texts,
-    takes_command_options,
     takes_options,
 )
 from dipy_dl_reg.validation import check_number
@@ -155,78 +148,6 @@ def test_other_keywords_are_passed_on():
 def test_docstring_without_the_entry():
     with pytest.raises(ValueError, match="no entry of type Painting"):
         insert_options("Nothing here.", Painting)
-
-
-def test_parameters_of_a_command():
-    text = command_parameters(Painting, ["layers", "width"])
-    assert text.startswith("layers : variable int, optional\n    Thickness")
-    assert "    - the first is layers[0];" in text
-    assert text.endswith("width : float, optional\n    Of the wall, m; see wall.")
-
-
-@pytest.mark.parametrize(
-    "annotation, name",
-    [
-        (bool, "boolean"),
-        (int | None, "int"),
-        (float | Literal["auto"], "float"),
-        (str | Path, "string or Path"),
-        (list[float], "variable float"),
-        (Sequence[str] | None, "variable string"),
-        (Literal["a", "b"] | None, "string"),
-        (Literal["a"] | str, "string"),
-    ],
-)
-def test_type_of_a_command(annotation, name):
-    assert command_type(annotation) == name
-
-
-def test_type_that_no_command_has():
-    with pytest.raises(ValueError, match="no type of the command line"):
-        command_type(np.ndarray)
-
-
-def test_options_of_a_command():
-    first, second = command_options(
-        Painting, ["layers", "height"], height={"default": 5, "text": "Of a room."}
-    )
-    assert first.name == "layers" and first.kind == "variable int"
-    assert first.default is None and "`" not in first.text
-    assert second == CommandOption("height", "float", "Of a room.", 5)
-
-
-def test_command_takes_its_options():
-    class Command:
-        @takes_command_options(
-            [
-                CommandOption("wall", "string", "Which."),
-                *command_options(Painting, ["width", "colour"]),
-            ]
-        )
-        def run(self, **given):
-            """Paint a wall.
-
-            Parameters
-            ----------
-            given : CommandOption
-                Replaced.
-            """
-            return given
-
-    command = Command()
-    parameters = signature(command.run).parameters
-    assert [*parameters] == ["wall", "width", "colour"]
-    assert parameters["wall"].default is Parameter.empty
-    assert command.run("a", colour="blue") == {
-        "wall": "a",
-        "width": 3.0,
-        "colour": "blue",
-    }
-    with pytest.raises(TypeError, match="wall"):
-        command.run()
-    assert "wall : string\n" in command.run.__doc__
-    assert "width : float, optional\n" in command.run.__doc__
-    assert "Replaced" not in command.run.__doc__
 
 
 def test_option_that_must_be_given():

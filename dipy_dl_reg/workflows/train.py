@@ -13,18 +13,18 @@ from time import monotonic
 from typing import Any
 
 from dipy_dl_reg.networks.registry import NETWORKS
-from dipy_dl_reg.options import (
-    CommandOption,
-    command_options,
-    join_words,
-    takes_command_options,
-)
+from dipy_dl_reg.options import join_words
 from dipy_dl_reg.training.training_options import DataOptions, TrainingOptions
 from dipy_dl_reg.workflows.base import (
     StrictWorkflow,
     check_suffix,
     log_result,
     run_command,
+)
+from dipy_dl_reg.workflows.command_options import (
+    CommandOption,
+    command_options,
+    takes_command_options,
 )
 
 #: Options of the command in the order of its help.  Those of a training are declared in
