@@ -229,13 +229,15 @@ def replace_entries(
     return replaced
 
 
-def fill_docstring(**lists: Iterable[str]) -> Callable:
-    """Write names into a docstring, such as those of a registry.
+def fill_docstring(**texts: str | Iterable[str]) -> Callable:
+    """Write texts into a docstring, or names such as those of a registry.
 
     Parameters
     ----------
-    **lists : iterable of str
-        By the words, in braces, that they replace in the docstring.
+    **texts : str or iterable of str
+        By the words, in braces, that they replace in the docstring.  The lines of a
+        string are indented like the line that it is inserted in; names are quoted and
+        joined by commas.
 
     Returns
     -------
@@ -244,13 +246,23 @@ def fill_docstring(**lists: Iterable[str]) -> Callable:
     """
 
     def decorate(item: Any) -> Any:
-        doc = item.__doc__ or ""
-        for word, names in lists.items():
-            doc = doc.replace(f"{{{word}}}", join_words(f'"{name}"' for name in names))
-        item.__doc__ = doc
+        inserted = {
+            word: text if isinstance(text, str) else join_words(f'"{n}"' for n in text)
+            for word, text in texts.items()
+        }
+        lines = (item.__doc__ or "").split("\n")
+        item.__doc__ = "\n".join(_insert_texts(line, inserted) for line in lines)
         return item
 
     return decorate
+
+
+def _insert_texts(line: str, texts: dict[str, str]) -> str:
+    """A line with texts in the place of words in braces."""
+    indent = " " * (len(line) - len(line.lstrip()))
+    for word, text in texts.items():
+        line = line.replace(f"{{{word}}}", text.replace("\n", f"\n{indent}"))
+    return line
 
 
 def join_words(words: Iterable[str]) -> str:

@@ -10,6 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dipy_dl_reg.metrics.names import METRIC_MEANINGS
+from dipy_dl_reg.options import fill_docstring
+from dipy_dl_reg.registration.deformable_options import DeformableOptions
+
 # Installations made before this command had its own module look for it here.
 from dipy_dl_reg.workflows.apply import apply_deep  # noqa: F401
 from dipy_dl_reg.workflows.base import (
@@ -20,7 +24,7 @@ from dipy_dl_reg.workflows.base import (
     log_result,
     run_command,
 )
-from dipy_dl_reg.workflows.help_texts import describe_options, fill_help
+from dipy_dl_reg.workflows.help_texts import describe_options, list_meanings
 
 #: Suffixes of the outputs, by parameter; a prealign may have any.
 SUFFIXES = {
@@ -47,7 +51,9 @@ class AlignDeepFlow(StrictWorkflow):
         """
         return "align_deep"
 
-    @fill_help(**describe_options())
+    @fill_docstring(
+        metrics=list_meanings(METRIC_MEANINGS), **describe_options(DeformableOptions)
+    )
     def run(
         self,
         static_image_files: PathLike | Sequence[PathLike],
