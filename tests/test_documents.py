@@ -195,6 +195,7 @@ def test_tables_have_all_members(tables):
     from dipy_dl_reg.maps.formats.table import FORMATS
     from dipy_dl_reg.metrics.registry import METRICS, REGULARIZERS
     from dipy_dl_reg.networks import NETWORKS
+    from dipy_dl_reg.workflows.commands import COMMANDS
 
     members = {
         "metrics": METRICS,
@@ -207,7 +208,7 @@ def test_tables_have_all_members(tables):
             assert f'``"{member}"``' in tables[name]
     for entry in FORMATS.values():
         assert entry.description in tables["formats"]
-    for command in ("dipy_align_deep", "dipy_apply_deep", "dipy_train_deep"):
+    for command in COMMANDS:
         assert f"``{command}``" in tables["commands"]
 
 
