@@ -192,9 +192,9 @@ def enforce_inverse_consistency(
     Each field is changed by half a Newton step that reduces the error of its round
     trip.  For ``u`` the error is ``e(x) = u(x) + v(x + u(x))`` and the step is
     ``(1 + Du(x)) e(x)``, because ``1 + Dv`` at ``x + u(x)`` is the inverse of
-    ``1 + Du`` at ``x``; for ``v`` likewise.  (Subtracting ``e / 2`` alone diverges where
-    a map stretches fourfold.)  Where ``x + u(x)`` leaves the grid, `v` is unknown and
-    `u` is not changed.
+    ``1 + Du`` at ``x``; for ``v`` likewise.  (Subtracting ``e / 2`` alone diverges
+    where a map stretches fourfold.)  Where ``x + u(x)`` leaves the grid, `v` is unknown
+    and `u` is not changed.
 
     A sampled inverse is exact at its voxels only; between them there is an error of
     interpolation.  Changing both fields reduces the errors of both directions, whereas

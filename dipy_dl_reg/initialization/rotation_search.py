@@ -1,8 +1,11 @@
-"""Find a rigid start from any pose: many at once, ever fewer at finer levels.
+"""Search for a rigid start from any pose: many starts at once, fewer at finer levels.
 
-Brains look nearly alike from left and right, and not unlike from front and back, so
-several candidates go on until the resolution tells them apart.
+A brain and its left-right mirror image look nearly alike, and front and back are not
+very different.  Several candidates are therefore kept until the resolution tells them
+apart.
 """
+
+from __future__ import annotations
 
 from itertools import product
 import math
@@ -11,28 +14,31 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from dipy_dl_reg.geometry.affine_transforms.base import AffineTransform
 from dipy_dl_reg.geometry.affine_transforms.registry import make_transform
 from dipy_dl_reg.geometry.fields import identity
+from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.geometry.pyramid import coarsen
 from dipy_dl_reg.metrics.histogram import choose_bin_count
 from dipy_dl_reg.metrics.mutual_information import MIMetric
-from dipy_dl_reg.optimization.affine import fit
+from dipy_dl_reg.optimization.affine import optimize_parameters
 from dipy_dl_reg.optimization.affine_objective import AffineObjective
-from dipy_dl_reg.optimization.affine_sampling import (
+from dipy_dl_reg.optimization.affine_sampling import Level, make_levels
+from dipy_dl_reg.optimization.masked_image import (
     BACKGROUND,
-    Picture,
-    levels,
+    MaskedImage,
+    mask_images,
     open_faces,
 )
 
 
 class _Round(NamedTuple):
-    """What is done at one level of the search."""
+    """Options of one level of the search."""
 
-    factor: int  # voxels of the level, over those of the last
+    factor: int  # voxel size of the level, over that of the last level
     points: int
     evaluations: int
-    kept: int  # candidates that go on
+    candidates: int  # number that goes on to the next level
 
 
 _ROUNDS = (
@@ -40,26 +46,26 @@ _ROUNDS = (
     _Round(2, 4_000, 14, 4),
     _Round(1, 12_000, 20, 4),
 )
-#: Voxels along static's longest axis at the last of them.
+#: Voxels along static's longest axis at the last level.
 _SIZE = 44
-#: More starts than this are cut down by what they are worth as they are.
+#: Of more starts than this, those with the lowest value before optimization are used.
 _MOST_STARTS = 180
-#: Two candidates are one if they put the points closer than this, in voxels.
+#: Candidates whose maps differ by less than this (voxels, root mean square) are one.
 _SAME = 1.0
-#: Tolerance of the fits, in voxels: they only have to be told apart.
+#: Tolerance of the optimization, in voxels: enough to rank the candidates.
 _TOLERANCE = 0.1
-#: Evaluations of the fits to mirror images: small differences count there.
+#: Evaluations for mirror images, where small differences matter.
 _MIRROR_EVALUATIONS = 60
-#: Where the least spread of either object is below this part of the largest, one is
-#: laid upon the other by their axes too: a thin plate must be nearly level to be seen.
+#: Principal axes are used where the smallest spread of an object is below this part of
+#: its largest: a thin plate is visible only if it is nearly level.
 _THIN = 0.6
-#: Where the middle of an object may be that a face cuts through: parts of the other
-#: image's length.
+#: Where the centre of an object may be that a face cuts through, in lengths of the
+#: other image.
 _OFFSETS = (0.15, -0.15, 0.3, -0.3)
 
 
 class Candidate(NamedTuple):
-    """A rigid map and how well it does.
+    """A rigid map and its value.
 
     Attributes
     ----------
@@ -74,34 +80,36 @@ class Candidate(NamedTuple):
 
 
 class Poses(NamedTuple):
-    """What a search over poses found.
+    """Result of a search over poses.
 
     Attributes
     ----------
-    best, usual : Candidate
-        The best of all, and the one that the given start leads to.
+    best : Candidate
+        The candidate with the lowest value.
+    usual : Candidate
+        The candidate that optimization finds from the given start.
     all : list of Candidate
-        Those that took part in the last round, best first.
+        Candidates of the last level, best first.
     mirror_gain : float
-        How much better than the best the best of its mirror images fits, as a part of
-        the mutual information; negative where it fits worse, minus infinity in 2D.
+        How much higher the mutual information of the best mirror image is, as a part of
+        the best candidate's; negative where it is lower, minus infinity in 2D.
     """
 
     best: Candidate
     usual: Candidate
-    all: list
+    all: list[Candidate]
     mirror_gain: float
 
 
-def rotations(dim):
-    """Rotations that leave none farther than 45 degrees (3D) or 15 degrees (2D).
+def make_rotations(dim: int) -> np.ndarray:
+    """Rotations from which every other one is at most 45 (3D) or 15 degrees (2D) away.
 
-    In 3D the 60 that turn an icosahedron into itself.
+    In 3D the 60 rotations that map an icosahedron onto itself.
 
     Parameters
     ----------
     dim : {2, 3}
-        Of space.
+        Dimension.
 
     Returns
     -------
@@ -112,14 +120,15 @@ def rotations(dim):
         angles = np.arange(12) * np.pi / 6
         turns = [[[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]] for a in angles]
         return np.array(turns)
-    return np.array([_from_quaternion(q) for q in _icosians()])
+    return np.array([_quaternion_to_matrix(q) for q in _make_icosians()])
 
 
-def _icosians():
-    """One of each pair of opposite unit icosians; the identity's first."""
+def _make_icosians() -> list[np.ndarray]:
+    """One of each pair of opposite unit icosians (quaternions), the identity first."""
     golden = (1 + 5**0.5) / 2
     found = [np.eye(4)[k] for k in range(4)]
     found += [np.array([1, *s]) / 2 for s in product((1, -1), repeat=3)]
+    even: tuple[tuple[int, ...], ...]
     even = ((0, 1, 2, 3), (0, 2, 3, 1), (0, 3, 1, 2), (1, 0, 3, 2))
     even += ((1, 2, 0, 3), (1, 3, 2, 0), (2, 0, 1, 3), (2, 1, 3, 0))
     even += ((2, 3, 0, 1), (3, 0, 2, 1), (3, 1, 0, 2), (3, 2, 1, 0))
@@ -130,15 +139,15 @@ def _icosians():
     return found
 
 
-def _from_quaternion(q):
+def _quaternion_to_matrix(q: np.ndarray) -> np.ndarray:
     """Rotation matrix of a unit quaternion, its real part first."""
     w, v = q[0], np.asarray(q[1:])
     cross = np.array([[0, -v[2], v[1]], [v[2], 0, -v[0]], [-v[1], v[0], 0]])
     return (w * w - v @ v) * np.eye(3) + 2 * np.outer(v, v) + 2 * w * cross
 
 
-def search(pair, start):
-    """Rigid maps from any pose, and the one that `start` leads to.
+def search_rotations(pair: Pair, start: np.ndarray) -> Poses:
+    """Search for rigid maps from any pose.
 
     Parameters
     ----------
@@ -150,78 +159,109 @@ def search(pair, start):
     Returns
     -------
     poses : Poses
-        The best, the usual one, and those that came near.
+        The best map, the one that optimization finds from `start`, and those that came
+        near.
     """
     longest = pair.static_grid.longest_side
     pair = coarsen(pair._replace(prealign=start), longest / _SIZE, sigma_factor=0.5)
-    kept, values = _starts(pair, start), None
-    family = make_transform("rigid", pair.static_grid.dim)
-    usual = 0  # which of those kept came from `start`
-    for turn in _ROUNDS:
-        sigma = 0.5 * (turn.factor - 1)
-        (level,) = levels(pair, [turn.factor], [sigma], most_points=turn.points)
-        nbins = choose_bin_count(len(level.points), per_bin=10, fewest=10)
-        metric = MIMetric(nbins=nbins)
-        objective = AffineObjective(level, metric)
-        if len(kept) > _MOST_STARTS:
-            worth = objective(kept)[0].argsort()[:_MOST_STARTS]
-            kept = torch.cat([kept[:1], kept[worth[worth != 0]]])
-        theta = family.identity().repeat(len(kept), 1)
-        options = {"iterations": turn.evaluations, "tolerance": _TOLERANCE}
-        found = fit(objective, family, kept, theta, **options)
-        matrices = family.matrix(found.place) @ kept
-        chosen = _distinct(matrices, found.value, level, turn.kept)
+    matrices = _make_starts(pair, start)
+    transform = make_transform("rigid", pair.static_grid.dim)
+    usual = 0  # row of the candidate that began at `start`
+    for options in _ROUNDS:
+        objective = _make_objective(pair, options)
+        matrices = _drop_poor_starts(objective, matrices)
+        matrices, values = _optimize_batch(
+            objective, transform, matrices, options.evaluations, _TOLERANCE
+        )
+        level, count = objective.level, options.candidates
+        chosen = _select_distinct(matrices, values, level, count)
         chosen = [usual, *(k for k in chosen if k != usual)]
-        kept, values, usual = matrices[chosen], found.value[chosen], 0
-    found = [Candidate(m.numpy(), float(v)) for m, v in zip(kept, values)]
+        matrices, values, usual = matrices[chosen], values[chosen], 0
+    found = [Candidate(m.numpy(), float(v)) for m, v in zip(matrices, values)]
     order = sorted(found, key=lambda candidate: candidate.value)
-    # A slice of one person may well resemble the mirror image of another's.
-    solid = family.dim == 3
-    gain = _mirror_gain(order[0].matrix, objective, family) if solid else -math.inf
+    # In 2D a slice of one person may well resemble the mirror image of another's.
+    solid = transform.dim == 3
+    gain = _mirror_gain(order[0].matrix, objective, transform) if solid else -math.inf
     return Poses(order[0], found[usual], order, gain)
 
 
-def _mirror_gain(matrix, objective, family):
-    """How much better the best mirror image of a map fits than the map itself.
+def _make_objective(pair: Pair, options: _Round) -> AffineObjective:
+    """Mutual information of the images at one level of the search."""
+    sigma = 0.5 * (options.factor - 1)
+    (level,) = make_levels(pair, [options.factor], [sigma], most_points=options.points)
+    nbins = choose_bin_count(len(level.points), per_bin=10, fewest=10)
+    return AffineObjective(level, MIMetric(nbins=nbins))
 
-    The map is reflected along each world axis and fitted.  The best of these is
-    reflected back and fitted too, and competes with the map itself: a better pose that
-    only these further fits found does not count as a mirror image.
+
+def _drop_poor_starts(
+    objective: AffineObjective, matrices: torch.Tensor
+) -> torch.Tensor:
+    """The first of many starts, and those of the others with the lowest values."""
+    if len(matrices) <= _MOST_STARTS:
+        return matrices
+    order = objective(matrices)[0].argsort()[:_MOST_STARTS]
+    return torch.cat([matrices[:1], matrices[order[order != 0]]])
+
+
+def _optimize_batch(
+    objective: AffineObjective,
+    transform: AffineTransform,
+    start: torch.Tensor,
+    evaluations: int,
+    tolerance: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Matrices (B, D + 1, D + 1) and values (B,) that optimization finds."""
+    theta = transform.identity().repeat(len(start), 1)
+    minimum = optimize_parameters(
+        objective, transform, start, theta, iterations=evaluations, tolerance=tolerance
+    )
+    return transform.matrix(minimum.parameters) @ start, minimum.value
+
+
+def _mirror_gain(
+    matrix: np.ndarray, objective: AffineObjective, transform: AffineTransform
+) -> float:
+    """How much better the best mirror image of a map is than the map itself.
+
+    The map is reflected along each world axis and optimized.  The best of these is
+    reflected back and optimized too, and competes with the map itself: a better pose
+    that only this further optimization finds does not count as a mirror image.
     """
-    dim = family.dim
-    axes = torch.eye(dim + 1, dtype=torch.float64, device="cpu").repeat(dim, 1, 1)
+    dim = transform.dim
+    reflections = torch.eye(dim + 1, dtype=torch.float64, device="cpu")
+    reflections = reflections.repeat(dim, 1, 1)
     for axis in range(dim):
-        axes[axis, axis, axis] = -1
-        axes[axis, axis, dim] = 2 * objective.level.centre[axis]
+        reflections[axis, axis, axis] = -1
+        reflections[axis, axis, dim] = 2 * objective.level.centre[axis]
 
-    def fitted(start):
-        theta = family.identity().repeat(len(start), 1)
-        options = {"iterations": _MIRROR_EVALUATIONS, "tolerance": _TOLERANCE / 5}
-        found = fit(objective, family, start, theta, **options)
-        best = int(found.value.argmin())
-        return float(found.value[best]), (family.matrix(found.place) @ start)[best]
+    def find_best(starts: torch.Tensor) -> tuple[float, torch.Tensor]:
+        options = _MIRROR_EVALUATIONS, _TOLERANCE / 5
+        matrices, values = _optimize_batch(objective, transform, starts, *options)
+        best = int(values.argmin())
+        return float(values[best]), matrices[best]
 
     start = torch.from_numpy(matrix)
-    mirrored, image = fitted(start @ axes)
-    own, _ = fitted(torch.cat([start[None], image @ axes]))
+    mirrored, image = find_best(start @ reflections)
+    own, _ = find_best(torch.cat([start[None], image @ reflections]))
     return (own - mirrored) / max(abs(own), 1e-12)
 
 
-def _starts(pair, start):
-    """`start`, and every rotation about the centres of mass, with every offset."""
+def _make_starts(pair: Pair, start: np.ndarray) -> torch.Tensor:
+    """`start`, and all rotations about the centres of mass, with all offsets."""
     dim = pair.static_grid.dim
     start = np.asarray(start, dtype=np.float64)
-    static = Picture(pair.static, pair.static_mask, pair.static_grid)
-    moving = Picture(pair.moving, pair.moving_mask, pair.moving_grid)
-    (source, spread), (target, other) = _moments(static), _moments(moving)
-    nowhere = np.zeros(dim)
-    offsets = [(nowhere, nowhere)]
-    offsets += [(away, nowhere) for away in _offsets(static, moving)]
-    offsets += [(nowhere, away) for away in _offsets(moving, static)]
+    linear = start[:dim, :dim]
+    static, moving = mask_images(pair)
+    source, static_covariance = _moments(static)
+    target, moving_covariance = _moments(moving)
+    none = np.zeros(dim)
+    offsets = [(none, none)]
+    offsets += [(offset, none) for offset in _centre_offsets(static, moving)]
+    offsets += [(none, offset) for offset in _centre_offsets(moving, static)]
     found = [start, np.eye(dim + 1)]
-    turns = [turn @ start[:dim, :dim] for turn in rotations(dim)]
+    turns = [turn @ linear for turn in make_rotations(dim)]
     if dim == 3:
-        turns += _level(start[:dim, :dim], spread, other)
+        turns += _align_axes(linear, static_covariance, moving_covariance)
     for turn in turns:
         for by_static, by_moving in offsets:
             matrix = np.eye(dim + 1)
@@ -232,61 +272,72 @@ def _starts(pair, start):
     return torch.from_numpy(np.stack(found))
 
 
-def _moments(picture):
+def _moments(image: MaskedImage) -> tuple[np.ndarray, np.ndarray]:
     """Centre of mass and covariance in the world, of what is not background."""
-    image = picture.image if picture.mask is None else picture.image * picture.mask
-    mass = (image - BACKGROUND).clamp_min(0).cpu().double().flatten()
+    values = image.image if image.mask is None else image.image * image.mask
+    mass = (values - BACKGROUND).clamp_min(0).cpu().double().flatten()
     mass = mass if float(mass.sum()) > 0 else torch.ones_like(mass)
     mass = mass / mass.sum()
-    places = identity(picture.grid.shape, dtype=torch.float64).flatten(2)[0]
+    places = identity(image.grid.shape, dtype=torch.float64).flatten(2)[0]
     middle = places @ mass
     apart = places - middle[:, None]
-    linear = picture.grid.affine[:-1, :-1]
+    linear = image.grid.affine[:-1, :-1]
     covariance = linear @ ((apart * mass) @ apart.T).numpy() @ linear.T
-    return picture.grid.affine[:-1] @ [*middle.numpy(), 1], covariance
+    return image.grid.affine[:-1] @ [*middle.numpy(), 1], covariance
 
 
-def _level(linear, spread, other):
-    """Turns that bring static's axes upon moving's, and any way about the thinnest."""
-    spread = linear @ spread @ linear.T
-    (size, own), (other_size, axes) = np.linalg.eigh(spread), np.linalg.eigh(other)
-    if min(s[0] / s[-1] for s in (size, other_size)) > _THIN**2:
+def _align_axes(
+    linear: np.ndarray, static_covariance: np.ndarray, moving_covariance: np.ndarray
+) -> list[np.ndarray]:
+    """Rotations that align principal axes, by any angle about the thinnest.
+
+    An empty list unless one of the objects is thin.
+    """
+    turned = linear @ static_covariance @ linear.T
+    static_sizes, static_axes = np.linalg.eigh(turned)
+    moving_sizes, axes = np.linalg.eigh(moving_covariance)
+    if min(s[0] / s[-1] for s in (static_sizes, moving_sizes)) > _THIN**2:
         return []
-    axes = axes * [1, 1, np.sign(np.linalg.det(own) * np.linalg.det(axes))]
+    axes = axes * [1, 1, np.sign(np.linalg.det(static_axes) * np.linalg.det(axes))]
     turns = []
     for angle in np.arange(12) * np.pi / 6:
         cos, sin = np.cos(angle), np.sin(angle)
         about = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
-        for over in (np.diag([1, 1, 1]), np.diag([-1, 1, -1])):
-            turns.append(axes @ about @ over @ own.T @ linear)
+        for flip in (np.diag([1, 1, 1]), np.diag([-1, 1, -1])):
+            turns.append(axes @ about @ flip @ static_axes.T @ linear)
     return turns
 
 
-def _offsets(picture, other):
-    """Where the middle of a whole object may be that the image shows a part of."""
-    if picture.mask is not None:
+def _centre_offsets(image: MaskedImage, other: MaskedImage) -> list[np.ndarray]:
+    """Where the centre of the whole object may be, if the image shows a part of it.
+
+    Relative to the centre of what the image shows, mm.
+    """
+    if image.mask is not None:
         return []
-    cut = np.array([any(faces) for faces in open_faces(picture)])
+    cut = np.array([any(faces) for faces in open_faces(image)])
     if not cut.any():
         return []
-    extent = np.array(picture.grid.shape) * picture.grid.spacing
+    extent = np.array(image.grid.shape) * image.grid.spacing
     axis = np.where(cut, extent, np.inf).argmin()
-    direction = picture.grid.affine[:-1, axis] / picture.grid.spacing[axis]
+    direction = image.grid.affine[:-1, axis] / image.grid.spacing[axis]
     length = other.grid.longest_side
     return [part * length * direction for part in _OFFSETS]
 
 
-def _distinct(matrices, values, level, most):
-    """Indices of the best, leaving out those that are nearly the same."""
-    chosen = []
+def _select_distinct(
+    matrices: torch.Tensor, values: torch.Tensor, level: Level, count: int
+) -> list[int]:
+    """Indices of the best maps, without those that are nearly the same."""
+    chosen: list[int] = []
     dim = matrices.shape[-1] - 1
     shift = torch.eye(dim + 1, dtype=torch.float64, device="cpu")
     shift[:dim, dim] = level.centre
     for k in values.argsort().tolist():
         gap = (matrices[k] - matrices[chosen])[:, :dim] @ shift
-        apart = torch.einsum("bde,ef,bdf->b", gap, level.moments, gap).clamp_min(0)
-        if bool((apart.sqrt() > _SAME * level.spacing).all()):
+        squares = torch.einsum("bde,ef,bdf->b", gap, level.moments, gap).clamp_min(0)
+        if bool((squares.sqrt() > _SAME * level.spacing).all()):
             chosen.append(k)
-        if len(chosen) == most:
+        if len(chosen) == count:
             break
     return chosen

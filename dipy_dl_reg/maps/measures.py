@@ -18,7 +18,7 @@ from dipy_dl_reg.geometry.pair import Pair, compared_voxels
 from dipy_dl_reg.geometry.pyramid import coarsen
 from dipy_dl_reg.geometry.smoothing import window_moments
 from dipy_dl_reg.grid import Grid, rotation_angle
-from dipy_dl_reg.optimization.affine_sampling import BACKGROUND
+from dipy_dl_reg.optimization.masked_image import BACKGROUND
 
 #: Voxels along the longest side, and the smoothing before resampling (see `coarsen`).
 _SIZE, _SIGMA_FACTOR = 64, 0.5

@@ -1,132 +1,211 @@
-"""Fit affine maps: of a family, from one start or from many at once."""
+"""Optimize the parameters of affine transforms, from one start or from many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from dipy_dl_reg.geometry.affine_transforms.base import AffineTransform
+from dipy_dl_reg.metrics.base import Metric
 from dipy_dl_reg.optimization.affine_objective import AffineObjective
-from dipy_dl_reg.optimization.bfgs import Found, minimise
+from dipy_dl_reg.optimization.affine_sampling import Level
+from dipy_dl_reg.optimization.bfgs import BatchFunction, Minimum, minimize_batch
 
-#: Parameters that move nothing, such as out of the plane of a single slice.
+#: Parameters that move the points by less than this part of what others do are fixed,
+#: such as those that move a single slice out of its plane.
 _LEAST_MOTION = 1e-8
-#: Smallest determinant, over the start's: a map must not turn into its mirror image.
+#: Smallest determinant, over the start's: a map must not become a mirror image.
 _LEAST_VOLUME = 0.05
-#: A fit ends when steps are shorter than this part of a voxel of the level.
+#: Optimization ends when steps are shorter than this part of a voxel of the level.
 _TOLERANCE = 0.01
-_EXACT = {"dtype": torch.float64, "device": "cpu"}
+_EXACT: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
 
 
-def fit(objective, family, start, theta, *, iterations, tolerance=_TOLERANCE):
-    """Fit parameters at one resolution, for a batch of starts.
+def optimize_parameters(
+    objective: AffineObjective,
+    transform: AffineTransform,
+    start: torch.Tensor,
+    theta: torch.Tensor,
+    *,
+    iterations: int,
+    tolerance: float = _TOLERANCE,
+) -> Minimum:
+    """Optimize the parameters at one resolution, for a batch of starts.
 
-    The matrix is ``T(c) M(theta) T(-c) start``, ``c`` the centre of what is compared,
-    for families with a translation, else ``M(theta) start``.  Steps are measured by how
-    far they move the points, in mm, root of the mean square: rotations, scales and
-    shifts of any family become alike.
+    The matrix is ``T(c) M(theta) T(-c) start``, where ``c`` is the centre of what is
+    compared, for transforms with a translation, and ``M(theta) start`` for others.
+    Steps are measured by how far they move the points (root mean square, mm), so that
+    rotations, scales and translations are comparable.
 
     Parameters
     ----------
     objective : AffineObjective
         The images.
-    family : AffineTransform
-        The maps.
+    transform : AffineTransform
+        Kind of affine transform.
     start : Tensor, shape (B, D + 1, D + 1)
-        Float64.
+        Matrices from static's world to moving's, float64.
     theta : Tensor, shape (B, P)
         First parameters, about the world's origin.
     iterations : int
-        Most evaluations.
+        Maximum number of evaluations.
     tolerance : float, optional
-        In voxels of the level: shorter steps end the fit.
+        Optimization ends when steps are shorter, in voxels of the level.
 
     Returns
     -------
-    found : Found
-        With parameters about the world's origin again.
+    minimum : Minimum
+        Its parameters are about the world's origin.
     """
     level = objective.level
-    dim = family.dim
-    centre = start[:, :dim, :dim] @ level.centre + start[:, :dim, dim]
-    back = torch.eye(dim + 1, **_EXACT).repeat(len(start), 1, 1)
-    if family.has_translation:
-        back[:, :dim, dim] = centre
-    moved = torch.linalg.inv(back) @ start
-    local = family.change_centre(theta, back[:, :dim, dim])
-    base, spread = _whitening(family, local, moved, level)
-    volume = torch.linalg.det(start[:, :dim, :dim])
-
-    def matrices(place, entries):
-        chart = local[entries] + (spread[entries] @ place[:, :, None])[:, :, 0]
-        return chart, back[entries] @ family.matrix(chart) @ moved[entries]
-
-    def function(place, entries):
-        chart, whole = matrices(place, entries)
-        value, slope = objective(whole)
-        growth = torch.linalg.det(whole[:, :dim, :dim]) / volume[entries]
-        value[~(growth > _LEAST_VOLUME)] = torch.inf
-        turned = back[entries][:, :dim, :dim].transpose(1, 2) @ slope
-        inner = turned @ moved[entries].transpose(1, 2)
-        by_theta = (family.jacobian(chart) * inner[:, None]).sum((2, 3))
-        return value, (by_theta[:, None] @ spread[entries])[:, 0]
-
-    found = minimise(
-        function,
-        base,
+    chart = _make_chart(transform, start, theta, level)
+    minimum = minimize_batch(
+        _make_function(objective, chart),
+        torch.zeros_like(theta),
         iterations=iterations,
-        reach=0.5 * level.spacing,
+        first_step=0.5 * level.spacing,
         tolerance=tolerance * level.spacing,
     )
-    chart, _ = matrices(found.place, torch.arange(len(start), device="cpu"))
-    theta = family.change_centre(chart, -back[:, :dim, dim])
-    return Found(theta, found.value, found.evaluations)
+    everything = torch.arange(len(start), device="cpu")
+    local = chart.to_parameters(minimum.parameters, everything)
+    theta = transform.change_centre(local, -chart.centre)
+    return Minimum(theta, minimum.value, minimum.evaluations)
 
 
-def _whitening(family, theta, moved, level):
-    """Zeros (B, P), and what turns steps in mm into steps of parameters (B, P, P)."""
-    shift = torch.eye(family.dim + 1, **_EXACT)
+class _Chart(NamedTuple):
+    """Coordinates in mm for the parameters of a batch of transforms.
+
+    The parameters are about the centre of what is compared, and matrices are ``to_world
+    M(parameters) from_start``.
+    """
+
+    transform: AffineTransform
+    centre: torch.Tensor  # (B, D), 0 for transforms without a translation
+    to_world: torch.Tensor  # (B, D + 1, D + 1)
+    from_start: torch.Tensor  # (B, D + 1, D + 1)
+    first: torch.Tensor  # (B, P), the first parameters
+    per_mm: torch.Tensor  # (B, P, P), steps of parameters for steps in mm
+    volume: torch.Tensor  # (B,), determinants of the starts
+
+    def to_parameters(self, steps: torch.Tensor, entries: torch.Tensor) -> torch.Tensor:
+        """Parameters after steps in mm, for some entries of the batch."""
+        change = (self.per_mm[entries] @ steps[:, :, None])[:, :, 0]
+        return self.first[entries] + change
+
+    def to_matrices(
+        self, parameters: torch.Tensor, entries: torch.Tensor
+    ) -> torch.Tensor:
+        """Matrices from static's world to moving's, for some entries of the batch."""
+        matrix = self.transform.matrix(parameters)
+        return self.to_world[entries] @ matrix @ self.from_start[entries]
+
+
+def _make_chart(
+    transform: AffineTransform, start: torch.Tensor, theta: torch.Tensor, level: Level
+) -> _Chart:
+    """Coordinates about the centre of what is compared."""
+    dim = transform.dim
+    to_world = torch.eye(dim + 1, **_EXACT).repeat(len(start), 1, 1)
+    if transform.has_translation:
+        middle = start[:, :dim, :dim] @ level.centre + start[:, :dim, dim]
+        to_world[:, :dim, dim] = middle
+    centre = to_world[:, :dim, dim]
+    from_start = torch.linalg.inv(to_world) @ start
+    first = transform.change_centre(theta, centre)
+    per_mm = _parameters_per_mm(transform, first, from_start, level)
+    volume = torch.linalg.det(start[:, :dim, :dim])
+    return _Chart(transform, centre, to_world, from_start, first, per_mm, volume)
+
+
+def _parameters_per_mm(
+    transform: AffineTransform,
+    theta: torch.Tensor,
+    from_start: torch.Tensor,
+    level: Level,
+) -> torch.Tensor:
+    """Matrices (B, P, P) from steps in mm to steps of parameters (whitening)."""
+    shift = torch.eye(transform.dim + 1, **_EXACT)
     shift[:-1, -1] = level.centre
-    places = moved @ shift
+    places = from_start @ shift
     second = places @ level.moments @ places.transpose(1, 2)
-    jacobian = family.jacobian(theta)
+    jacobian = transform.jacobian(theta)
     gram = torch.einsum("bpde,bef,bqdf->bpq", jacobian, second, jacobian)
     power, axes = torch.linalg.eigh(gram)
     free = power > _LEAST_MOTION * power.amax(1, keepdim=True)
     scale = torch.where(free, power.clamp_min(1e-300).rsqrt(), torch.zeros_like(power))
-    return torch.zeros_like(theta), axes * scale[:, None, :]
+    return axes * scale[:, None, :]
 
 
-def fit_levels(levels, family, start, theta, *, level_iters, metric=None):
-    """Fit from coarse to fine, from one start.
+def _make_function(objective: AffineObjective, chart: _Chart) -> BatchFunction:
+    """The objective as a function of steps in mm."""
+    dim = chart.transform.dim
+
+    def evaluate(
+        steps: torch.Tensor, entries: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        parameters = chart.to_parameters(steps, entries)
+        matrices = chart.to_matrices(parameters, entries)
+        value, by_matrix = objective(matrices)
+        growth = torch.linalg.det(matrices[:, :dim, :dim]) / chart.volume[entries]
+        value[~(growth > _LEAST_VOLUME)] = torch.inf
+        left = chart.to_world[entries][:, :dim, :dim].transpose(1, 2)
+        inner = left @ by_matrix @ chart.from_start[entries].transpose(1, 2)
+        jacobian = chart.transform.jacobian(parameters)
+        by_parameters = (jacobian * inner[:, None]).sum((2, 3))
+        return value, (by_parameters[:, None] @ chart.per_mm[entries])[:, 0]
+
+    return evaluate
+
+
+def optimize_levels(
+    levels: Sequence[Level],
+    transform: AffineTransform,
+    start: np.ndarray,
+    theta: np.ndarray | None,
+    *,
+    level_iters: Sequence[int],
+    metric: Metric | None = None,
+) -> tuple[np.ndarray, float]:
+    """Optimize the parameters from coarse to fine, from one start.
 
     Parameters
     ----------
     levels : list of Level
         Coarsest first.
-    family : AffineTransform
-        The maps.
+    transform : AffineTransform
+        Kind of affine transform.
     start : ndarray, shape (D + 1, D + 1)
-        Static's world to moving's, before.
+        Static's world to moving's, before the transform.
     theta : ndarray, shape (P,) or None
         First parameters; None for the identity.
     level_iters : sequence of int
-        Most evaluations at each level.
+        Maximum number of evaluations at each level.
     metric : Metric, optional
         See `AffineObjective`.
 
     Returns
     -------
     theta : ndarray, shape (P,)
-        ``M(theta) start`` is the whole.
+        Parameters: ``M(theta) start`` is the matrix found.
     value : float
-        Of the metric at the last level.
+        Value of the metric at the last level.
     """
-    start = torch.as_tensor(np.array(start), **_EXACT)[None]
+    matrix = torch.as_tensor(np.array(start), **_EXACT)[None]
     if theta is None:
-        theta = family.identity()
+        parameters = transform.identity()
     else:
-        theta = torch.as_tensor(np.array(theta), **_EXACT)[None]
+        parameters = torch.as_tensor(np.array(theta), **_EXACT)[None]
     value = float("nan")
     for level, iterations in zip(levels, level_iters):
-        objective = AffineObjective(level, metric)
-        found = fit(objective, family, start, theta, iterations=max(1, iterations))
-        theta, value = found.place, float(found.value[0])
-    return theta[0].numpy(), value
+        minimum = optimize_parameters(
+            AffineObjective(level, metric),
+            transform,
+            matrix,
+            parameters,
+            iterations=max(1, iterations),
+        )
+        parameters, value = minimum.parameters, float(minimum.value[0])
+    return parameters[0].numpy(), value

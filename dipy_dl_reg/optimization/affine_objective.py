@@ -1,14 +1,20 @@
-"""How alike two images are for a batch of matrices, and the slope by each matrix.
+"""Dissimilarity of two images for a batch of matrices, and its derivatives.
 
-For points ``x`` of static and a matrix ``M`` the moving image is read at ``M x``.  The
-value's derivative by ``M`` is one sum over the points, ``sum g(x) [x, 1]'`` with ``g``
-the derivative by the place that is read: it serves every family of maps.
+For points ``x`` of static and a matrix ``M`` the moving image is sampled at ``M x``.
+The derivative by the matrix is one sum over the points, ``sum g(x) [x, 1]'``, where
+``g`` is the derivative by the sampled place: it serves every kind of affine transform.
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 
 from dipy_dl_reg.geometry.fields import sample_at
 from dipy_dl_reg.geometry.intensity import histogram_limits
+from dipy_dl_reg.metrics.base import Metric
 from dipy_dl_reg.metrics.histogram import (
     LookUp,
     add_from_bins,
@@ -19,15 +25,24 @@ from dipy_dl_reg.metrics.histogram import (
     sum_into_bins,
 )
 from dipy_dl_reg.metrics.mutual_information import MIMetric
+from dipy_dl_reg.optimization.affine_sampling import Level
 
-#: Overlap, over as much as there can be, below which values fade to "unlike".
-_ENOUGH = 0.8
-#: Bins of a joint histogram, unless the metric says.
+#: Overlap, as a part of the largest possible, below which values fade to "unlike".
+_FULL_OVERLAP = 0.8
+#: Bins of a joint histogram where the metric does not set them.
 _NBINS = 32
 #: The range of the bins is found from about this number of intensities.
 _MOST_POINTS = 500_000
-#: Points of all poses that are dealt with at once: what caches and memory hold.
-_AT_ONCE = 2**18
+#: Number of points, summed over matrices, evaluated at a time: limits memory.
+_CHUNK = 2**18
+
+
+class _Comparison(NamedTuple):
+    """Dissimilarity of sampled images, and its derivatives."""
+
+    value: torch.Tensor  # (B,)
+    by_moving: torch.Tensor  # (B, N), by the sampled intensities
+    by_weight: torch.Tensor | None  # (B, N), by the weights, if there are any
 
 
 class AffineObjective:
@@ -38,17 +53,17 @@ class AffineObjective:
     level : Level
         The images.
     metric : MIMetric, NCCMetric, SSDMetric or CCMetric, optional
-        With its options: for MI `nbins`, for CC the windows' `radius`, in points of
-        the level's grid, and `variance_floor`.  By default MI with 32 bins.
+        The metric with its options: `nbins` of MI; `radius` (in points of the level's
+        grid) and `variance_floor` of CC.  By default MI with 32 bins.
 
     Notes
     -----
-    With ``w`` how much each point counts (0 where moving is not known), MI is that of
-    ``p[i, j] = sum_x w B(x in bin i) h(place of moving - j) / sum_x w``, static in
-    bins and moving spread by a cubic B-spline ``h`` :footcite:p:`Mattes2003`.
-    Overlap ``o``, the sum of ``w`` over what it could be, turns a value ``V`` into
-    ``h V + (1 - h) V0``: ``V0`` is the value of unlike images, ``h = 1`` from
-    ``o = 0.8`` on, and falls to 0 with ``o``.
+    With ``w`` the weight of each point (0 where moving is unknown), MI is that of
+    ``p[i, j] = sum_x w B(x in bin i) h(place of moving - j) / sum_x w``, where static
+    falls into bins and moving is spread by a cubic B-spline ``h``
+    :footcite:p:`Mattes2003`.  The overlap ``o``, the sum of ``w`` over its largest
+    possible value, turns a value ``V`` into ``h V + (1 - h) V0``: ``V0`` is the value
+    of unlike images; ``h`` is 1 for ``o`` of 0.8 and more, and falls to 0 with ``o``.
 
     Derivatives go backwards through `torch.nn.functional.grid_sample`, which on CUDA is
     not the same from run to run, and an error under
@@ -60,24 +75,18 @@ class AffineObjective:
     """
 
     @torch.inference_mode(False)
-    def __init__(self, level, metric=None):
+    def __init__(self, level: Level, metric: Metric | None = None) -> None:
         metric = MIMetric() if metric is None else metric
-        # Tensors made in `torch.inference_mode` cannot be differentiated through.
-        level = level._replace(
-            **{
-                name: part.clone()
-                for name, part in level._asdict().items()
-                if isinstance(part, torch.Tensor) and part.is_inference()
-            }
-        )
+        level = _clone_inference_tensors(level)
         self.level, self.metric = level, metric
-        self.compare, self.unlike = {
-            "MI": (self._information, 0.0),
-            "NCC": (_correlation, 1.0),
-            "SSD": (_difference, float(level.static.var())),
-            "CC": (self._local, 1.0),
-        }[metric.name]
-        if metric.name == "MI":
+        self._compare: Callable[..., _Comparison]
+        self._compare, self.unlike = {
+            "MI": (self._mutual_information, 0.0),
+            "NCC": (_global_correlation, 1.0),
+            "SSD": (_squared_difference, float(level.static.var())),
+            "CC": (self._local_correlation, 1.0),
+        }[str(metric.name)]
+        if isinstance(metric, MIMetric):
             self.nbins = nbins = metric.nbins or _NBINS
             limits = histogram_limits(level.static, most=_MOST_POINTS)
             positions, _ = bin_positions(level.static, nbins, *limits)
@@ -87,8 +96,8 @@ class AffineObjective:
         ones = torch.ones_like(level.points[:, :1])
         self.homogeneous = torch.cat([level.points, ones], 1)
 
-    def __call__(self, matrices):
-        """Compare through each of a batch of matrices.
+    def __call__(self, matrices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compare the images through each of a batch of matrices.
 
         Parameters
         ----------
@@ -99,15 +108,17 @@ class AffineObjective:
         -------
         value : Tensor, shape (B,)
             Float64 on the CPU.
-        slope : Tensor, shape (B, D, D + 1)
-            Its derivatives by the matrices' rows but the last.
+        gradient : Tensor, shape (B, D, D + 1)
+            Derivatives by the matrices' rows without the last.
         """
-        each = max(1, _AT_ONCE // len(self.level.points))
-        parts = [self._few(part) for part in matrices.split(each)]
-        return tuple(torch.cat(found) for found in zip(*parts))
+        each = max(1, _CHUNK // len(self.level.points))
+        parts = [self._evaluate(part) for part in matrices.split(each)]
+        values, gradients = zip(*parts)
+        return torch.cat(values), torch.cat(gradients)
 
     @torch.inference_mode(False)
-    def _few(self, matrices):
+    def _evaluate(self, matrices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """`__call__` for as many matrices as are evaluated at a time."""
         level = self.level
         dim = level.points.shape[1]
         shift = torch.eye(dim + 1, dtype=torch.float64, device="cpu")
@@ -119,113 +130,180 @@ class AffineObjective:
             sampled = sample_at(level.volume, where)
         moving = sampled[:, 0].detach()
         weight = sampled[:, 1].detach() if sampled.shape[1] > 1 else None
-        value, by_moving, by_weight = self.compare(level.static, moving, weight)
-        if weight is not None:
-            fade, by_overlap = _fade(weight.sum(1) / level.most)
-            by_overlap = by_overlap * (value - self.unlike) / level.most
-            by_weight = by_weight * fade[:, None] + by_overlap[:, None]
-            by_moving = by_moving * fade[:, None]
-            value = self.unlike + fade * (value - self.unlike)
-            incoming = torch.stack([by_moving, by_weight], 1)
-        else:
-            incoming = by_moving[:, None]
+        found = self._compare(level.static, moving, weight)
+        value, incoming = found.value, found.by_moving[:, None]
+        if weight is not None and found.by_weight is not None:
+            value, incoming = self._fade_value(
+                found.value, found.by_moving, found.by_weight, weight
+            )
         (by_place,) = torch.autograd.grad(sampled, where, incoming)
-        slope = (by_place.transpose(1, 2) @ self.homogeneous).cpu().double()
+        gradient = (by_place.transpose(1, 2) @ self.homogeneous).cpu().double()
         scale = level.world2volume[:dim, :dim].T
-        return value.cpu().double(), scale @ slope @ shift.T
+        return value.cpu().double(), scale @ gradient @ shift.T
 
-    def _information(self, static, moving, weight):
+    def _fade_value(
+        self,
+        value: torch.Tensor,
+        by_moving: torch.Tensor,
+        by_weight: torch.Tensor,
+        weight: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Value and derivatives (B, 2, N) that take the overlap into account."""
+        fade, by_overlap = _fade_by_overlap(weight.sum(1) / self.level.most)
+        by_overlap = by_overlap * (value - self.unlike) / self.level.most
+        by_weight = by_weight * fade[:, None] + by_overlap[:, None]
+        by_moving = by_moving * fade[:, None]
+        value = self.unlike + fade * (value - self.unlike)
+        return value, torch.stack([by_moving, by_weight], 1)
+
+    def _mutual_information(
+        self, static: torch.Tensor, moving: torch.Tensor, weight: torch.Tensor | None
+    ) -> _Comparison:
         """Minus the mutual information, and its derivatives."""
-        (batch, count), nbins = moving.shape, self.nbins
-        size = nbins**2
-        positions, rate = bin_positions(moving, nbins, *self.limits)
-        lower, t = split_positions(positions, nbins)
-        index = lower.add_(self.rows)
-        if batch > 1:
-            start = torch.arange(batch, device=moving.device) * size
-            index += start[:, None]
-        splines = bspline_weights(t)
-        counted = (s if weight is None else s * weight for s in splines)
-        joint = sum_into_bins(index, counted, batch * size)
-        total = count if weight is None else weight.sum(1).clamp_min(1e-3)[:, None]
-        scale = total if weight is None else total[:, :, None]
-        joint = (joint.view(batch, nbins, nbins) / scale).to(moving)
-        tiny = torch.finfo(moving.dtype).tiny
-        by_moving = joint.sum(1, keepdim=True).clamp_min(tiny)
-        by_static = joint.sum(2, keepdim=True).clamp_min(tiny)
-        ratio = (joint.clamp_min(tiny) / by_moving).log_()
-        value = -(joint * (ratio - by_static.log())).sum((1, 2))
-        ratio = torch.where(joint > 0, ratio, torch.zeros_like(ratio))
-        slope, gain = torch.zeros_like(moving), None
-        terms = [LookUp(slope, ratio.flatten(), bspline_derivatives(t), sign=-1)]
+        index, t, bins_per_unit = self._spread_over_bins(moving)
+        weights = bspline_weights(t)
+        total: Any = moving.shape[1]
+        per_histogram, weighted_rate = total, bins_per_unit / total
+        if weight is not None:
+            total = weight.sum(1).clamp_min(1e-3)[:, None]
+            per_histogram = total[:, :, None]
+            weighted_rate = weight * bins_per_unit / total
+        counted = (w if weight is None else w * weight for w in weights)
+        joint = sum_into_bins(index, counted, len(moving) * self.nbins**2)
+        joint = joint.view(len(moving), self.nbins, self.nbins) / per_histogram
+        value, ratio, by_share = _information(joint.to(moving))
+        by_moving = torch.zeros_like(moving)
+        terms = [LookUp(by_moving, ratio, bspline_derivatives(t), sign=-1)]
+        gain = None
         if weight is not None:
             gain = value[:, None].expand_as(moving).clone()
-            by_row = (ratio - by_static.log()).flatten()
-            terms.append(LookUp(gain, by_row, splines))
+            terms.append(LookUp(gain, by_share, weights))
         add_from_bins(index, *terms)
-        slope *= rate / total if weight is None else weight * rate / total
+        by_moving *= weighted_rate
         low, high = self.limits
-        slope[(moving < low) | (moving > high)] = 0
-        return value, slope, None if weight is None else -gain / total
+        by_moving[(moving < low) | (moving > high)] = 0
+        return _Comparison(value, by_moving, None if gain is None else -gain / total)
 
-    def _local(self, static, moving, weight):
-        """Local correlation on a grid of points, one pose after the other."""
+    def _spread_over_bins(
+        self, moving: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Place of each point in the joint histograms of a batch.
+
+        Returns the second of the four bins that a point is spread over, as an index
+        into all histograms (B, N); how far the point is beyond that bin's centre, in
+        bins (B, N); and the number of bins per unit of intensity.
+        """
+        positions, bins_per_unit = bin_positions(moving, self.nbins, *self.limits)
+        lower, t = split_positions(positions, self.nbins)
+        index = lower.add_(self.rows)
+        if len(moving) > 1:
+            start = torch.arange(len(moving), device=moving.device) * self.nbins**2
+            index += start[:, None]
+        return index, t, bins_per_unit
+
+    def _local_correlation(
+        self, static: torch.Tensor, moving: torch.Tensor, weight: torch.Tensor | None
+    ) -> _Comparison:
+        """Local correlation on a grid of points, one matrix after the other."""
+        assert self.level.shape is not None
         shape, counts = (1, 1, *self.level.shape), self.level.counts
-        found = []
+        values, gradients = [], []
         for k in range(len(moving)):
             mask = counts
             if weight is not None:
                 known = (weight[k] > 0.5).to(moving)
                 mask = known if counts is None else known * counts
             if mask is not None and not bool(mask.any()):
-                found.append((moving.new_tensor(self.unlike), 0 * moving[k]))
+                values.append(moving.new_tensor(self.unlike))
+                gradients.append(0 * moving[k])
                 continue
             mask = None if mask is None else mask.view(shape)
             evaluate = self.metric.bind(static.view(shape), mask)
-            value, slope = evaluate(moving[k].view(shape))
-            found.append((value, slope.flatten()))
-        value, slope = (torch.stack(part) for part in zip(*found))
-        return value, slope, None if weight is None else torch.zeros_like(slope)
+            value, gradient = evaluate(moving[k].view(shape))
+            values.append(value)
+            gradients.append(gradient.flatten())
+        by_moving = torch.stack(gradients)
+        by_weight = None if weight is None else torch.zeros_like(by_moving)
+        return _Comparison(torch.stack(values), by_moving, by_weight)
 
 
-def _fade(overlap):
-    """1 with enough overlap, 0 without any; and its slope."""
-    lack = (1 - overlap / _ENOUGH).clamp_min(0)
-    return 1 - lack * lack, 2 * lack / _ENOUGH
+def _clone_inference_tensors(level: Level) -> Level:
+    """The level with tensors that autograd can use.
+
+    Tensors made in `torch.inference_mode` cannot be differentiated through.
+    """
+    clones: dict[str, Any] = {
+        name: part.clone()
+        for name, part in level._asdict().items()
+        if isinstance(part, torch.Tensor) and part.is_inference()
+    }
+    return level._replace(**clones)
 
 
-def _traced(value, moving, weight):
-    """Leave derivatives to autograd."""
+def _information(
+    joint: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Minus the mutual information of joint histograms, and its derivatives.
+
+    Returns the values (B,), and for each bin, flat: its derivative by what is in the
+    bin but for a constant of its row, and with that constant.
+    """
+    tiny = torch.finfo(joint.dtype).tiny
+    by_moving = joint.sum(1, keepdim=True).clamp_min(tiny)
+    by_static = joint.sum(2, keepdim=True).clamp_min(tiny)
+    ratio = (joint.clamp_min(tiny) / by_moving).log_()
+    value = -(joint * (ratio - by_static.log())).sum((1, 2))
+    ratio = torch.where(joint > 0, ratio, torch.zeros_like(ratio))
+    return value, ratio.flatten(), (ratio - by_static.log()).flatten()
+
+
+def _fade_by_overlap(overlap: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """1 with enough overlap, 0 without any; and the derivative by the overlap."""
+    lack = (1 - overlap / _FULL_OVERLAP).clamp_min(0)
+    return 1 - lack * lack, 2 * lack / _FULL_OVERLAP
+
+
+def _differentiate(
+    function: Callable[..., torch.Tensor],
+    moving: torch.Tensor,
+    weight: torch.Tensor | None,
+) -> _Comparison:
+    """Value and derivatives of a function of intensities and weights, by autograd."""
     inputs = [moving] if weight is None else [moving, weight]
     inputs = [x.detach().requires_grad_() for x in inputs]
     with torch.enable_grad():
-        found = value(inputs[0], None if weight is None else inputs[1])
-        slopes = torch.autograd.grad(found.sum(), inputs)
-    return found.detach(), slopes[0], None if weight is None else slopes[1]
+        value = function(inputs[0], None if weight is None else inputs[1])
+        gradients = torch.autograd.grad(value.sum(), inputs)
+    by_weight = None if weight is None else gradients[1]
+    return _Comparison(value.detach(), gradients[0], by_weight)
 
 
-def _mean(values, weight):
+def _weighted_mean(values: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
     if weight is None:
         return values.mean(1)
     return (values * weight).sum(1) / weight.sum(1).clamp_min(1e-3)
 
 
-def _correlation(static, moving, weight):
+def _global_correlation(
+    static: torch.Tensor, moving: torch.Tensor, weight: torch.Tensor | None
+) -> _Comparison:
     """One minus Pearson's correlation, and its derivatives."""
 
-    def value(moving, weight):
-        a = static - _mean(static.expand_as(moving), weight)[:, None]
-        b = moving - _mean(moving, weight)[:, None]
-        power = (_mean(a * a, weight) * _mean(b * b, weight)).clamp_min(1e-12)
-        return 1 - _mean(a * b, weight) / power.sqrt()
+    def evaluate(moving: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+        a = static - _weighted_mean(static.expand_as(moving), weight)[:, None]
+        b = moving - _weighted_mean(moving, weight)[:, None]
+        power = _weighted_mean(a * a, weight) * _weighted_mean(b * b, weight)
+        return 1 - _weighted_mean(a * b, weight) / power.clamp_min(1e-12).sqrt()
 
-    return _traced(value, moving, weight)
+    return _differentiate(evaluate, moving, weight)
 
 
-def _difference(static, moving, weight):
+def _squared_difference(
+    static: torch.Tensor, moving: torch.Tensor, weight: torch.Tensor | None
+) -> _Comparison:
     """Mean squared difference, and its derivatives."""
 
-    def value(moving, weight):
-        return _mean((moving - static) ** 2, weight)
+    def evaluate(moving: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+        return _weighted_mean((moving - static) ** 2, weight)
 
-    return _traced(value, moving, weight)
+    return _differentiate(evaluate, moving, weight)

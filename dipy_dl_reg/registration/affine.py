@@ -16,14 +16,14 @@ from dipy.utils.logging import logger
 import numpy as np
 
 from dipy_dl_reg.geometry.affine_transforms.registry import make_transform
-from dipy_dl_reg.initialization.rotation_search import search
+from dipy_dl_reg.initialization.rotation_search import search_rotations
 from dipy_dl_reg.io.images import read_image
 from dipy_dl_reg.io.masks import fill_masked, read_mask
 from dipy_dl_reg.maps.interpolation import interpolate_linearly
 from dipy_dl_reg.maps.measures import measure_registration
 from dipy_dl_reg.maps.verdict import judge, log_verdict
-from dipy_dl_reg.optimization.affine import fit_levels
-from dipy_dl_reg.optimization.affine_sampling import levels
+from dipy_dl_reg.optimization.affine import optimize_levels
+from dipy_dl_reg.optimization.affine_sampling import make_levels
 from dipy_dl_reg.registration import dipy_adapter
 from dipy_dl_reg.registration.affine_options import (
     ITERATIONS,
@@ -324,7 +324,7 @@ class DeepAffineRegistration:
             self.levels = len(self.factors)
             self.level_iters = [ITERATIONS] * self.levels
             self.sigmas = default_sigmas(self.factors)
-        return levels(
+        return make_levels(
             pair,
             self.factors,
             self.sigmas,
@@ -335,7 +335,7 @@ class DeepAffineRegistration:
 
     def _choose_start(self, pair):
         """Replace `starting_affine` by a start in another pose, if that is better."""
-        poses = search(pair, self.starting_affine)
+        poses = search_rotations(pair, self.starting_affine)
         chosen = self._better_pose(poses)
         if chosen is not None:
             angle = turn_between(chosen.matrix, self.starting_affine)
@@ -365,7 +365,7 @@ class DeepAffineRegistration:
         """Parameters relative to `starting_affine`, and the metric."""
         if self.verbosity >= VerbosityLevels.STATUS:
             logger.info(f"Optimizing {family.kind}, {len(prepared)} levels.")
-        return fit_levels(
+        return optimize_levels(
             prepared,
             family,
             self.starting_affine,

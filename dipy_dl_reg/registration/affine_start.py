@@ -8,7 +8,7 @@ import numpy as np
 
 from dipy_dl_reg.geometry.intensity import extreme_limits
 from dipy_dl_reg.grid import rotation_angle
-from dipy_dl_reg.optimization.affine_sampling import shared
+from dipy_dl_reg.optimization.affine_sampling import measure_overlap
 from dipy_dl_reg.validation import check_affine, check_choice
 
 #: Images whose negative values outweigh this part of the positive ones have no mass.
@@ -208,7 +208,7 @@ def warn_if_apart(level, matrix, *, stacklevel):
     UserWarning
         If they hardly overlap: nothing led the fit anywhere.
     """
-    share = shared(level, matrix)
+    share = measure_overlap(level, matrix)
     if share < _LEAST_SHARED:
         warn(
             f"static and moving hardly overlap through the map found ({share:.0%} of "

@@ -80,5 +80,7 @@ def assess_mapping(
         pair = dipy_adapter.make_pair(
             **images, **affines, **masks, prealign=mapping.prealign_inv, find_masks=True
         )
-        displacement = dipy_adapter.to_voxels(mapping.backward, pair.static_grid)
+        displacement = dipy_adapter.displacement_to_tensor(
+            mapping.backward, pair.static_grid
+        )
         return judge(measure_registration(pair, displacement))

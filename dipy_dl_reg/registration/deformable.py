@@ -23,12 +23,7 @@ import numpy as np
 
 from dipy_dl_reg.geometry.inversion import Quality, make_diffeomorphic
 from dipy_dl_reg.geometry.pair import Pair
-from dipy_dl_reg.initialization.starts import (
-    Initializers,
-    Message,
-    Start,
-    choose_start,
-)
+from dipy_dl_reg.initialization.starts import Initializers, Start, choose_start
 from dipy_dl_reg.maps.measures import measure_registration
 from dipy_dl_reg.maps.verdict import Verdict, judge, log_verdict
 from dipy_dl_reg.metrics.local_correlation import CCMetric
@@ -377,11 +372,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         )
 
     def _whole(self, pair: Pair, images: dict[str, Any]) -> Pair:
-        """The images as the network sees them.
-
-        Masks say what is compared; a network of the user's own was trained on whole
-        images, the default one on brains without surroundings, too.
-        """
+        """The images without masks for a user's network, trained on whole ones."""
         masked = pair.static_mask is not None or pair.moving_mask is not None
         own = self.network is not None and not factory.is_default_model(self.model)
         if not (masked and own):
@@ -392,7 +383,7 @@ class DeepRegistration(DiffeomorphicRegistration):
     def _finish(self, mapping: DiffeomorphicMap, pair: Pair, start: Start) -> None:
         """Keep the map, and log how good it is."""
         log_verdict(self.verdict, quiet=self.verbosity < VerbosityLevels.STATUS)
-        messages: list[Message] = [describe_quality(self.quality)]
+        messages = [describe_quality(self.quality)]
         self.landmark_distances = measure_landmark_distances(mapping, self.landmarks)
         if self.landmarks is not None and self.landmark_distances is not None:
             messages += describe_landmark_errors(

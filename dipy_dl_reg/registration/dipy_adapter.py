@@ -7,19 +7,23 @@ them to a `Pair` of tensors.  `make_map` converts displacements in voxels to the
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from dipy.align.imwarp import DiffeomorphicMap
 from dipy.utils.logging import logger
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 import torch
 
-from dipy_dl_reg.geometry.fields import warp
 from dipy_dl_reg.geometry.intensity import (
     extreme_limits,
-    quantile_limits,
     scale_intensities,
 )
-from dipy_dl_reg.geometry.pair import Pair, make_compared_mask
+from dipy_dl_reg.geometry.pair import Pair
+from dipy_dl_reg.geometry.pair_scaling import (
+    scale_by_compared_voxels,
+    scale_separately,
+)
 from dipy_dl_reg.geometry.point_pairs import Landmarks
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.maps.dipy_map import displacement_to_voxels
@@ -142,14 +146,14 @@ def make_pair(
         counted["moving"],
     )
     if apart:
-        return pair._replace(**_scale_to_quantiles(tensors, tensors, counted))
+        return scale_separately(pair)
     if not bool(pair.overlap().any()):
         raise ValueError(
             "static and moving do not overlap: no static voxel falls inside the "
             "moving image through the affines and prealign given. Was one left out? "
             "A pipeline that begins with center_of_mass brings them together."
         )
-    return _scale_by_compared_voxels(pair)
+    return scale_by_compared_voxels(pair)
 
 
 def _make_grids(
@@ -223,37 +227,6 @@ def with_landmarks(pair: Pair, landmarks: tuple[np.ndarray, np.ndarray] | None) 
     return pair._replace(landmarks=Landmarks(*points))
 
 
-def _scale_by_compared_voxels(pair):
-    """Scale both images by their quantiles over the voxels that are compared.
-
-    The voxels are the same for both: quantiles of two different regions would make two
-    equal images differ.
-    """
-    none = pair.static.new_zeros(1, pair.static_grid.dim, *pair.static_grid.shape)
-    frame = pair.frame()
-    mask = make_compared_mask(pair, none, frame)
-    if mask is not None and not bool(mask.any()):
-        raise ValueError(
-            "static_mask and moving_mask do not overlap through the affines and "
-            "prealign given: no voxel would be compared."
-        )
-    warped = {"static": pair.static, "moving": warp(pair.moving, none, frame_=frame)}
-    images = {"static": pair.static, "moving": pair.moving}
-    masks = {"static": mask, "moving": mask}
-    return pair._replace(**_scale_to_quantiles(images, warped, masks))
-
-
-def _scale_to_quantiles(images, shown, masks):
-    """Scale images so that low and high quantiles of `shown` become 0 and 1."""
-    scaled = {}
-    for role, image in images.items():
-        mask = masks[role]
-        values = shown[role] if mask is None else shown[role][mask > 0]
-        low, high = quantile_limits(values.cpu().numpy())
-        scaled[role] = scale_intensities(image, low, high) if high > low else image
-    return scaled
-
-
 def _to_tensors(image, mask, role, device):
     """Image scaled to [0, 1], and its mask (None if all voxels count) without NaN.
 
@@ -288,10 +261,22 @@ def _to_tensors(image, mask, role, device):
     return image[None, None].to(device), mask
 
 
+class _HasGrids(Protocol):
+    """What a map needs to know of the images: a `Pair`, or the grids alone."""
+
+    @property
+    def static_grid(self) -> Grid:
+        """Grid of static, on which the fields are."""
+
+    @property
+    def moving_grid(self) -> Grid:
+        """Grid of moving."""
+
+
 def make_map(
     u: torch.Tensor,
     v: torch.Tensor,
-    pair: Pair,
+    pair: _HasGrids,
     *,
     static_grid2world: np.ndarray | None = None,
     moving_grid2world: np.ndarray | None = None,
@@ -389,8 +374,8 @@ def _to_world(u, grid):
     return np.require(world.numpy(), requirements=["C", "W", "O"])
 
 
-def to_voxels(displacement: np.ndarray, grid: Grid) -> torch.Tensor:
-    """Convert a map's displacement to voxels.
+def displacement_to_tensor(displacement: np.ndarray, grid: Grid) -> torch.Tensor:
+    """Convert a map's displacement to a field in voxels.
 
     Parameters
     ----------

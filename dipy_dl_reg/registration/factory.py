@@ -196,7 +196,7 @@ def make_model(model: object) -> RegistrationNetwork | None:
             f"model: there is no file {model}, and no trained network of that name; "
             f"there are {list_models()}."
         )
-    return load_network(model)
+    return load_network(Path(model))
 
 
 def check_metric_dim(metric: Metric | None, dim: int) -> Metric | None:

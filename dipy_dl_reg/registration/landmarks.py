@@ -258,8 +258,8 @@ class ThinPlateSplineRegistration:
         ValueError
             Before `optimize`, or if the points cannot be used.
         """
-        points = self._make_tensor(points)
-        return thin_plate.evaluate(self._spline, points).cpu().numpy()
+        moved = thin_plate.evaluate(self._spline, self._make_tensor(points))
+        return moved.cpu().numpy()
 
     def transform_points_inverse(self, points: np.ndarray) -> np.ndarray:
         """Map points from moving's world to static's by inverting the spline itself.

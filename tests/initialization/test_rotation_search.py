@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from dipy_dl_reg.initialization.rotation_search import rotations
+from dipy_dl_reg.initialization.rotation_search import make_rotations
 
 
 @pytest.mark.parametrize("dim, farthest", [(2, 15), (3, 45)])
 def test_every_rotation_is_near_one(dim, farthest, rng):
-    turns = rotations(dim)
+    turns = make_rotations(dim)
     eye = np.eye(dim)
     np.testing.assert_allclose(turns @ turns.transpose(0, 2, 1) - eye, 0, atol=1e-12)
     np.testing.assert_allclose(np.linalg.det(turns), 1)
@@ -22,7 +22,7 @@ def test_every_rotation_is_near_one(dim, farthest, rng):
 
 def test_the_rotations_of_3d_are_a_group():
     """As those of an icosahedron: products are among them."""
-    turns = rotations(3)
+    turns = make_rotations(3)
     assert len(turns) == 60
     products = np.einsum("aij,bjk->abik", turns, turns).reshape(-1, 9)
     apart = np.abs(products[:, None] - turns.reshape(1, -1, 9)).max(2)

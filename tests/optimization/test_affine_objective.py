@@ -1,4 +1,4 @@
-"""Values against NumPy and DIPY, slopes against differences, for every metric."""
+"""Values against NumPy and DIPY, gradients against differences, for every metric."""
 
 from dipy.align.imaffine import MutualInformationMetric
 from dipy.align.transforms import TranslationTransform2D
@@ -13,7 +13,8 @@ from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.metrics.registry import METRICS
 from dipy_dl_reg.optimization.affine_objective import AffineObjective
-from dipy_dl_reg.optimization.affine_sampling import Picture, levels, open_faces, shared
+from dipy_dl_reg.optimization.affine_sampling import make_levels, measure_overlap
+from dipy_dl_reg.optimization.masked_image import MaskedImage, open_faces
 
 KINDS = ["MI", "NCC", "SSD", "CC"]
 SHAPES = {2: (40, 44), 3: (26, 30, 24)}
@@ -42,7 +43,7 @@ def make_pair(dim, cut=False, mask=False):
 
 def level_of(pair, metric="MI", **options):
     options = {"most_points": 100_000, "grids": metric == "CC"} | options
-    return levels(pair, [1], [0], **options)[0]
+    return make_levels(pair, [1], [0], **options)[0]
 
 
 @pytest.mark.parametrize("known", ["all", "cut", "masked"])
@@ -55,7 +56,7 @@ def test_slope(metric, dim, known, rng):
     objective = AffineObjective(level_of(pair, metric), METRICS[metric]())
     matrix = torch.eye(dim + 1, dtype=torch.float64)
     matrix[0, 1], matrix[:dim, dim] = 0.05, torch.tensor([6.0, -5.0, 4.0][:dim])
-    value, slope = objective(matrix[None])
+    value, gradient = objective(matrix[None])
     for _ in range(4):
         # Turns and stretches that move the rim as far as the shift moves all.
         step = torch.from_numpy(rng.normal(size=(dim, dim + 1)))
@@ -65,8 +66,8 @@ def test_slope(metric, dim, known, rng):
         behind[:dim] -= 0.2 * step
         up, down = (objective(m[None])[0] for m in (ahead, behind))
         wanted = float(up - down) / 0.4
-        found = float((slope[0] * step).sum())
-        scale = float((slope[0] ** 2).sum(0)[dim] ** 0.5)
+        found = float((gradient[0] * step).sum())
+        scale = float((gradient[0] ** 2).sum(0)[dim] ** 0.5)
         assert abs(found - wanted) < 0.05 * abs(wanted) + 0.05 * scale
 
 
@@ -112,7 +113,7 @@ def test_a_batch_is_its_entries(metric):
 
 
 @pytest.mark.parametrize("metric", KINDS)
-def test_alike_is_best_and_nothing_shared_is_unlike(metric):
+def test_alike_is_best_and_no_overlap_is_unlike(metric):
     pair = make_pair(3, cut=True)
     objective = AffineObjective(level_of(pair, metric), METRICS[metric]())
     matrices = torch.eye(4, dtype=torch.float64).repeat(3, 1, 1)
@@ -150,20 +151,20 @@ def moved_to(level, matrix):
 @pytest.mark.parametrize("mask", [False, True])
 @pytest.mark.parametrize("cut", [False, True])
 @pytest.mark.parametrize("dim", [2, 3])
-def test_what_is_shared(dim, cut, mask):
+def test_overlap(dim, cut, mask):
     level = level_of(make_pair(dim, cut=cut, mask=mask))
     matrices = np.tile(np.eye(dim + 1), (3, 1, 1))
     matrices[1:, 0, dim] = 40, 1000
-    together, less, apart = (shared(level, matrix) for matrix in matrices)
+    together, less, apart = (measure_overlap(level, matrix) for matrix in matrices)
     assert together > 0.9 and 0.2 < less < 0.7 and apart == 0
 
 
 def test_faces_that_cut_are_open():
     """And nothing else; with a mask all are, for there is no telling."""
     pair = make_pair(3, cut=True)
-    picture = Picture(pair.moving, None, pair.moving_grid)
-    assert open_faces(picture) == [(False, True), (False, False), (False, False)]
-    masked = picture._replace(mask=torch.ones_like(pair.moving))
+    view = MaskedImage(pair.moving, None, pair.moving_grid)
+    assert open_faces(view) == [(False, True), (False, False), (False, False)]
+    masked = view._replace(mask=torch.ones_like(pair.moving))
     assert all(all(faces) for faces in open_faces(masked))
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from dipy_dl_reg.optimization.bfgs import minimise
+from dipy_dl_reg.optimization.bfgs import minimize_batch
 
 
 def bowls(size, batch):
@@ -22,24 +22,24 @@ def bowls(size, batch):
 
 def test_quadratics():
     function, middle = bowls(6, 5)
-    found = minimise(
-        function, torch.zeros_like(middle), iterations=200, reach=1, tolerance=1e-9
+    found = minimize_batch(
+        function, torch.zeros_like(middle), iterations=200, first_step=1, tolerance=1e-9
     )
-    torch.testing.assert_close(found.place, middle, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.parameters, middle, atol=1e-5, rtol=0)
     assert found.evaluations < 100
 
 
 def test_entries_do_not_touch_each_other():
     function, middle = bowls(4, 4)
-    options = {"iterations": 12, "reach": 1.0, "tolerance": 1e-6}
-    together = minimise(function, torch.zeros_like(middle), **options)
+    options = {"iterations": 12, "first_step": 1.0, "tolerance": 1e-6}
+    together = minimize_batch(function, torch.zeros_like(middle), **options)
     for k in range(4):
 
         def alone(place, entries, k=k):
             return function(place, entries * 0 + k)
 
-        single = minimise(alone, torch.zeros_like(middle[:1]), **options)
-        torch.testing.assert_close(single.place[0], together.place[k])
+        single = minimize_batch(alone, torch.zeros_like(middle[:1]), **options)
+        torch.testing.assert_close(single.parameters[0], together.parameters[k])
 
 
 def test_curved_valley():
@@ -52,8 +52,12 @@ def test_curved_valley():
         return value, torch.stack([by_x, 200 * (y - x * x)], 1)
 
     start = torch.tensor([[-1.2, 1.0], [2.0, -1.0]], dtype=torch.float64)
-    found = minimise(function, start, iterations=300, reach=0.1, tolerance=1e-8)
-    torch.testing.assert_close(found.place, torch.ones_like(start), atol=1e-4, rtol=0)
+    found = minimize_batch(
+        function, start, iterations=300, first_step=0.1, tolerance=1e-8
+    )
+    torch.testing.assert_close(
+        found.parameters, torch.ones_like(start), atol=1e-4, rtol=0
+    )
 
 
 def test_walls_and_flats():
@@ -67,6 +71,8 @@ def test_walls_and_flats():
         return torch.where(flat, 0.0, value).double(), slope[:, None]
 
     start = torch.zeros(2, 1, dtype=torch.float64)
-    found = minimise(function, start, iterations=60, reach=1, tolerance=1e-6)
-    assert 1.5 < float(found.place[0, 0]) < 2 and float(found.place[1, 0]) == 0
+    found = minimize_batch(function, start, iterations=60, first_step=1, tolerance=1e-6)
+    assert (
+        1.5 < float(found.parameters[0, 0]) < 2 and float(found.parameters[1, 0]) == 0
+    )
     assert bool((found.value <= 0).all())
