@@ -166,7 +166,7 @@ class AlignDeepFlow(StrictWorkflow):
         """
         from dipy_dl_reg.io.landmark_files import read_landmark_pair
         from dipy_dl_reg.registration.deformable import DeepRegistration
-        from dipy_dl_reg.registration.pipeline import undeformed
+        from dipy_dl_reg.registration.pipeline import disable_deformation
         from dipy_dl_reg.workflows.register_files import DIAGNOSE, register_files
 
         steps, deforms = _choose_steps(prealign, affine, pipeline)
@@ -187,7 +187,7 @@ class AlignDeepFlow(StrictWorkflow):
         if static_landmarks is not None or moving_landmarks is not None:
             landmarks = read_landmark_pair(static_landmarks, moving_landmarks)
             options |= {"landmarks": landmarks, "landmark_weight": landmark_weight}
-        options = options if deforms else undeformed(options)
+        options = options if deforms else disable_deformation(options)
         registration = DeepRegistration(
             metric, device=device, max_memory=max_memory, **options
         )
@@ -224,13 +224,13 @@ def _choose_steps(
     prealign: PathLike | None, affine: bool, pipeline: Sequence[str] | None
 ) -> tuple[list[str], bool]:
     """The affine steps of the options, and whether the deformable step follows."""
-    from dipy_dl_reg.registration.affine_options import AFFINE_STEPS
-    from dipy_dl_reg.registration.pipeline import checked_steps
+    from dipy_dl_reg.registration.affine_steps import AFFINE_STEPS
+    from dipy_dl_reg.registration.pipeline import split_pipeline
 
     for name, other in (("prealign", prealign), ("pipeline", pipeline)):
         if affine and other:
             raise ValueError(f"give either --affine or --{name}, not both")
-    steps, deforms = checked_steps(pipeline)
+    steps, deforms = split_pipeline(pipeline)
     if affine:
         steps = list(AFFINE_STEPS)
     if prealign and "center_of_mass" in steps:
