@@ -226,6 +226,7 @@ class _Slab:
     @cached_property
     def weights(self) -> tuple[torch.Tensor, torch.Tensor]:
         """1 where both voxels are in the mask; one over their number in a patch."""
+        assert self.parent.padded_mask is not None  # used with a mask only
         mask = self.parent.padded_mask[:, 0, self.padded_rows]
         pairs = torch.zeros_like(self.differences)
         for k, direction in enumerate(self.directions):
@@ -235,7 +236,8 @@ class _Slab:
 
     @cached_property
     def valid(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """1 for channels with voxels to compare in the mask; number of such channels."""
+        """1 for channels with voxels to compare in the mask; their number."""
+        assert self.mask is not None  # used with a mask only
         valid = self._look_up(self.weights[1], torch.empty_like(self.distances))
         valid = valid.gt_(0).mul_(self.mask)
         return valid, valid.sum(1, keepdim=True).clamp_min_(1)
