@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from dipy_dl_reg.geometry.fields import compose, warp
-from dipy_dl_reg.geometry.inversion import make_diffeomorphic
+from dipy_dl_reg.geometry.fold_repair import make_diffeomorphic
 from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.geometry.pyramid import coarsen
 from dipy_dl_reg.geometry.resampling import sample_on_grid
