@@ -1,6 +1,7 @@
 """What the pages tell users to type runs as it is printed, block after block."""
 
 import ast
+from dataclasses import replace
 from functools import partial, wraps
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -84,8 +85,8 @@ def run(monkeypatch):
     """Run a block of a page; trainings do one step, and no rotation is searched for."""
 
     @wraps(train_network)
-    def short(*arguments, steps, **options):
-        return train_network(*arguments, steps=1, **options)
+    def short(*arguments, options, **others):
+        return train_network(*arguments, options=replace(options, steps=1), **others)
 
     replace_everywhere(monkeypatch, find_affine, partial(find_affine, starts="one"))
     replace_everywhere(monkeypatch, train_network, short)
