@@ -165,65 +165,80 @@ def insert_options(docstring: str, options_class: type) -> str:
     Parameters
     ----------
     docstring : str
-        Has, in its section "Parameters", an entry whose type is the class's name.
+        Has, in its section "Parameters", entries whose type is the class's name.  An
+        entry of fields' names (``first, second : CLASS``) stands for these, an entry of
+        another name for all fields.
     options_class : type
         The dataclass.
 
     Returns
     -------
     docstring : str
-        With an entry for each field instead.
+        With an entry for each of these fields instead.
 
     Raises
     ------
     ValueError
         If it has no such entry.
     """
-    return replace_entry(
-        docstring, options_class.__name__, format_entries(option_texts(options_class))
-    )
+    texts = option_texts(options_class)
+
+    def describe(names: list[str]) -> str:
+        return format_entries({n: texts[n] for n in names if n in texts} or texts)
+
+    return replace_entries(docstring, options_class.__name__, describe)
 
 
-def replace_entry(docstring: str, kind: str, entries: str) -> str:
-    """A docstring with other entries in the place of the one of a type.
+def replace_entries(
+    docstring: str, kind: str, describe: Callable[[list[str]], str]
+) -> str:
+    """A docstring with other entries in the place of those of a type.
 
     Parameters
     ----------
     docstring : str
         With a section "Parameters".
     kind : str
-        Type of the entry that is replaced.
-    entries : str
-        The others, without indentation.
+        Type of the entries that are replaced.
+    describe : callable
+        ``describe(names)`` gives the new entries, without indentation, for the names
+        of an old one.
 
     Returns
     -------
     docstring : str
-        With the others.
+        With the new entries.
 
     Raises
     ------
     ValueError
-        If it has no such entry.
+        If it has no entry of that type.
     """
+
+    def replace(place: re.Match[str]) -> str:
+        lines = describe(place["names"].split(", ")).splitlines()
+        return "".join(f"{place['indent']}{line}".rstrip() + "\n" for line in lines)
+
     entry = re.compile(
-        rf"^(?P<indent> *)\w+ : {kind}\b.*\n(?:(?P=indent) +.*\n)*", re.MULTILINE
+        rf"^(?P<indent> *)(?P<names>\w+(?:, \w+)*) : {kind}\b.*\n"
+        r"(?:(?P=indent) +.*\n)*",
+        re.MULTILINE,
     )
-    place = entry.search(docstring)
-    if place is None:
+    replaced, count = entry.subn(replace, docstring)
+    if not count:
         raise ValueError(f"the docstring has no entry of type {kind}")
-    lines = entries.splitlines()
-    text = "".join(f"{place['indent']}{line}".rstrip() + "\n" for line in lines)
-    return docstring[: place.start()] + text + docstring[place.end() :]
+    return replaced
 
 
-def fill_docstring(**lists: Iterable[str]) -> Callable:
-    """Write names into a docstring, such as those of a registry.
+def fill_docstring(**texts: str | Iterable[str]) -> Callable:
+    """Write texts into a docstring, or names such as those of a registry.
 
     Parameters
     ----------
-    **lists : iterable of str
-        By the words, in braces, that they replace in the docstring.
+    **texts : str or iterable of str
+        By the words, in braces, that they replace in the docstring.  The lines of a
+        string are indented like the line that it is inserted in; names are quoted and
+        joined by commas.
 
     Returns
     -------
@@ -232,13 +247,23 @@ def fill_docstring(**lists: Iterable[str]) -> Callable:
     """
 
     def decorate(item: Any) -> Any:
-        doc = item.__doc__ or ""
-        for word, names in lists.items():
-            doc = doc.replace(f"{{{word}}}", join_words(f'"{name}"' for name in names))
-        item.__doc__ = doc
+        inserted = {
+            word: text if isinstance(text, str) else join_words(f'"{n}"' for n in text)
+            for word, text in texts.items()
+        }
+        lines = (item.__doc__ or "").split("\n")
+        item.__doc__ = "\n".join(_insert_texts(line, inserted) for line in lines)
         return item
 
     return decorate
+
+
+def _insert_texts(line: str, texts: dict[str, str]) -> str:
+    """A line with texts in the place of words in braces."""
+    indent = " " * (len(line) - len(line.lstrip()))
+    for word, text in texts.items():
+        line = line.replace(f"{{{word}}}", text.replace("\n", f"\n{indent}"))
+    return line
 
 
 def join_words(words: Iterable[str]) -> str:

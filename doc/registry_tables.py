@@ -4,8 +4,6 @@
 pages include them, so that a new entry of a registry is also in the documentation.
 """
 
-from importlib import import_module
-from importlib.metadata import entry_points
 import inspect
 
 
@@ -35,12 +33,10 @@ def regularizer_rows():
 
 
 def network_rows():
-    from dipy_dl_reg import networks
+    from dipy_dl_reg.networks import NETWORKS, network_class
 
-    for name, kind in networks.NETWORKS.items():
-        if isinstance(kind, str):
-            kind = networks.network_class(name)
-        yield f'``"{name}"``', summary(kind)
+    for name in NETWORKS:
+        yield f'``"{name}"``', summary(network_class(name))
 
 
 def transform_rows():
@@ -64,17 +60,11 @@ def format_rows():
 
 
 def command_rows():
-    for entry in sorted(entry_points(group="console_scripts"), key=lambda e: e.name):
-        if entry.module.partition(".")[0] == "dipy_dl_reg":
-            kind = command_workflow(entry)
-            yield f"``{entry.name}``", summary(kind.run)
+    from dipy_dl_reg import workflows
+    from dipy_dl_reg.workflows.commands import COMMANDS
 
-
-def command_workflow(entry):
-    """Workflow class of a command."""
-    module = import_module(entry.module)
-    words = entry.name.removeprefix("dipy_").split("_")
-    return getattr(module, "".join(word.title() for word in words) + "Flow")
+    for name, command in COMMANDS.items():
+        yield f"``{name}``", summary(getattr(workflows, command.workflow).run)
 
 
 #: File of each table: columns with their widths, and the function that yields the rows.

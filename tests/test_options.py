@@ -193,3 +193,22 @@ def test_names_in_a_docstring():
 )
 def test_words_in_a_sentence(words, text):
     assert join_words(words) == text
+
+
+def test_texts_and_names_are_written_into_a_docstring():
+    @fill_docstring(kinds=["a", "b", "c"], text="Two\nlines.")
+    def function():
+        """One of {kinds}.
+
+        option : int
+            {text} {other}
+        """
+
+    assert function.__doc__.splitlines() == [
+        'One of "a", "b" or "c".',
+        "",
+        "        option : int",
+        "            Two",
+        "            lines. {other}",
+        "        ",
+    ]

@@ -1,10 +1,10 @@
-"""Register a real b0 to the MNI152 template, and write everything a user would want.
+"""Register a real b0 image to the MNI152 template, and write all results.
 
     tools/demo.sh [output folder]
 
-The b0 (58x58x24 voxels of 4x4x5 mm, oblique, its top and bottom cut off) is bundled
-with DIPY, the template (T1, brain only, at 2 mm here) with nilearn: nothing is
-downloaded.
+The b0 (58x58x24 voxels of 4x4x5 mm on an oblique grid, without the top and the bottom
+of the brain) is bundled with DIPY, and the template (skull-stripped T1, here at 2 mm)
+with nilearn. No data are downloaded.
 """
 
 import argparse
@@ -31,13 +31,13 @@ from dipy_dl_reg.maps.report import plot_registration
 
 
 class Image(NamedTuple):
-    """Voxels, and the matrix that takes their indices to the world."""
+    """Voxels, and the matrix from voxel indices to world coordinates."""
 
     data: np.ndarray
     grid2world: np.ndarray
 
     def __str__(self):
-        """Shape and voxel size."""
+        """Describe shape and voxel size."""
         sizes = nib.affines.voxel_sizes(self.grid2world)
         return "x".join(map(str, self.data.shape)) + " voxels of {}x{}x{} mm".format(
             *sizes.round(1)
@@ -46,7 +46,7 @@ class Image(NamedTuple):
 
 @contextmanager
 def step(text):
-    """Say what is being done, and how long it took."""
+    """Print a description of a step, and its time."""
     print(f"{text} ...", flush=True)
     start = time.perf_counter()
     yield
@@ -69,7 +69,7 @@ def mutual_information(static, warped):
 
 
 def write(folder, static, moving, prealign, mapping, verdict):
-    """Write both warped images, the map, the affine part and a picture."""
+    """Write both warped images, the map, the affine part and a figure."""
     warped = apply_mapping(mapping, moving.data)
     nib.save(
         nib.Nifti1Image(warped, static.grid2world), folder / "warped_moving.nii.gz"
@@ -95,7 +95,7 @@ def write(folder, static, moving, prealign, mapping, verdict):
 
 
 def report(registration, static, brain, prealign, mapping):
-    """Print what the deformation gained, that it can be undone, and the verdict."""
+    """Print the similarity before and after, the regularity, and the verdict."""
     quality = registration.quality
     affine_map = AffineMap(
         prealign,
@@ -108,12 +108,12 @@ def report(registration, static, brain, prealign, mapping):
     after = mutual_information(static.data, mapping.transform(brain.data))
     print(
         "\nMutual information within the template's brain: "
-        f"{before:.3f} after the affine part, {after:.3f} now\n"
-        "Least Jacobian determinant (above 0 there are no folds): "
-        f"{quality.minimum_jacobian:.2f} forth, "
-        f"{quality.minimum_jacobian_inverse:.2f} back\n"
-        f"There and back again: off by {quality.round_trip_mean:.3f} voxel on "
-        f"average, {quality.round_trip_max:.3f} at most\n"
+        f"{before:.3f} after the affine part, {after:.3f} after the deformation\n"
+        "Minimum of the Jacobian determinant (no folds if above 0): "
+        f"{quality.minimum_jacobian:.2f}, "
+        f"of the inverse {quality.minimum_jacobian_inverse:.2f}\n"
+        f"Inversion error: {quality.round_trip_mean:.3f} voxel on average, "
+        f"{quality.round_trip_max:.3f} voxel at most\n"
         f"Verdict: {registration.verdict}"
     )
 
@@ -124,14 +124,16 @@ def main(folder):
     folder.mkdir(parents=True, exist_ok=True)
     logging.getLogger("dipy").setLevel(logging.WARNING)
 
-    with step("Loading the template (static) and the b0 (moving), finding its brain"):
+    with step(
+        "Loading the template (static) and the b0 (moving), extracting its brain"
+    ):
         static = read(load_mni152_template(resolution=2))
         moving = read(nib.load(get_fnames(name="aniso_vox")))
         masked, _ = median_otsu(moving.data, median_radius=2, numpass=1)
         brain = Image(masked, moving.grid2world)
         print(f"    static: {static}\n    moving: {moving}")
 
-    with step("Affine registration from scanner coordinates, mutual information"):
+    with step("Affine registration from scanner coordinates (mutual information)"):
         _, prealign = deep_affine_registration(
             moving=brain.data,
             static=static.data,
@@ -139,7 +141,7 @@ def main(folder):
             static_affine=static.grid2world,
         )
 
-    with step("Deformable registration by DeepRegistration, self-similarity (MIND)"):
+    with step("Deformable registration by DeepRegistration (MIND)"):
         registration = DeepRegistration("MIND")
         mapping = registration.optimize(
             static=static.data,
@@ -149,14 +151,14 @@ def main(folder):
             prealign=prealign,
         )
 
-    with step(f"Writing images, map and picture to {folder}"):
+    with step(f"Writing images, map and figure to {folder}"):
         write(folder, static, moving, prealign, mapping, registration.verdict)
 
     report(registration, static, brain, prealign, mapping)
     print("\nWritten:")
     for path in sorted(folder.iterdir()):
         print(f"    {path}")
-    print(f"Done in {time.perf_counter() - start:.0f} s; look at registration.png.")
+    print(f"Done in {time.perf_counter() - start:.0f} s; see registration.png.")
 
 
 if __name__ == "__main__":
@@ -166,6 +168,6 @@ if __name__ == "__main__":
         nargs="?",
         type=Path,
         default=Path("demo_output"),
-        help="where to write (default: %(default)s in the current folder)",
+        help="output folder (default: %(default)s in the current folder)",
     )
     main(parser.parse_args().folder)

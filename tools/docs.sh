@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # tools/docs.sh [sphinx-build arguments]
-# Builds doc/_build/html, examples run, warnings as errors.
+# Builds doc/_build/html: runs the examples, and treats warnings as errors.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 

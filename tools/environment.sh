@@ -1,12 +1,13 @@
-# Sourced by the commands beside it. make_environment EXTRA:
-#   makes .venv-py3.X in the repository with the Python named by $PYTHON (python3),
-#   installs the package with that extra under constraints.txt, sets $bin to its
-#   programs. Done once: a second call with nothing changed returns at once.
+# Sourced by demo.sh, docs.sh and test.sh. make_environment EXTRA:
+#   creates .venv-py3.X in the repository with the Python named by $PYTHON (python3),
+#   installs the package with that extra and the versions of constraints.txt, and sets
+#   $bin to the folder of its programs. If nothing has changed since the last call, it
+#   returns at once.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
-# Waiting threads sleep instead of spinning: beside other work on the same processors,
-# torch is many times faster so.
+# Waiting threads sleep instead of spinning, which makes torch many times faster if other
+# programs use the same processors.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 
 fail() {
@@ -33,7 +34,7 @@ make_environment() {
     venv=$root/.venv-py$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
     bin=$venv/bin
     mark=$venv/installed-$extra
-    # The folder's own name counts: an environment does not survive a move.
+    # The path is part of the checksum: an environment cannot be moved.
     sum=$(cat "$root"/{pyproject.toml,setup.py,dipy_dl_reg/__init__.py} \
         "$root"/dipy_dl_reg/geometry/kernels/csrc/* \
         "$root"/tools/constraints.txt - <<<"$root" | cksum)
@@ -41,7 +42,7 @@ make_environment() {
         return
     fi
     echo "Preparing $venv (some minutes the first time: torch is large)"
-    # pip missing means that an earlier attempt was cut short.
+    # If pip is missing, an earlier attempt was interrupted.
     "$bin/python" -m pip --version >/dev/null 2>&1 ||
         "$python" -m venv --clear "$venv"
     if [ -t 1 ]; then quiet=; fi

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # tools/test.sh [pytest arguments]
-# Style, spelling, doctests and tests, in an environment made on the first run.
+# Runs style and spelling checks, doctests and tests, in an environment that is created on
+# the first run.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 

@@ -222,14 +222,11 @@ def open_lazy_image(image: Any, name: str) -> LazyImage:
         raise ValueError(f"{name} must be one 2D or 3D image, got shape {image.shape}")
     if dtype.kind not in "biuf":
         raise ValueError(f"{name} must hold real numbers, got {dtype}")
-    affine = (
-        _check_affine_of(image, len(shape), name)
-        if has_affine
-        else np.eye(len(shape) + 1)
-    )
-    return LazyImage(
-        name, image, Grid(tuple(int(n) for n in shape), affine), has_affine
-    )
+    affine = np.eye(len(shape) + 1)
+    if has_affine:
+        affine = _check_affine_of(image, len(shape), name)
+    grid = Grid(tuple(int(n) for n in shape), affine)
+    return LazyImage(name, image, grid, has_affine)
 
 
 def _check_affine_of(image: Any, dim: int, name: str) -> np.ndarray:

@@ -15,7 +15,12 @@ import re
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from dipy_dl_reg.options import OptionText, format_entries, option_texts, replace_entry
+from dipy_dl_reg.options import (
+    OptionText,
+    format_entries,
+    option_texts,
+    replace_entries,
+)
 
 #: Types of DIPY's command line for the annotations of a dataclass.
 _COMMAND_TYPES: dict[object, str] = {
@@ -133,8 +138,9 @@ def takes_command_options(options: Sequence[CommandOption]) -> Callable:
             return run(**given.arguments)
 
         wrapper.__signature__ = full  # type: ignore[attr-defined]
-        wrapper.__doc__ = replace_entry(
-            run.__doc__ or "", CommandOption.__name__, _command_entries(options)
+        entries = _command_entries(options)
+        wrapper.__doc__ = replace_entries(
+            run.__doc__ or "", CommandOption.__name__, lambda names: entries
         )
         return wrapper
 

@@ -21,12 +21,12 @@ def runs(monkeypatch):
         rows = {name: {"cpu": len(order), "wall": 2.0} for name in names}
         return {"compiled": "no" if root == "slow" else "yes", "rows": rows}
 
-    monkeypatch.setattr(compare_speed, "measured", measured)
+    monkeypatch.setattr(compare_speed, "measure_checkout", measured)
     return order
 
 
 def test_processes_alternate_and_the_first_of_each_is_discarded(runs):
-    before, after = compare_speed.interleaved("AB", None, ["2D"], 2)
+    before, after = compare_speed.measure_interleaved("AB", None, ["2D"], 2)
     assert "".join(runs) == "AB" + "ABBA" * 2
     assert [row["2D"]["cpu"] for row in before] == [3, 6, 7, 10]
     assert [row["2D"]["cpu"] for row in after] == [4, 5, 8, 9]
@@ -34,13 +34,13 @@ def test_processes_alternate_and_the_first_of_each_is_discarded(runs):
 
 def test_compiled_loops_in_one_checkout_only_are_an_error(runs):
     with pytest.raises(SystemExit, match="compiled loops"):
-        compare_speed.interleaved(["fast", "slow"], None, ["2D"], 1)
+        compare_speed.measure_interleaved(["fast", "slow"], None, ["2D"], 1)
 
 
 def test_table():
     before = [{"2D": {"cpu": t, "wall": 2 * t}} for t in (1.0, 2.0, 4.0)]
     after = [{"2D": {"cpu": t, "wall": 2 * t}} for t in (1.5, 1.5, 1.5)]
-    _, cpu, wall = (line.split() for line in compare_speed.table(before, after))
+    _, cpu, wall = (line.split() for line in compare_speed.format_table(before, after))
     assert cpu == ["2D", "cpu", *"2.000 1.500 0.750 1.500 75.0 0.0".split()]
     assert wall == ["2D", "wall", *"4.000 3.000 0.750 1.500 75.0 0.0".split()]
 

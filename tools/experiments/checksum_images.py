@@ -1,7 +1,7 @@
 """Images that tools/experiments/map_checksums.py registers.
 
-All are made here with NumPy, SciPy and nibabel alone, so that two versions of the
-package get the same input. A pair is a dictionary with the arguments of
+They are made with NumPy, SciPy and nibabel alone, so that all versions of the package
+get the same input. A pair is a dictionary of arguments of
 `DeepRegistration.optimize`.
 """
 
@@ -81,7 +81,7 @@ def brain_pair(folder, spacing):
     }
 
 
-def in_contrast(image, kind):
+def simulate_contrast(image, kind):
     """A T1 image with the intensities of b0 or FA, and noise; 0 stays 0."""
     inside = image > 0.05 * image.max()
     marks = np.quantile(image[inside], TISSUE_QUANTILES)
@@ -95,7 +95,7 @@ def in_contrast(image, kind):
 def contrast_pair(folder, spacing, kind):
     """The same two brains, the moving one with the intensities of `kind`."""
     pair = brain_pair(folder, spacing)
-    return pair | {"moving": in_contrast(pair["moving"], kind)}
+    return pair | {"moving": simulate_contrast(pair["moving"], kind)}
 
 
 def real_pair(diffusion, kind):
@@ -117,7 +117,7 @@ def real_pair(diffusion, kind):
     return pair
 
 
-def masked(pair):
+def add_masks(pair):
     """The pair with masks that cover a part of each brain."""
     pair = dict(pair)
     for role, part in (("static", 0.8), ("moving", 0.9)):
@@ -149,10 +149,10 @@ def inverted_pair(folder, spacing):
 
 
 def same_pair(folder, spacing):
-    """An image and itself: the field of a network is worse than none."""
+    """An image and itself: no displacement is better than a network's field."""
     pair = brain_pair(folder, spacing)
     roles = {"moving": "static", "moving_grid2world": "static_grid2world"}
-    return without_prealign(pair | {to: pair[of] for to, of in roles.items()})
+    return drop_prealign(pair | {to: pair[of] for to, of in roles.items()})
 
 
 def far_pair(pair, shift):
@@ -188,7 +188,7 @@ def unaligned_pair(folder):
     return pair | {"moving_grid2world": motion @ pair["moving_grid2world"]}
 
 
-def without_prealign(pair):
+def drop_prealign(pair):
     return {name: value for name, value in pair.items() if name != "prealign"}
 
 
@@ -202,7 +202,7 @@ def slice_pair(folder, spacing, keep_axis=False, kind=None):
     moved = resample(
         pair["moving"], pair["moving_grid2world"], shape, pair["prealign"] @ matrix
     )
-    moved = moved if kind is None else in_contrast(moved, kind)
+    moved = moved if kind is None else simulate_contrast(moved, kind)
     middle = shape[2] // 2
     at = slice(middle, middle + 1) if keep_axis else middle
     images = {"static": pair["static"][:, :, at], "moving": moved[:, :, at]}
@@ -211,8 +211,8 @@ def slice_pair(folder, spacing, keep_axis=False, kind=None):
     return {k: np.ascontiguousarray(v) for k, v in images.items()}
 
 
-def landmarks(pair, count=12, error=3.0):
-    """Points of static's brain, and about the same places in moving's, mm."""
+def make_landmarks(pair, count=12, error=3.0):
+    """Points of static's brain, and approximately corresponding points of moving."""
     rng = np.random.default_rng(1)
     voxels = rng.permutation(np.argwhere(pair["static"] > 0))[:count]
     dim = voxels.shape[1]
@@ -223,7 +223,7 @@ def landmarks(pair, count=12, error=3.0):
     return points, goals + rng.normal(0, error, points.shape)
 
 
-def blobs(count=6, size=32):
+def make_blobs(count=6, size=32):
     """2D images of two Gaussians each, and label maps of them."""
     rng = np.random.default_rng(2)
     y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
@@ -237,7 +237,7 @@ def blobs(count=6, size=32):
     return images, labels
 
 
-def series(folder):
+def make_dwi_series(folder):
     """A diffusion series of two b0 and two weighted volumes, 4D, and its gradients."""
     b0 = contrast_pair(folder, 4.0, "b0")["moving"]
     volumes = np.stack([b0, 0.95 * b0, 0.4 * b0, 0.5 * b0], axis=-1)

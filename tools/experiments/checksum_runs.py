@@ -1,8 +1,8 @@
-"""What tools/experiments/map_checksums.py runs.
+"""Registrations and other calls that tools/experiments/map_checksums.py runs.
 
-Each function runs the package once, on one thread, and returns the arrays to be
-compared and a text of what the registration says of itself. Only public names of the
-package are used, and they are imported in the functions, after the threads are set.
+Each function runs the package once, on one thread. It returns the arrays to be compared
+and a text that describes the result. Only public names of the package are used. They
+are imported in the functions, after the number of threads has been set.
 """
 
 from pathlib import Path
@@ -21,7 +21,8 @@ def map_arrays(mapping):
     return [mapping.forward, mapping.backward, prealign]
 
 
-def facts_of(registration):
+def describe_registration(registration):
+    """Describe a registration in one line."""
     return " ".join(
         (
             f"metric={type(registration.metric).__name__}",
@@ -33,13 +34,13 @@ def facts_of(registration):
     )
 
 
-def registered(make_pair, metric=None, **options):
+def register_pair(make_pair, metric=None, **options):
     """`DeepRegistration` of a pair: its three maps, energies and landmark distances."""
     from dipy_dl_reg import DeepRegistration
 
     pair = make_pair()
     if options.get("landmarks") is True:
-        options["landmarks"] = images.landmarks(pair)
+        options["landmarks"] = images.make_landmarks(pair)
     metric = metric() if callable(metric) else metric
     registration = DeepRegistration(metric, progress=False, **CPU, **options)
     mapping = registration.optimize(**pair, num_threads=1)
@@ -48,22 +49,22 @@ def registered(make_pair, metric=None, **options):
     arrays.append(registration.full_energy_profile)
     if registration.landmark_distances is not None:
         arrays.append(registration.landmark_distances)
-    return arrays, facts_of(registration)
+    return arrays, describe_registration(registration)
 
 
-def registered_twice(*make_pairs):
-    """One object for several pairs: nothing may stay of an earlier one."""
+def register_pairs_with_one_object(*make_pairs):
+    """One object for several pairs: an earlier pair must not change later results."""
     from dipy_dl_reg import DeepRegistration
 
     registration, arrays, facts = DeepRegistration(progress=False, **CPU), [], []
     for make_pair in make_pairs:
         arrays += map_arrays(registration.optimize(**make_pair(), num_threads=1))
-        facts.append(f"{facts_of(registration)}")
+        facts.append(f"{describe_registration(registration)}")
     return arrays, "; ".join(facts)
 
 
-def called_back(make_pair):
-    """What a callback sees: stage, level, iteration and energy."""
+def record_callback(make_pair):
+    """Arguments of the callback: stage, level, iteration and energy."""
     from dipy_dl_reg import DeepRegistration
 
     rows = []
@@ -85,7 +86,7 @@ def called_back(make_pair):
     return [np.array(rows, float), *map_arrays(mapping)], f"calls={len(rows)}"
 
 
-def affine_class(make_pair, transform, **options):
+def run_affine_class(make_pair, transform, **options):
     """`DeepAffineRegistration` of a pair: matrix, parameters and metric's value."""
     from dipy.align import transforms
 
@@ -105,17 +106,17 @@ def affine_class(make_pair, transform, **options):
     return [found.affine, theta, value], f"verdict={registration.verdict.grade}"
 
 
-def affine_call(make_pair, **options):
+def run_affine_function(make_pair, **options):
     """`deep_affine_registration`: resampled image, matrix, parameters and value."""
     from dipy_dl_reg import deep_affine_registration
 
-    pair = images.without_prealign(make_pair())
+    pair = images.drop_prealign(make_pair())
     given = {key.replace("_grid2world", "_affine"): v for key, v in pair.items()}
     options = {"ret_metric": True, "num_threads": 1, **CPU} | options
     return deep_affine_registration(**given, **options), ""
 
 
-def pipeline_from_files(make_pair, **options):
+def register_files(make_pair, **options):
     """`deep_registration` from files: warped image and map."""
     from dipy_dl_reg import deep_registration
 
@@ -130,7 +131,7 @@ def pipeline_from_files(make_pair, **options):
     return [warped, *map_arrays(mapping)], ""
 
 
-def pipeline_of_arrays(make_pair, **options):
+def register_arrays(make_pair, **options):
     """`deep_registration` of arrays: warped image and map."""
     from dipy_dl_reg import deep_registration
 
@@ -142,12 +143,12 @@ def pipeline_of_arrays(make_pair, **options):
     return [warped, *map_arrays(mapping)], ""
 
 
-def dwi_to_template(data, **options):
+def register_dwi(data, **options):
     """`register_dwi_to_template`: the b0, and the map or matrix."""
     from dipy_dl_reg import register_dwi_to_template
 
     pair = images.brain_pair(data, 4.0)
-    dwi, gradients = images.series(data)
+    dwi, gradients = images.make_dwi_series(data)
     warped, found = register_dwi_to_template(
         dwi,
         gradients,
@@ -162,24 +163,24 @@ def dwi_to_template(data, **options):
     return [warped, *found], ""
 
 
-def thin_plate(make_pair, **options):
+def register_landmarks(make_pair, **options):
     """`ThinPlateSplineRegistration`: map and distances.
 
     What is in double precision is compared in single precision: the least-squares fit
     of the affine part differs in its last bits from call to call.
     """
-    registration, mapping = splined(make_pair(), **options)
+    registration, mapping = fit_thin_plate(make_pair(), **options)
     arrays = [*map_arrays(mapping), registration.distances]
     return [np.asarray(array, np.float32) for array in arrays], ""
 
 
-def splined(pair, prealign=None, **options):
+def fit_thin_plate(pair, prealign=None, **options):
     """The spline through landmarks of a pair: the registration and its map."""
     from dipy_dl_reg import ThinPlateSplineRegistration
 
     registration = ThinPlateSplineRegistration(**CPU, **options)
     mapping = registration.optimize(
-        *images.landmarks(pair),
+        *images.make_landmarks(pair),
         static_shape=pair["static"].shape,
         moving_shape=pair["moving"].shape,
         static_grid2world=pair["static_grid2world"],
@@ -190,12 +191,12 @@ def splined(pair, prealign=None, **options):
     return registration, mapping
 
 
-def applied(make_pair):
-    """Images, labels and streamlines through a map, and its verdict."""
+def apply_map(make_pair):
+    """Images, labels and streamlines transformed by a map, and its verdict."""
     from dipy_dl_reg import apply_mapping, assess_mapping, transform_streamlines
 
     pair = make_pair()
-    _, mapping = splined(pair, pair["prealign"])
+    _, mapping = fit_thin_plate(pair, pair["prealign"])
     labels = (pair["moving"] > 0.3 * pair["moving"].max()).astype(np.int16)
     warped = [
         apply_mapping(mapping, pair["moving"]),
@@ -203,18 +204,18 @@ def applied(make_pair):
         apply_mapping(mapping, labels),
         apply_mapping(mapping, pair["static"], inverse=True),
     ]
-    lines = [np.linspace(p, p + 20, 9) for p in images.landmarks(pair)[0]]
+    lines = [np.linspace(p, p + 20, 9) for p in images.make_landmarks(pair)[0]]
     moved = [np.asarray(line) for line in transform_streamlines(mapping, lines)]
     verdict = assess_mapping(mapping, pair["static"], pair["moving"], num_threads=1)
     return [*warped, *moved], f"verdict={verdict.grade}"
 
 
-def stored(make_pair):
-    """A map through this package's file and through DIPY's."""
+def store_map(make_pair):
+    """A map written and read in the package's own format and in DIPY's."""
     import dipy_dl_reg
 
     pair = make_pair()
-    _, mapping = splined(pair, pair["prealign"])
+    _, mapping = fit_thin_plate(pair, pair["prealign"])
     with TemporaryDirectory() as folder:
         own, dipys = Path(folder) / "map.npz", Path(folder) / "map.nii.gz"
         dipy_dl_reg.save_mapping(mapping, own)
@@ -228,11 +229,11 @@ def stored(make_pair):
     return map_arrays(loaded) + map_arrays(read), ""
 
 
-def trained(network, **options):
+def train_on_arrays(network, **options):
     """The weights after a few steps of `fit` on 2D arrays, and after save and load."""
     from dipy_dl_reg import fit, load_network
 
-    pictures, labels = images.blobs()
+    pictures, labels = images.make_blobs()
     if options.get("dice_weight"):
         options["labels"] = labels
     with TemporaryDirectory() as folder:
@@ -243,11 +244,11 @@ def trained(network, **options):
     return [weights[name].numpy() for name in sorted(weights)], ""
 
 
-def resumed():
-    """The weights of a training that goes on from its checkpoint."""
+def resume_training():
+    """The weights of a training that continues from its checkpoint."""
     from dipy_dl_reg import fit
 
-    pictures, _ = images.blobs()
+    pictures, _ = images.make_blobs()
     options = {"progress": False, "num_threads": 1, "augment": None, **CPU}
     with TemporaryDirectory() as folder:
         options["checkpoint"] = Path(folder) / "checkpoint.npz"
@@ -257,7 +258,7 @@ def resumed():
     return [weights[name].numpy() for name in sorted(weights)], ""
 
 
-def trained_on_brains(data):
+def train_on_brains(data):
     """The weights after training on NIfTI images of different grids."""
     from dipy_dl_reg import fit
 
@@ -273,7 +274,7 @@ def trained_on_brains(data):
 
 
 def input_arrays(data):
-    """The images themselves: these must be equal for the rest to be compared."""
+    """The input images: they must be equal, or no other case can be compared."""
     pairs = [
         images.brain_pair(data, 4.0),
         *(images.contrast_pair(data, 4.0, kind) for kind in images.CONTRASTS),

@@ -80,7 +80,7 @@ def class_lines(node):
     return lines
 
 
-def parameters_of(function, method):
+def list_parameters(function, method):
     """The parameters of a function, without `self` and `cls`."""
     given = function.args
     named = given.posonlyargs + given.args
@@ -92,7 +92,7 @@ def parameters_of(function, method):
     return named + given.kwonlyargs + extra
 
 
-def attributes_of(node):
+def list_attributes(node):
     """Names that a class's body or its methods assign."""
     names = set()
     for inner in ast.walk(node):
@@ -110,7 +110,7 @@ def attributes_of(node):
 
 
 def read_function(node, place, public, method):
-    parameters = parameters_of(node, method)
+    parameters = list_parameters(node, method)
     result = node.returns is not None or node.name == "__init__"
     return Function(
         f"{place}{node.name}",
@@ -123,7 +123,7 @@ def read_function(node, place, public, method):
 
 def read_class(node, place):
     methods = [inner for inner in node.body if isinstance(inner, FUNCTIONS)]
-    attributes = len(attributes_of(node))
+    attributes = len(list_attributes(node))
     return Class(f"{place}{node.name}", class_lines(node), len(methods), attributes)
 
 
@@ -189,7 +189,7 @@ def import_statements(tree, in_functions):
             waiting += ast.iter_child_nodes(node)
 
 
-def names_of(statement, module, is_package, modules):
+def imported_names(statement, module, is_package, modules):
     """Dotted names that a statement imports: modules where they are modules."""
     if isinstance(statement, ast.Import):
         return [alias.name for alias in statement.names]
@@ -212,12 +212,12 @@ def import_graph(root, in_functions=True):
     for module, (path, is_package) in paths.items():
         graph[module] = set()
         for statement in import_statements(ast.parse(path.read_text()), in_functions):
-            names = names_of(statement, module, is_package, paths)
+            names = imported_names(statement, module, is_package, paths)
             graph[module].update(n for n in names if n in paths and n != module)
     return graph
 
 
-def reachable(graph, start):
+def find_imported(graph, start):
     """All modules that one imports, directly or not."""
     found, waiting = set(), [start]
     while waiting:
@@ -229,7 +229,7 @@ def reachable(graph, start):
 
 def longest_chain(graph):
     """The longest chain of imports; of modules in a ring only the first by name."""
-    below = {name: reachable(graph, name) for name in graph}
+    below = {name: find_imported(graph, name) for name in graph}
     rings = {
         name: min({other for other in below[name] if name in below[other]} | {name})
         for name in graph
@@ -310,7 +310,7 @@ def function_figures(functions):
     )
 
 
-def exceptions(root):
+def list_exceptions(root):
     """Lines of text about all that is too long, in package, tests and tools."""
     parts = [read_files(root, folder) for folder in (PACKAGE, "tests", "tools")]
     files = [(n, name) for lengths, _, _ in parts for name, n in lengths.items()]
@@ -335,7 +335,7 @@ def main(words=None):
     root = parser.parse_args(words).root
     if not (root / PACKAGE).is_dir():
         parser.error(f"root: there is no folder {root / PACKAGE}")
-    print(*package_figures(root), *exceptions(root), sep="\n")
+    print(*package_figures(root), *list_exceptions(root), sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
-"""Compares the speed of two checkouts on quick cases.
+"""Compare the speed of two checkouts on quick cases.
 
-    export DIPY_DL_REG_DATA=FOLDER    # of labelled brains, as for tools/benchmark.py
+    export DIPY_DL_REG_DATA=FOLDER  # labelled brains, as for the benchmarks
     python tools/experiments/compare_speed.py BEFORE AFTER
     python tools/experiments/compare_speed.py BEFORE AFTER --repeats 5 --only 2D "T1 MI"
 
 Each process imports the package of one checkout, runs every case once at low resolution
-(not measured) and then measures it, on one thread. Processes run in the order before,
-after, after, before, so that a slow drift of the machine cancels; that is repeated
-`--repeats` times, after one process of each that is discarded. The table shows seconds
-of the processor (`cpu`) and of the clock (`wall`): the ratio after / before of the
-medians and of the minima over all processes, and the spread: the interquartile range
-in percent of the median, of before and of after. Processor time is the better guide on
-a machine that others use too.
+(not measured), and then measures it, on one thread. Processes run in the order before,
+after, after, before, so that a slow change of the machine's speed cancels. This is
+repeated `--repeats` times, after one process of each checkout that is discarded. The
+table shows processor time (`cpu`) and wall time (`wall`): the ratio after / before of
+the medians and of the minima over all processes, and the spread (the interquartile
+range in percent of the median) before and after. Processor time is more reliable on a
+machine where other programs run.
 """
 
 import os
@@ -29,30 +29,30 @@ import warnings
 
 import checksum_images as images
 import checksum_runs as runs
-from map_checksums import compiled_loops
+from map_checksums import find_compiled_loops
 import numpy as np
 
 #: Clocks by name.
 CLOCKS = {"cpu": time.process_time, "wall": time.perf_counter}
 #: Name, what is run on a pair, and how often within a process.
 CASES = {
-    "T1 default": (runs.registered, 1),
-    "T1 no network": (partial(runs.registered, model=None), 1),
-    "T1 MI": (partial(runs.registered, metric="MI", model=None), 1),
-    "network alone": (partial(runs.registered, level_iters=0), 1),
-    "affine": (partial(runs.affine_call, pipeline=["rigid", "affine"]), 3),
-    "2D": (runs.registered, 10),
+    "T1 default": (runs.register_pair, 1),
+    "T1 no network": (partial(runs.register_pair, model=None), 1),
+    "T1 MI": (partial(runs.register_pair, metric="MI", model=None), 1),
+    "network alone": (partial(runs.register_pair, level_iters=0), 1),
+    "affine": (partial(runs.run_affine_function, pipeline=["rigid", "affine"]), 3),
+    "2D": (runs.register_pair, 10),
 }
 #: Voxel sizes of the run before, and of the one that is measured, mm.
 WARM_UP, SPACING = 4.0, 2.0
 
 
-def pair_of(name, data, spacing):
+def make_pair(name, data, spacing):
     make = images.slice_pair if name == "2D" else images.brain_pair
     return make(data, spacing)
 
 
-def seconds(run):
+def measure_seconds(run):
     """Seconds of a function, by each clock."""
     start = {name: clock() for name, clock in CLOCKS.items()}
     run()
@@ -65,9 +65,9 @@ def import_package():
     return DeepRegistration()
 
 
-def measure(data, names):
-    """In a process of its own: the median seconds of each case, by each clock."""
-    rows = {"import": seconds(import_package)}
+def measure_cases(data, names):
+    """Median seconds of each case by each clock; runs in a separate process."""
+    rows = {"import": measure_seconds(import_package)}
     from dipy.utils.logging import logger
 
     import dipy_dl_reg
@@ -76,16 +76,18 @@ def measure(data, names):
     warnings.simplefilter("ignore")
     for name in names:
         run, times = CASES[name]
-        run(partial(pair_of, name, data, WARM_UP))
-        pair = pair_of(name, data, SPACING)
-        found = [seconds(partial(run, lambda pair=pair: pair)) for _ in range(times)]
+        run(partial(make_pair, name, data, WARM_UP))
+        pair = make_pair(name, data, SPACING)
+        found = [
+            measure_seconds(partial(run, lambda pair=pair: pair)) for _ in range(times)
+        ]
         rows[name] = {k: float(np.median([row[k] for row in found])) for k in CLOCKS}
     folder = Path(dipy_dl_reg.__file__).parent.parent
-    return {"root": str(folder), "compiled": compiled_loops(), "rows": rows}
+    return {"root": str(folder), "compiled": find_compiled_loops(), "rows": rows}
 
 
-def measured(root, data, names):
-    """What a process says of a checkout."""
+def measure_checkout(root, data, names):
+    """Measure a checkout in a new process."""
     words = [sys.executable, __file__, str(root), str(root), "--data", str(data)]
     done = subprocess.run(
         [*words, "--measure", "--only", *names],
@@ -100,15 +102,15 @@ def measured(root, data, names):
     return result
 
 
-def interleaved(roots, data, names, repeats):
+def measure_interleaved(roots, data, names, repeats):
     """Rows of both checkouts: two lists with an item for each process."""
-    first = [measured(root, data, names) for root in roots]
+    first = [measure_checkout(root, data, names) for root in roots]
     if first[0]["compiled"] != first[1]["compiled"]:
         raise SystemExit("One checkout has the compiled loops, the other has not.")
     rows = [], []
     for number in range(repeats):
         for which in (0, 1, 1, 0):
-            rows[which].append(measured(roots[which], data, names)["rows"])
+            rows[which].append(measure_checkout(roots[which], data, names)["rows"])
         print(f"{number + 1} of {repeats} done", file=sys.stderr)
     return rows
 
@@ -119,7 +121,7 @@ def spread(values):
     return 100 * (high - low) / middle
 
 
-def table(before, after):
+def format_table(before, after):
     """Lines of the table."""
     yield (
         f"{'case':14} {'clock':5} {'before s':>9} {'after s':>9} {'medians':>8} "
@@ -136,7 +138,7 @@ def table(before, after):
             )
 
 
-def parse(words=None):
+def parse_arguments(words=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -160,13 +162,13 @@ def parse(words=None):
 
 
 def main(words=None):
-    arguments = parse(words)
+    arguments = parse_arguments(words)
     if arguments.measure:
-        print(json.dumps(measure(arguments.data, arguments.only)))
+        print(json.dumps(measure_cases(arguments.data, arguments.only)))
         return
     roots = arguments.before.resolve(), arguments.after.resolve()
-    rows = interleaved(roots, arguments.data, arguments.only, arguments.repeats)
-    print(*table(*rows), sep="\n")
+    rows = measure_interleaved(roots, arguments.data, arguments.only, arguments.repeats)
+    print(*format_table(*rows), sep="\n")
 
 
 if __name__ == "__main__":

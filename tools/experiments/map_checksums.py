@@ -1,17 +1,19 @@
 """Checksums of maps: shows whether two versions of the package find the same ones.
 
-    export DIPY_DL_REG_DATA=FOLDER    # of labelled brains, as for tools/benchmark.py
+    export DIPY_DL_REG_DATA=FOLDER  # labelled brains, as for the benchmarks
     PYTHONPATH=BEFORE python tools/experiments/map_checksums.py > before.txt
     PYTHONPATH=AFTER  python tools/experiments/map_checksums.py > after.txt
     diff before.txt after.txt
     PYTHONPATH=AFTER python tools/experiments/map_checksums.py --quick > quick.txt
     grep -vxFf before.txt quick.txt    # prints the lines that are different
 
-Prints a line for each case: its name, the SHA-256 of the resulting arrays (first 16
-digits), and what the registration says of itself. `--quick` runs a part of the cases,
-`--only` those whose name holds one of the words given. Only names that
-`import dipy_dl_reg` offers are used, so that this file runs on any version. One thread
-is used. Both versions must have the compiled loops, or both not; the first line tells.
+The script prints a line for each case: its name, the SHA-256 of the resulting arrays
+(first 16 digits), and properties of the registration. `--quick` runs a part of the
+cases, `--only` those whose names contain one of the given words. Only names that
+`import dipy_dl_reg` offers are used, and this file is a plain script and not a module
+of `tools`, so that it can be run with any version of the package. One thread is used.
+Both versions must use the compiled loops, or neither; the first line of the output
+states this.
 """
 
 import os
@@ -41,8 +43,8 @@ def checksum(arrays):
     return digest.hexdigest()[:16]
 
 
-def line_of(name, run):
-    """The line of a case; the traceback of a failure goes to the standard error."""
+def format_case(name, run):
+    """Run a case and format its line; a traceback is written to standard error."""
     start = time.perf_counter()
     try:
         arrays, facts = run()
@@ -54,8 +56,8 @@ def line_of(name, run):
     return f"{name:44} {text}".rstrip()
 
 
-def chosen_cases(cases, words, quick):
-    """Those of the cases that are asked for."""
+def select_cases(cases, words, quick):
+    """Select the cases by the options."""
     return {
         name: run
         for name, run in cases.items()
@@ -64,15 +66,15 @@ def chosen_cases(cases, words, quick):
     }
 
 
-def compiled_loops():
-    """Whether this process has loaded them; Linux alone tells."""
+def find_compiled_loops():
+    """Tell whether this process has loaded the compiled loops; only on Linux."""
     loaded = Path("/proc/self/maps")
     if not loaded.is_file():
         return "unknown"
     return "yes" if "_kernels." in loaded.read_text() else "no"
 
 
-def parse(words=None):
+def parse_arguments(words=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -92,7 +94,7 @@ def parse(words=None):
 
 
 def main(words=None):
-    arguments = parse(words)
+    arguments = parse_arguments(words)
     from dipy.utils.logging import logger
 
     import dipy_dl_reg
@@ -101,12 +103,12 @@ def main(words=None):
     warnings.simplefilter("ignore")
     print(f"dipy_dl_reg of {Path(dipy_dl_reg.__file__).parent}", file=sys.stderr)
     cases = make_cases(arguments.data, arguments.diffusion)
-    cases = chosen_cases(cases, arguments.only, arguments.quick)
+    cases = select_cases(cases, arguments.only, arguments.quick)
     dipy_dl_reg.DeepRegistration  # noqa: B018, loads the compiled loops
-    print(f"compiled loops: {compiled_loops()}")
+    print(f"compiled loops: {find_compiled_loops()}")
     failed = False
     for name, run in cases.items():
-        line = line_of(name, run)
+        line = format_case(name, run)
         failed = failed or "failed:" in line
         print(line, flush=True)
     return failed

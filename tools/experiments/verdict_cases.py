@@ -32,14 +32,14 @@ TURNS, SHIFTS, OFFSETS = (
 
 
 class Image(NamedTuple):
-    """Voxels, and where they lie."""
+    """Voxels and their matrix to world coordinates."""
 
     data: np.ndarray
     grid2world: np.ndarray
 
     @property
     def centre(self):
-        """Centre of mass of what is not background, mm."""
+        """Centre of mass of the object, mm."""
         inside = np.argwhere(self.data > 0.1 * np.quantile(self.data, 0.999))
         return self.grid2world[:3, :3] @ inside.mean(0) + self.grid2world[:3, 3]
 
@@ -47,9 +47,9 @@ class Image(NamedTuple):
 class Case(NamedTuple):
     """Two images, and how they are registered.
 
-    The prealign found is multiplied by ``change``, or replaced by ``prealign``.
-    ``everywhere`` gives a mask of ones, so that no brain mask is made.  Without
-    ``reference`` a failure counts as wrong whatever the result is.
+    The prealign that is found is multiplied by ``change``, or replaced by ``prealign``.
+    With ``everywhere`` a mask of ones is passed, so that no brain mask is made.  A
+    failure without ``reference`` is always counted as wrong.
     """
 
     kind: str
@@ -64,14 +64,14 @@ class Case(NamedTuple):
 
 
 def read_image(path):
-    """An image with what is not finite set to 0."""
+    """Read an image; values that are not finite become 0."""
     image = nib.load(path)
     data = np.asarray(image.dataobj).astype(np.float64)
     return Image(np.nan_to_num(data).astype(np.float32), image.affine)
 
 
 def matrix_about(centre, linear, shift=(0, 0, 0)):
-    """Matrix of a linear map about a point, and a shift."""
+    """Matrix of a linear map about a point, followed by a shift."""
     matrix = np.eye(4)
     matrix[:3, :3] = linear
     matrix[:3, 3] = centre - linear @ centre + shift
@@ -88,12 +88,12 @@ def random_rotation(rng, degrees):
 
 
 def flip(image, axis):
-    """The image with its voxels in reverse order, its matrix as it was."""
+    """Reverse the voxels along an axis without changing the matrix."""
     return Image(np.ascontiguousarray(np.flip(image.data, axis)), image.grid2world)
 
 
 def take_slab(image, low=0.35, thickness=20):
-    """Some axial slices of an image."""
+    """Take some axial slices of an image."""
     first = int(low * image.data.shape[2])
     matrix = image.grid2world.copy()
     matrix[:3, 3] += matrix[:3, 2] * first
@@ -102,14 +102,14 @@ def take_slab(image, low=0.35, thickness=20):
 
 
 def add_background(image, value, margin=60):
-    """The image in a wide margin, all of it raised by a constant."""
+    """Add a wide margin, and a constant to all values."""
     matrix = image.grid2world.copy()
     matrix[:3, 3] -= matrix[:3, :3] @ np.full(3, margin)
     return Image(np.pad(image.data, margin) + np.float32(value), matrix)
 
 
 def make_blob(rng):
-    """A round object with a random texture, of a brain's size."""
+    """Make a round object with a random texture, of the size of a brain."""
     shape, matrix = (90, 100, 90), np.diag([2.0, 2, 2, 1])
     texture = gaussian_filter(rng.normal(size=shape), 4)
     bumps = gaussian_filter(rng.normal(size=shape), 14)
@@ -121,7 +121,7 @@ def make_blob(rng):
 
 
 def make_noise(rng):
-    """Noise all over."""
+    """Make an image of noise alone."""
     data = rng.normal(1, 0.2, (80, 90, 80)).astype(np.float32)
     return Image(data, np.diag([2.0, 2, 2, 1]))
 
@@ -135,7 +135,7 @@ def load_template():
 
 
 def make_cases(brains, heads, subjects, part):
-    """The cases of one part of the images.
+    """Yield the cases of one part of the images.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def make_cases(brains, heads, subjects, part):
     Yields
     ------
     case : Case
-        One after another.
+        The next case.
     """
     rng = np.random.default_rng(["choose", "report"].index(part))
     brains, subjects = take_half(brains, part), take_half(subjects, part)
@@ -166,13 +166,13 @@ def make_cases(brains, heads, subjects, part):
 
 
 def take_half(paths, part):
-    """The first half of a list, or the second from its end; one alone is in both."""
+    """First half of a list, or second half in reverse; a single item is in both."""
     middle = (len(paths) + 1) // 2
     return paths[:middle] if part == "choose" else paths[len(paths) // 2 :][::-1]
 
 
 def right_pairs(brains, heads, standard, rng):
-    """Pairs that this package registers well, as far as anybody knows."""
+    """Yield pairs that are assumed to be registered correctly."""
     count, several = len(brains), len(heads)
     for k in range(12):
         yield Case("brain to brain", True, brains[k], brains[(k + 7) % count])
@@ -202,7 +202,7 @@ def right_pairs(brains, heads, standard, rng):
 
 
 def pairs_of_one_subject(folder):
-    """Diffusion images and T1 of one subject, either way."""
+    """Yield diffusion images and T1 of one subject, in both directions."""
     t1 = read_image(Path(folder) / "t1.nii.gz")
     for name in ("b0", "fa", "md"):
         path = Path(folder) / f"{name}.nii.gz"
@@ -213,7 +213,7 @@ def pairs_of_one_subject(folder):
 
 
 def wrong_affines(brains, heads, rng):
-    """Right pairs whose prealign was spoilt."""
+    """Yield correct pairs with a wrong prealign."""
     count = len(brains)
 
     def failure(kind, static, moving, linear, shift=(0, 0, 0)):
@@ -244,7 +244,7 @@ def wrong_affines(brains, heads, rng):
 
 
 def wrong_images(brains, heads, standard, rng):
-    """Images that do not belong together, or that are not what their header says."""
+    """Yield images of different objects, and images with wrong headers."""
     for k in range(8):
         moving = flip(brains[k + 3], 0)
         yield Case("left is right, two people", False, brains[k], moving)
