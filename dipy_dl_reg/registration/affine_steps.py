@@ -20,7 +20,7 @@ from dipy_dl_reg.geometry.affine_transforms.base import AffineTransform
 from dipy_dl_reg.geometry.affine_transforms.registry import make_transform
 from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.maps.measures import measure_registration
-from dipy_dl_reg.maps.verdict import Verdict, judge
+from dipy_dl_reg.maps.verdict import PoseComparison, Verdict, judge
 from dipy_dl_reg.optimization.affine import optimize_levels
 from dipy_dl_reg.optimization.affine_sampling import (
     Level,
@@ -28,11 +28,7 @@ from dipy_dl_reg.optimization.affine_sampling import (
     measure_overlap,
 )
 from dipy_dl_reg.registration.affine_options import AffineOptions, choose_levels
-from dipy_dl_reg.registration.affine_start import (
-    PoseComparison,
-    choose_starting_pose,
-    starting_matrix,
-)
+from dipy_dl_reg.registration.affine_start import choose_starting_pose, starting_matrix
 from dipy_dl_reg.registration.user_warnings import warn_user
 
 #: Steps of an affine registration by default.
