@@ -22,8 +22,10 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "registration.deformable": ["DeepRegistration"],
-    "registration.pipeline": ["deep_registration", "register_dwi_to_template"],
-    "registration.affine": ["DeepAffineRegistration", "deep_affine_registration"],
+    "registration.dwi_to_template": ["register_dwi_to_template"],
+    "registration.pipeline": ["deep_registration"],
+    "registration.affine": ["DeepAffineRegistration"],
+    "registration.affine_call": ["deep_affine_registration"],
     "registration.assess": ["assess_mapping"],
     "registration.landmarks": ["ThinPlateSplineRegistration"],
     "io.landmark_files": ["read_landmarks"],

@@ -2,30 +2,18 @@
 
 A dataclass of options documents each field in its numpydoc section "Parameters" and
 checks all values in ``__post_init__``.  `takes_options` gives its fields to a function
-as keyword-only parameters, signature and documentation included.  `command_options`
-makes options of a command from fields, and `takes_command_options` gives these to the
-command's method ``run``: DIPY makes the command line from its signature and docstring.
+as keyword-only parameters, signature and documentation included.
+`dipy_dl_reg.workflows.command_options` makes options of a command from them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import MISSING, fields
 from functools import wraps
 from inspect import Parameter, Signature, cleandoc, signature
-from pathlib import Path
 import re
-from types import NoneType, UnionType
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
-
-#: Types of DIPY's command line for the annotations of a dataclass.
-_COMMAND_TYPES: dict[object, str] = {
-    bool: "boolean",
-    int: "int",
-    float: "float",
-    str: "string",
-    Path: "string or Path",
-}
+from typing import Any, NamedTuple
 
 
 class OptionText(NamedTuple):
@@ -176,45 +164,80 @@ def insert_options(docstring: str, options_class: type) -> str:
     Parameters
     ----------
     docstring : str
-        Has, in its section "Parameters", an entry whose type is the class's name.
+        Has, in its section "Parameters", entries whose type is the class's name.  An
+        entry of fields' names (``first, second : CLASS``) stands for these, an entry of
+        another name for all fields.
     options_class : type
         The dataclass.
 
     Returns
     -------
     docstring : str
-        With an entry for each field instead.
+        With an entry for each of these fields instead.
 
     Raises
     ------
     ValueError
         If it has no such entry.
     """
-    return _replace_entry(
-        docstring, options_class.__name__, _entries(option_texts(options_class))
-    )
+    texts = option_texts(options_class)
+
+    def describe(names: list[str]) -> str:
+        return format_entries({n: texts[n] for n in names if n in texts} or texts)
+
+    return replace_entries(docstring, options_class.__name__, describe)
 
 
-def _replace_entry(docstring: str, kind: str, entries: str) -> str:
-    """A docstring with other entries in the place of the one of a type."""
-    entry = re.compile(
-        rf"^(?P<indent> *)\w+ : {kind}\b.*\n(?:(?P=indent) +.*\n)*", re.MULTILINE
-    )
-    place = entry.search(docstring)
-    if place is None:
-        raise ValueError(f"the docstring has no entry of type {kind}")
-    lines = entries.splitlines()
-    text = "".join(f"{place['indent']}{line}".rstrip() + "\n" for line in lines)
-    return docstring[: place.start()] + text + docstring[place.end() :]
-
-
-def fill_docstring(**lists: Iterable[str]) -> Callable:
-    """Write names into a docstring, such as those of a registry.
+def replace_entries(
+    docstring: str, kind: str, describe: Callable[[list[str]], str]
+) -> str:
+    """A docstring with other entries in the place of those of a type.
 
     Parameters
     ----------
-    **lists : iterable of str
-        By the words, in braces, that they replace in the docstring.
+    docstring : str
+        With a section "Parameters".
+    kind : str
+        Type of the entries that are replaced.
+    describe : callable
+        ``describe(names)`` gives the new entries, without indentation, for the names
+        of an old one.
+
+    Returns
+    -------
+    docstring : str
+        With the new entries.
+
+    Raises
+    ------
+    ValueError
+        If it has no entry of that type.
+    """
+
+    def replace(place: re.Match[str]) -> str:
+        lines = describe(place["names"].split(", ")).splitlines()
+        return "".join(f"{place['indent']}{line}".rstrip() + "\n" for line in lines)
+
+    entry = re.compile(
+        rf"^(?P<indent> *)(?P<names>\w+(?:, \w+)*) : {kind}\b.*\n"
+        r"(?:(?P=indent) +.*\n)*",
+        re.MULTILINE,
+    )
+    replaced, count = entry.subn(replace, docstring)
+    if not count:
+        raise ValueError(f"the docstring has no entry of type {kind}")
+    return replaced
+
+
+def fill_docstring(**texts: str | Iterable[str]) -> Callable:
+    """Write texts into a docstring, or names such as those of a registry.
+
+    Parameters
+    ----------
+    **texts : str or iterable of str
+        By the words, in braces, that they replace in the docstring.  The lines of a
+        string are indented like the line that it is inserted in; names are quoted and
+        joined by commas.
 
     Returns
     -------
@@ -223,13 +246,23 @@ def fill_docstring(**lists: Iterable[str]) -> Callable:
     """
 
     def decorate(item: Any) -> Any:
-        doc = item.__doc__ or ""
-        for word, names in lists.items():
-            doc = doc.replace(f"{{{word}}}", join_words(f'"{name}"' for name in names))
-        item.__doc__ = doc
+        inserted = {
+            word: text if isinstance(text, str) else join_words(f'"{n}"' for n in text)
+            for word, text in texts.items()
+        }
+        lines = (item.__doc__ or "").split("\n")
+        item.__doc__ = "\n".join(_insert_texts(line, inserted) for line in lines)
         return item
 
     return decorate
+
+
+def _insert_texts(line: str, texts: dict[str, str]) -> str:
+    """A line with texts in the place of words in braces."""
+    indent = " " * (len(line) - len(line.lstrip()))
+    for word, text in texts.items():
+        line = line.replace(f"{{{word}}}", text.replace("\n", f"\n{indent}"))
+    return line
 
 
 def join_words(words: Iterable[str]) -> str:
@@ -249,180 +282,21 @@ def join_words(words: Iterable[str]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
-def _entries(texts: dict[str, OptionText]) -> str:
-    """Entries of a section "Parameters"."""
+def format_entries(texts: dict[str, OptionText]) -> str:
+    """Entries of a section "Parameters".
+
+    Parameters
+    ----------
+    texts : dict of OptionText
+        By the names of the options.
+
+    Returns
+    -------
+    entries : str
+        Without indentation.
+    """
     return "\n".join(
         f"{name} : {option.kind}\n"
         + "\n".join(f"    {line}".rstrip() for line in option.text.splitlines())
         for name, option in texts.items()
     )
-
-
-class CommandOption(NamedTuple):
-    """An option of a command.
-
-    Attributes
-    ----------
-    name : str
-        Of the parameter of ``run``.
-    kind : str
-        Its type for DIPY's command line, such as "variable int".
-    text : str
-        Its description.
-    default : object
-        None or a value; `inspect.Parameter.empty` if the option must be given.
-    """
-
-    name: str
-    kind: str
-    text: str
-    default: Any = Parameter.empty
-
-
-def command_options(
-    options_class: type, names: Sequence[str], **changes: dict[str, Any]
-) -> list[CommandOption]:
-    """Options of a command from the fields of a dataclass.
-
-    Parameters
-    ----------
-    options_class : type
-        A dataclass whose fields are annotated.
-    names : sequence of str
-        The fields that are options of the command, in its order.
-    **changes : dict
-        By the names of fields, the parts of a `CommandOption` that are others, such as
-        ``steps={"default": 100}``.
-
-    Returns
-    -------
-    options : list of CommandOption
-        In DIPY's types: ``variable int`` for a sequence of whole numbers, ``boolean``
-        for a flag.  Markup is left out of the descriptions.
-    """
-    hints, texts = get_type_hints(options_class), option_texts(options_class)
-    parameters = signature(options_class).parameters
-    return [
-        CommandOption(
-            name,
-            command_type(hints[name]),
-            _strip_markup(texts[name].text),
-            parameters[name].default,
-        )._replace(**changes.get(name, {}))
-        for name in names
-    ]
-
-
-def _strip_markup(text: str) -> str:
-    """A description without citations and marks of code."""
-    text = re.sub(r"\s?:[\w:]+:`[^`]*`", "", text)
-    return re.sub(r"`+([^`]*)`+", r"\1", text)
-
-
-def command_parameters(options_class: type, names: Sequence[str]) -> str:
-    """Entries of a command's docstring for some options of a dataclass.
-
-    Parameters
-    ----------
-    options_class : type
-        A dataclass whose fields are annotated.
-    names : sequence of str
-        The fields that are options of the command, in its order.
-
-    Returns
-    -------
-    text : str
-        Entries of a section "Parameters", all of them optional.
-    """
-    options = command_options(options_class, names)
-    return _command_entries([option._replace(default=None) for option in options])
-
-
-def _command_entries(options: Iterable[CommandOption]) -> str:
-    """Entries of a command's section "Parameters"."""
-    return _entries(
-        {
-            option.name: OptionText(
-                option.kind
-                + ("" if option.default is Parameter.empty else ", optional"),
-                option.text,
-            )
-            for option in options
-        }
-    )
-
-
-def takes_command_options(options: Sequence[CommandOption]) -> Callable:
-    """Give the method ``run`` of a command its options.
-
-    Parameters
-    ----------
-    options : sequence of CommandOption
-        In the order of the command's help.
-
-    Returns
-    -------
-    decorate : callable
-        A decorator.  The decorated method takes all options, by place or name, and
-        calls the one given with all of them by name.  In its docstring the line
-        ``NAME : CommandOption`` and its description are replaced by all entries.
-    """
-
-    def decorate(run: Callable) -> Callable:
-        own = next(iter(signature(run).parameters.values()))
-        parameters = [own] + [
-            Parameter(o.name, Parameter.POSITIONAL_OR_KEYWORD, default=o.default)
-            for o in options
-        ]
-        full = Signature(parameters)
-
-        @wraps(run)
-        def wrapper(*args: Any, **keywords: Any) -> Any:
-            given = full.bind(*args, **keywords)
-            given.apply_defaults()
-            return run(**given.arguments)
-
-        wrapper.__signature__ = full  # type: ignore[attr-defined]
-        wrapper.__doc__ = _replace_entry(
-            run.__doc__ or "", CommandOption.__name__, _command_entries(options)
-        )
-        return wrapper
-
-    return decorate
-
-
-def command_type(annotation: Any) -> str:
-    """The type of DIPY's command line for an annotation.
-
-    Parameters
-    ----------
-    annotation : type
-        Such as ``Sequence[int] | None``.
-
-    Returns
-    -------
-    name : str
-        Such as ``"variable int"``.
-
-    Raises
-    ------
-    ValueError
-        If there is none.
-    """
-    kinds = [kind for kind in _members(annotation) if kind is not NoneType]
-    for kind in kinds:
-        if get_origin(kind) in (list, tuple, Sequence):
-            return f"variable {command_type(get_args(kind)[0])}"
-    for kind in (Path, str, float, int, bool):
-        if kind in kinds:
-            return _COMMAND_TYPES[kind]
-    if any(get_origin(kind) is Literal for kind in kinds):
-        return "string"
-    raise ValueError(f"no type of the command line stands for {annotation!r}")
-
-
-def _members(annotation: Any) -> tuple[Any, ...]:
-    """The types that an annotation allows."""
-    if get_origin(annotation) in (Union, UnionType):
-        return get_args(annotation)
-    return (annotation,)

@@ -2,7 +2,7 @@
 
 import ast
 from dataclasses import replace
-from functools import partial, wraps
+from functools import wraps
 from importlib.metadata import entry_points
 from pathlib import Path
 import re
@@ -16,7 +16,7 @@ import numpy as np
 import phantom
 import pytest
 
-from dipy_dl_reg.registration.affine import find_affine
+from dipy_dl_reg.registration.affine_start import StartingPose, choose_start
 from dipy_dl_reg.training.loop.train_network import train_network
 
 ROOT = Path(__file__).parents[1]
@@ -88,7 +88,10 @@ def run(monkeypatch):
     def short(*arguments, options, **others):
         return train_network(*arguments, options=replace(options, steps=1), **others)
 
-    replace_everywhere(monkeypatch, find_affine, partial(find_affine, starts="one"))
+    def no_search(pair, start, starts):
+        return StartingPose(start, None, None)
+
+    replace_everywhere(monkeypatch, choose_start, no_search)
     replace_everywhere(monkeypatch, train_network, short)
     monkeypatch.setattr(flow_runner, "configure_logger", lambda **options: None)
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)

@@ -38,7 +38,8 @@ LEVEL = {unit: -place for place, unit in enumerate(LAYERS)}
 #: Where torch may be imported, in part or in whole: folders and modules.
 TORCH = {
     *("geometry", "metrics", "optimization", "networks", "initialization"),
-    *("training.loop", "training.examples", "training.training_set"),
+    *("training.loop", "training.examples"),
+    *("training.training_set", "training.image_tensors"),
     *("maps.measures", "registration.dipy_adapter", "registration.devices"),
 }
 #: Where DIPY and nibabel may be imported.

@@ -1,19 +1,17 @@
-"""Options declared once: what functions and commands take from a dataclass."""
+"""Options declared once: what functions take from a dataclass."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from inspect import Parameter, signature
-from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pytest
 
 from dipy_dl_reg.options import (
     OptionText,
-    command_parameters,
-    command_type,
+    fill_docstring,
     insert_options,
+    join_words,
     option_texts,
     takes_options,
 )
@@ -152,30 +150,65 @@ def test_docstring_without_the_entry():
         insert_options("Nothing here.", Painting)
 
 
-def test_parameters_of_a_command():
-    text = command_parameters(Painting, ["layers", "width"])
-    assert text.startswith("layers : variable int, optional\n    Thickness")
-    assert "    - the first is layers[0];" in text
-    assert text.endswith("width : float, optional\n    Of the wall, m; see wall.")
+def test_option_that_must_be_given():
+    @dataclass(frozen=True)
+    class Needed:
+        """A number.
+
+        Parameters
+        ----------
+        number : int
+            Any.
+        """
+
+        number: int
+
+    @takes_options(Needed)
+    def double(*, options):
+        """Double a number.
+
+        Parameters
+        ----------
+        options : Needed
+            The number.
+        """
+        return 2 * options.number
+
+    assert double(number=2) == 4
+    with pytest.raises(TypeError, match="double needs the option 'number'"):
+        double()
+
+
+def test_names_in_a_docstring():
+    @fill_docstring(colours=["red", "blue", "white"])
+    def paint_all():
+        """Paint in {colours}; {others} stays."""
+
+    assert paint_all.__doc__ == 'Paint in "red", "blue" or "white"; {others} stays.'
 
 
 @pytest.mark.parametrize(
-    "annotation, name",
-    [
-        (bool, "boolean"),
-        (int | None, "int"),
-        (float | Literal["auto"], "float"),
-        (str | Path, "string or Path"),
-        (list[float], "variable float"),
-        (Sequence[str] | None, "variable string"),
-        (Literal["a", "b"] | None, "string"),
-        (Literal["a"] | str, "string"),
-    ],
+    "words, text",
+    [(["a"], "a"), (["a", "b"], "a or b"), (["a", "b", "c"], "a, b or c")],
 )
-def test_type_of_a_command(annotation, name):
-    assert command_type(annotation) == name
+def test_words_in_a_sentence(words, text):
+    assert join_words(words) == text
 
 
-def test_type_that_no_command_has():
-    with pytest.raises(ValueError, match="no type of the command line"):
-        command_type(np.ndarray)
+def test_texts_and_names_are_written_into_a_docstring():
+    @fill_docstring(kinds=["a", "b", "c"], text="Two\nlines.")
+    def function():
+        """One of {kinds}.
+
+        option : int
+            {text} {other}
+        """
+
+    assert function.__doc__.splitlines() == [
+        'One of "a", "b" or "c".',
+        "",
+        "        option : int",
+        "            Two",
+        "            lines. {other}",
+        "        ",
+    ]

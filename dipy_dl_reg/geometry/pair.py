@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from dipy_dl_reg.geometry.fields import frame, identity, warp
+from dipy_dl_reg.geometry.fields import Frame, frame, identity, warp
 from dipy_dl_reg.geometry.point_pairs import Landmarks
 from dipy_dl_reg.grid import Grid
 
@@ -18,13 +18,13 @@ class Pair(NamedTuple):
     static, moving : Tensor, shape (1, 1, *shape)
         Intensities scaled to about [0, 1]; the two shapes are independent.
     static_grid, moving_grid : Grid
-        Where their voxels lie.
+        Their grids in world space.
     prealign : ndarray, shape (D + 1, D + 1)
         Static world to moving world.
     static_mask, moving_mask : Tensor or None
         1 where a voxel counts, 0 elsewhere.
     landmarks : Landmarks or None
-        Points that belong together.
+        Pairs of corresponding points.
     """
 
     static: torch.Tensor
@@ -36,13 +36,13 @@ class Pair(NamedTuple):
     moving_mask: torch.Tensor | None = None
     landmarks: Landmarks | None = None
 
-    def frame(self):
-        """How displacements on the static grid sample the moving image.
+    def frame(self) -> Frame:
+        """The frame by which displacements on the static grid sample the moving image.
 
         Returns
         -------
         frame : dipy_dl_reg.geometry.fields.Frame
-            Through both affines and the prealign at once.
+            Its affine combines both affines and the prealign.
         """
         return frame(
             self.static_grid.shape,
@@ -52,13 +52,13 @@ class Pair(NamedTuple):
             device=self.static.device,
         )
 
-    def overlap(self):
+    def overlap(self) -> torch.Tensor:
         """Static voxels that the prealign brings inside the moving image.
 
         Returns
         -------
         inside : Tensor of bool, shape (1, 1, *static_shape)
-            Up to half a voxel beyond the outermost centres.
+            The moving image ends half a voxel beyond its outermost voxel centres.
         """
         return inside_mask(
             self.static_grid.shape,
@@ -68,8 +68,8 @@ class Pair(NamedTuple):
         )
 
 
-def move_pair(pair, u, v):
-    """The pair with the moving image where a field brings it, and what counts there.
+def move_pair(pair: Pair, u: torch.Tensor, v: torch.Tensor) -> Pair:
+    """Warp the moving image of a pair by a field.
 
     Parameters
     ----------
@@ -81,7 +81,8 @@ def move_pair(pair, u, v):
     Returns
     -------
     pair : Pair
-        Both images on the static grid; landmarks have left what the field leaves.
+        Both images on the static grid, with the mask of the voxels to compare;
+        landmarks keep the distance that the field leaves.
     """
     frame = pair.frame()
     landmarks = pair.landmarks
@@ -98,11 +99,12 @@ def move_pair(pair, u, v):
     )
 
 
-def make_compared_mask(pair, u, frame):
-    """Voxels that count: in both masks and, by the prealign, in both images.
+def make_compared_mask(
+    pair: Pair, u: torch.Tensor, frame: Frame
+) -> torch.Tensor | None:
+    """Mask of the voxels in both masks and, through the prealign, in both images.
 
-    The moving mask is brought over once a level, through the field as the level
-    finds it.
+    The moving mask is warped once a level, by the field at the start of the level.
 
     Parameters
     ----------
@@ -111,7 +113,7 @@ def make_compared_mask(pair, u, frame):
     u : Tensor, shape (1, D, *static_shape)
         Field in voxels of the static grid.
     frame : dipy_dl_reg.geometry.fields.Frame
-        The pair's.
+        Of the pair.
 
     Returns
     -------
@@ -129,44 +131,54 @@ def make_compared_mask(pair, u, frame):
     return mask
 
 
-def inside_mask(shape, image_shape, matrix, *, device="cpu"):
-    """Voxels of a grid that lie within an image on another.
+def inside_mask(
+    shape: tuple[int, ...],
+    image_shape: tuple[int, ...],
+    matrix: np.ndarray,
+    *,
+    device: torch.device | str = "cpu",
+) -> torch.Tensor:
+    """Mask of the voxels of a grid that lie within an image on another grid.
 
     Parameters
     ----------
     shape, image_shape : tuple of int
-        Of the grid and of the image.
+        Shape of the grid and of the image.
     matrix : ndarray, shape (D + 1, D + 1)
         From grid voxels to image voxels.
     device : torch.device or str, optional
-        Where the result lives.
+        Device of the result.
 
     Returns
     -------
     inside : Tensor of bool, shape (1, 1, *shape)
-        Up to half a voxel beyond the image's outermost centres.
+        The image ends half a voxel beyond its outermost voxel centres.
     """
     inside = torch.ones(1, 1, *shape, dtype=torch.bool, device=device)
     axes = identity(shape, device=device)
     dim = len(shape)
     for row, size in zip(matrix[:dim], image_shape):
-        place = sum(float(row[d]) * axes[:, d : d + 1] for d in range(dim))
-        place += float(row[dim])
+        place = float(row[0]) * axes[:, :1]
+        for d in range(1, dim):
+            place = place + float(row[d]) * axes[:, d : d + 1]
+        place = place + float(row[dim])
         inside &= (place >= -0.501) & (place <= size - 0.499)
     return inside
 
 
-def compared_voxels(pair, displacement, frame):
-    """Static voxels that both fields of view and both masks hold through a field.
+def compared_voxels(
+    pair: Pair, displacement: torch.Tensor, frame: Frame
+) -> torch.Tensor:
+    """Static voxels inside both fields of view and, through a field, both masks.
 
     Parameters
     ----------
     pair : Pair
-        The images; the prealign alone decides on the fields of view.
+        The images; the fields of view are compared through the prealign alone.
     displacement : Tensor, shape (1, D, *static_shape)
-        Field in voxels of the static grid, through which the moving mask is read.
+        Field in voxels of the static grid; it warps the moving mask.
     frame : dipy_dl_reg.geometry.fields.Frame
-        The pair's.
+        Of the pair.
 
     Returns
     -------

@@ -1,40 +1,42 @@
-"""Pairs of points that belong together, in world space (landmarks)."""
+"""Landmarks: pairs of corresponding points in world space."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from dipy_dl_reg.geometry.fields import sample
+from dipy_dl_reg.grid import Grid
 
 
 class Landmarks(NamedTuple):
-    """Pairs of points in world space.
+    """Pairs of corresponding points in world space.
 
     Attributes
     ----------
     points : Tensor, shape (N, D)
-        In static's world, float64.
+        In the world of the static image, mm, float64.
     targets : Tensor, shape (N, D)
-        Where they belong, brought to static's world by the inverse of the prealign.
+        Corresponding points of the moving image, brought to the static image's world by
+        the inverse of the prealign.
     """
 
     points: torch.Tensor
     targets: torch.Tensor
 
-    def carry_back(self, grid, inverse):
-        """The landmarks of what a field leaves to be done.
+    def carry_back(self, grid: Grid, inverse: torch.Tensor) -> "Landmarks":
+        """Landmarks that remain after a field: the targets move by its inverse.
 
         Parameters
         ----------
         grid : Grid
-            Static's.
+            The static image's.
         inverse : Tensor, shape (1, D, *shape)
             Inverse of the field, in voxels of that grid.
 
         Returns
         -------
         landmarks : Landmarks
-            The same points, the targets carried back by the field.
+            The same points; each target moved by the inverse.
         """
         dim = grid.dim
         matrix = torch.as_tensor(grid.affine[:dim, :dim], **_like(self.points))
@@ -44,13 +46,13 @@ class Landmarks(NamedTuple):
         return self._replace(targets=self.targets + move @ matrix.T)
 
 
-def _like(points):
-    """The kind of tensor that points are."""
+def _like(points: torch.Tensor) -> dict[str, Any]:
+    """Type and device of points, for new tensors."""
     return {"dtype": points.dtype, "device": points.device}
 
 
-def to_voxels(grid, points):
-    """Points of a grid's world in its voxels.
+def to_voxels(grid: Grid, points: torch.Tensor) -> torch.Tensor:
+    """Voxel coordinates of points in a grid's world.
 
     Parameters
     ----------

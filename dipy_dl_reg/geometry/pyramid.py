@@ -1,21 +1,23 @@
-"""Two images at a series of resolutions, their geometry kept exact."""
+"""A pair of images at several resolutions, with exact affines."""
 
 import numpy as np
+import torch
 
 from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.geometry.resampling import resize_image, shrink_mask
 from dipy_dl_reg.geometry.smoothing import smooth
+from dipy_dl_reg.grid import Grid
 
 
-def level_spacings(grid, levels):
-    """Voxel sizes of a pyramid's levels.
+def level_spacings(grid: Grid, levels: int) -> list[float]:
+    """Voxel sizes of the levels of a pyramid.
 
     Parameters
     ----------
     grid : Grid
         The static image's.
     levels : int
-        How many.
+        Number of levels.
 
     Returns
     -------
@@ -26,12 +28,12 @@ def level_spacings(grid, levels):
     return [float(min(axes)) * 2**level for level in range(levels - 1, -1, -1)]
 
 
-def coarsen(pair, spacing, *, sigma_factor):
-    """The pair at a coarser resolution.
+def coarsen(pair: Pair, spacing: float, *, sigma_factor: float) -> Pair:
+    """Bring a pair to a coarser resolution.
 
-    Both images are smoothed and resampled to voxels of about `spacing`; axes that
-    are as coarse already stay as they are, so that anisotropic voxels become
-    isotropic on the way up.
+    Both images are smoothed and resampled to voxels of about `spacing`.  Axes that are
+    at least as coarse are not changed, so that anisotropic voxels become isotropic at
+    the coarser levels.
 
     Parameters
     ----------
@@ -40,8 +42,8 @@ def coarsen(pair, spacing, *, sigma_factor):
     spacing : float
         Wanted voxel size, mm.
     sigma_factor : float
-        Standard deviation of the Gaussian along an axis is this times
-        ``ratio - 1`` voxels, ``ratio`` the new voxel size over the old.
+        The standard deviation of the Gaussian along an axis is this times
+        ``ratio - 1`` voxels, with ``ratio`` the new voxel size over the old.
 
     Returns
     -------
@@ -52,7 +54,7 @@ def coarsen(pair, spacing, *, sigma_factor):
         pair.static, pair.static_mask, pair.static_grid, spacing, sigma_factor
     )
     dim = pair.static_grid.dim
-    # A prealign that scales: as coarse in moving's world as `spacing` is in static's.
+    # If the prealign scales, `spacing` is another length in moving's world.
     scale = abs(np.linalg.det(pair.prealign[:dim, :dim])) ** (1 / dim)
     moving, moving_mask, moving_grid = _coarsen(
         pair.moving, pair.moving_mask, pair.moving_grid, spacing * scale, sigma_factor
@@ -69,7 +71,14 @@ def coarsen(pair, spacing, *, sigma_factor):
     )
 
 
-def _coarsen(image, mask, grid, spacing, sigma_factor):
+def _coarsen(
+    image: torch.Tensor,
+    mask: torch.Tensor | None,
+    grid: Grid,
+    spacing: float,
+    sigma_factor: float,
+) -> tuple[torch.Tensor, torch.Tensor | None, Grid]:
+    """One image at a coarser resolution, its mask and its grid."""
     new = grid.coarsen(spacing)
     if new.shape == grid.shape:
         return image, mask, grid

@@ -1,9 +1,11 @@
 """Separable smoothing of images and fields: sums of shifted slices.
 
-Shifted slices rather than matrix products, pooling or convolutions: of few taps they
-are the quickest torch on a CPU, and exact and the same on every device.
+Why not matrix products, pooling or convolutions: for kernels of few taps, sums of
+shifted slices are the fastest torch code on a CPU, and exact and the same on every
+device.
 """
 
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 import math
 
@@ -13,7 +15,7 @@ from dipy_dl_reg.geometry.kernels import dispatch
 from dipy_dl_reg.geometry.kernels import functions as kernels
 
 
-def gaussian_taps(sigma):
+def gaussian_taps(sigma: float) -> tuple[float, ...]:
     """Half of a normalised Gaussian kernel, centre first, cut at 3 sigma.
 
     Parameters
@@ -34,7 +36,9 @@ def gaussian_taps(sigma):
     return tuple(value / total for value in half)
 
 
-def _along(x, axis, taps, out):
+def _correlate(
+    x: torch.Tensor, axis: int, taps: Sequence[float], out: torch.Tensor
+) -> torch.Tensor:
     """Correlate `x` with a symmetric kernel along one axis, zeros beyond the ends."""
     dim, size = axis + 2, x.shape[axis + 2]
     torch.mul(x, taps[0], out=out)
@@ -47,31 +51,37 @@ def _along(x, axis, taps, out):
 
 
 @lru_cache(maxsize=256)
-def _renormalising(taps, size):
-    """One over the part of the kernel that lies inside, for every position."""
+def _border_scales(taps: tuple[float, ...], size: int) -> tuple[float, ...]:
+    """One over the sum of the taps that lie inside, at every position of an axis."""
     reach = len(taps) - 1
     return tuple(
         1.0
         if reach <= position < size - reach
-        else 1 / sum(taps[abs(position - k)] for k in _within(position, reach, size))
+        else 1 / sum(taps[abs(position - k)] for k in _covered(position, reach, size))
         for position in range(size)
     )
 
 
-def _within(position, reach, size):
-    """Positions that a kernel covers, of those that are there."""
+def _covered(position: int, reach: int, size: int) -> range:
+    """Positions of an axis that a kernel covers."""
     return range(max(0, position - reach), min(size, position + reach + 1))
 
 
-def _renormalise(x, axis, taps):
-    """Divide the ends of one axis by the part of the kernel that lay inside."""
-    for position, scale in enumerate(_renormalising(taps, x.shape[axis + 2])):
+def _renormalise(x: torch.Tensor, axis: int, taps: tuple[float, ...]) -> torch.Tensor:
+    """Divide the ends of one axis by the sum of the taps that lay inside, in place."""
+    for position, scale in enumerate(_border_scales(taps, x.shape[axis + 2])):
         if scale != 1:
             x.narrow(axis + 2, position, 1).mul_(scale)
     return x
 
 
-def smooth(x, sigma, *, out=None, scratch=None):
+def smooth(
+    x: torch.Tensor,
+    sigma: float | Sequence[float],
+    *,
+    out: torch.Tensor | None = None,
+    scratch: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Gaussian smoothing along every spatial axis, renormalised at the borders.
 
     Parameters
@@ -83,8 +93,8 @@ def smooth(x, sigma, *, out=None, scratch=None):
     out : Tensor, optional
         Where the result goes; may be `x` itself.
     scratch : Tensor, optional
-        A buffer of the same shape, to spare an allocation; may be `x` if that is not
-        `out` and may be lost.
+        A buffer of the same shape, to save an allocation; may be `x` if that is not
+        `out` and may be overwritten.
 
     Returns
     -------
@@ -92,27 +102,33 @@ def smooth(x, sigma, *, out=None, scratch=None):
         `out` if it was given.
     """
     dim = x.ndim - 2
-    sigmas = [float(sigma)] * dim if not hasattr(sigma, "__len__") else list(sigma)
+    sigmas = list(sigma) if isinstance(sigma, Iterable) else [float(sigma)] * dim
     axes = [a for a in range(dim) if sigmas[a] > 0 and x.shape[a + 2] > 1]
     out = torch.empty_like(x) if out is None else out
     if not axes:
         return out if out is x else out.copy_(x)
     if dispatch.supports(x, out):
-        taps = [gaussian_taps(s if a in axes else 0) for a, s in enumerate(sigmas)]
-        scales = [_renormalising(t, n) for t, n in zip(taps, x.shape[2:])]
-        return _separable(x, taps, scales, out, scratch)
+        each = [gaussian_taps(s if a in axes else 0) for a, s in enumerate(sigmas)]
+        scales = [_border_scales(taps, n) for taps, n in zip(each, x.shape[2:])]
+        return _separable(x, each, scales, out, scratch)
     scratch = torch.empty_like(x) if scratch is None else scratch
     source = x
     for axis in axes:
         taps = gaussian_taps(sigmas[axis])
         target = scratch if source is out else out
-        _renormalise(_along(source, axis, taps, target), axis, taps)
+        _renormalise(_correlate(source, axis, taps, target), axis, taps)
         source = target
     return source if source is out else out.copy_(source)
 
 
-def _separable(x, taps, scales, out, scratch):
-    """The compiled loop, which cannot work in place."""
+def _separable(
+    x: torch.Tensor,
+    taps: Sequence[Sequence[float]],
+    scales: Sequence[Sequence[float]] | None,
+    out: torch.Tensor,
+    scratch: torch.Tensor | None,
+) -> torch.Tensor:
+    """Call the compiled loop, which cannot work in place."""
     target = scratch if out is x else out
     if target is not None and not target.is_contiguous():
         target = None
@@ -120,7 +136,13 @@ def _separable(x, taps, scales, out, scratch):
     return result if result is out else out.copy_(result)
 
 
-def box_sum(x, radius, *, out=None, scratch=None):
+def box_sum(
+    x: torch.Tensor,
+    radius: int,
+    *,
+    out: torch.Tensor | None = None,
+    scratch: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Sum over the ``2 radius + 1`` wide cube around every voxel, zeros beyond.
 
     Parameters
@@ -132,7 +154,7 @@ def box_sum(x, radius, *, out=None, scratch=None):
     out : Tensor, optional
         Where the result goes; may be `x` itself.
     scratch : Tensor, optional
-        A buffer of the same shape, to spare an allocation.
+        A buffer of the same shape, to save an allocation.
 
     Returns
     -------
@@ -147,11 +169,13 @@ def box_sum(x, radius, *, out=None, scratch=None):
     source = x
     for axis in range(x.ndim - 2):
         target = scratch if source is out else out
-        source = _along(source, axis, taps, target)
+        source = _correlate(source, axis, taps, target)
     return source if source is out else out.copy_(source)
 
 
-def window_moments(static, moving, counts, radius):
+def window_moments(
+    static: torch.Tensor, moving: torch.Tensor, counts: torch.Tensor, radius: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Variances and covariance of two images in a window around each voxel.
 
     Parameters
@@ -159,7 +183,7 @@ def window_moments(static, moving, counts, radius):
     static, moving : Tensor, shape (1, 1, *shape)
         The images on one grid.
     counts : Tensor of bool, shape (1, 1, *shape)
-        Voxels that count; the moments are over those within the window.
+        The moments are over the voxels within the window where this is True.
     radius : int
         The window is a cube ``2 radius + 1`` voxels wide.
 

@@ -4,22 +4,24 @@ r"""Thin-plate splines: the smooth map through pairs of points.
           \sum_i w_i = 0, \quad \sum_i w_i p_i^T = 0
 
 with the points centred and divided by their root mean square distance from the
-centre, L, so that nothing depends on the unit of length.  All is float64.
-`thin_plate_grid` takes it to voxels.
+centre, L, so that nothing depends on the unit of length.  Everything is float64.
+`thin_plate_grid` computes the spline on a voxel grid.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 
-#: A point set whose thickness is this part of its length is flat.
+#: A point set is flat if its thinnest extent is at most this part of its longest.
 _FLAT = 1e-5
-#: Steps of the inverse end within this many scales of their start: far beyond, the
-#: round-off of tiny weights is as large as any point.
+#: Steps of the inverse stay within this many scales of their start: far beyond, the
+#: round-off of tiny weights is as large as the points themselves.
 _REACH = 1e3
-#: Most numbers in one temporary: it is to stay in a processor's cache.
+#: Most numbers in one temporary tensor, so that it stays in a processor's cache.
 _CHUNK = 2**18
 
+#: Kernels by the names that `ThinPlateSplineRegistration(kernel=...)` takes.
 KERNELS = ("thin_plate_spline", "biharmonic")
 
 
@@ -29,13 +31,13 @@ class ThinPlateSpline(NamedTuple):
     Attributes
     ----------
     points : Tensor, shape (N, D)
-        Where the kernels stand: ``(p - centre) / scale``.
+        Centres of the kernels: ``(p - centre) / scale``.
     weights : Tensor, shape (N, D)
-        Of the kernels.
+        Weights of the kernels.
     affine : Tensor, shape (D + 1, D + 1)
         The polynomial part, in the unscaled coordinates.
     nearest_affine : Tensor, shape (D + 1, D + 1)
-        The affine map that comes nearest to the targets, by least squares.
+        The affine map nearest to the targets, by least squares.
     centre : Tensor, shape (D,)
         Mean of the points.
     scale : float
@@ -53,20 +55,26 @@ class ThinPlateSpline(NamedTuple):
     logarithmic: bool
 
 
-def fit_spline(points, targets, *, regularization=0.0, kernel="thin_plate_spline"):
-    r"""The thin-plate spline that takes points to targets :footcite:p:`Bookstein1989`.
+def fit_spline(
+    points: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    regularization: float = 0.0,
+    kernel: str = "thin_plate_spline",
+) -> ThinPlateSpline:
+    r"""Fit a thin-plate spline that maps points to targets :footcite:p:`Bookstein1989`.
 
     It minimises, with :math:`\lambda` the regularization,
 
     .. math:: \frac{1}{N} \sum_i |f(p_i) - q_i|^2 + \lambda\, w^T K w,
               \quad K_{ij} = \phi(|p_i - p_j| / L)
 
-    and for :math:`\lambda = 0` meets every target.
+    and for :math:`\lambda = 0` reaches every target.
 
     Parameters
     ----------
     points, targets : Tensor, shape (N, D)
-        What goes where; any real type.
+        Corresponding points; any real type.
     regularization : float, optional
         :math:`\lambda`, without a unit.  SciPy's `RBFInterpolator` has a `smoothing`
         that is N :math:`\lambda` L**2 for ``r**2 log(r)``, N :math:`\lambda` L for
@@ -79,7 +87,7 @@ def fit_spline(points, targets, *, regularization=0.0, kernel="thin_plate_spline
     Returns
     -------
     spline : ThinPlateSpline
-        For `evaluate`.
+        For `evaluate_spline`.
 
     Raises
     ------
@@ -102,31 +110,32 @@ def fit_spline(points, targets, *, regularization=0.0, kernel="thin_plate_spline
     x = (points - centre) / scale
     logarithmic = kernel == "thin_plate_spline" or dim == 2
     ones = torch.cat([x, torch.ones_like(x[:, :1])], 1)
-    # What remains after the best affine map, lest its size cost the rest its digits.
+    # The system is solved for what remains after the best affine map, which may be so
+    # large that the rest would lose digits.
     nearest = torch.linalg.lstsq(ones, targets).solution
     system = x.new_zeros(count + dim + 1, count + dim + 1)
-    system[:count, :count] = kernel_of(_squares(x, x), logarithmic)
+    system[:count, :count] = evaluate_kernel(_squared_distances(x, x), logarithmic)
     system.diagonal()[:count] += count * regularization
     system[:count, count:], system[count:, :count] = ones, ones.T
     right = x.new_zeros(count + dim + 1, dim)
     right[:count] = targets - ones @ nearest
     solved = _solve(system, right)
-    # Unless exactly balanced, a residue of weights would grow with the distance.
+    # Unless the weights are exactly balanced, an error would grow with the distance.
     weights = solved[:count] - ones @ torch.linalg.lstsq(ones, solved[:count]).solution
     linear = nearest + solved[count:]
     return ThinPlateSpline(
         x,
         weights,
-        _unscaled(linear, centre, scale),
-        _unscaled(nearest, centre, scale),
+        _unscale(linear, centre, scale),
+        _unscale(nearest, centre, scale),
         centre,
         scale,
         logarithmic,
     )
 
 
-def is_flat(points):
-    """Whether points lie on one line (2D) or plane (3D), or are too few not to.
+def is_flat(points: torch.Tensor) -> bool:
+    """Tell whether points lie on one line (2D) or plane (3D), or are too few.
 
     Parameters
     ----------
@@ -136,7 +145,7 @@ def is_flat(points):
     Returns
     -------
     flat : bool
-        True if their thinnest extent is below 1e-5 of their longest.
+        True if their thinnest extent is at most 1e-5 of their longest.
     """
     if len(points) <= points.shape[1]:
         return True
@@ -145,14 +154,14 @@ def is_flat(points):
     return bool(extents[-1] <= _FLAT * extents[0])
 
 
-def _solve(system, right):
-    """Solve linear equations, and once more for what rounding left."""
+def _solve(system: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Solve linear equations, with one step of iterative refinement."""
     factors = torch.linalg.lu_factor(system)
     solved = torch.linalg.lu_solve(*factors, right)
     return solved + torch.linalg.lu_solve(*factors, right - system @ solved)
 
 
-def _unscaled(linear, centre, scale):
+def _unscale(linear: torch.Tensor, centre: torch.Tensor, scale: float) -> torch.Tensor:
     """The matrix of ``[(x - centre) / scale, 1] @ linear``."""
     dim = len(centre)
     matrix = torch.eye(dim + 1, dtype=linear.dtype, device=linear.device)
@@ -161,7 +170,7 @@ def _unscaled(linear, centre, scale):
     return matrix
 
 
-def _squares(x, points):
+def _squared_distances(x: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     """Squared distances of two sets of points, (C, D) and (N, D): (C, N)."""
     squares = x.new_zeros(len(x), len(points))
     for one, other in zip(x.unbind(1), points.unbind(1)):
@@ -169,28 +178,28 @@ def _squares(x, points):
     return squares
 
 
-def kernel_of(squares, logarithmic):
-    """The kernel, of squared distances.
+def evaluate_kernel(squares: torch.Tensor, logarithmic: bool) -> torch.Tensor:
+    """The kernel's values at squared distances.
 
     Parameters
     ----------
     squares : Tensor
-        Squared distances; the result takes their place.
+        Squared distances; overwritten.
     logarithmic : bool
-        ``r**2 log(r)``, not ``-r``.
+        Whether the kernel is ``r**2 log(r)``, not ``-r``.
 
     Returns
     -------
     values : Tensor
-        Of the same shape.
+        In the same memory.
     """
     if not logarithmic:
         return squares.sqrt_().neg_()
     return squares.mul_(squares.clamp(min=1e-37).log_()).mul_(0.5)
 
 
-def chunks(x, count):
-    """Pieces of points that with all kernels make temporaries of one size.
+def chunks(x: torch.Tensor, count: int) -> Iterator[slice]:
+    """Divide points into pieces whose distances from all kernels fit a cache.
 
     Parameters
     ----------
@@ -208,8 +217,8 @@ def chunks(x, count):
     return (slice(first, first + step) for first in range(0, len(x), step))
 
 
-def evaluate(spline, x):
-    """The spline at points.
+def evaluate_spline(spline: ThinPlateSpline, x: torch.Tensor) -> torch.Tensor:
+    """The spline's values at points.
 
     Parameters
     ----------
@@ -228,12 +237,12 @@ def evaluate(spline, x):
     y = x @ spline.affine[:dim, :dim].T + spline.affine[:dim, dim]
     scaled = (x - spline.centre) / spline.scale
     for chunk in chunks(x, len(spline.points)):
-        squares = _squares(scaled[chunk], spline.points)
-        y[chunk].addmm_(kernel_of(squares, spline.logarithmic), spline.weights)
+        squares = _squared_distances(scaled[chunk], spline.points)
+        y[chunk].addmm_(evaluate_kernel(squares, spline.logarithmic), spline.weights)
     return y
 
 
-def jacobian_matrix(spline, x):
+def jacobian_matrix(spline: ThinPlateSpline, x: torch.Tensor) -> torch.Tensor:
     """First derivatives of the spline at points.
 
     Parameters
@@ -246,8 +255,9 @@ def jacobian_matrix(spline, x):
     Returns
     -------
     matrices : Tensor, shape (M, D, D)
-        ``[m, i, j]`` is the derivative of component i along axis j, float64.  At a
-        point of the spline itself, where ``-r`` has none, its own kernel is left out.
+        ``[m, i, j]`` is the derivative of component i along axis j, float64.  At the
+        centre of a kernel ``-r``, which has no derivative there, that kernel is left
+        out.
     """
     x = x.to(spline.points)
     dim = x.shape[1]
@@ -255,7 +265,7 @@ def jacobian_matrix(spline, x):
     scaled = (x - spline.centre) / spline.scale
     products = spline.weights[:, :, None] * spline.points[:, None] / spline.scale
     for chunk in chunks(x, len(spline.points)):
-        squares = _squares(scaled[chunk], spline.points)
+        squares = _squared_distances(scaled[chunk], spline.points)
         # phi'(r) / r, which the difference vector is multiplied with
         none = squares <= 1e-24
         squares.clamp_(min=1e-24)
@@ -267,30 +277,38 @@ def jacobian_matrix(spline, x):
     return matrices
 
 
-def invert_points(spline, y, *, start, tolerance=1e-9, steps=50):
-    """Points that the spline takes to given ones, by damped Newton steps.
+def invert_points(
+    spline: ThinPlateSpline,
+    y: torch.Tensor,
+    *,
+    start: torch.Tensor,
+    tolerance: float = 1e-9,
+    steps: int = 50,
+) -> torch.Tensor:
+    """Find the points that the spline maps to given ones, by damped Newton steps.
 
     Parameters
     ----------
     spline : ThinPlateSpline
         From `fit_spline`.
     y : Tensor, shape (M, D)
-        Where to arrive; any real type.
+        The given points; any real type.
     start : Tensor, shape (M, D)
         First guess.
     tolerance : float, optional
-        Distance from `y`, as a part of the spline's scale, at which a point is found.
+        Distance from `y`, as a part of the spline's scale, at which a point counts as
+        found.
     steps : int, optional
         Most steps.
 
     Returns
     -------
     x : Tensor, shape (M, D)
-        With ``f(x) = y``, float64; NaN where the steps found none.
+        With ``f(x) = y``, float64; NaN where no point was found.
     """
     y, start = y.to(spline.points), start.to(spline.points)
     x, tolerance, reach = start, tolerance * spline.scale, _REACH * spline.scale
-    rest = evaluate(spline, x) - y
+    rest = evaluate_spline(spline, x) - y
     damping = torch.ones_like(rest[:, :1])
     for _ in range(steps):
         size = rest.norm(dim=1, keepdim=True)
@@ -298,7 +316,7 @@ def invert_points(spline, y, *, start, tolerance=1e-9, steps=50):
             break
         move = torch.linalg.solve_ex(jacobian_matrix(spline, x), rest[..., None])[0]
         trial = x - damping * move[..., 0].nan_to_num(0, 0, 0)
-        new = evaluate(spline, trial) - y
+        new = evaluate_spline(spline, trial) - y
         near = (trial - start).norm(dim=1, keepdim=True) <= reach
         better = (new.norm(dim=1, keepdim=True) < size) & near
         x, rest = torch.where(better, trial, x), torch.where(better, new, rest)

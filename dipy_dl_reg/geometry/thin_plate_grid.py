@@ -1,36 +1,52 @@
-"""Thin-plate splines on a voxel grid, for the price of a coarse one.
+"""Thin-plate splines on a voxel grid, computed mostly on a coarser one.
 
-The sum over the points is not taken voxel by voxel.  `sample_spline` splits the kernel
-as particle-mesh methods do, into a part that is smooth everywhere, which a coarse grid
-and interpolation suffice for, and one that ends at a small radius, which is added
-around each point.
+The exact sum over all points at every voxel would take long.  `sample_spline` splits
+the kernel as particle-mesh methods do: into a part that is smooth everywhere, which is
+computed on a coarse grid and interpolated, and a part that is 0 beyond a small radius,
+which is added around each point.
 """
 
 import itertools
 import math
+from typing import Any
 
+import numpy as np
 import torch
 
-from dipy_dl_reg.geometry.thin_plate import chunks, fit_spline, kernel_of
+from dipy_dl_reg.geometry.pair import Pair
+from dipy_dl_reg.geometry.thin_plate import (
+    ThinPlateSpline,
+    chunks,
+    evaluate_kernel,
+    fit_spline,
+)
+from dipy_dl_reg.validation import wrong_value
 
-#: Up to so many voxels times points every voxel is computed exactly.
+#: Up to this number of voxels times points every voxel is computed exactly.
 _EXACT = 2**24
-#: Distance of the coarse nodes, in voxels of the finest axis, and the radius, in such
-#: distances, within which the kernel is split.
+#: Distance between coarse nodes, in voxels of the finest axis, and the radius, in such
+#: distances, beyond which the short part of the kernel is 0.
 _STRIDE, _RADIUS = 4, 3
-#: Terms of the kernel's smooth part within the radius, see `_smooth`.
+#: Terms of the Taylor series within the radius, see `_smooth_part`.
 _TERMS = 3
-#: Root mean square error, in voxels, of a sampled field at the voxels where it is
-#: looked at, and how many these are; they are the worst.
-TOLERANCE, _LOOKED_AT = 0.03, 256
-#: Nodes are brought no closer than this: what is left lies between landmarks that are
-#: a voxel or two apart and go different ways, where no map can follow them.
-_CLOSEST = 2
-#: Where an axis is interpolated: nodes on each side of a voxel.
+#: Accepted root mean square error of a sampled field, in voxels, and the number of
+#: voxels where it is measured: those where errors are largest.
+TOLERANCE, _CHECKED_VOXELS = 0.03, 256
+#: Least distance between nodes, in voxels.  The error that remains is between landmarks
+#: a voxel or two apart with different displacements, which no map can follow.
+_LEAST_STRIDE = 2
+#: Number of nodes on each side of a voxel that it is interpolated from.
 _NODES = 3
 
 
-def sample_spline(spline, shape, to_world, from_world, *, stride=None):
+def sample_spline(
+    spline: ThinPlateSpline,
+    shape: tuple[int, ...],
+    to_world: np.ndarray,
+    from_world: np.ndarray,
+    *,
+    stride: float | None = None,
+) -> torch.Tensor:
     """The spline as a field on a grid: ``u(i) = from_world(f(to_world(i))) - i``.
 
     Parameters
@@ -40,38 +56,37 @@ def sample_spline(spline, shape, to_world, from_world, *, stride=None):
     shape : tuple of int
         The grid's.
     to_world, from_world : array, shape (D + 1, D + 1)
-        From voxels to the spline's points, and from its targets to voxels.
+        From voxels to the world of the spline's points, and from the world of its
+        targets to voxels.
     stride : float, optional
-        Distance of the nodes of the coarse grid, in voxels of the finest axis; 0
-        computes each voxel exactly.  By default that if it takes no time, else 4, or
-        as much less, down to 2, as brings the error below `TOLERANCE` at the voxels
-        next to those points whose weights are largest.
+        Distance between nodes of the coarse grid, in voxels of the finest axis; 0
+        computes each voxel exactly.  By default 0 for few voxels and points; otherwise
+        4, or a smaller number down to 2 with which the error at the voxels next to the
+        points of largest weights is below `TOLERANCE`.
 
     Returns
     -------
     u : Tensor, shape (1, D, *shape)
         In voxels, float32.
     """
-    to_world, from_world = (
-        spline.points.new_tensor(matrix) for matrix in (to_world, from_world)
-    )
-    u = _linear_part(from_world @ spline.affine @ to_world, shape)
+    into, back = (spline.points.new_tensor(m) for m in (to_world, from_world))
+    u = _linear_part(back @ spline.affine @ into, shape)
     if stride is None and math.prod(shape) * len(spline.points) <= _EXACT:
         stride = 0
-    task = _Sampling(spline, shape, to_world, from_world)
-    rest = task.exact() if stride == 0 else task.split(stride or _STRIDE)
+    sampling = _Sampling(spline, shape, into, back)
+    rest = sampling.exact() if stride == 0 else sampling.split(stride or _STRIDE)
     if stride is None:
-        error = task.error(rest)
-        if error > TOLERANCE:  # it goes with the square of the stride
+        error = sampling.error(rest)
+        if error > TOLERANCE:  # it is proportional to the square of the stride
             closer = 0.9 * _STRIDE * math.sqrt(TOLERANCE / error)
-            rest = task.split(max(_CLOSEST, closer))
+            rest = sampling.split(max(_LEAST_STRIDE, closer))
     return u.add_(rest)
 
 
-def start_field(pair):
-    """The spline through a pair's landmarks, for refinement to start from.
+def start_field(pair: Pair) -> torch.Tensor:
+    """The spline through a pair's landmarks, as a start for refinement.
 
-    The biharmonic one, which swings less where landmarks are a little off.
+    The biharmonic spline, which oscillates less where landmarks are inaccurate.
 
     Parameters
     ----------
@@ -82,39 +97,52 @@ def start_field(pair):
     -------
     u : Tensor, shape (1, D, *static_shape)
         In voxels of the static grid; may fold where landmarks cross.
+
+    Raises
+    ------
+    ValueError
+        If the pair has no landmarks.
     """
+    if pair.landmarks is None:
+        raise wrong_value("pair", "a pair with landmarks", pair)
     spline = fit_spline(*pair.landmarks, kernel="biharmonic")
     grid = pair.static_grid
     return sample_spline(spline, grid.shape, grid.affine, grid.inverse).to(pair.static)
 
 
-def _linear_part(matrix, shape):
+def _linear_part(matrix: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     """Displacement of an affine map from voxels to voxels, exact to float32."""
     dim = len(shape)
     eye = torch.eye(dim + 1, dtype=matrix.dtype, device=matrix.device)
     move = matrix[:dim] - eye[:dim]
     u = move[:, dim].reshape(1, dim, *[1] * dim)
     for axis, size in enumerate(shape):
-        line = _numbers(size, matrix)
-        line = (move[:, axis, None] * line).view(1, dim, *_along(axis, size, dim))
+        line = _range(size, matrix)
+        line = (move[:, axis, None] * line).view(1, dim, *_axis_shape(axis, size, dim))
         u = u + line if axis < dim - 1 else (u.float() + line.float())
     return u.float().contiguous()
 
 
-def _numbers(count, like):
-    """0, 1, 2, ... as a tensor of another one's kind."""
+def _range(count: int, like: torch.Tensor) -> torch.Tensor:
+    """0, 1, 2, ... as a tensor of the type and on the device of another."""
     return torch.arange(count, dtype=like.dtype, device=like.device)
 
 
-def _along(axis, size, dim):
+def _axis_shape(axis: int, size: int, dim: int) -> list[int]:
     """Shape of a line along one of `dim` axes."""
     return [size if d == axis else 1 for d in range(dim)]
 
 
 class _Sampling:
-    """The kernels' part of a spline, in voxels, on a grid."""
+    """The part of a spline that its kernels make, in voxels, on a grid."""
 
-    def __init__(self, spline, shape, to_world, from_world):
+    def __init__(
+        self,
+        spline: ThinPlateSpline,
+        shape: tuple[int, ...],
+        to_world: torch.Tensor,
+        from_world: torch.Tensor,
+    ) -> None:
         dim = len(shape)
         self.spline, self.shape, self.dim = spline, tuple(shape), dim
         self.to_scaled = to_world[:dim].clone()
@@ -125,104 +153,111 @@ class _Sampling:
         self.metric = linear.T @ linear
         self.spacing = linear.norm(dim=0)
         inverse = torch.linalg.inv(linear)
-        self.places = (spline.points - self.to_scaled[:, dim]) @ inverse.T
-        #: Voxels along each axis that a ball of radius 1 spans, to either side.
+        self.positions = (spline.points - self.to_scaled[:, dim]) @ inverse.T
+        #: Radius along each axis, in voxels, of a ball of radius 1.
         self.reach = inverse.norm(dim=1)
 
-    def exact(self):
-        """Every voxel by the whole sum."""
-        axes = [_numbers(n, self.weights) for n in self.shape]
+    def exact(self) -> torch.Tensor:
+        """The exact sum at every voxel."""
+        axes = [_range(n, self.weights) for n in self.shape]
         return self._sums(axes, None).float()
 
-    def error(self, rest):
-        """Root mean square error, in voxels, next to points of the largest weights."""
+    def error(self, rest: torch.Tensor) -> float:
+        """Root mean square error, in voxels, next to the points of largest weights."""
         largest = self.weights.norm(dim=1).argsort(descending=True)
-        sizes = self.places.new_tensor(self.shape)
-        voxels = self.places.round().long()
+        sizes = self.positions.new_tensor(self.shape)
+        voxels = self.positions.round().long()
         inside = ((voxels >= 0) & (voxels < sizes)).all(1)
-        voxels = voxels[largest][inside[largest]][:_LOOKED_AT]
+        voxels = voxels[largest][inside[largest]][:_CHECKED_VOXELS]
         exact = self._sum(voxels.to(self.weights), None)
         found = rest[(0, slice(None), *voxels.T)].T
-        missed = (exact - found).square().sum(1).mean() if len(voxels) else 0.0
-        return math.sqrt(float(missed))
+        squares = (exact - found).square().sum(1).mean() if len(voxels) else 0.0
+        return math.sqrt(float(squares))
 
-    def split(self, stride):
-        """The smooth part on coarse nodes, and what is left around each point."""
+    def split(self, stride: float) -> torch.Tensor:
+        """The smooth part, from coarse nodes, plus the short part around each point."""
         used = [s for s, n in zip(self.spacing.tolist(), self.shape) if n > 1]
         distance = stride * min(used, default=1.0)
         radius = _RADIUS * distance
-        axes, weights = zip(
-            *(
-                _nodes(size, distance / spacing, self.weights)
-                for size, spacing in zip(self.shape, self.spacing.tolist())
-            )
-        )
-        u = self._sums(axes, radius)
-        # The shortest axis last: the largest product has the smallest matrix.
-        for axis, matrix in enumerate(weights):
+        coarse = [
+            _coarse_nodes(size, distance / spacing, self.weights)
+            for size, spacing in zip(self.shape, self.spacing.tolist())
+        ]
+        u = self._sums([nodes for nodes, _ in coarse], radius)
+        for axis, (_, matrix) in enumerate(coarse):
             if matrix is not None:
-                u = _interpolated(u, axis + 2, matrix)
+                u = _apply_along(u, axis + 2, matrix)
         u = u.float().contiguous()
-        self._add_near(u, radius)
+        self._add_short_parts(u, radius)
         return u
 
-    def _sums(self, axes, radius):
+    def _sums(self, axes: list[torch.Tensor], radius: float | None) -> torch.Tensor:
         """The sum at the nodes of a grid given by its axes: (1, D, *sizes)."""
         sizes = [len(axis) for axis in axes]
         nodes = torch.cartesian_prod(*axes).view(-1, self.dim)
         return self._sum(nodes, radius).T.reshape(1, self.dim, *sizes)
 
-    def _sum(self, voxels, radius):
-        """The sum at points given in voxels, (M, D); smooth within a radius."""
+    def _sum(self, voxels: torch.Tensor, radius: float | None) -> torch.Tensor:
+        """The sum at points in voxels, (M, D); with a radius, of the smooth part."""
         total = torch.empty_like(voxels)
         scaled = voxels @ self.to_scaled[:, : self.dim].T + self.to_scaled[:, self.dim]
         for chunk in chunks(voxels, len(self.weights)):
-            values = _quick_squares(scaled[chunk], self.spline.points)
+            values = _fast_squared_distances(scaled[chunk], self.spline.points)
             if radius is None:
-                values = kernel_of(values, self.spline.logarithmic)
+                values = evaluate_kernel(values, self.spline.logarithmic)
             else:
-                values = _smooth(values, radius, self.spline.logarithmic)
+                values = _smooth_part(values, radius, self.spline.logarithmic)
             torch.mm(values, self.weights, out=total[chunk])
         return total
 
-    def _add_near(self, u, radius):
-        """Add the rest of the kernel in the ball around each point."""
+    def _add_short_parts(self, u: torch.Tensor, radius: float) -> None:
+        """Add the short part of the kernel in the ball around each point."""
         reach = (self.reach * radius).tolist()
         metric = self.metric.tolist()
-        # On another device each number fetched would have to be waited for.
-        places, weights = self.places.tolist(), self.weights.float()
-        lines = [_numbers(n, u) for n in self.shape]
+        # All at once: on a GPU each number fetched by itself would cost a wait.
+        positions, weights = self.positions.tolist(), self.weights.float()
+        lines = [_range(n, u) for n in self.shape]
         shape = (self.dim, *[1] * self.dim)
-        for place, weight in zip(places, weights):
-            first = [max(0, math.ceil(p - r)) for p, r in zip(place, reach)]
-            last = [
-                min(n, math.floor(p + r) + 1)
-                for p, r, n in zip(place, reach, self.shape)
-            ]
-            if any(a >= b for a, b in zip(first, last)):
+        for position, weight in zip(positions, weights):
+            box = self._box(position, reach)
+            if any(part.start >= part.stop for part in box):
                 continue
-            box = tuple(slice(a, b) for a, b in zip(first, last))
             away = [
-                (line[part] - p).view(_along(axis, -1, self.dim))
-                for axis, (line, part, p) in enumerate(zip(lines, box, place))
+                (line[part] - p).view(_axis_shape(axis, -1, self.dim))
+                for axis, (line, part, p) in enumerate(zip(lines, box, position))
             ]
-            rest = _near(_lengths(away, metric), radius, self.spline.logarithmic)
-            u[(0, slice(None), *box)].addcmul_(weight.view(shape), rest)
+            squares = _squared_lengths(away, metric)
+            rest = _short_part(squares, radius, self.spline.logarithmic)
+            index: tuple[Any, ...] = (0, slice(None), *box)
+            u[index].addcmul_(weight.view(shape), rest)
+
+    def _box(self, position: list[float], reach: list[float]) -> tuple[slice, ...]:
+        """Voxels of the grid within a distance of a position, along each axis."""
+        return tuple(
+            slice(max(0, math.ceil(p - r)), min(n, math.floor(p + r) + 1))
+            for p, r, n in zip(position, reach, self.shape)
+        )
 
 
-def _lengths(away, metric):
-    """Squared lengths of vectors given by lines along the axes of a box."""
-    squares = sum(metric[a][a] * line.square() for a, line in enumerate(away))
+def _squared_lengths(
+    away: list[torch.Tensor], metric: list[list[float]]
+) -> torch.Tensor:
+    """Squared lengths of vectors given by their components along the axes of a box."""
+    squares = metric[0][0] * away[0].square()
+    for axis in range(1, len(away)):
+        squares = squares + metric[axis][axis] * away[axis].square()
     for a, b in itertools.combinations(range(len(away)), 2):
         if abs(metric[a][b]) > 1e-9 * metric[a][a]:  # voxels with a shear
             squares = squares + 2 * metric[a][b] * away[a] * away[b]
     return squares.clamp(min=0)
 
 
-def _taylor(squares, radius, logarithmic):
-    """The kernel's Taylor series in the squared distance about the radius.
+def _taylor_series(
+    squares: torch.Tensor, radius: float, logarithmic: bool
+) -> torch.Tensor:
+    """Taylor series of the kernel, in the squared distance, about the radius.
 
-    Without its constant, of ``squares <= radius**2``.
+    Without its constant term; for ``squares <= radius**2``.
     """
     end = radius**2
     t = squares / end - 1
@@ -240,34 +275,41 @@ def _taylor(squares, radius, logarithmic):
     return value.mul_(t)
 
 
-def _smooth(squares, radius, logarithmic):
-    """The kernel outside a radius; inside it, its Taylor series at the radius.
+def _smooth_part(
+    squares: torch.Tensor, radius: float, logarithmic: bool
+) -> torch.Tensor:
+    """The kernel outside a radius; inside it, its Taylor series about the radius.
 
-    Three times differentiable, and even: it has no tip.  Takes the squares' place.
+    It is three times differentiable everywhere.  Overwrites `squares`.
     """
-    inside = _taylor(squares.clamp(max=radius**2), radius, logarithmic)
-    return kernel_of(squares.clamp_(min=radius**2), logarithmic).add_(inside)
+    inside = _taylor_series(squares.clamp(max=radius**2), radius, logarithmic)
+    return evaluate_kernel(squares.clamp_(min=radius**2), logarithmic).add_(inside)
 
 
-def _near(squares, radius, logarithmic):
-    """The kernel less its smooth part: 0 from the radius on.  Takes their place."""
+def _short_part(
+    squares: torch.Tensor, radius: float, logarithmic: bool
+) -> torch.Tensor:
+    """The kernel minus its smooth part, 0 from the radius on.  Overwrites `squares`."""
     squares = squares.clamp_(max=radius**2)
     end = radius**2 * math.log(radius) if logarithmic else -radius
-    smooth = _taylor(squares, radius, logarithmic).add_(end)
-    return kernel_of(squares, logarithmic).sub_(smooth)
+    smooth = _taylor_series(squares, radius, logarithmic).add_(end)
+    return evaluate_kernel(squares, logarithmic).sub_(smooth)
 
 
-def _nodes(size, stride, like):
-    """Coarse nodes along an axis, in voxels, and the matrix from them to voxels.
+def _coarse_nodes(
+    size: int, stride: float, like: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Coarse nodes along an axis, in voxels, and the matrix that interpolates them.
 
-    Two nodes lie beyond each end, so that each voxel has three on either side: it
-    takes their values by the polynomial through all six.
+    Two nodes lie beyond each end, so that each voxel has three on either side, and is
+    interpolated by the polynomial through these six.  The matrix is None where every
+    voxel is a node.
     """
     count = math.floor((size - 1) / stride) + 2 * _NODES
     if count >= size:
-        return _numbers(size, like), None
-    nodes = (_numbers(count, like) - (_NODES - 1)) * stride
-    place = _numbers(size, like) / stride
+        return _range(size, like), None
+    nodes = (_range(count, like) - (_NODES - 1)) * stride
+    place = _range(size, like) / stride
     before = place.floor()
     t = place - before
     matrix = like.new_zeros(size, count)
@@ -279,7 +321,7 @@ def _nodes(size, stride, like):
     return nodes, matrix
 
 
-def _interpolated(u, axis, matrix):
+def _apply_along(u: torch.Tensor, axis: int, matrix: torch.Tensor) -> torch.Tensor:
     """Multiply one axis by a matrix, (new, old)."""
     matrix = matrix.to(u.dtype)
     if axis == u.ndim - 1:
@@ -291,8 +333,12 @@ def _interpolated(u, axis, matrix):
     )
 
 
-def _quick_squares(x, points):
-    """The same sooner, to 1e-15 of the points' own lengths: no good for tiny roots."""
+def _fast_squared_distances(x: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """Squared distances of two sets of points, (C, D) and (N, D): (C, N).
+
+    By the binomial formula: errors are 1e-15 of the squared lengths of the points, so
+    that small distances are inaccurate.
+    """
     lengths = x.square().sum(1)[:, None], points.square().sum(1)
     squares = torch.addmm(lengths[1].expand(len(x), -1), x, points.T, alpha=-2)
     return squares.add_(lengths[0]).clamp_(min=0)

@@ -241,7 +241,7 @@ def _predict_velocity(
         for image, u in ((static, to_static), (moving, to_moving))
     ]
     half_shape = [-(-n // 2) for n in static.shape[2:]]
-    return resize(network.said(*seen)[0].float(), half_shape)
+    return resize(network.output_fields(*seen)[0].float(), half_shape)
 
 
 def _warp_by_coarse_field(image: torch.Tensor, u: torch.Tensor | None) -> torch.Tensor:

@@ -24,7 +24,7 @@ from typing import Literal, NamedTuple
 import torch
 
 from dipy_dl_reg.geometry.fields import compose
-from dipy_dl_reg.geometry.inversion import make_diffeomorphic
+from dipy_dl_reg.geometry.fold_repair import make_diffeomorphic
 from dipy_dl_reg.geometry.pair import Pair, move_pair
 from dipy_dl_reg.geometry.thin_plate_grid import start_field
 from dipy_dl_reg.initialization.acceptance import (

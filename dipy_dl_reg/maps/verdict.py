@@ -88,7 +88,7 @@ def judge(measures: Measures, *, poses: Any = None, shrunk: bool = False) -> Ver
         Comparison of the search over poses, if there was one.
     shrunk : bool, optional
         Whether the whole displacement had to be reduced until it was invertible
-        (`dipy_dl_reg.geometry.inversion.Quality.shrunk`).
+        (`dipy_dl_reg.geometry.fold_repair.Quality.shrunk`).
 
     Returns
     -------

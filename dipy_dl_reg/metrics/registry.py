@@ -1,8 +1,9 @@
 """All metrics and regularizers, by the names that users give them.
 
-A metric is added by one file with a subclass of `dipy_dl_reg.metrics.base.Metric` and
-one line in `METRICS`; a regularizer by one file with a function and one line in
-`REGULARIZERS`.  Messages, help texts, documentation and tests read these two tables.
+A metric is added by one file with a subclass of `dipy_dl_reg.metrics.base.Metric`, one
+line in `METRICS`, and, for the help of the commands, one line in
+`dipy_dl_reg.metrics.names.METRIC_MEANINGS`; a regularizer by one file with a function
+and one line in `REGULARIZERS`.  Messages, documentation and tests read these tables.
 """
 
 from __future__ import annotations

@@ -1,29 +1,34 @@
-"""What all networks share: two images of one grid in, a field on that grid out.
+"""Common part of all networks: two images of one grid in, a field on that grid out.
 
 Fields follow `dipy_dl_reg.geometry.fields`.  An image of any size is padded at its far
-ends to the next size that a network can halve as often as it does (for most a multiple
-plus one, so that grids of all resolutions share their corners: voxel ``i`` of a grid
-``2**k`` times coarser stands at voxel ``2**k i``), and the field is cropped back.
-Nothing is ever resampled to a fixed size.  Voxels are taken as isotropic;
-`dipy_dl_reg.initialization.network` brings images with other voxels there and back.
+ends to the next size that the network can halve as often as it does (for most a
+multiple plus one, so that grids of all resolutions share their corners: voxel ``i`` of
+a grid ``2**k`` times coarser is at voxel ``2**k i``), and the field is cropped.  Images
+are never resampled to a fixed size.  Voxels are taken as isotropic;
+`dipy_dl_reg.initialization.network` resamples images with other voxels, and the field
+back.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import nn
 import torch.nn.functional as F
 
 from dipy_dl_reg.geometry.fields import exp
+from dipy_dl_reg.validation import check_choice, check_number, wrong_value
 
-#: Squarings that make a displacement of a velocity: one of 8 voxels begins with steps
-#: of a quarter, and each costs as much as a layer.
+#: Squarings by which a velocity is integrated to a displacement: one of 8 voxels begins
+#: with steps of a quarter of a voxel.  Each squaring costs as much as a layer.
 SQUARINGS = 5
 
 
 class Prediction(NamedTuple):
-    """What a network says about a pair of images.
+    """What a network predicts for a pair of images.
 
     Attributes
     ----------
@@ -32,13 +37,13 @@ class Prediction(NamedTuple):
     velocity : Tensor, shape (B, D, *shape), or None
         The stationary velocity whose flow it is, where the network predicts one.
     coarse : tuple of Tensor, shape (B, D, *ceil(shape / 2**k))
-        Further displacements at 2, 4, ... times coarser grids, in voxels of theirs;
-        for training.
+        Displacements on grids 2, 4, ... times coarser, in voxels of these grids; for
+        training.
     """
 
     displacement: torch.Tensor
     velocity: torch.Tensor | None = None
-    coarse: tuple = ()
+    coarse: tuple[torch.Tensor, ...] = ()
 
 
 class RegistrationNetwork(nn.Module):
@@ -49,14 +54,13 @@ class RegistrationNetwork(nn.Module):
     dim : {2, 3}
         Dimension of the images.
     spacing : float, optional
-        Voxel size, mm, that the network is meant for: images are brought there
-        before, and the field back afterwards.  None takes every image as it is,
-        made isotropic.
+        Voxel size, mm, for which the network was trained: images are resampled to it,
+        and the field back.  None takes every image at its own size, made isotropic.
     output : {"displacement", "velocity"}, optional
-        What the last layer's numbers are: a displacement, or a stationary velocity
-        whose flow is the displacement.
+        What the last layer gives: a displacement, or a stationary velocity whose flow
+        is the displacement.
     **arguments : dict
-        All other arguments of the subclass, so that a checkpoint can make it anew.
+        All other arguments of the subclass, from which `load_network` makes it again.
 
     Raises
     ------
@@ -65,36 +69,45 @@ class RegistrationNetwork(nn.Module):
     """
 
     #: Name in `dipy_dl_reg.networks.NETWORKS`.
-    name = None
-    #: Sizes it works on are ``multiple * k + remainder``.
-    multiple, remainder = 1, 0
+    name: ClassVar[str | None] = None
+    #: Sizes of padded images are ``multiple * k + remainder``.
+    multiple: int = 1
+    remainder: int = 0
     #: Whether swapping the images changes the sign of the velocity, by construction.
-    symmetric = False
-    #: What the loss at each resolution counts in training, the finest first.
-    level_weights = (1.0,)
+    symmetric: ClassVar[bool] = False
+    #: Weight of the loss at each resolution in training, the finest first.
+    level_weights: ClassVar[tuple[float, ...]] = (1.0,)
+    #: What is known about the network, see `save_network`.
+    card: dict[str, Any] | None = None
+    #: How its last training went, see `train_network`.
+    history: Any = None
 
-    def __init__(self, dim, *, spacing=None, output="displacement", **arguments):
+    def __init__(
+        self,
+        dim: int,
+        *,
+        spacing: float | None = None,
+        output: str = "displacement",
+        **arguments: Any,
+    ) -> None:
         super().__init__()
         if dim not in (2, 3):
-            raise ValueError(f"dim must be 2 or 3, got {dim!r}.")
-        if spacing is not None and not 0 < spacing < float("inf"):
-            raise ValueError(f"spacing must be above 0 mm or None, got {spacing!r}.")
-        if output not in ("displacement", "velocity"):
-            raise ValueError(
-                f"output must be 'displacement' or 'velocity', got {output!r}."
-            )
+            raise wrong_value("dim", "2 or 3", dim)
+        if spacing is not None:
+            check_number("spacing", spacing, above=True)
+        check_choice("output", output, ["displacement", "velocity"])
         self.dim = dim
         self.spacing = None if spacing is None else float(spacing)
         self.output = output
-        self.arguments = {
+        self.arguments: dict[str, Any] = {
             "dim": dim,
             "spacing": self.spacing,
             "output": output,
             **arguments,
         }
 
-    def forward(self, static, moving):
-        """Predict the field that brings moving onto static.
+    def forward(self, static: torch.Tensor, moving: torch.Tensor) -> Prediction:
+        """Predict the field that registers moving to static.
 
         Parameters
         ----------
@@ -104,7 +117,7 @@ class RegistrationNetwork(nn.Module):
         Returns
         -------
         prediction : Prediction
-            The displacement is the first of it.
+            Displacement, velocity if the output is one, and coarser displacements.
 
         Raises
         ------
@@ -112,14 +125,16 @@ class RegistrationNetwork(nn.Module):
             If the two differ in shape, or are not of this network's dimension, or
             have several channels.
         """
-        fine, *coarse = self.said(static, moving)
+        fine, *coarse = self.output_fields(static, moving)
         if self.output == "velocity":
             flow = partial(exp, steps=SQUARINGS)
             return Prediction(flow(fine), fine, tuple(map(flow, coarse)))
         return Prediction(fine, None, tuple(coarse))
 
-    def said(self, static, moving):
-        """The last layers' own fields, velocities still velocities.
+    def output_fields(
+        self, static: torch.Tensor, moving: torch.Tensor
+    ) -> list[torch.Tensor]:
+        """Fields of the last layers; velocities are not integrated.
 
         Parameters
         ----------
@@ -137,28 +152,28 @@ class RegistrationNetwork(nn.Module):
             As `forward` does.
         """
         shape = static.shape[2:]
-        alike = static.shape == moving.shape and static.shape[1] == 1
-        if not alike or len(shape) != self.dim:
+        same_grid = static.shape == moving.shape and static.shape[1] == 1
+        if not same_grid or len(shape) != self.dim:
             raise ValueError(
                 f"static and moving must both be (B, 1, *shape) with {self.dim} axes, "
                 f"got {tuple(static.shape)} and {tuple(moving.shape)}."
             )
         padded = self._pad(torch.cat([static, moving], 1))
-        # Under autocast the layers' output is short of digits; the flow must not be.
+        # Under autocast the layers' output has half precision; the flow must not.
         fields = (u.to(static.dtype) for u in self._fields(padded))
         return [_crop(u, [-(-n // 2**k) for n in shape]) for k, u in enumerate(fields)]
 
-    def _fields(self, images):
+    def _fields(self, images: torch.Tensor) -> Sequence[torch.Tensor]:
         """Fields of padded images ``(B, 2, *padded)``, the finest first."""
         raise NotImplementedError
 
-    def _pad(self, images):
+    def _pad(self, images: torch.Tensor) -> torch.Tensor:
         """Continue the images at their far ends up to a size that can be halved."""
         missing = [(self.remainder - n) % self.multiple for n in images.shape[2:]]
         widths = [w for m in reversed(missing) for w in (0, m)]
         return F.pad(images, widths, mode="replicate") if any(missing) else images
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         """Arguments, for `repr`.
 
         Returns
@@ -169,6 +184,8 @@ class RegistrationNetwork(nn.Module):
         return ", ".join(f"{key}={value!r}" for key, value in self.arguments.items())
 
 
-def _crop(u, shape):
+def _crop(u: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     """The first voxels along every axis."""
-    return u[(..., *(slice(n) for n in shape))]
+    for axis, size in enumerate(shape, 2):
+        u = u.narrow(axis, 0, size)
+    return u

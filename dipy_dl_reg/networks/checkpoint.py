@@ -130,7 +130,7 @@ def network_header(
         If its class has no name in `NETWORKS`, or the card cannot be stored.
     """
     name = network.name
-    if name not in NETWORKS or network_class(name) is not type(network):
+    if name is None or name not in NETWORKS or network_class(name) is not type(network):
         raise ValueError(
             f"network must be one of {sorted(NETWORKS)} to be kept in a file, got "
             f"{type(network).__name__}."

@@ -1,24 +1,30 @@
-"""DIRNet: a network that moves the control points of a B-spline."""
+"""DIRNet: a network that displaces the control points of a B-spline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
-from dipy_dl_reg.metrics.base import whole_number
 from dipy_dl_reg.networks.base import RegistrationNetwork
 from dipy_dl_reg.networks.layers import AVERAGE_POOL, BatchNorm, conv
+from dipy_dl_reg.validation import check_whole_number
 
-#: Part of the distance of control points up to which none can fold the spline.
+#: Largest displacement of control points that cannot fold the spline, as a part of
+#: their distance.
 BOUND = 0.4
 
 
 class DIRNet(RegistrationNetwork):
     """Regressor of B-spline control points, as in DIRNet :footcite:p:`deVos2017`.
 
-    As often as their distance has to be halved to come to 1 voxel: a 3-wide
-    convolution, ELU, batch normalisation and 2-wide average pooling.  Then two 1-wide
-    convolutions with ELU and a linear one, begun at zero, for the displacements of the
-    control points, which stand in the middle of the blocks that were pooled.  The field
-    is their cubic B-spline, see `bspline_field`.
+    Each halving of the resolution, down to that of the control points, is a convolution
+    3 voxels wide, an ELU, batch normalisation and average pooling 2 voxels wide.  Then
+    two convolutions 1 voxel wide with ELU, and a linear one whose first weights are
+    zero, give the displacements of the control points, which are in the middle of the
+    blocks that were pooled.  The field is their cubic B-spline, see `bspline_field`.
 
     Parameters
     ----------
@@ -27,7 +33,7 @@ class DIRNet(RegistrationNetwork):
     grid_spacing : int, optional
         Distance of the control points in voxels, a power of 2.
     features : int, optional
-        Kernels of each convolution.
+        Channels of each convolution.
     bounded : bool, optional
         Keep each component of the control points' displacements below 0.4 of their
         distance, by ``0.4 grid_spacing tanh(x)``, so that the spline cannot fold
@@ -54,15 +60,21 @@ class DIRNet(RegistrationNetwork):
     name = "dirnet"
 
     def __init__(
-        self, dim, *, grid_spacing=16, features=16, bounded=False,
-        output="displacement", spacing=None,
-    ):  # fmt: skip
+        self,
+        dim: int,
+        *,
+        grid_spacing: int = 16,
+        features: int = 16,
+        bounded: bool = False,
+        output: str = "displacement",
+        spacing: float | None = None,
+    ) -> None:
         super().__init__(
             dim,
             spacing=spacing,
             output=output,
-            grid_spacing=whole_number("grid_spacing", grid_spacing, 2),
-            features=whole_number("features", features, 1),
+            grid_spacing=check_whole_number("grid_spacing", grid_spacing, low=2),
+            features=check_whole_number("features", features, low=1),
             bounded=bool(bounded),
         )
         poolings = int(grid_spacing).bit_length() - 1
@@ -73,8 +85,7 @@ class DIRNet(RegistrationNetwork):
         widths = [2, *[features] * poolings]
         blocks = (_block(dim, a, b) for a, b in zip(widths, widths[1:]))
         last = conv(dim, features, dim, width=1)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        nn.init.zeros_(last.weight)  # the bias is 0 already
         self.regressor = nn.Sequential(
             *blocks,
             *(conv(dim, features, features, width=1), nn.ELU()),
@@ -82,27 +93,27 @@ class DIRNet(RegistrationNetwork):
             last,
         )
 
-    def _fields(self, images):
+    def _fields(self, images: torch.Tensor) -> Sequence[torch.Tensor]:
         points = self.regressor(images)
         if self.bounded:
             points = BOUND * self.grid_spacing * torch.tanh(points)
         return (bspline_field(points, self.grid_spacing),)
 
 
-def _block(dim, inputs, outputs):
-    """What halves the resolution once."""
+def _block(dim: int, inputs: int, outputs: int) -> nn.Sequential:
+    """Layers that halve the resolution once."""
     return nn.Sequential(
         conv(dim, inputs, outputs), nn.ELU(), BatchNorm(outputs), AVERAGE_POOL[dim](2)
     )
 
 
-def bspline(distance):
-    """Cubic B-spline.
+def bspline(distance: torch.Tensor) -> torch.Tensor:
+    """Evaluate the cubic B-spline.
 
     Parameters
     ----------
     distance : Tensor
-        From the control point, in distances of control points.
+        Distance from the control point, in distances of control points.
 
     Returns
     -------
@@ -115,23 +126,23 @@ def bspline(distance):
     return torch.where(d < 1, near, far)
 
 
-def bspline_matrix(count, grid_spacing):
+def bspline_matrix(count: int, grid_spacing: int) -> torch.Tensor:
     """Weights of the control points of one axis at its voxels.
 
     Parameters
     ----------
     count : int
-        Number of control points; they stand in the middle of blocks of voxels.
+        Number of control points; they are in the middle of blocks of voxels.
     grid_spacing : int
         Their distance in voxels.
 
     Returns
     -------
     weights : Tensor, shape (grid_spacing * count, count)
-        Rows add up to 1: beyond the ends the control points go on as the last one.
-        In float64.
+        In float64.  The sum of each row is 1: beyond the ends the control points have
+        the value of the last one.
     """
-    exact = {"dtype": torch.float64, "device": "cpu"}
+    exact: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
     voxels = torch.arange(grid_spacing * count, **exact)
     points = torch.arange(-2, count + 2, device="cpu")
     centres = points * grid_spacing + (grid_spacing - 1) / 2
@@ -140,12 +151,12 @@ def bspline_matrix(count, grid_spacing):
     return weights.new_zeros(len(voxels), count).index_add_(1, nearest, weights)
 
 
-def bspline_field(points, grid_spacing):
-    """Field whose control points stand in the middle of blocks of voxels.
+def bspline_field(points: torch.Tensor, grid_spacing: int) -> torch.Tensor:
+    """Field whose control points are in the middle of blocks of voxels.
 
     ``u(x) = sum_i c_i prod_d B((x_d - i_d s - (s - 1) / 2) / s)`` with `s` the grid
     spacing and `B` the cubic B-spline: a transposed convolution of stride `s` by a
-    fixed kernel ``4 s`` wide, done as one matrix product per axis, which is cheaper.
+    fixed kernel ``4 s`` wide, computed as one matrix product per axis, which is faster.
 
     Parameters
     ----------

@@ -1,28 +1,32 @@
-"""Layers by the number of spatial axes, so that 2D and 3D are one definition."""
+"""Layers by the number of spatial axes, so that 2D and 3D have one definition."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import RLock
+from typing import Any
 
 import torch
 from torch import nn
 import torch.nn.functional as F
 
 #: Layers by dimension.
-CONV = {2: nn.Conv2d, 3: nn.Conv3d}
-TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-AVERAGE_POOL = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
-MAX_POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+TRANSPOSED: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+AVERAGE_POOL: dict[int, Any] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
+MAX_POOL: dict[int, Any] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 _LOCK = RLock()
 
 
 @contextmanager
-def torch_defaults():
-    """Make layers in float32 on the CPU, whatever torch's defaults are.
+def torch_defaults() -> Iterator[None]:
+    """Make layers in float32 on the CPU, whatever Torch's defaults are.
 
     Yields
     ------
     nothing : None
-        The user's defaults are back afterwards.
+        The user's defaults are restored afterwards.
     """
     with _LOCK, torch.device("cpu"):
         before = torch.get_default_dtype()
@@ -36,8 +40,10 @@ def torch_defaults():
             torch.set_default_dtype(before)
 
 
-def conv(dim, inputs, outputs, *, width=3, stride=1):
-    """A convolution that keeps the size (or divides it by its stride).
+def conv(
+    dim: int, inputs: int, outputs: int, *, width: int = 3, stride: int = 1
+) -> nn.Conv2d | nn.Conv3d:
+    """Make a convolution that keeps the size (or divides it by its stride).
 
     Parameters
     ----------
@@ -46,7 +52,7 @@ def conv(dim, inputs, outputs, *, width=3, stride=1):
     inputs, outputs : int
         Channels.
     width : int, optional
-        Of the kernel; odd.
+        Width of the kernel; odd.
     stride : int, optional
         Distance between its outputs.
 
@@ -56,15 +62,15 @@ def conv(dim, inputs, outputs, *, width=3, stride=1):
         With zeros beyond the edges.
     """
     layer = CONV[dim](inputs, outputs, width, stride=stride, padding=width // 2)
-    # Torch's own start shrinks what passes through a layer, and ten of them pass on
-    # next to nothing: training then takes several times longer to begin.
+    # With Torch's own initial weights each layer's output is smaller than its input,
+    # and that of ten layers almost 0: training would begin several times more slowly.
     nn.init.kaiming_normal_(layer.weight, a=0.2)
-    nn.init.zeros_(layer.bias)
+    _zero_bias(layer)
     return layer
 
 
-def flow_conv(dim, inputs, *, std=1e-5):
-    """The layer that ends a network: a linear convolution to D components.
+def flow_conv(dim: int, inputs: int, *, std: float = 1e-5) -> nn.Conv2d | nn.Conv3d:
+    """Make the last layer of a network: a linear convolution to D components.
 
     Parameters
     ----------
@@ -73,8 +79,8 @@ def flow_conv(dim, inputs, *, std=1e-5):
     inputs : int
         Channels.
     std : float, optional
-        Of the normal distribution that its weights begin with; near 0, so that an
-        untrained network is nearly the identity map.
+        Standard deviation of its first weights; near 0, so that an untrained network is
+        nearly the identity map.
 
     Returns
     -------
@@ -83,12 +89,18 @@ def flow_conv(dim, inputs, *, std=1e-5):
     """
     layer = conv(dim, inputs, dim)
     nn.init.normal_(layer.weight, std=std) if std else nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
+    _zero_bias(layer)
     return layer
 
 
-def upsample(x, like):
-    """Each voxel repeated, up to the size of a finer tensor.
+def _zero_bias(layer: nn.Conv2d | nn.Conv3d) -> None:
+    """Begin without a bias."""
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def upsample(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Repeat each voxel, up to the size of a finer tensor.
 
     Parameters
     ----------
@@ -106,35 +118,35 @@ def upsample(x, like):
 
 
 class _Total(torch.autograd.Function):
-    """Sum over all processes; so is its gradient, every process having a loss.
+    """Sum over all processes; its gradient is summed too, for each has its own loss.
 
-    Torch's own differentiable sum holds on to the processes' group: its threads then
-    outlive the group, and one that still lets go of a tensor as Python ends aborts.
+    Torch's own differentiable sum keeps a reference to the group of processes, whose
+    threads then outlive it: one that frees a tensor while Python ends aborts.
     """
 
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
         total = x.contiguous().clone()
         torch.distributed.all_reduce(total)
         return total
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
         return _Total.forward(ctx, gradient)
 
 
 class BatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch normalisation over all processes of a distributed training.
 
-    Torch's own synchronised layer is for GPUs alone; this one gives the same numbers
-    for a batch on one process as for its parts on several, on any device.
+    It gives the same numbers for a batch on one process as for its parts on several, on
+    any device; Torch's own synchronised layer works on GPUs only.
     """
 
-    def _check_input_dim(self, x):
-        pass
+    def _check_input_dim(self, x: torch.Tensor) -> None:
+        """Any dimension will do."""
 
-    def forward(self, x):
-        """Normalise, by the batch while training, by the running statistics after.
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise by the batch in training, by the running statistics afterwards.
 
         Parameters
         ----------
@@ -150,10 +162,11 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
         alone = not (distributed.is_available() and distributed.is_initialized())
         if not self.training or alone or distributed.get_world_size() == 1:
             return super().forward(x)
-        return self._together(x)
+        return self._normalise_together(x)
 
-    def _together(self, x):
-        # Under autocast x comes in half precision, which cannot count.
+    def _normalise_together(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise by the batches of all processes."""
+        # Under autocast x has half precision, in which large numbers are not exact.
         x = x.to(self.weight.dtype)
         axes = [0, *range(2, x.ndim)]
         count = x.new_tensor(x.numel() / x.shape[1])
@@ -162,10 +175,15 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
         mean = (total[:-1] / count).view(1, -1, *[1] * (x.ndim - 2))
         variance = _Total.apply((x - mean).square().sum(axes)) / count
         with torch.no_grad():
-            self.num_batches_tracked += 1
             unbiased = variance * count / (count - 1).clamp_min(1)
-            self.running_mean.lerp_(mean.flatten(), self.momentum)
-            self.running_var.lerp_(unbiased, self.momentum)
+            self._update_statistics(mean.flatten(), unbiased)
         shape = mean.shape
         scale = (self.weight / (variance + self.eps).sqrt()).view(shape)
         return (x - mean) * scale + self.bias.view(shape)
+
+    def _update_statistics(self, mean: torch.Tensor, variance: torch.Tensor) -> None:
+        """Move the running statistics towards those of a batch."""
+        weight = self.momentum
+        for name, value in (("running_mean", mean), ("running_var", variance)):
+            self.get_buffer(name).lerp_(value, weight)  # type: ignore[arg-type]
+        self.get_buffer("num_batches_tracked").add_(1)

@@ -1,21 +1,25 @@
 """Trained networks that come with the package, by name.
 
-Each is one file of `save_network` beside this module, small enough to be installed with
-it, so that it works without a network in the other sense.  Loading checks the file
-against the table.
+Each is one file of `save_network` in the folder ``trained``, which is installed with
+the package: nothing is downloaded.  Loading checks the file against the table.
 """
+
+from __future__ import annotations
 
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
+
+from dipy_dl_reg.networks.base import RegistrationNetwork
 from dipy_dl_reg.networks.checkpoint import load_network
 
 _FOLDER = Path(__file__).parent / "trained"
 
 
 class Weights(NamedTuple):
-    """What the table says about a trained network; the file's card says the rest.
+    """Entry of the table of trained networks; more is on the card in the file.
 
     Attributes
     ----------
@@ -26,7 +30,7 @@ class Weights(NamedTuple):
     about : str
         What it is for.
     licence : str
-        Under which it may be used.
+        Licence under which it may be used.
     recipe : str
         The command that made it.
     scores : dict
@@ -38,11 +42,11 @@ class Weights(NamedTuple):
     about: str
     licence: str
     recipe: str
-    scores: dict
+    scores: dict[str, Any]
 
 
 #: Trained networks by the names that `DeepRegistration(model=...)` takes.
-WEIGHTS = {
+WEIGHTS: dict[str, Weights] = {
     "pyramid-brain": Weights(
         file="pyramid_brain.npz",
         checksum="c4e9d1dbf3cd8c8b05ab89bf12e81bf834f01fcb47885af2987f19821c07301d",
@@ -78,8 +82,8 @@ WEIGHTS = {
 DEFAULT_MODELS = {2: "pyramid-slices", 3: "pyramid-brain"}
 
 
-def list_models():
-    """Names of the trained networks that come with the package.
+def list_models() -> list[str]:
+    """List the names of the trained networks that come with the package.
 
     Returns
     -------
@@ -89,15 +93,15 @@ def list_models():
     return sorted(WEIGHTS)
 
 
-def load_model(name, *, device="cpu"):
-    """A trained network that comes with the package.
+def load_model(name: str, *, device: torch.device | str = "cpu") -> RegistrationNetwork:
+    """Load a trained network that comes with the package.
 
     Parameters
     ----------
     name : str
         One of `list_models`.
     device : torch.device or str, optional
-        Where it goes.
+        Device of its weights.
 
     Returns
     -------
@@ -114,5 +118,5 @@ def load_model(name, *, device="cpu"):
     path = _FOLDER / WEIGHTS[name].file
     found = sha256(path.read_bytes()).hexdigest()
     if found != WEIGHTS[name].checksum:
-        raise ValueError(f"{path} is damaged: install the package anew.")
+        raise ValueError(f"{path} is damaged: install the package again.")
     return load_network(path, device=device)

@@ -1,44 +1,48 @@
-"""Pyramid: a velocity from coarse to fine, the same way for both images.
+"""Pyramid: a velocity from coarse to fine, antisymmetric in the two images.
 
-What a voxel looks like is told to the network by its self-similarity
-(`dipy_dl_reg.metrics.mind`) beside its intensity, so that it need not learn from
-nothing that one tissue may be bright in one image and dark in the other.
+The network is given the self-similarity of each voxel (`dipy_dl_reg.metrics.mind`)
+besides its intensity: it does not depend on whether a tissue is bright or dark.
 """
+
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 import torch.nn.functional as F
 
 from dipy_dl_reg.geometry.fields import exp, resize, warp
-from dipy_dl_reg.metrics.base import whole_number
 from dipy_dl_reg.metrics.mind import channels, mind_ssc
 from dipy_dl_reg.networks.base import RegistrationNetwork
 from dipy_dl_reg.networks.layers import conv, flow_conv
+from dipy_dl_reg.validation import check_whole_number
 
-#: How far along every axis features are compared, in voxels of each resolution.
+#: Distances along every axis at which features are compared, in voxels of each
+#: resolution.
 REACH = (1, 2)
-#: Squarings of the half-way flows: in coarser voxels they are short.
-_SQUARINGS = 3
-#: Added to the mean square of features that are divided by its root.
+#: Squarings by which half a velocity is integrated: in coarser voxels it is short.
+HALF_FLOW_SQUARINGS = 3
+#: Added to the mean square of features before they are divided by its root.
 _FLOOR = 1e-3
 
 
 class Pyramid(RegistrationNetwork):
     """Stationary velocity from coarse to fine, symmetric in the two images.
 
-    One encoder looks at each image by itself: its intensity and its self-similarity
-    (MIND-SSC) :footcite:p:`Heinrich2013`; at every halving a convolution of stride 2
-    and another.  From the coarsest to half the full resolution, and several times at
-    each, the features `a` of static and `b` of moving are warped half-way to each other
-    by the velocity so far, compared in place and at 1 and 2 voxels along every axis,
-    and two convolutions ``g`` say what is to be added to the velocity:
+    One encoder is applied to each image: its intensity and its self-similarity
+    (MIND-SSC) :footcite:p:`Heinrich2013`; at every halving it has a convolution of
+    stride 2 and another.  From the coarsest to half the full resolution, and several
+    times at each, the features `a` of static and `b` of moving are warped half-way to
+    each other by the velocity so far, and compared at the same voxel and at 1 and 2
+    voxels along every axis; two convolutions ``g`` give the update of the velocity:
 
         ``v <- v + (g(a, b) - g(b, a)) / 2``
 
     Swapping the images therefore changes the sign of `v`, and gives the inverse map,
-    whatever the weights.  All convolutions are 3 voxels wide, followed by a leaky
-    ReLU (0.2) but the last of every resolution, which is linear, has no bias (it
-    would be lost in the difference), and begins near zero.
+    whatever the weights.  All convolutions are 3 voxels wide, and followed by a leaky
+    ReLU (0.2) except the last of every resolution: it is linear, has no bias (which the
+    difference would cancel), and its first weights are near zero.
 
     Parameters
     ----------
@@ -47,11 +51,11 @@ class Pyramid(RegistrationNetwork):
     features : sequence of int, optional
         Channels at 1/2, 1/4, ... of the resolution.
     width : int, optional
-        Channels of the convolutions that compare.
+        Channels of the convolutions ``g``.
     repeats : int, optional
-        How often each resolution is looked at, by the same convolutions.
+        Updates at each resolution, by the same convolutions.
     output : {"velocity"}, optional
-        There is no other form.
+        The only value.
     spacing : float, optional
         See `RegistrationNetwork`.
 
@@ -74,12 +78,20 @@ class Pyramid(RegistrationNetwork):
     symmetric = True
 
     def __init__(
-        self, dim, *, features=(16, 32, 32), width=16, repeats=2, output="velocity",
-        spacing=None,
-    ):  # fmt: skip
-        features = [whole_number("features", number, 1) for number in features]
-        width = whole_number("width", width, 1)
-        repeats = whole_number("repeats", repeats, 1)
+        self,
+        dim: int,
+        *,
+        features: Sequence[int] = (16, 32, 32),
+        width: int = 16,
+        repeats: int = 2,
+        output: str = "velocity",
+        spacing: float | None = None,
+    ) -> None:
+        features = [
+            check_whole_number("features", number, low=1) for number in features
+        ]
+        width = check_whole_number("width", width, low=1)
+        repeats = check_whole_number("repeats", repeats, low=1)
         super().__init__(
             dim, spacing=spacing, output=output, features=features, width=width,
             repeats=repeats,
@@ -104,49 +116,95 @@ class Pyramid(RegistrationNetwork):
         for layer in self.flow:
             layer.register_parameter("bias", None)
 
-    def _fields(self, images):
-        # Both images as one batch: twice the work at a time, which on a CPU is faster
-        # than two times the work.
-        x, pyramid = self._described(torch.cat([images[:, :1], images[:, 1:]])), []
+    def _fields(self, images: torch.Tensor) -> Sequence[torch.Tensor]:
+        # Both images as one batch, which is faster on a CPU than one after the other.
+        x, pyramid = self.describe(torch.cat([images[:, :1], images[:, 1:]])), []
         for block in self.encoder:
             x = block(x)
             pyramid.append(x)
-        velocity = None
+        velocity: torch.Tensor | None = None
         for level in reversed(range(len(pyramid))):
             for _ in range(self.repeats):
-                velocity = self._refined(velocity, pyramid[level], level)
+                velocity = self.update(velocity, pyramid[level], level)
+        assert velocity is not None  # there is a level, and an update at it
         return (resize(velocity, images.shape[2:]),)
 
-    def _described(self, both):
-        """What the encoder is told of an image: intensity and self-similarity."""
+    def describe(self, both: torch.Tensor) -> torch.Tensor:
+        """Input of the encoder: intensity and self-similarity.
+
+        Parameters
+        ----------
+        both : Tensor, shape (2 B, 1, *shape)
+            Static images, then moving ones.
+
+        Returns
+        -------
+        described : Tensor, shape (2 B, C, *shape)
+            With further channels.
+        """
         with torch.no_grad():
             descriptor = mind_ssc(both.float()).to(both.dtype)
         return torch.cat([both, descriptor], 1)
 
-    def _refined(self, velocity, both, level):
-        """The velocity at one resolution, from that of the next coarser one."""
+    def update(
+        self, velocity: torch.Tensor | None, both: torch.Tensor, level: int
+    ) -> torch.Tensor:
+        """Update the velocity at one resolution.
+
+        Parameters
+        ----------
+        velocity : Tensor, shape (B, D, *coarser), or None
+            Velocity so far, of this resolution or the next coarser one; None at first.
+        both : Tensor, shape (2 B, C, *shape)
+            Features of static, then those of moving.
+        level : int
+            Number of the resolution, 0 the finest.
+
+        Returns
+        -------
+        velocity : Tensor, shape (B, D, *shape)
+            With the update.
+        """
         if velocity is not None:
             velocity = resize(velocity, both.shape[2:])
-            # Static is taken back by half the flow, moving on by the other half.
-            half = exp(torch.cat([-velocity, velocity]) / 2, steps=_SQUARINGS)
-            both = warp(both, half.to(both.dtype))
+            both = warp_half_way(both, velocity)
         a, b = both.chunk(2)
-        # The other way round in the second half of the batch.
+        # The second half of the batch has the images in the other order.
         first, second = both, torch.cat([b, a])
-        there = _compared(a, b)
-        x = torch.cat([first, second, torch.cat([there, _turned(there)])], 1)
-        there, back = self.flow[level](self.decoder[level](x)).chunk(2)
-        step = (there - back) / 2
+        there = correlate_neighbours(a, b)
+        compared = torch.cat([there, swap_correlations(there)])
+        x = torch.cat([first, second, compared], 1)
+        forward, backward = self.flow[level](self.decoder[level](x)).chunk(2)
+        step = (forward - backward) / 2
         return step if velocity is None else velocity + step
 
 
-def _block(*layers):
-    """Convolutions, each with what follows it."""
+def warp_half_way(both: torch.Tensor, velocity: torch.Tensor) -> torch.Tensor:
+    """Warp static backward by half a flow, and moving forward by the other half.
+
+    Parameters
+    ----------
+    both : Tensor, shape (2 B, C, *shape)
+        Features of static, then those of moving.
+    velocity : Tensor, shape (B, D, *shape)
+        The velocity.
+
+    Returns
+    -------
+    both : Tensor, shape (2 B, C, *shape)
+        The same in the middle between both.
+    """
+    half = exp(torch.cat([-velocity, velocity]) / 2, steps=HALF_FLOW_SQUARINGS)
+    return warp(both, half.to(both.dtype))
+
+
+def _block(*layers: nn.Module) -> nn.Sequential:
+    """Convolutions, each with its ReLU."""
     return nn.Sequential(*(m for layer in layers for m in (layer, nn.LeakyReLU(0.2))))
 
 
-def _compared(first, second):
-    """Correlation over the channels, in place and with what is beside it.
+def correlate_neighbours(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Correlate features over the channels, at the same voxel and with neighbours.
 
     Parameters
     ----------
@@ -163,14 +221,24 @@ def _compared(first, second):
     padded = F.pad(second, (most, most) * dim)
     found = [(first * second).mean(1)]
     for axis, step in _steps(dim):
-        found.append((first * _beside(padded, axis, step)).mean(1))
+        found.append((first * _shift(padded, axis, step)).mean(1))
     return torch.stack(found, 1)
 
 
-def _turned(found):
-    """What `_compared` finds for the images in the other order, from what it found.
+def swap_correlations(found: torch.Tensor) -> torch.Tensor:
+    """Correlations of the features in the other order.
 
     ``b(x) a(x + s)`` is at `x` what ``a(x) b(x - s)`` is at ``x + s``.
+
+    Parameters
+    ----------
+    found : Tensor, shape (B, 1 + 2 D len(REACH), *shape)
+        From `correlate_neighbours`.
+
+    Returns
+    -------
+    swapped : Tensor, same shape
+        Computed from `found` alone.
     """
     dim, most = found.ndim - 2, max(REACH)
     padded = F.pad(found, (most, most) * dim)
@@ -178,17 +246,17 @@ def _turned(found):
     turned = [found[:, :1]]
     for axis, step in steps:
         opposite = 1 + steps.index((axis, -step))
-        turned.append(_beside(padded[:, opposite : opposite + 1], axis, step))
+        turned.append(_shift(padded[:, opposite : opposite + 1], axis, step))
     return torch.cat(turned, 1)
 
 
-def _steps(dim):
+def _steps(dim: int) -> list[tuple[int, int]]:
     """Axis and distance of the neighbours compared."""
     return [(axis, k * sign) for axis in range(dim) for k in REACH for sign in (-1, 1)]
 
 
-def _beside(padded, axis, step):
-    """What is so many voxels further along an axis, of images with a margin."""
+def _shift(padded: torch.Tensor, axis: int, step: int) -> torch.Tensor:
+    """Values some voxels further along an axis, of images with a margin."""
     dim, margin = padded.ndim - 2, max(REACH)
     for other in range(dim):
         size = padded.shape[other + 2] - 2 * margin
@@ -197,6 +265,6 @@ def _beside(padded, axis, step):
     return padded
 
 
-def _precision(x):
+def _precision(x: torch.Tensor) -> torch.Tensor:
     """One over the root of the mean square over the channels."""
     return x.square().mean(1, keepdim=True).add(_FLOOR).rsqrt()

@@ -1,20 +1,25 @@
-"""U-Net: the plain encoder and decoder with skips."""
+"""U-Net: encoder and decoder with skip connections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-from dipy_dl_reg.metrics.base import whole_number
 from dipy_dl_reg.networks.base import RegistrationNetwork
 from dipy_dl_reg.networks.layers import MAX_POOL, conv, flow_conv, upsample
+from dipy_dl_reg.validation import check_whole_number
 
 
 class UNet(RegistrationNetwork):
-    """Convolutional encoder and decoder with skips :footcite:p:`Ronneberger2015`.
+    """Encoder and decoder with skip connections :footcite:p:`Ronneberger2015`.
 
-    Two convolutions at each resolution on the way down, with 2-wide maximum pooling
-    between resolutions; two again on the way up, after the coarser features have been
-    repeated and those of the same resolution joined.  All are 3 voxels wide, followed
-    by a ReLU.  A last, linear one, begun near zero, gives the field.
+    The encoder has two convolutions at each resolution, with maximum pooling 2 voxels
+    wide between resolutions.  The decoder has two again, after the coarser features
+    have been repeated and the encoder's of the same resolution joined.  All are 3
+    voxels wide, followed by a ReLU.  A last, linear convolution, whose first weights
+    are near zero, gives the field.
 
     Parameters
     ----------
@@ -44,9 +49,14 @@ class UNet(RegistrationNetwork):
     name = "unet"
 
     def __init__(
-        self, dim, *, features=(16, 32, 64), output="displacement", spacing=None
-    ):
-        widths = [whole_number("features", width, 1) for width in features]
+        self,
+        dim: int,
+        *,
+        features: Sequence[int] = (16, 32, 64),
+        output: str = "displacement",
+        spacing: float | None = None,
+    ) -> None:
+        widths = [check_whole_number("features", width, low=1) for width in features]
         super().__init__(dim, spacing=spacing, output=output, features=widths)
         if not widths:
             raise ValueError("features must name at least one resolution, got none.")
@@ -61,7 +71,7 @@ class UNet(RegistrationNetwork):
         self.pool = MAX_POOL[dim](2)
         self.flow = flow_conv(dim, widths[-1])
 
-    def _fields(self, images):
+    def _fields(self, images: torch.Tensor) -> Sequence[torch.Tensor]:
         first, *rest = self.down
         skips = [first(images)]
         for block in rest:
@@ -73,7 +83,7 @@ class UNet(RegistrationNetwork):
         return (self.flow(x),)
 
 
-def _block(dim, inputs, outputs):
+def _block(dim: int, inputs: int, outputs: int) -> nn.Sequential:
     """Two convolutions at one resolution."""
     first, second = conv(dim, inputs, outputs), conv(dim, outputs, outputs)
     return nn.Sequential(first, nn.ReLU(), second, nn.ReLU())

@@ -1,13 +1,18 @@
 """VoxelMorph: a U-Net from two images to a field :footcite:p:`Balakrishnan2018`."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
 from dipy_dl_reg.geometry.fields import resize
 from dipy_dl_reg.networks.base import RegistrationNetwork
 from dipy_dl_reg.networks.layers import conv, flow_conv, upsample
+from dipy_dl_reg.validation import check_choice
 
-#: Channels of the layers: down, and then up and on.
+#: Channels of the layers of the encoder and the decoder.
 ENCODER = (16, 32, 32, 32)
 DECODERS = {
     "vm1": (32, 32, 32, 32, 8, 8),
@@ -18,23 +23,23 @@ DECODERS = {
 class VoxelMorph(RegistrationNetwork):
     """U-Net of four halvings, as in VoxelMorph :footcite:p:`Balakrishnan2018`.
 
-    Four convolutions of stride 2 with 16, 32, 32, 32 channels; a convolution at each
-    resolution on the way up, after the features of that resolution on the way down
-    have been joined; the last ones at full resolution, where the images themselves
-    are joined.  All are 3 voxels wide, followed by a leaky ReLU (0.2).  A last,
-    linear one, begun near zero, gives the field.
+    The encoder has four convolutions of stride 2 with 16, 32, 32, 32 channels.  The
+    decoder has a convolution at each resolution, after the encoder's features of that
+    resolution have been joined; the last ones are at full resolution, where the images
+    themselves are joined.  All are 3 voxels wide, followed by a leaky ReLU (0.2).  A
+    last, linear convolution, whose first weights are near zero, gives the field.
 
     Parameters
     ----------
     dim : {2, 3}
         Dimension of the images.
     variant : {"vm1", "vm2"}, optional
-        Channels on the way up: 32, 32, 32, 32, 8, 8 or 32, 32, 32, 32, 32, 16, 16.
+        Channels of the decoder: 32, 32, 32, 32, 8, 8 or 32, 32, 32, 32, 32, 16, 16.
     output : {"velocity", "displacement"}, optional
-        The diffeomorphic form :footcite:p:`Dalca2018`, or the plain one.
+        The diffeomorphic form :footcite:p:`Dalca2018`, or the original one.
     half_resolution : bool, optional
-        End at half the resolution, without the layers beyond, and interpolate the
-        field from there, as the diffeomorphic form does: a third of the time.
+        End at half the resolution, without the layers at full resolution, and
+        interpolate the field, as the diffeomorphic form does: a third of the time.
     spacing : float, optional
         See `RegistrationNetwork`.
 
@@ -56,9 +61,14 @@ class VoxelMorph(RegistrationNetwork):
     multiple, remainder = 16, 1
 
     def __init__(
-        self, dim, *, variant="vm1", output="velocity", half_resolution=False,
-        spacing=None,
-    ):  # fmt: skip
+        self,
+        dim: int,
+        *,
+        variant: str = "vm1",
+        output: str = "velocity",
+        half_resolution: bool = False,
+        spacing: float | None = None,
+    ) -> None:
         super().__init__(
             dim,
             spacing=spacing,
@@ -66,13 +76,9 @@ class VoxelMorph(RegistrationNetwork):
             variant=variant,
             half_resolution=bool(half_resolution),
         )
-        if variant not in DECODERS:
-            raise ValueError(
-                f"variant must be one of {sorted(DECODERS)}, got {variant!r}."
-            )
-        ways_down = [2, *ENCODER]
+        check_choice("variant", variant, sorted(DECODERS))
         self.down = nn.ModuleList(
-            conv(dim, a, b, stride=2) for a, b in zip(ways_down, ENCODER)
+            conv(dim, a, b, stride=2) for a, b in zip([2, *ENCODER], ENCODER)
         )
         # At 1/16, 1/8, 1/4, 1/2, and once more at 1/2; then at full resolution.
         widths = DECODERS[variant]
@@ -87,7 +93,7 @@ class VoxelMorph(RegistrationNetwork):
         self.flow = flow_conv(dim, widths[-1])
         self.activation = nn.LeakyReLU(0.2)
 
-    def _fields(self, images):
+    def _fields(self, images: torch.Tensor) -> Sequence[torch.Tensor]:
         skips, x = [images], images
         for layer in self.down:
             x = self.activation(layer(x))

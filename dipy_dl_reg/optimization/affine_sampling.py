@@ -153,17 +153,12 @@ def _make_level(
     sampling: _Sampling,
 ) -> Level:
     """Sample static, and prepare moving for being sampled."""
-    dim, device = static.grid.dim, static.image.device
+    dim = static.grid.dim
     chosen = _choose_points(static, sampling)
     affine = torch.as_tensor(static.grid.affine, **_EXACT)
     world = chosen.voxels @ affine[:dim, :dim].T + affine[:dim, dim]
     centre = world.mean(0)
-    ends = torch.tensor([max(n - 1, 1) for n in static.grid.shape], **_EXACT)
-    normal = (chosen.voxels * (2 / ends) - 1).float().to(device)
-    values = sample_at(static.image, normal[None])[0, 0]
-    counts = None
-    if chosen.shape is not None and static.mask is not None:
-        counts = sample_at(static.mask, normal[None], "nearest")[0, 0]
+    values, counts = _sample_static(static, chosen)
     volume, world2volume = _pad_volume(moving, faces)
     points = world - centre
     ones = torch.cat([points, torch.ones(len(points), 1, **_EXACT)], 1)
@@ -171,7 +166,7 @@ def _make_level(
     view = np.prod(np.array(moving.grid.shape) * moving.grid.spacing) / scale**dim
     cells = view / chosen.cell
     return Level(
-        points.float().to(device),
+        points.float().to(values.device),
         centre,
         values,
         volume,
@@ -183,6 +178,18 @@ def _make_level(
         ones.T @ ones / len(ones),
         _smaller_object(values, counts, moving, cells),
     )
+
+
+def _sample_static(
+    static: MaskedImage, chosen: _Points
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Static at its points; and, for a whole grid, which of them its mask holds."""
+    ends = torch.tensor([max(n - 1, 1) for n in static.grid.shape], **_EXACT)
+    places = (chosen.voxels * (2 / ends) - 1).float().to(static.image.device)
+    values = sample_at(static.image, places[None])[0, 0]
+    if chosen.shape is None or static.mask is None:
+        return values, None
+    return values, sample_at(static.mask, places[None], "nearest")[0, 0]
 
 
 def _largest_overlap(

@@ -23,7 +23,8 @@ import torch
 
 from dipy_dl_reg.geometry.derivatives import weighted_gradient
 from dipy_dl_reg.geometry.fields import compose, resize, warp
-from dipy_dl_reg.geometry.inversion import enforce_inverse_consistency, repair_folds
+from dipy_dl_reg.geometry.fold_repair import repair_folds
+from dipy_dl_reg.geometry.inversion import enforce_inverse_consistency
 from dipy_dl_reg.geometry.pair import Pair, make_compared_mask, move_pair
 from dipy_dl_reg.geometry.pyramid import coarsen, level_spacings
 from dipy_dl_reg.geometry.smoothing import smooth

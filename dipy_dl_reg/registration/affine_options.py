@@ -1,205 +1,247 @@
-"""What a user says of an affine registration, checked and translated."""
+"""Options of affine registration and their validation."""
 
-from warnings import warn
+from __future__ import annotations
 
-from dipy.align import (
-    affine,
-    center_of_mass,
-    rigid,
-    rigid_isoscaling,
-    rigid_scaling,
-    translation,
-)
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, NamedTuple, TypeVar
+
 from dipy.align.imaffine import MutualInformationMetric
-from dipy.align.transforms import regtransforms
+from dipy.align.transforms import Transform, regtransforms
 import numpy as np
 
+from dipy_dl_reg.geometry.affine_transforms.base import AffineTransform
 from dipy_dl_reg.geometry.affine_transforms.registry import (
     make_transform,
     transform_names,
 )
-from dipy_dl_reg.metrics.base import real_number, whole_number
+from dipy_dl_reg.grid import Grid
+from dipy_dl_reg.metrics.base import Metric
 from dipy_dl_reg.registration import factory
+from dipy_dl_reg.registration.devices import find_device
+from dipy_dl_reg.validation import (
+    check_choice,
+    check_number,
+    check_whole_number,
+    wrong_value,
+)
 
-#: Evaluations of the metric at a level, unless the user says.
-ITERATIONS = 100
+try:  # DIPY 1.13 moves it
+    from dipy.utils import VerbosityLevels
+except ImportError:
+    from dipy.align import VerbosityLevels
+
+#: Default number of evaluations of the metric at a level.
+_ITERATIONS = 100
 #: A level is added while the longest axis still has this many voxels on it.
 _LEAST_LEVEL_SIZE = 20
-#: Most levels.
+#: Largest number of levels.
 _LEVELS = 4
+#: Number of levels where `ss_sigma_factor` alone is given, as in DIPY.
+_LEVELS_OF_SS_SIGMA_FACTOR = 3
+#: Metrics that affine registration can minimize.
 _METRICS = ("MI", "NCC", "SSD", "CC")
-#: Of local correlation's windows, unless the user says.
+#: Default radius of local correlation's windows.
 _RADIUS = 2
 
 _KINDS = {name.replace("_", "").upper(): name for name in transform_names()}
-_FAMILIES = {
+_TRANSFORMS = {
     type(transform): make_transform(_KINDS[kind], dim)
     for (kind, dim), transform in regtransforms.items()
 }
-#: The steps of an affine registration, unless told otherwise.
-AFFINE_STEPS = ("center_of_mass", "translation", "rigid", "affine")
-_STEPS = {
-    "center_of_mass": center_of_mass,
-    "translation": translation,
-    "rigid": rigid,
-    "rigid_isoscaling": rigid_isoscaling,
-    "rigid_scaling": rigid_scaling,
-    "affine": affine,
-}
+
+_Number = TypeVar("_Number", int, float)
 
 
-def checked_pipeline(pipeline, ret_metric):
-    """Names of a pipeline's steps.
+@dataclass(frozen=True)
+class AffineOptions:
+    """Options of an affine registration.
 
     Parameters
     ----------
-    pipeline : sequence of str or callable, or None
-        As the user gave it.
-    ret_metric : bool
-        Whether the last step is to return a metric.
-
-    Returns
-    -------
-    steps : list of str
-        Names.
+    metric : str or metric, optional
+        ``"MI"`` mutual information, ``"NCC"`` global correlation, ``"CC"`` local
+        correlation in windows of radius 2, ``"SSD"`` squared difference; a metric of
+        this package of one of these kinds, with its options (`nbins` of MI; `radius`,
+        by default 1 in `CCMetric`, and `variance_floor` of CC); or DIPY's
+        `MutualInformationMetric`, whose number of bins and sampling proportion are
+        used.  By default MI with 32 bins.
+    level_iters : sequence of int, optional
+        Maximum number of evaluations of the metric at each level; `level_iters[0]` is
+        the coarsest.  By default 100, at as many levels as the static image has room
+        for.
+    sigmas : sequence of float, optional
+        Standard deviation of the smoothing at each level, in static's smallest voxel
+        size; by default 0.6 (factor - 1).
+    factors : sequence of float, optional
+        Voxel size of each level, in static's smallest voxel size; by default powers
+        of 2.
+    method : str, optional
+        DIPY's optimizer; accepted without effect.
+    ss_sigma_factor : float, optional
+        Replaces `factors` by powers of 2, and `sigmas` by this times (factor - 1).
+    options : dict, optional
+        Options of DIPY's optimizer; accepted without effect.
+    verbosity : int, optional
+        As DIPY's; from 1 on, transform and number of levels are logged.
+    starts : {"one", "auto", "all"}, optional
+        ``"one"`` starts from `starting_affine` alone, as DIPY does.  ``"all"`` also
+        searches rotations by any angle about the centres of mass, rigidly, at a coarse
+        resolution and by mutual information, and starts from the best.  ``"auto"``
+        searches too, but leaves `starting_affine` only if the best is clearly better.
+    sampling_proportion : float, optional
+        Part of a level's voxels that is compared, drawn at random; by default all of
+        them, or 50 thousand if there are more.
+    device : str or torch.device, optional
+        ``"auto"`` is CUDA, else MPS where it works, else the CPU.
 
     Raises
     ------
     ValueError
-        If there is no step, or no such one, or the last has no metric.
+        If an option is out of range.
     """
-    if pipeline is None:
-        pipeline = AFFINE_STEPS
-    if isinstance(pipeline, str) or not np.iterable(pipeline):
-        raise ValueError(f"pipeline must be a list of steps, got {pipeline!r}.")
-    steps = []
-    for place, step in enumerate(pipeline):
-        names = [name for name, own in _STEPS.items() if step is own or step == name]
-        if not names:
-            raise ValueError(
-                f"pipeline[{place}] must be one of {list(_STEPS)}, got {step!r}"
+
+    metric: Any = None
+    level_iters: Sequence[int] | None = None
+    sigmas: Sequence[float] | None = None
+    factors: Sequence[float] | None = None
+    method: str = "L-BFGS-B"
+    ss_sigma_factor: float | None = None
+    options: dict[str, Any] | None = None
+    verbosity: int = VerbosityLevels.STATUS
+    starts: Literal["one", "auto", "all"] = "one"
+    sampling_proportion: float | None = None
+    device: Any = "auto"
+
+    def __post_init__(self) -> None:
+        proportion = self.sampling_proportion
+        if isinstance(self.metric, MutualInformationMetric) and proportion is None:
+            proportion = self.metric.sampling_proportion
+        if proportion is not None:
+            proportion = check_number(
+                "sampling_proportion", proportion, high=1, above=True
             )
-        steps += names
-    if not steps:
-        raise ValueError("pipeline must have a step, such as 'rigid', got none.")
-    if ret_metric and steps[-1] == "center_of_mass":
-        raise ValueError(
-            "center of mass registration cannot return any quality metric."
+        check_choice("starts", self.starts, ("one", "auto", "all"))
+        if not isinstance(self.verbosity, (int, np.integer)):
+            wanted = "one of DIPY's VerbosityLevels"
+            raise wrong_value("verbosity", wanted, self.verbosity)
+        levels = check_levels(
+            self.level_iters, self.factors, self.sigmas, self.ss_sigma_factor
         )
-    return steps
+        checked = {} if levels is None else levels._asdict()
+        checked["metric"] = make_affine_metric(self.metric)
+        checked["sampling_proportion"] = proportion
+        checked["device"] = find_device(self.device)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
 
-def named_metric(metric, **options):
-    """A metric of this package, with what affine registration takes for its defaults.
+class LevelOptions(NamedTuple):
+    """Options of all levels, coarsest first.
+
+    Attributes
+    ----------
+    level_iters : list of int
+        Maximum number of evaluations of the metric.
+    factors : list of float
+        Voxel sizes, in static's smallest voxel size.
+    sigmas : list of float
+        Standard deviations of the smoothing, in static's smallest voxel size.
+    """
+
+    level_iters: list[int]
+    factors: list[float]
+    sigmas: list[float]
+
+
+def choose_levels(options: AffineOptions, grid: Grid) -> LevelOptions:
+    """Levels of the options, or those that an image has room for.
 
     Parameters
     ----------
-    metric : None, str or metric
-        See `factory.make_metric`; but None is MI, and CC has radius 2.
-    **options : dict
-        Of the metric, where a name or None has it made here.
+    options : AffineOptions
+        They may leave the levels open.
+    grid : Grid
+        Grid of the static image.
 
     Returns
     -------
-    metric : Metric
-        Of any kind.
-
-    Raises
-    ------
-    ValueError
-        If it names no metric, or options do not go with it.
+    levels : LevelOptions
+        Coarsest first.
     """
-    metric = "MI" if factory.is_automatic(metric) else metric
-    if isinstance(metric, str) and metric.upper() == "CC":
-        options = {"radius": _RADIUS} | options
-    return factory.make_metric(metric, **options)
+    iters, factors, sigmas = options.level_iters, options.factors, options.sigmas
+    if iters is not None and factors is not None and sigmas is not None:
+        return LevelOptions(list(iters), list(factors), list(sigmas))
+    factors = automatic_factors(grid)
+    return LevelOptions([_ITERATIONS] * len(factors), factors, default_sigmas(factors))
 
 
-def checked_metric(metric):
-    """A metric of this package, and the sampling that DIPY's brings.
+def make_affine_metric(metric: Any, **options: Any) -> Metric:
+    """Make a metric that affine registration can minimize.
 
     Parameters
     ----------
     metric : None, str, Metric or MutualInformationMetric
-        As the user gave it; None is MI.
+        See `factory.make_metric`; but None is MI, CC has radius 2 by default, and of
+        DIPY's metric the number of bins is used.
+    **options : dict
+        Options of the metric, if it is a name or None.
 
     Returns
     -------
     metric : Metric
         MI, NCC, SSD or CC.
-    sampling_proportion : float or None
-        Of DIPY's metric.
 
     Raises
     ------
     ValueError
-        If it is none of them.
+        If it is none of them, or has no such options.
     """
-    if isinstance(metric, MutualInformationMetric):
-        made = named_metric("MI", nbins=metric.histogram.nbins)
-        return made, metric.sampling_proportion
-    made = named_metric(metric)
-    if made.name not in _METRICS:
+    if isinstance(metric, MutualInformationMetric) and not options:
+        metric, options = "MI", {"nbins": metric.histogram.nbins}
+    named = "MI" if factory.is_automatic(metric) else metric
+    if isinstance(named, str) and named.upper() == "CC":
+        options = {"radius": _RADIUS} | options
+    made = factory.make_metric(named, **options)
+    if made is None or made.name not in _METRICS:
         raise ValueError(
             f"metric must be one of {list(_METRICS)} for an affine registration, got "
             f"{metric!r}."
         )
-    return made, None
+    return made
 
 
-def checked_sampling(proportion):
-    """Part of the voxels to compare.
+def check_levels(
+    level_iters: Sequence[int] | None,
+    factors: Sequence[float] | None,
+    sigmas: Sequence[float] | None,
+    ss_sigma_factor: float | None,
+) -> LevelOptions | None:
+    """Check the options of all levels, and complete those that are missing.
 
     Parameters
     ----------
-    proportion : float or None
-        As the user gave it.
+    level_iters, factors, sigmas, ss_sigma_factor : sequence or float, optional
+        See `AffineOptions`.
 
     Returns
     -------
-    proportion : float or None
-        The same.
+    levels : LevelOptions or None
+        Lists of one length; None if none of the options is given.
 
     Raises
     ------
     ValueError
-        If it is not above 0 and at most 1.
-    """
-    if proportion is None:
-        return None
-    proportion = real_number("sampling_proportion", proportion, above=True)
-    if proportion > 1:
-        raise ValueError(f"sampling_proportion must be at most 1, got {proportion!r}.")
-    return proportion
-
-
-def checked_levels(level_iters, factors, sigmas, ss_sigma_factor):
-    """Iterations, factors and sigmas of all levels.
-
-    Parameters
-    ----------
-    level_iters, factors, sigmas : sequence or None
-        As the user gave them.
-    ss_sigma_factor : float or None
-        In place of factors and sigmas.
-
-    Returns
-    -------
-    levels : tuple of list, or None
-        The three, of one length; None to go by the images.
-
-    Raises
-    ------
-    ValueError
-        If their lengths differ, or a number is out of range.
+        If the lengths differ, or a number is out of range.
     """
     given = (level_iters, factors, sigmas)
-    iters = _checked_list("level_iters", level_iters, whole_number, least=0)
-    factors = _checked_list("factors", factors, real_number, above=True)
-    sigmas = _checked_list("sigmas", sigmas, real_number)
+    level_iters = _check_list("level_iters", level_iters, check_whole_number)
+    factors = _check_list("factors", factors, partial(check_number, above=True))
+    sigmas = _check_list("sigmas", sigmas, check_number)
     if ss_sigma_factor is not None:
-        ss_sigma_factor = real_number("ss_sigma_factor", ss_sigma_factor)
-    counts = {len(x) for x in (iters, factors, sigmas) if x is not None}
+        ss_sigma_factor = check_number("ss_sigma_factor", ss_sigma_factor)
+    counts = {len(x) for x in (level_iters, factors, sigmas) if x is not None}
     if not counts and ss_sigma_factor is None:
         return None
     if len(counts) > 1 or counts == {0}:
@@ -207,32 +249,36 @@ def checked_levels(level_iters, factors, sigmas, ss_sigma_factor):
             "level_iters, factors and sigmas must have one entry for each level, got "
             f"{given[0]!r}, {given[1]!r} and {given[2]!r}."
         )
-    count = counts.pop() if counts else 3
+    count = counts.pop() if counts else _LEVELS_OF_SS_SIGMA_FACTOR
     if factors is None or ss_sigma_factor is not None:
         factors = [2**k for k in range(count - 1, -1, -1)]
     if ss_sigma_factor is not None:
         sigmas = [ss_sigma_factor * (factor - 1) for factor in factors]
     elif sigmas is None:
         sigmas = default_sigmas(factors)
-    return [ITERATIONS] * count if iters is None else iters, factors, sigmas
+    if level_iters is None:
+        level_iters = [_ITERATIONS] * count
+    return LevelOptions(list(level_iters), list(factors), list(sigmas))
 
 
-def _checked_list(name, values, check, **options):
-    """Numbers, one for each level, or None."""
+def _check_list(
+    name: str, values: Sequence[_Number] | None, check: Callable[..., _Number]
+) -> list[_Number] | None:
+    """Check the numbers of all levels."""
     if values is None:
         return None
     if isinstance(values, str) or not np.iterable(values):
-        raise ValueError(f"{name} must be a list, one for each level, got {values!r}.")
-    return [check(f"{name}[{k}]", value, **options) for k, value in enumerate(values)]
+        raise wrong_value(name, "a list, one number for each level", values)
+    return [check(f"{name}[{k}]", value) for k, value in enumerate(values)]
 
 
-def default_sigmas(factors):
+def default_sigmas(factors: Sequence[float]) -> list[float]:
     """Smoothing of levels.
 
     Parameters
     ----------
     factors : sequence of float
-        Their voxel sizes, in static's smallest.
+        Voxel sizes of the levels, in static's smallest voxel size.
 
     Returns
     -------
@@ -242,13 +288,13 @@ def default_sigmas(factors):
     return [0.6 * max(factor - 1, 0) for factor in factors]
 
 
-def automatic_factors(grid):
-    """Powers of 2 as long as the coarsest level has voxels enough.
+def automatic_factors(grid: Grid) -> list[float]:
+    """Powers of 2, as long as the coarsest level has enough voxels.
 
     Parameters
     ----------
     grid : Grid
-        Static's.
+        Grid of the static image.
 
     Returns
     -------
@@ -263,8 +309,8 @@ def automatic_factors(grid):
     return [2**k for k in range(count - 1, -1, -1)]
 
 
-def family_of(transform):
-    """The family of maps that a transform of DIPY stands for.
+def find_transform(transform: Transform) -> AffineTransform:
+    """The transform of this package that corresponds to one of DIPY's.
 
     Parameters
     ----------
@@ -273,7 +319,7 @@ def family_of(transform):
 
     Returns
     -------
-    family : AffineTransform
+    transform : AffineTransform
         With the same parameters.
 
     Raises
@@ -281,23 +327,23 @@ def family_of(transform):
     ValueError
         If it is something else.
     """
-    if type(transform) not in _FAMILIES:
+    if type(transform) not in _TRANSFORMS:
         raise ValueError(
             "transform must be one of dipy.align.transforms, such as "
             f"RigidTransform3D(), got {transform!r}."
         )
-    return _FAMILIES[type(transform)]
+    return _TRANSFORMS[type(transform)]
 
 
-def checked_params(params0, family):
-    """Parameters to start from.
+def check_parameters(params0: object, transform: AffineTransform) -> np.ndarray | None:
+    """Check the parameters to start from.
 
     Parameters
     ----------
     params0 : array or None
-        As the user gave them.
-    family : AffineTransform
-        Whose they are.
+        What was given.
+    transform : AffineTransform
+        Kind of affine transform.
 
     Returns
     -------
@@ -307,37 +353,14 @@ def checked_params(params0, family):
     Raises
     ------
     ValueError
-        If they are not as many finite numbers as the family has parameters, or stand
-        for a matrix that does not keep handedness.
+        If they are not as many finite numbers as the transform has parameters, or
+        their matrix reflects or is singular.
     """
     if params0 is None:
         return None
-    params0 = np.asarray(params0, dtype=np.float64)
-    if params0.shape != (family.count,) or not np.isfinite(params0).all():
-        raise ValueError(
-            f"params0 must be {family.count} finite numbers, got {params0!r}."
-        )
-    if not np.linalg.det(family.numpy_matrix(params0)) > 0:
-        raise ValueError(f"params0 must not mirror or flatten, got {params0!r}.")
-    return params0
-
-
-def mask_or_none(mask, name):
-    """The mask, or None for one of zeros, as DIPY takes it.
-
-    Parameters
-    ----------
-    mask : array or None
-        As the user gave it.
-    name : str
-        What the warning calls it.
-
-    Returns
-    -------
-    mask : array or None
-        The same, or None with a warning.
-    """
-    if mask is None or np.any(mask):
-        return mask
-    warn(f"{name} is all zeros: all of the image is used.", UserWarning, stacklevel=6)
-    return None
+    parameters = np.asarray(params0, dtype=np.float64)
+    if parameters.shape != (transform.count,) or not np.isfinite(parameters).all():
+        raise wrong_value("params0", f"{transform.count} finite numbers", parameters)
+    if not np.linalg.det(transform.numpy_matrix(parameters)) > 0:
+        raise ValueError(f"params0 must not mirror or flatten, got {parameters!r}.")
+    return parameters

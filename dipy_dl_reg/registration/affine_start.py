@@ -1,35 +1,128 @@
-"""Starts of an affine registration, comparison of poses, and check of the overlap."""
+"""Where an affine registration starts: the images, a matrix, a choice among poses."""
 
-from typing import NamedTuple
-from warnings import warn
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dipy.align.imaffine import transform_geometric_centers, transform_origins
 import numpy as np
 
 from dipy_dl_reg.geometry.intensity import extreme_limits
+from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.grid import rotation_angle
-from dipy_dl_reg.optimization.affine_sampling import measure_overlap
+from dipy_dl_reg.initialization.rotation_search import (
+    Candidate,
+    Poses,
+    search_rotations,
+)
+from dipy_dl_reg.io.input_image import InputImage
+from dipy_dl_reg.registration import dipy_adapter
+from dipy_dl_reg.registration.affine_options import AffineOptions
+from dipy_dl_reg.registration.user_warnings import warn_user
 from dipy_dl_reg.validation import check_affine, check_choice
 
-#: Images whose negative values outweigh this part of the positive ones have no mass.
+if TYPE_CHECKING:
+    import torch
+
+#: An image is shifted to positive values before its centre of mass is computed, if its
+#: negative values outweigh this part of the positive ones.
 _NEGATIVE = 1 / 3
-#: Two poses are different ones if they are turned by more than so many degrees.
+#: Two poses are different ones if they differ by a rotation of more degrees than this.
 _OTHER_POSE = 30.0
-#: Less than this part of the smaller object upon the other is no alignment.
-_LEAST_SHARED = 0.05
+#: Another pose than the usual one is chosen if its mutual information is higher by this
+#: part of it: `_GAIN`, or `_FAR_GAIN` for rotations above `_FAR_POSE` degrees.
+_GAIN, _FAR_POSE, _FAR_GAIN = 0.04, 45.0, 0.15
+#: If optimization rotated the usual pose by more degrees than this, it is the start.
+_FAR_TURN = 15.0
 
 
-def starting_matrix(start, static, moving, pair):
-    """The matrix that a start stands for.
+def make_affine_pair(
+    static: InputImage,
+    moving: InputImage,
+    starting_affine: str | np.ndarray | None,
+    options: AffineOptions,
+) -> Pair:
+    """Check and convert two images for an affine registration.
+
+    Parameters
+    ----------
+    static, moving : InputImage
+        The images.  A mask of zeros counts as none, as in DIPY, with a warning.
+    starting_affine : str, array or None
+        See `starting_matrix`.
+    options : AffineOptions
+        Options of the registration.
+
+    Returns
+    -------
+    pair : Pair
+        Its prealign is the matrix to start from.
+
+    Raises
+    ------
+    ValueError
+        If an image, mask or matrix cannot be used, or the metric is for images of
+        another dimension.
+
+    Warns
+    -----
+    UserWarning
+        If a mask is all zeros, or DIPY would ignore the masks.
+    """
+    static_mask = _ignore_empty_mask(static.mask, "static_mask")
+    moving_mask = _ignore_empty_mask(moving.mask, "moving_mask")
+    masked = static_mask is not None or moving_mask is not None
+    if masked and options.sampling_proportion not in (None, 1):
+        warn_user(
+            "DIPY ignores masks where sampling_proportion is below 1; here they are "
+            "used."
+        )
+    pair = dipy_adapter.make_pair(
+        static.values,
+        moving.values,
+        static_grid2world=static.grid2world,
+        moving_grid2world=moving.grid2world,
+        static_mask=static_mask,
+        moving_mask=moving_mask,
+        device=options.device,
+        apart=True,
+        find_masks=True,
+    )
+    dim = pair.static_grid.dim
+    if options.metric.dim not in (None, dim):
+        raise ValueError(
+            f"metric is for {options.metric.dim}D images, these are {dim}D."
+        )
+    start = starting_matrix(starting_affine, static.values, moving.values, pair)
+    return pair._replace(prealign=start)
+
+
+def _ignore_empty_mask(mask: np.ndarray | None, name: str) -> np.ndarray | None:
+    """The mask, or None, with a warning, for one of zeros, as DIPY takes it."""
+    if mask is None or np.any(mask):
+        return mask
+    warn_user(f"{name} is all zeros: all of the image is used.")
+    return None
+
+
+def starting_matrix(
+    start: str | np.ndarray | None,
+    static: np.ndarray,
+    moving: np.ndarray,
+    pair: Pair,
+) -> np.ndarray:
+    """The matrix of a start.
 
     Parameters
     ----------
     start : None, str or array
-        Identity, a way of DIPY's, or the matrix.
+        None is the identity; ``"mass"`` aligns centres of mass, ``"centers"`` central
+        voxels, ``"voxel-origin"`` the first voxels; or the matrix itself, which may
+        lack its last row.
     static, moving : array
         The images.
     pair : Pair
-        For their grids and masks.
+        The same images with their grids and masks.
 
     Returns
     -------
@@ -39,13 +132,13 @@ def starting_matrix(start, static, moving, pair):
     Raises
     ------
     ValueError
-        If it is neither.
+        If `start` is none of these.
     """
     dim = pair.static_grid.dim
     if start is None:
         return np.eye(dim + 1)
     if not isinstance(start, str):
-        return check_affine(_with_last_row(start, dim), dim, "starting_affine")
+        return check_affine(_add_last_row(start, dim), dim, "starting_affine")
     check_choice("starting_affine", start, ("mass", "centers", "voxel-origin"))
     static, moving = np.asarray(static), np.asarray(moving)
     grids = pair.static_grid.affine, pair.moving_grid.affine
@@ -58,22 +151,24 @@ def starting_matrix(start, static, moving, pair):
     return ways[start](static, grids[0], moving, grids[1]).affine
 
 
-def _with_last_row(matrix, dim):
-    """A matrix that may lack its last row, as DIPY takes it."""
+def _add_last_row(matrix: np.ndarray, dim: int) -> np.ndarray:
+    """A square matrix of one that may lack its last row, as DIPY takes it."""
     if np.shape(matrix) == (dim, dim + 1):
         return np.vstack([matrix, np.eye(dim + 1)[-1]])
     return matrix
 
 
-def centre_of_mass(image, mask, grid2world):
-    """Mean place of an image's voxels, by their values.
+def centre_of_mass(
+    image: np.ndarray, mask: torch.Tensor | None, grid2world: np.ndarray
+) -> np.ndarray:
+    """Mean position of an image's voxels, weighted by their values.
 
     Parameters
     ----------
     image : ndarray, shape (*shape)
         Values of any real type.
     mask : Tensor, shape (1, 1, *shape), or None
-        Where they count.
+        1 where voxels count, 0 elsewhere.
     grid2world : ndarray, shape (D + 1, D + 1)
         Voxels to world.
 
@@ -84,40 +179,40 @@ def centre_of_mass(image, mask, grid2world):
 
     Notes
     -----
-    Of an image with values on both sides of 0, such as one brought to mean 0, the
-    total is about 0 or means nothing: unless the positive values clearly outweigh the
-    negative ones, the least value is subtracted from all.  Values far outside the
-    range of all others are clipped, as for the registration itself: one such voxel
-    would be the centre.
+    The sum of an image with values on both sides of 0, such as one of mean 0, is about
+    0 or means nothing.  Unless the positive values clearly outweigh the negative ones,
+    the smallest value is therefore subtracted from all.  Values far outside the range
+    of all others are clipped, as for the registration itself: one such voxel would be
+    the centre.
     """
-    options = {"dtype": np.float64}
-    shown = image
+    options: dict[str, Any] = {"dtype": np.float64}
+    counted = image
     if mask is not None:
         options["where"] = np.asarray(mask[0, 0].cpu()) > 0
-        shown = image[options["where"]]
-    low, high = extreme_limits(shown)
-    if low > shown.min() or high < shown.max():
+        counted = image[options["where"]]
+    low, high = extreme_limits(counted)
+    if low > counted.min() or high < counted.max():
         image = np.clip(image.astype(np.float64), low, high)
-        shown = image if mask is None else image[options["where"]]
-    negative = float(-np.minimum(shown, 0).sum(dtype=np.float64))
-    total = float(shown.sum(dtype=np.float64))
-    lift = 0.0
+        counted = image if mask is None else image[options["where"]]
+    negative = float(-np.minimum(counted, 0).sum(dtype=np.float64))
+    total = float(counted.sum(dtype=np.float64))
+    offset = 0.0
     if negative > _NEGATIVE * (total + negative):
-        lift = float(shown.min())
-        total -= lift * shown.size
+        offset = float(counted.min())
+        total -= offset * counted.size
     centre = np.ones(image.ndim + 1)
     for axis, size in enumerate(image.shape):
         others = tuple(k for k in range(image.ndim) if k != axis)
         profile = image.sum(others, **options)
-        if lift:
+        if offset:
             count = np.broadcast_to(1.0, image.shape).sum(others, **options)
-            profile = profile - lift * count
+            profile = profile - offset * count
         centre[axis] = profile @ np.arange(size) / total
     return (grid2world @ centre)[:-1]
 
 
-def turn_between(matrix, other):
-    """By how many degrees the rotations of two matrices differ.
+def angle_between(matrix: np.ndarray, other: np.ndarray) -> float:
+    """Angle by which the rotations of two matrices differ.
 
     Parameters
     ----------
@@ -127,7 +222,7 @@ def turn_between(matrix, other):
     Returns
     -------
     angle : float
-        From 0 to 180.
+        From 0 to 180 degrees.
     """
     dim = len(matrix) - 1
     return rotation_angle(matrix[:dim, :dim] @ np.linalg.inv(other[:dim, :dim]))
@@ -150,71 +245,119 @@ class Rival(NamedTuple):
 
 
 class PoseComparison(NamedTuple):
-    """How clearly a search over poses decided.
+    """How clear the result of a search over poses is.
 
     Attributes
     ----------
     rival : Rival or None
-        The best pose that is turned by more than 30 degrees from the chosen one; None
-        if no such one took part in the last round of the search.
+        The best pose that differs from the chosen one by a rotation of more than 30
+        degrees; None if there was no such pose at the last level of the search.
     mirror_gain : float
-        How much better a mirror image of the best pose fits, as a part of its mutual
-        information; negative where it fits worse.
+        How much better a mirror image of the best pose is, as a part of its mutual
+        information; negative where it is worse.
     """
 
     rival: Rival | None
     mirror_gain: float
 
 
-def compare_poses(poses, chosen):
+def compare_poses(poses: Poses, chosen: Candidate) -> PoseComparison:
     """Compare the pose that a registration starts from with the others.
 
     Parameters
     ----------
     poses : Poses
-        What the search found.
+        Result of the search.
     chosen : Candidate
         Where the registration starts.
 
     Returns
     -------
     comparison : PoseComparison
-        For the verdict.
+        Used by the verdict on the registration.
     """
-    rival = None
     for pose in poses.all:
-        angle = turn_between(pose.matrix, chosen.matrix)
+        angle = angle_between(pose.matrix, chosen.matrix)
         if angle > _OTHER_POSE:
             gain = (pose.value - chosen.value) / max(abs(chosen.value), 1e-12)
-            rival = Rival(angle, gain)
-            break
-    return PoseComparison(rival, poses.mirror_gain)
+            return PoseComparison(Rival(angle, gain), poses.mirror_gain)
+    return PoseComparison(None, poses.mirror_gain)
 
 
-def warn_if_apart(level, matrix, *, stacklevel):
-    """Warn of a map that leaves the two objects side by side.
+class StartingPose(NamedTuple):
+    """Where a registration starts after a search over poses.
+
+    Attributes
+    ----------
+    matrix : ndarray, shape (D + 1, D + 1)
+        Static's world to moving's.
+    poses : PoseComparison or None
+        Comparison with other poses; None without a search.
+    message : str or None
+        For the log, if the start was changed.
+    """
+
+    matrix: np.ndarray
+    poses: PoseComparison | None
+    message: str | None
+
+
+def choose_start(pair: Pair, start: np.ndarray, starts: str) -> StartingPose:
+    """Choose between a given start and others of any rotation.
 
     Parameters
     ----------
-    level : Level
+    pair : Pair
         The images.
-    matrix : ndarray, shape (D + 1, D + 1)
-        Static's world to moving's, as it was found.
-    stacklevel : int
-        As `warnings.warn` would take it from the caller.
+    start : ndarray, shape (D + 1, D + 1)
+        Static's world to moving's.
+    starts : {"one", "auto", "all"}
+        See `AffineOptions`.
 
-    Warns
-    -----
-    UserWarning
-        If they hardly overlap: nothing led the fit anywhere.
+    Returns
+    -------
+    pose : StartingPose
+        The matrix to start from, how it compares with others, and a message.
     """
-    share = measure_overlap(level, matrix)
-    if share < _LEAST_SHARED:
-        warn(
-            f"static and moving hardly overlap through the map found ({share:.0%} of "
-            "the smaller object), which is therefore no alignment. Start from their "
-            "centres of mass (starting_affine='mass', or 'center_of_mass' first in a "
-            "pipeline), or from all poses about these (starts='all').",
-            UserWarning,
-            stacklevel=stacklevel + 1,
-        )
+    if starts == "one":
+        return StartingPose(start, None, None)
+    poses = search_rotations(pair, start)
+    chosen = choose_pose(poses, start, starts)
+    if chosen is None:
+        return StartingPose(start, compare_poses(poses, poses.usual), None)
+    angle = angle_between(chosen.matrix, start)
+    message = f"Start turned by {angle:.0f} degrees from the one given."
+    return StartingPose(chosen.matrix, compare_poses(poses, chosen), message)
+
+
+def choose_pose(poses: Poses, start: np.ndarray, starts: str) -> Candidate | None:
+    """Choose the pose to start from.
+
+    The farther a pose is rotated, the more it must gain: images that are hard to
+    compare match about equally well in poses far apart.
+
+    Parameters
+    ----------
+    poses : Poses
+        Result of a search from `start`.
+    start : ndarray, shape (D + 1, D + 1)
+        Static's world to moving's.
+    starts : {"auto", "all"}
+        ``"all"`` takes the best.
+
+    Returns
+    -------
+    pose : Candidate or None
+        None to stay with `start`.
+    """
+    best, usual = poses.best, poses.usual
+    if starts == "all":
+        return best
+    gain = (usual.value - best.value) / max(abs(usual.value), 1e-12)
+    far = angle_between(best.matrix, usual.matrix) > _FAR_POSE
+    if gain > (_FAR_GAIN if far else _GAIN):
+        return best
+    if angle_between(usual.matrix, start) > _FAR_TURN:
+        near = angle_between(best.matrix, usual.matrix) <= _FAR_TURN
+        return best if near else usual
+    return None

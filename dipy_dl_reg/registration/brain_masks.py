@@ -1,26 +1,30 @@
 """Detect a stripped brain beside a whole head, and give the mask that it needs.
 
 Scalp, skull and neck of a head have no counterpart in a brain without skull: without a
-mask, an affine registration scales the one up to the other.  Within a mask of the brain
-the two are comparable.
+mask, an affine registration enlarges the brain to the size of the head.  Within a mask
+of the brain the two are comparable.
 
-An image counts as cut out (a stripped brain) if everything near its object has one
-constant value; around a head as the scanner measured it there is noise.
+An image counts as stripped if everything near its object has one constant value; around
+a head as the scanner measured it there is noise.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import binary_fill_holes, distance_transform_edt, label
 
 from dipy_dl_reg.geometry.intensity import quantile_limits
+from dipy_dl_reg.grid import Grid
 
 #: Both images are inspected on about this many voxels along the longest axis.
 _SIZE, _SIZE_OF_MASK = 56, 112
 #: Part of the intensity range above which there is an object, and within which two
 #: background values count as equal.
 _OBJECT, _EQUAL = 0.1, 1e-3
-#: Least part of constant voxels in the shell around an object that was cut out.
+#: Least part of constant voxels in the shell around the object of a stripped image.
 #: Stripped brains have .99 and more, whole heads .84 at most.
 _CONSTANT = 0.95
 #: Inner and outer distance of that shell, in inspected voxels.
@@ -36,24 +40,26 @@ class _Object(NamedTuple):
     """The largest connected object of an image."""
 
     volume: float  # in the cube of the unit of length
-    is_cut_out: bool
+    is_stripped: bool
 
 
-def find_brain_mask(images, grids):
-    """Mask of the stripped brain where the other image shows a whole head.
+def find_brain_mask(
+    images: Sequence[np.ndarray], grids: Sequence[Grid]
+) -> tuple[int | None, np.ndarray | None]:
+    """Mask of the stripped brain if the other image shows a whole head.
 
     Parameters
     ----------
     images : tuple of ndarray, 3D
         Static and moving; NaN is missing data.
     grids : tuple of Grid
-        Where their voxels lie.
+        Grids of the two.
 
     Returns
     -------
     index : int or None
-        Which of the two is stripped; None where no mask is needed: both images are
-        cut out, or none is, or the other one shows a much smaller object.
+        Which of the two is stripped; None if no mask is needed: both images are
+        stripped, or neither is, or the other one shows a much smaller object.
     mask : ndarray of bool, or None
         The brain with a margin of 1 % of the image's longest side.
     """
@@ -61,16 +67,16 @@ def find_brain_mask(images, grids):
         return None, None
     objects = [_find_object(*given) for given in zip(images, grids)]
     constant = not all(found.volume for found in objects)
-    if constant or objects[0].is_cut_out == objects[1].is_cut_out:
+    if constant or objects[0].is_stripped == objects[1].is_stripped:
         return None, None
-    index = 0 if objects[0].is_cut_out else 1
+    index = 0 if objects[0].is_stripped else 1
     if objects[1 - index].volume < _LEAST_RATIO * objects[index].volume:
         return None, None
-    return index, _brain_with_margin(images[index], grids[index])
+    return index, _mask_with_margin(images[index], grids[index])
 
 
-def _find_object(image, grid):
-    """Volume of the largest object, and whether it was cut out."""
+def _find_object(image: np.ndarray, grid: Grid) -> _Object:
+    """Volume of the largest object, and whether the image is stripped."""
     image, spacing = _subsample(image, grid, _SIZE)
     scaled, background = _scale_intensities(image)
     inside = _fill_largest_part(np.abs(scaled - background) > _OBJECT)
@@ -83,8 +89,8 @@ def _find_object(image, grid):
     return _Object(volume, bool(constant >= _CONSTANT))
 
 
-def _brain_with_margin(image, grid):
-    """The object and a margin, on the image's grid."""
+def _mask_with_margin(image: np.ndarray, grid: Grid) -> np.ndarray:
+    """Mask of the object and a margin, on the image's grid."""
     sampled, spacing = _subsample(image, grid, _SIZE_OF_MASK)
     scaled, background = _scale_intensities(sampled)
     inside = _fill_largest_part(np.abs(scaled - background) > _EQUAL)
@@ -96,20 +102,22 @@ def _brain_with_margin(image, grid):
     return mask
 
 
-def _steps(grid, size):
+def _steps(grid: Grid, size: int) -> list[int]:
     """Step from one inspected voxel to the next along each axis, in voxels."""
     wanted = grid.longest_side / size
     return [max(1, int(wanted / spacing + 0.5)) for spacing in grid.spacing]
 
 
-def _subsample(image, grid, size):
+def _subsample(
+    image: np.ndarray, grid: Grid, size: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Every n-th voxel of an image, values unchanged, and the spacing of these."""
     steps = _steps(grid, size)
     image = image[tuple(slice(None, None, step) for step in steps)]
     return image, grid.spacing * steps
 
 
-def _scale_intensities(image):
+def _scale_intensities(image: np.ndarray) -> tuple[np.ndarray, float]:
     """Intensities from 0 to 1, and the background's: the median of the six faces."""
     image = np.asarray(image, dtype=np.float64)
     known = np.isfinite(image)
@@ -122,7 +130,7 @@ def _scale_intensities(image):
     return scaled, float(np.median(np.concatenate(faces)))
 
 
-def _fill_largest_part(mask):
+def _fill_largest_part(mask: np.ndarray) -> np.ndarray:
     """The largest connected part of a mask, its holes filled."""
     parts, count = label(mask)
     if count > 1:

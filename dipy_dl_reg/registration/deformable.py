@@ -10,7 +10,7 @@ returned as DIPY's map.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dipy.align.imwarp import (
     DiffeomorphicMap,
@@ -21,7 +21,7 @@ from dipy.testing.decorators import warning_for_keywords
 from dipy.utils.logging import logger
 import numpy as np
 
-from dipy_dl_reg.geometry.inversion import Quality, make_diffeomorphic
+from dipy_dl_reg.geometry.fold_repair import Quality, make_diffeomorphic
 from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.initialization.starts import Initializers, Start, choose_start
 from dipy_dl_reg.maps.measures import measure_registration
@@ -48,6 +48,9 @@ from dipy_dl_reg.registration.monitor import (
     measure_landmark_distances,
 )
 from dipy_dl_reg.registration.refinement import memory_budget, refine_within_memory
+
+if TYPE_CHECKING:
+    from dipy_dl_reg.registration.affine_start import PoseComparison
 
 #: Attributes that `optimize` sets.
 _RESULTS = (
@@ -145,6 +148,7 @@ class DeepRegistration(DiffeomorphicRegistration):
     level_iters: list[int]
     quality: Quality
     verdict: Verdict
+    poses: PoseComparison | None
 
     @warning_for_keywords()
     @takes_options(DeformableOptions)

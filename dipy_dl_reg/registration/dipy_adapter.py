@@ -37,6 +37,18 @@ from dipy_dl_reg.registration.image_checks import (
 )
 
 
+class GridPair(Protocol):
+    """The grids of two images, such as a `Pair` has."""
+
+    @property
+    def static_grid(self) -> Grid:
+        """Grid of the static image."""
+
+    @property
+    def moving_grid(self) -> Grid:
+        """Grid of the moving image."""
+
+
 def mask_of_nonzero(image: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     """The mask of an image's voxels other than 0, unless another mask is given.
 
@@ -261,22 +273,10 @@ def _to_tensors(image, mask, role, device):
     return image[None, None].to(device), mask
 
 
-class _HasGrids(Protocol):
-    """What a map needs to know of the images: a `Pair`, or the grids alone."""
-
-    @property
-    def static_grid(self) -> Grid:
-        """Grid of static, on which the fields are."""
-
-    @property
-    def moving_grid(self) -> Grid:
-        """Grid of moving."""
-
-
 def make_map(
     u: torch.Tensor,
     v: torch.Tensor,
-    pair: _HasGrids,
+    pair: GridPair,
     *,
     static_grid2world: np.ndarray | None = None,
     moving_grid2world: np.ndarray | None = None,
@@ -290,8 +290,8 @@ def make_map(
         Displacement of static voxels to where the prealigned moving image is sampled.
     v : Tensor, shape (1, dim, *static_shape)
         Its inverse.
-    pair : Pair
-        What was registered.
+    pair : GridPair
+        The grids of what was registered.
     static_grid2world, moving_grid2world, prealign : array or None
         As the user gave them; None stays None in the map.
 

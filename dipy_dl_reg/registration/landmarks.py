@@ -14,7 +14,7 @@ from dipy.utils.logging import logger
 import numpy as np
 
 from dipy_dl_reg.geometry import thin_plate, thin_plate_grid
-from dipy_dl_reg.geometry.inversion import Quality, make_diffeomorphic
+from dipy_dl_reg.geometry.fold_repair import Quality, make_diffeomorphic
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.registration import dipy_adapter
 from dipy_dl_reg.registration.devices import find_device, threads
@@ -201,24 +201,23 @@ class ThinPlateSplineRegistration:
             self.prealign = _affine_part(self._spline) if prealign is None else prealign
             field = _residual_field(self._spline, grids.static_grid, self.prealign)
             u, v, self.quality = make_diffeomorphic(field.to(self.device))
-        same_grid = moving_shape is None and static_grid2world is not None
+        if moving_shape is None and static_grid2world is not None:
+            moving_grid2world = grids.moving_grid.affine
         self.static_to_moving = dipy_adapter.make_map(
             u,
             v,
             grids,
             static_grid2world=static_grid2world,
-            moving_grid2world=(
-                grids.moving_grid.affine if same_grid else moving_grid2world
-            ),
+            moving_grid2world=moving_grid2world,
             prealign=self.prealign,
         )
         landed = np.asarray(self.static_to_moving.transform_points(static_points))
         self.distances = np.linalg.norm(landed - moving_points, axis=1)
         inside = find_landmarks_in_view(static_points, grids.static_grid)
-        distances = np.where(inside, self.distances, 0)
-        _log_quality(self.quality, distances, int(inside.sum()))
+        errors = np.where(inside, self.distances, 0)
+        _log_quality(self.quality, errors, int(inside.sum()))
         if self.quality.repairs:
-            _warn_of_folds(distances, static_points, moving_points)
+            _warn_of_folds(errors, static_points, moving_points)
         return self.static_to_moving
 
     def get_map(self) -> DiffeomorphicMap:
@@ -258,7 +257,7 @@ class ThinPlateSplineRegistration:
         ValueError
             Before `optimize`, or if the points cannot be used.
         """
-        moved = thin_plate.evaluate(self._spline, self._make_tensor(points))
+        moved = thin_plate.evaluate_spline(self._spline, self._make_tensor(points))
         return moved.cpu().numpy()
 
     def transform_points_inverse(self, points: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from dipy.utils.logging import logger
 import numpy as np
 from tqdm.auto import tqdm
 
-from dipy_dl_reg.geometry.inversion import Quality
+from dipy_dl_reg.geometry.fold_repair import Quality
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.initialization.starts import Message
 from dipy_dl_reg.registration.landmark_checks import (

@@ -21,6 +21,7 @@ from dipy_dl_reg.networks.base import RegistrationNetwork
 from dipy_dl_reg.networks.checkpoint import network_header, save_network
 from dipy_dl_reg.options import fill_docstring, takes_options
 from dipy_dl_reg.registration.devices import find_device, threads
+from dipy_dl_reg.training.image_tensors import INTENSITY
 from dipy_dl_reg.training.loop.clock import TimeLimit
 from dipy_dl_reg.training.loop.distributed import Group, join
 from dipy_dl_reg.training.loop.losses import TrainingLoss
@@ -29,7 +30,7 @@ from dipy_dl_reg.training.pairing import open_training_images, read_pairs
 from dipy_dl_reg.training.prealigns import find_prealigns
 from dipy_dl_reg.training.training_images import TrainingImages
 from dipy_dl_reg.training.training_options import DataOptions, TrainingOptions
-from dipy_dl_reg.training.training_set import INTENSITY, Pairs
+from dipy_dl_reg.training.training_set import Pairs
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.io.images import open_image, read_image
 from dipy_dl_reg.io.resampling import resample_array
-from dipy_dl_reg.training.training_set import as_array
+from dipy_dl_reg.training.image_tensors import as_array
 from dipy_dl_reg.validation import check_affine
 
 #: Smoothing before resampling to coarser voxels, as for images that a network is

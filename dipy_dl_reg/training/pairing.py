@@ -16,6 +16,7 @@ import numpy as np
 
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.options import takes_options
+from dipy_dl_reg.training.image_tensors import normalize
 from dipy_dl_reg.training.lazy_image import LazyImage, open_lazy_image
 from dipy_dl_reg.training.loop.clock import TimeLimit
 from dipy_dl_reg.training.subjects import Subject, check_together, open_subjects
@@ -26,7 +27,6 @@ from dipy_dl_reg.training.training_set import (
     CrossSubject,
     ListedPairs,
     Pairs,
-    normalize,
 )
 
 

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dipy_dl_reg.training.image_tensors import as_array
 from dipy_dl_reg.training.lazy_image import LazyImage, open_lazy_image
-from dipy_dl_reg.training.training_set import as_array
 
 #: A file, or an image in memory.
 Image = Any

@@ -265,8 +265,9 @@ class DataOptions:
             None where validation images are given, or none are wanted.
         """
         value = self.validation
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return value if is_number else None
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return value
+        return None
 
     @property
     def prealign_kind(self) -> str:

@@ -11,14 +11,13 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 import torch
 
-from dipy_dl_reg.geometry.intensity import quantile_limits, scale_intensities
-from dipy_dl_reg.networks.array_file import to_array
-
-#: Description of the scaling of intensities, for a network's card.
-INTENSITY = "quantiles .001 and .999 to 0 and 1, NaN to 0"
+from dipy_dl_reg.training.image_tensors import (
+    check_one_shape,
+    image_tensors,
+    label_tensors,
+)
 
 
 class Example(NamedTuple):
@@ -65,51 +64,6 @@ class Pairs(Protocol):
 
     def __getitem__(self, index: int) -> Example:
         """One of them, always the same."""
-
-
-def normalize(image: Any) -> torch.Tensor:
-    """Scale intensities so that the quantiles .001 and .999 become 0 and 1.
-
-    Parameters
-    ----------
-    image : array, shape (*shape)
-        Real numbers; NaN is missing data and becomes 0.
-
-    Returns
-    -------
-    scaled : Tensor of float32, shape (*shape)
-        In about [0, 1].
-
-    Raises
-    ------
-    ValueError
-        If the image is constant, or holds infinity.
-    """
-    image = as_array(image).astype(np.float64)
-    values = image[~np.isnan(image)]
-    if not np.isfinite(values).all():
-        raise ValueError("image holds infinity.")
-    if not values.size or values.min() == values.max():
-        raise ValueError("image is constant: there is nothing to register.")
-    low, high = quantile_limits(values)
-    scaled = np.nan_to_num(scale_intensities(image, low, high), nan=0.0)
-    return torch.from_numpy(scaled.astype(np.float32))
-
-
-def as_array(image: Any) -> np.ndarray:
-    """Convert an image to an array.
-
-    Parameters
-    ----------
-    image : array or Tensor
-        A tensor on any device, whether it requires a gradient or not.
-
-    Returns
-    -------
-    array : ndarray
-        The same numbers.
-    """
-    return to_array(image) if isinstance(image, torch.Tensor) else np.asarray(image)
 
 
 class _EquallyLikely:
@@ -170,10 +124,10 @@ class CrossSubject(_EquallyLikely):
         *,
         normalized: bool = False,
     ) -> None:
-        self.images = _image_tensors(images, "images", normalized)
+        self.images = image_tensors(images, "images", normalized)
         self.scaled = not normalized
-        self.labels = _label_tensors(labels, self.images, "labels")
-        _check_one_shape(self.images, "images")
+        self.labels = label_tensors(labels, self.images, "labels")
+        check_one_shape(self.images, "images")
         groups = [0] * len(self.images) if groups is None else list(groups)
         if len(groups) != len(self.images):
             raise ValueError(
@@ -254,11 +208,11 @@ class AtlasPairs(_EquallyLikely):
             raise ValueError("atlas_labels and labels go together: both, or neither.")
         self.scaled = not normalized
         maps = None if atlas_labels is None else [atlas_labels]
-        self.atlas = _image_tensors([atlas], "atlas", normalized)
-        self.atlas_labels = _label_tensors(maps, self.atlas, "atlas_labels")
-        self.images = _image_tensors(images, "images", normalized)
-        self.labels = _label_tensors(labels, self.images, "labels")
-        _check_one_shape(self.atlas + self.images, "atlas and images")
+        self.atlas = image_tensors([atlas], "atlas", normalized)
+        self.atlas_labels = label_tensors(maps, self.atlas, "atlas_labels")
+        self.images = image_tensors(images, "images", normalized)
+        self.labels = label_tensors(labels, self.images, "labels")
+        check_one_shape(self.atlas + self.images, "atlas and images")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -311,13 +265,13 @@ class ListedPairs(_EquallyLikely):
         self.scaled = not normalized
         sides = _sides(pairs, "pairs")
         self.static, self.moving = (
-            _image_tensors(x, "pairs", normalized) for x in sides
+            image_tensors(x, "pairs", normalized) for x in sides
         )
         for pair in zip(self.static, self.moving):
-            _check_one_shape(pair, "the images of a pair")
+            check_one_shape(pair, "the images of a pair")
         maps = (None, None) if labels is None else _sides(labels, "labels")
-        self.static_labels = _label_tensors(maps[0], self.static, "labels")
-        self.moving_labels = _label_tensors(maps[1], self.moving, "labels")
+        self.static_labels = label_tensors(maps[0], self.static, "labels")
+        self.moving_labels = label_tensors(maps[1], self.moving, "labels")
 
     def __len__(self) -> int:
         return len(self.static)
@@ -374,74 +328,11 @@ def as_pairs(data: Any) -> Pairs:
     return ListedPairs(data) if paired else CrossSubject(data)
 
 
-def _image_tensors(
-    images: Sequence[Any], name: str, normalized: bool
-) -> list[torch.Tensor]:
-    """Tensors ``(1, *shape)`` of images."""
-    if len(images) == 0:
-        raise ValueError(f"{name} must hold at least one image, got none.")
-    return [_image_tensor(image, name, normalized) for image in images]
-
-
-def _image_tensor(image: Any, name: str, normalized: bool) -> torch.Tensor:
-    """One image as a tensor ``(1, *shape)``."""
-    image = as_array(image)
-    if image.ndim not in (2, 3) or image.dtype.kind not in "buif":
-        raise ValueError(
-            f"{name} must be 2D or 3D images of real numbers, got one of shape "
-            f"{image.shape} and dtype {image.dtype}."
-        )
-    if not normalized:
-        try:
-            return normalize(image)[None]
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
-    if not np.isfinite(image).all():
-        raise ValueError(f"{name} must be finite once normalized, got NaN or infinity.")
-    return torch.from_numpy(np.array(image[None], dtype=np.float32))
-
-
-def _label_tensors(
-    labels: Sequence[Any] | None, images: list[torch.Tensor], name: str
-) -> list[torch.Tensor] | None:
-    """Tensors ``(1, *shape)`` of label maps of the images; None if there are none."""
-    if labels is None:
-        return None
-    if len(labels) != len(images):
-        raise ValueError(
-            f"{name} must have a map for each of {len(images)} images, got "
-            f"{len(labels)}."
-        )
-    return [_label_tensor(m, image, name) for m, image in zip(labels, images)]
-
-
-def _label_tensor(labels: Any, image: torch.Tensor, name: str) -> torch.Tensor:
-    """One label map as whole numbers ``(1, *shape)``."""
-    labels = as_array(labels)
-    with np.errstate(invalid="ignore"):
-        whole = np.array(labels[None], dtype=np.int32)
-    if not np.array_equal(whole[0], labels):
-        raise ValueError(f"{name} must be whole numbers, got dtype {labels.dtype}.")
-    if whole.shape != tuple(image.shape):
-        raise ValueError(
-            f"{name} must have the shape of their images, {tuple(image.shape[1:])}, "
-            f"got {labels.shape}."
-        )
-    return torch.from_numpy(whole)
-
-
 def _sides(pairs: Sequence[Any], name: str) -> tuple[list[Any], list[Any]]:
     """The first and the second image of all pairs."""
     if len(pairs) == 0 or any(len(pair) != 2 for pair in pairs):
         raise ValueError(f"{name} must be a list of pairs (static, moving).")
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-
-
-def _check_one_shape(images: Sequence[torch.Tensor], name: str) -> None:
-    """Raise unless images have the same shape."""
-    shapes = {tuple(image.shape[1:]) for image in images}
-    if len(shapes) > 1:
-        raise ValueError(f"{name} must be of one shape, got {sorted(shapes)}.")
 
 
 def _example(static: _Side, moving: _Side) -> Example:

@@ -10,6 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dipy_dl_reg.metrics.names import METRIC_MEANINGS
+from dipy_dl_reg.options import fill_docstring
+from dipy_dl_reg.registration.deformable_options import DeformableOptions
+
 # Installations made before this command had its own module look for it here.
 from dipy_dl_reg.workflows.apply import apply_deep  # noqa: F401
 from dipy_dl_reg.workflows.base import (
@@ -20,7 +24,7 @@ from dipy_dl_reg.workflows.base import (
     log_result,
     run_command,
 )
-from dipy_dl_reg.workflows.help_texts import describe_options, fill_help
+from dipy_dl_reg.workflows.help_texts import describe_options, list_meanings
 
 #: Suffixes of the outputs, by parameter; a prealign may have any.
 SUFFIXES = {
@@ -47,7 +51,9 @@ class AlignDeepFlow(StrictWorkflow):
         """
         return "align_deep"
 
-    @fill_help(**describe_options())
+    @fill_docstring(
+        metrics=list_meanings(METRIC_MEANINGS), **describe_options(DeformableOptions)
+    )
     def run(
         self,
         static_image_files: PathLike | Sequence[PathLike],
@@ -160,7 +166,7 @@ class AlignDeepFlow(StrictWorkflow):
         """
         from dipy_dl_reg.io.landmark_files import read_landmark_pair
         from dipy_dl_reg.registration.deformable import DeepRegistration
-        from dipy_dl_reg.registration.pipeline import undeformed
+        from dipy_dl_reg.registration.pipeline import disable_deformation
         from dipy_dl_reg.workflows.register_files import DIAGNOSE, register_files
 
         steps, deforms = _choose_steps(prealign, affine, pipeline)
@@ -181,7 +187,7 @@ class AlignDeepFlow(StrictWorkflow):
         if static_landmarks is not None or moving_landmarks is not None:
             landmarks = read_landmark_pair(static_landmarks, moving_landmarks)
             options |= {"landmarks": landmarks, "landmark_weight": landmark_weight}
-        options = options if deforms else undeformed(options)
+        options = options if deforms else disable_deformation(options)
         registration = DeepRegistration(
             metric, device=device, max_memory=max_memory, **options
         )
@@ -218,13 +224,13 @@ def _choose_steps(
     prealign: PathLike | None, affine: bool, pipeline: Sequence[str] | None
 ) -> tuple[list[str], bool]:
     """The affine steps of the options, and whether the deformable step follows."""
-    from dipy_dl_reg.registration.affine_options import AFFINE_STEPS
-    from dipy_dl_reg.registration.pipeline import checked_steps
+    from dipy_dl_reg.registration.affine_steps import AFFINE_STEPS
+    from dipy_dl_reg.registration.pipeline import split_pipeline
 
     for name, other in (("prealign", prealign), ("pipeline", pipeline)):
         if affine and other:
             raise ValueError(f"give either --affine or --{name}, not both")
-    steps, deforms = checked_steps(pipeline)
+    steps, deforms = split_pipeline(pipeline)
     if affine:
         steps = list(AFFINE_STEPS)
     if prealign and "center_of_mass" in steps:

@@ -13,18 +13,18 @@ from time import monotonic
 from typing import Any
 
 from dipy_dl_reg.networks.registry import NETWORKS
-from dipy_dl_reg.options import (
-    CommandOption,
-    command_options,
-    join_words,
-    takes_command_options,
-)
+from dipy_dl_reg.options import join_words
 from dipy_dl_reg.training.training_options import DataOptions, TrainingOptions
 from dipy_dl_reg.workflows.base import (
     StrictWorkflow,
     check_suffix,
     log_result,
     run_command,
+)
+from dipy_dl_reg.workflows.command_options import (
+    CommandOption,
+    command_options,
+    takes_command_options,
 )
 
 #: Options of the command in the order of its help.  Those of a training are declared in
@@ -206,7 +206,7 @@ def _files_or_part(given: Any, name: str, *, part: bool = False) -> Any:
     if part and len(given) == 1:
         with suppress(ValueError):
             return float(given[0])
-    found = []
+    found: list[Path] = []
     for path in map(str, given):
         matching = [path] if Path(path).exists() else sorted(glob(path))
         if not matching:

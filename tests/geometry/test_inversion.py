@@ -5,18 +5,20 @@ import pytest
 from scipy import ndimage
 import torch
 
-from dipy_dl_reg.geometry import inversion
+from dipy_dl_reg.geometry import fold_repair
 from dipy_dl_reg.geometry.derivatives import jacobian
 from dipy_dl_reg.geometry.fields import identity
-from dipy_dl_reg.geometry.inversion import (
+from dipy_dl_reg.geometry.fold_repair import (
     LEAST_JACOBIAN,
     ROUND_TRIP_MAX,
     ROUND_TRIP_MEAN,
-    enforce_inverse_consistency,
-    invert,
     make_diffeomorphic,
     measure_quality,
     repair_folds,
+)
+from dipy_dl_reg.geometry.inversion import (
+    enforce_inverse_consistency,
+    invert,
     round_trip,
 )
 
@@ -107,14 +109,14 @@ def test_the_promise(shape, amplitude):
 @pytest.fixture
 def bounded(monkeypatch):
     """Fail instead of going on without end."""
-    calls, measured = [], inversion._VoxelMeasures.of.__func__
+    calls, measured = [], fold_repair._VoxelMeasures.of.__func__
 
     def of(cls, u, v):
         calls.append(len(calls))
         assert len(calls) < 60, "no end to the repairs"
         return measured(cls, u, v)
 
-    monkeypatch.setattr(inversion._VoxelMeasures, "of", classmethod(of))
+    monkeypatch.setattr(fold_repair._VoxelMeasures, "of", classmethod(of))
 
 
 @pytest.mark.parametrize("amplitude", [1e3, 1e6, 1e30, 3e38])
@@ -177,7 +179,7 @@ def test_the_mean_is_over_points_that_stay_inside():
 def test_no_displacement_stays_none():
     u, v, quality = make_diffeomorphic(torch.zeros(1, 3, 6, 7, 8))
     assert not u.any() and not v.any()
-    assert quality == inversion.Quality(1.0, 1.0, 0.0, 0.0, 0)
+    assert quality == fold_repair.Quality(1.0, 1.0, 0.0, 0.0, 0)
 
 
 def test_not_finite():

@@ -12,12 +12,12 @@ import torch
 
 from dipy_dl_reg.geometry.derivatives import weighted_gradient
 from dipy_dl_reg.geometry.fields import compose, frame, warp
-from dipy_dl_reg.geometry.inversion import (
+from dipy_dl_reg.geometry.fold_repair import (
     _VoxelMeasures,
-    enforce_inverse_consistency,
     measure_quality,
     repair_folds,
 )
+from dipy_dl_reg.geometry.inversion import enforce_inverse_consistency
 from dipy_dl_reg.geometry.kernels import dispatch
 from dipy_dl_reg.geometry.kernels import functions as kernels
 from dipy_dl_reg.geometry.smoothing import box_sum, smooth

@@ -7,7 +7,7 @@ import torch
 
 from dipy_dl_reg.geometry.thin_plate import (
     KERNELS,
-    evaluate,
+    evaluate_spline,
     fit_spline,
     invert_points,
     is_flat,
@@ -34,7 +34,7 @@ def spline_of(points, targets, **options):
 
 
 def at(spline, points):
-    return evaluate(spline, torch.from_numpy(points)).numpy()
+    return evaluate_spline(spline, torch.from_numpy(points)).numpy()
 
 
 @pytest.mark.parametrize("regularization", [0.0, 0.01])
@@ -120,10 +120,10 @@ def test_points_come_back(dim, kernel):
     points, targets = landmarks(dim, noise=2.0)
     spline = spline_of(points, targets, kernel=kernel)
     x = torch.from_numpy(np.random.default_rng(9).uniform(-80, 80, (50, dim)))
-    back = invert_points(spline, evaluate(spline, x), start=x + 3)
+    back = invert_points(spline, evaluate_spline(spline, x), start=x + 3)
     found = ~back.isnan().any(1)
     assert found.float().mean() > 0.9
-    away = evaluate(spline, back[found]) - evaluate(spline, x[found])
+    away = evaluate_spline(spline, back[found]) - evaluate_spline(spline, x[found])
     assert away.abs().max() < 1e-6
 
 

@@ -15,7 +15,7 @@ from dipy_dl_reg.initialization.metric_selection import (
 
 SHAPES = [(70, 64), (40, 44, 38)]
 every_shape = pytest.mark.parametrize("shape", SHAPES)
-#: Fluid, grey and white matter, as fractions of the brightest.
+#: Intensities of fluid, grey and white matter, relative to the brightest.
 T1, B0 = (0.25, 0.6, 1.0), (1.0, 0.55, 0.35)
 
 
@@ -34,8 +34,8 @@ def tissue(shape):
     return torch.softmax(6 * height, 0) * torch.sigmoid(30 * (0.8 - away))
 
 
-def head(looks, shares, noise=0.02, seed=9):
-    image = torch.einsum("k,k...->...", torch.tensor(looks), shares)[None, None]
+def head(intensities, shares, noise=0.02, seed=9):
+    image = torch.einsum("k,k...->...", torch.tensor(intensities), shares)[None, None]
     generator = torch.Generator().manual_seed(seed)
     image = image + noise * torch.randn(image.shape, generator=generator)
     image = image.clamp_min(0) * (shares.sum(0) > 0.5)

@@ -11,7 +11,7 @@ from dipy_dl_reg import (
     assess_mapping,
     deep_registration,
 )
-from dipy_dl_reg.geometry.inversion import Quality
+from dipy_dl_reg.geometry.fold_repair import Quality
 from dipy_dl_reg.maps.verdict import judge
 from dipy_dl_reg.registration.affine_start import PoseComparison, Rival
 

@@ -7,7 +7,11 @@ import torch
 from dipy_dl_reg.geometry.fields import compose, exp, resize, warp
 from dipy_dl_reg.initialization.midspace import predict_in_midspace
 from dipy_dl_reg.networks import make_network
-from dipy_dl_reg.networks.pyramid_network import REACH, _compared, _turned
+from dipy_dl_reg.networks.pyramid_network import (
+    REACH,
+    correlate_neighbours,
+    swap_correlations,
+)
 
 SHAPES = [(26, 33), (18, 21, 16)]
 every_shape = pytest.mark.parametrize("shape", SHAPES)
@@ -125,11 +129,11 @@ def test_looks_that_agree_add_up():
 
 @every_shape
 @torch.no_grad()
-def test_what_is_compared(shape):
+def test_correlations_of_neighbours(shape):
     """Cosines of the features, at every distance along every axis."""
     generator = torch.Generator().manual_seed(0)
     first, second = torch.randn(2, 1, 5, *shape, generator=generator).numpy()
-    found = _compared(torch.tensor(first), torch.tensor(second))[0].numpy()
+    found = correlate_neighbours(torch.tensor(first), torch.tensor(second))[0].numpy()
     norm_1, norm_2 = (np.sqrt((x**2).sum(1))[0] for x in (first, second))
     steps = [(0, 0)] + [
         (axis, sign * k)
@@ -148,11 +152,12 @@ def test_what_is_compared(shape):
 
 @every_shape
 @torch.no_grad()
-def test_what_is_compared_the_other_way_round(shape):
+def test_correlations_of_swapped_features(shape):
     generator = torch.Generator().manual_seed(0)
     first, second = torch.randn(2, 2, 5, *shape, generator=generator)
     torch.testing.assert_close(
-        _turned(_compared(first, second)), _compared(second, first)
+        swap_correlations(correlate_neighbours(first, second)),
+        correlate_neighbours(second, first),
     )
 
 

@@ -1,4 +1,4 @@
-"""The penalty on landmarks: its value in mm, its gradient, and its bound."""
+"""Penalty on landmarks: its value in mm, its gradient and the bound of that."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def case(dim, count=7):
 
 
 @pytest.mark.parametrize("dim", [2, 3])
-def test_it_is_the_mean_squared_distance_in_mm(dim):
+def test_penalty_is_the_mean_squared_distance_in_mm(dim):
     pair, points, targets, u = case(dim)
     places = to_voxels(pair.static_grid, torch.from_numpy(points))
     at = places + sample(u.double(), places.T).T
@@ -77,7 +77,7 @@ def test_its_gradient_is_spread_over_voxels(dim):
 
 @pytest.mark.parametrize("dim", [2, 3])
 def test_its_gradient_is_bounded_by_that_of_the_images(dim):
-    """Than their strongest gradient, once both are smoothed."""
+    """Bounded by the largest gradient of the images, after smoothing."""
     pair, _, _, u = case(dim)
     landmarks = pair.landmarks._replace(
         points=pair.landmarks.points[:1], targets=pair.landmarks.targets[:1] + 9
@@ -91,7 +91,7 @@ def test_its_gradient_is_bounded_by_that_of_the_images(dim):
         assert (0.07 if bounded else 0) < longest < (0.5 if bounded else 1e-5)
 
 
-def test_landmarks_off_the_grid_do_not_count():
+def test_landmarks_outside_the_grid_are_left_out():
     pair, points, targets, u = case(2)
     far = np.concatenate([points, points[:1] + 500])
     far_targets = np.concatenate([targets, targets[:1]])
@@ -103,8 +103,8 @@ def test_landmarks_off_the_grid_do_not_count():
 
 
 @pytest.mark.parametrize("dim", [2, 3])
-def test_what_a_field_leaves(dim):
-    """The field takes the targets that are left to those that were given."""
+def test_landmarks_after_a_field(dim):
+    """The field maps the remaining targets to the given ones."""
     pair, _, _, _ = case(dim)
     shape = SHAPES[dim]
     axes = torch.meshgrid(*(torch.linspace(0, 1, n) for n in shape), indexing="ij")
@@ -119,7 +119,7 @@ def test_what_a_field_leaves(dim):
     assert torch.equal(left.points, pair.landmarks.points)
 
 
-def test_coarser_levels_have_the_same_landmarks():
+def test_coarser_levels_have_the_same_penalty():
     pair, _, _, u = case(2)
     coarse = coarsen(pair, 6.0, sigma_factor=0.5)
     assert coarse.landmarks is pair.landmarks
@@ -132,8 +132,8 @@ def test_coarser_levels_have_the_same_landmarks():
 
 
 @pytest.mark.parametrize("weight", [1.0, 1e6])
-def test_refinement_comes_to_rest_on_the_landmarks(weight):
-    """Even from afar, where the images say nothing, and whatever the weight."""
+def test_refinement_converges_to_the_landmarks(weight):
+    """With equal images, from a distance, and with any weight."""
     rng = np.random.default_rng(0)
     image = rng.random((40, 36))
     points = np.array([[10.0, 10], [28, 9], [18, 25], [30, 28]])

@@ -13,7 +13,7 @@ from dipy_dl_reg.optimization import memory
 
 
 @pytest.mark.parametrize(
-    "word, size",
+    "text, size",
     [
         (2e9, 2e9),
         ("1.5 GB", 1.5e9),
@@ -24,16 +24,16 @@ from dipy_dl_reg.optimization import memory
         ("512mib", 2**29),
     ],
 )
-def test_sizes_in_words(word, size):
-    assert memory.to_bytes(word) == pytest.approx(size)
+def test_sizes_as_text(text, size):
+    assert memory.to_bytes(text) == pytest.approx(size)
 
 
 @pytest.mark.parametrize(
-    "word", ["much", "", 0, -1, "-2 GB", float("nan"), None, [1], True, "1 XB", "inf"]
+    "text", ["much", "", 0, -1, "-2 GB", float("nan"), None, [1], True, "1 XB", "inf"]
 )
-def test_other_texts_are_refused(word):
+def test_other_texts_are_refused(text):
     with pytest.raises(ValueError, match="max_memory"):
-        memory.to_bytes(word)
+        memory.to_bytes(text)
 
 
 def test_the_finest_levels_are_left_out_first():

@@ -1,4 +1,4 @@
-"""Refinement on images with a known answer, and the pyramid below it."""
+"""Refinement of pairs with a known field, its events and the image pyramid."""
 
 import numpy as np
 import phantom
@@ -57,8 +57,8 @@ def test_a_known_field_is_found(shape, metric):
     assert after < 0.5 * before
 
 
-class Told(SSDMetric):
-    """Squared differences, but for the values."""
+class GivenValues(SSDMetric):
+    """The gradients of squared differences, with given values."""
 
     def __init__(self, values):
         super().__init__()
@@ -69,13 +69,13 @@ class Told(SSDMetric):
         return lambda warped: (warped.new_tensor(next(values)), evaluate(warped)[1])
 
 
-def told(values, iterations):
-    """Fields and events of a level with these energies."""
+def refine_with_energies(values, iterations):
+    """Fields and ``"level_reverted"`` events of a level with these energies."""
     static, moving, _ = displaced((32, 30))
     seen = []
     found = refine(
         make_pair(static, moving),
-        Objective(Told(values)),
+        Objective(GivenValues(values)),
         level_iters=[iterations],
         observer=lambda *event: seen.append(event),
     )
@@ -93,10 +93,10 @@ def told(values, iterations):
     ],
 )
 def test_a_level_that_ends_worse_keeps_its_best_fields(values, best):
-    found, reverted = told(values, len(values))
+    found, reverted = refine_with_energies(values, len(values))
     assert reverted == [("level_reverted", 0, pytest.approx(values[best]))]
     if best:
-        wanted, none = told([1.0] * best, best)
+        wanted, none = refine_with_energies([1.0] * best, best)
         assert not none
     else:
         wanted = torch.zeros_like(found[0]), torch.zeros_like(found[1])
@@ -105,13 +105,13 @@ def test_a_level_that_ends_worse_keeps_its_best_fields(values, best):
 
 
 def test_a_level_that_ends_better_is_kept_as_it_ends():
-    """Also if it was better on the way."""
-    found, reverted = told([1.0, 0.2, 0.9], 3)
-    wanted, _ = told([1.0, 0.9, 0.8], 3)
+    """Also if the energy was lower in between."""
+    found, reverted = refine_with_energies([1.0, 0.2, 0.9], 3)
+    wanted, _ = refine_with_energies([1.0, 0.9, 0.8], 3)
     assert not reverted and torch.equal(found[0], wanted[0])
 
 
-def test_a_level_that_only_gets_worse_is_undone():
+def test_a_level_of_increasing_energy_is_undone():
     static, moving, expected = displaced((32, 30))
     pair, seen = make_pair(static, moving), []
     start = torch.from_numpy(expected[None].astype(np.float32))
@@ -127,7 +127,7 @@ def test_a_level_that_only_gets_worse_is_undone():
     assert seen[-2:] == ["level_reverted", "level_end"]
 
 
-def test_a_start_is_taken_up():
+def test_without_iterations_the_start_is_returned():
     static, moving, expected = displaced((32, 30))
     pair = make_pair(static, moving)
     start = torch.from_numpy(expected[None].astype(np.float32))
@@ -136,7 +136,7 @@ def test_a_start_is_taken_up():
     torch.testing.assert_close(v, -start)
 
 
-def test_anisotropic_voxels_become_isotropic_going_up():
+def test_coarser_levels_have_isotropic_voxels():
     grid = Grid((40, 40, 10), np.diag([1.0, 1, 4, 1]))
     assert level_spacings(grid, 3) == [4, 2, 1]
     pair = make_pair(
@@ -150,8 +150,8 @@ def test_anisotropic_voxels_become_isotropic_going_up():
     np.testing.assert_allclose(coarse.static_grid.spacing, [3.9, 3.9, 4])
 
 
-def test_coarsening_keeps_places():
-    """A linear image stays that linear function of world coordinates."""
+def test_coarsening_keeps_world_coordinates():
+    """An image that is linear in world coordinates remains the same function."""
     affine = np.array([[1.0, 0.2, 5], [-0.1, 1.5, -3], [0, 0, 1]])
     world = np.einsum("ij,j...->i...", affine[:2, :2], np.indices((33, 41)))
     image = world[0] + affine[0, 2]
@@ -178,8 +178,8 @@ def test_a_penalty_makes_the_field_smoother():
     assert roughness(Objective(SSDMetric(), regularizer=bending, weight=1.0)) < plain
 
 
-def test_voxels_beyond_the_moving_image_do_not_count():
-    """Half a field of view: the field is as good where the two images overlap."""
+def test_voxels_outside_the_moving_image_are_not_compared():
+    """With half of the field of view, the field is accurate in the overlap."""
     static, moving, expected = displaced((48, 40))
     shift = np.eye(3)
     shift[0, 2] = 20  # the first 20 rows of moving are missing
@@ -192,7 +192,7 @@ def test_voxels_beyond_the_moving_image_do_not_count():
     assert after < 0.6 * before
 
 
-def test_the_observer_sees_every_stage_in_order():
+def test_the_observer_is_called_at_every_stage():
     static, moving, _ = displaced((24, 24), amplitude=8)
     seen = []
     refine(
@@ -211,15 +211,15 @@ def test_the_observer_sees_every_stage_in_order():
 
 
 @pytest.mark.parametrize("metric", [CCMetric, SSDMetric, NCCMetric])
-def test_identical_images_stay_where_they_are(metric):
+def test_identical_images_are_not_moved(metric):
     image = texture((30, 28, 26))
     u, v = refine(make_pair(image, image), Objective(metric()), level_iters=[20, 10])
     assert u.abs().max() < 0.02 and v.abs().max() < 0.02
 
 
 @pytest.mark.parametrize("name", sorted(METRICS))
-def test_no_metric_moves_an_object_away_from_itself(name):
-    """Plateaus, edges and much background: what histograms smear."""
+def test_no_metric_moves_an_object_with_plateaus(name):
+    """Plateaus, edges and background, which are difficult for histograms."""
     shape = (40, 46, 38)
     affine = phantom.grid(shape, 4.5)
     image = phantom.image(shape, affine)

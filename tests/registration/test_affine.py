@@ -18,7 +18,7 @@ from dipy_dl_reg import (
     deep_affine_registration,
 )
 from dipy_dl_reg.initialization.rotation_search import Candidate, Poses
-from dipy_dl_reg.registration.affine_start import compare_poses
+from dipy_dl_reg.registration.affine_start import choose_pose, compare_poses
 
 #: Errors allowed, in mm; voxels are 6 mm.
 NEAR = 0.5
@@ -404,7 +404,7 @@ BAD_OPTIONS = [
     ({"level_iters": [10, 10], "factors": [4, 2, 1]}, "one entry for each level"),
     ({"factors": [2, 0]}, r"factors\[1\] must be above 0"),
     ({"starts": "some"}, "starts must be one of"),
-    ({"sampling_proportion": 1.5}, "sampling_proportion must be at most 1"),
+    ({"sampling_proportion": 1.5}, "above 0 and at most 1, got 1.5"),
     ({"sampling_proportion": 0}, "sampling_proportion must be above 0"),
     ({"sampling_proportion": "all"}, "sampling_proportion must be above 0"),
     ({"level_iters": 10}, "level_iters must be a list"),
@@ -496,11 +496,10 @@ def candidate(angle, value):
 )
 def test_a_pose_turned_far_must_be_clearly_better(usual, best, chosen):
     usual, best = candidate(*usual), candidate(*best)
-    registration = DeepAffineRegistration(starts="auto")
-    registration.starting_affine = np.eye(4)
     poses = Poses(best, usual, [best, usual], -1.0)
     expected = {"best": best, "usual": usual, None: None}[chosen]
-    assert registration._better_pose(poses) is expected
+    assert choose_pose(poses, np.eye(4), "auto") is expected
+    assert choose_pose(poses, np.eye(4), "all") is best
 
 
 def test_the_rival_is_the_best_pose_turned_far():

@@ -18,7 +18,8 @@ from scipy.optimize import brentq
 import torch
 
 from dipy_dl_reg import DeepRegistration
-from dipy_dl_reg.geometry.inversion import invert, make_diffeomorphic
+from dipy_dl_reg.geometry.fold_repair import make_diffeomorphic
+from dipy_dl_reg.geometry.inversion import invert
 
 #: Of the intensity range: how far DIPY's warp and SciPy's may differ.
 TOLERANCE = 1e-5

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from dipy_dl_reg.training.image_tensors import normalize
 from dipy_dl_reg.training.loop.batches import Batches, collate, make_generator
 from dipy_dl_reg.training.training_set import (
     AtlasPairs,
@@ -13,7 +14,6 @@ from dipy_dl_reg.training.training_set import (
     Example,
     ListedPairs,
     as_pairs,
-    normalize,
 )
 
 

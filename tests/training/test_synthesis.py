@@ -247,9 +247,9 @@ def test_part_of_the_field_of_view_is_missing():
 @pytest.mark.parametrize(
     "option, message",
     [
-        ({"noise": -1.0}, "noise must be 0 or more, got -1.0"),
-        ({"coarse": 0.5}, "coarse must be 1 or more, got 0.5"),
-        ({"cut": 2.0}, "cut must be from 0 to 1, got 2.0"),
+        ({"noise": -1.0}, "noise must be 0 or more and finite, got -1.0"),
+        ({"coarse": 0.5}, "coarse must be 1 or more and finite, got 0.5"),
+        ({"cut": 2.0}, "cut must be 0 or more and at most 1, got 2.0"),
     ],
 )
 def test_acquisition_out_of_range(option, message):
@@ -279,7 +279,7 @@ def test_shapes_are_found_again_in_both_images(shape):
 
 
 def test_shapes_have_edges_and_a_background():
-    blobs = ShapePairs((60, 60), classes=6, edge=0.5)._blobs(make_generator(0))
+    blobs = ShapePairs((60, 60), classes=6, edge=0.5)._draw_blobs(make_generator(0))
     torch.testing.assert_close(blobs.sum(0), torch.ones(60, 60))
     assert (blobs.amax(0) > 0.9).double().mean() > 0.7
     assert blobs[0, [0, 0, -1, -1], [0, -1, 0, -1]].min() > 0.99

@@ -24,7 +24,8 @@ import torch
 
 from dipy_dl_reg.geometry.derivatives import weighted_gradient
 from dipy_dl_reg.geometry.fields import compose, frame, warp
-from dipy_dl_reg.geometry.inversion import enforce_inverse_consistency, repair_folds
+from dipy_dl_reg.geometry.fold_repair import repair_folds
+from dipy_dl_reg.geometry.inversion import enforce_inverse_consistency
 from dipy_dl_reg.geometry.kernels import dispatch
 from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.geometry.smoothing import smooth

@@ -42,11 +42,15 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from dipy_dl_reg.geometry.fields import compose, exp, resize, warp
+from dipy_dl_reg.geometry.fields import compose, resize
 from dipy_dl_reg.networks import NETWORKS, make_network
 from dipy_dl_reg.networks.checkpoint import load_network, save_network
 from dipy_dl_reg.networks.layers import conv
-from dipy_dl_reg.networks.pyramid_network import _SQUARINGS, Pyramid, _compared
+from dipy_dl_reg.networks.pyramid_network import (
+    Pyramid,
+    correlate_neighbours,
+    warp_half_way,
+)
 from dipy_dl_reg.training.loop.losses import dice_loss
 from tools.experiments.contrast_cases import contrast_case, swap_images
 from tools.recipes.brain_maps import make_pairs, read_maps
@@ -68,13 +72,13 @@ class OneWay(Pyramid):
     name = "pyramid-one-way"
     symmetric = False
 
-    def _refined(self, velocity, both, level):
+    def update(self, velocity, both, level):
+        """Update the velocity at one resolution, without the antisymmetric part."""
         if velocity is not None:
             velocity = resize(velocity, both.shape[2:])
-            half = exp(torch.cat([-velocity, velocity]) / 2, steps=_SQUARINGS)
-            both = warp(both, half.to(both.dtype))
+            both = warp_half_way(both, velocity)
         a, b = both.chunk(2)
-        x = torch.cat([a, b, _compared(a, b)], 1)
+        x = torch.cat([a, b, correlate_neighbours(a, b)], 1)
         step = self.flow[level](self.decoder[level](x))
         return step if velocity is None else velocity + step
 
@@ -89,7 +93,8 @@ class Intensity(Pyramid):
         first = self.encoder[0][0]
         self.encoder[0][0] = conv(dim, 1, first.out_channels, stride=2)
 
-    def _described(self, both):
+    def describe(self, both):
+        """Leave the images as they are."""
         return both
 
 

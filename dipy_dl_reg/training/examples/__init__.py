@@ -1,4 +1,4 @@
-"""Torch only: training pairs made from label maps, shapes and images."""
+"""Training pairs synthesised from label maps and shapes, and changes of images."""
 
 from typing import Any
 

@@ -1,20 +1,23 @@
-"""What a scanner and its protocol do to an image, at random."""
+"""Random defects of images, as a scanner and its protocol cause them."""
+
+from __future__ import annotations
 
 import torch
 
 from dipy_dl_reg.geometry.resampling import resize_image
 from dipy_dl_reg.geometry.smoothing import smooth
 from dipy_dl_reg.training.examples import SINGLE
+from dipy_dl_reg.validation import check_number
 
 
 class Acquisition:
     """Random defects of one image, in the order in which a scanner adds them.
 
-    Blur; a bias field ``exp(b(x))``, ``b`` smooth; low resolution, as a part of the
-    image's own along every axis and more along one, as thick slices are; noise,
-    Gaussian or of a magnitude image (Rician, which has a floor where nothing is); and
-    an end of the field of view missing.  The result is scaled so that its largest
-    value is 1, and nothing is below 0.
+    Blur; a bias field ``exp(b(x))``, ``b`` smooth; low resolution along every axis, and
+    lower along one, as thick slices have; noise, Gaussian or that of a magnitude image
+    (Rician, whose mean is above 0 where there is no signal); and a missing end of the
+    field of view.  The result is scaled so that its largest value is 1, and negative
+    values become 0.
 
     Parameters
     ----------
@@ -25,17 +28,18 @@ class Acquisition:
     bias : float, optional
         Largest standard deviation of ``b`` at its 4 control points along each axis.
     rician : float, optional
-        How often the noise is that of a magnitude image.
+        Probability of the noise of a magnitude image.
     coarse : float, optional
-        Largest size of the voxels that the image is read at, in its own; 1 is no loss.
+        Largest size of the voxels at which the image is sampled, in its own voxels; 1
+        is no loss.
     thick : float, optional
-        Largest thickness of its slices, in voxels; 1 is no loss.
+        Largest thickness of its slices, in its own voxels; 1 is no loss.
     slices : float, optional
-        How often there are such slices, along any axis.
+        Probability of such slices, along any axis.
     cut : float, optional
-        How often an end of the field of view is missing: the image is 0 there.
+        Probability that an end of the field of view is missing: the image is 0 there.
     largest_cut : float, optional
-        How much of an axis is missing at most.
+        Largest missing part of an axis.
 
     Raises
     ------
@@ -44,28 +48,35 @@ class Acquisition:
     """
 
     def __init__(
-        self, *, noise=0.05, blur=0.5, bias=0.3, rician=0.0, coarse=1.0, thick=1.0,
-        slices=0.0, cut=0.0, largest_cut=0.25,
-    ):  # fmt: skip
+        self,
+        *,
+        noise: float = 0.05,
+        blur: float = 0.5,
+        bias: float = 0.3,
+        rician: float = 0.0,
+        coarse: float = 1.0,
+        thick: float = 1.0,
+        slices: float = 0.0,
+        cut: float = 0.0,
+        largest_cut: float = 0.25,
+    ) -> None:
         self.options = {
             "noise": noise, "blur": blur, "bias": bias, "rician": rician,
             "coarse": coarse, "thick": thick, "slices": slices, "cut": cut,
             "largest_cut": largest_cut,
         }  # fmt: skip
         for name, value in self.options.items():
-            least = 1 if name in ("coarse", "thick") else 0
-            most = 1 if name in ("rician", "slices", "cut", "largest_cut") else None
-            if not (least <= value < float("inf") and (most is None or value <= most)):
-                span = f"{least} or more" if most is None else f"from {least} to {most}"
-                raise ValueError(f"{name} must be {span}, got {value!r}.")
+            is_part = name in ("rician", "slices", "cut", "largest_cut")
+            low, high = 1.0 if name in ("coarse", "thick") else 0.0, float("inf")
+            check_number(name, value, low=low, high=1.0 if is_part else high)
 
-    def __call__(self, image, generator):
-        """An image as it might come from a scanner.
+    def __call__(self, image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Add random defects to an image.
 
         Parameters
         ----------
         image : Tensor, shape (1, *shape)
-            Without any defect.
+            Without defects.
         generator : torch.Generator
             All that is random comes from it.
 
@@ -79,15 +90,17 @@ class Acquisition:
         knots = torch.randn(1, 1, *[4] * len(shape), generator=generator, **SINGLE)
         bias = resize_image(knots, shape)
         image = image * (o["bias"] * uniform(generator) * bias).exp_()
-        image = self._coarse(image, generator)
+        image = self._reduce_resolution(image, generator)
         image = image / image.amax().clamp_min(1e-6)
-        image = self._noisy(image, generator)[0]
+        image = self._add_noise(image, generator)[0]
         if o["cut"] and uniform(generator) < o["cut"]:
-            image = _cut(image, o["largest_cut"], generator)
+            image = _cut_end(image, o["largest_cut"], generator)
         return (image / image.amax().clamp_min(1e-6)).clamp_min_(0)
 
-    def _coarse(self, image, generator):
-        """The image read at larger voxels, and brought back."""
+    def _reduce_resolution(
+        self, image: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
+        """Sample an image at larger voxels, and interpolate it back."""
         o, shape = self.options, image.shape[2:]
         factors = [1.0] * len(shape)
         if o["coarse"] > 1:
@@ -99,12 +112,14 @@ class Acquisition:
         sizes = [max(2, round(n / f)) if n > 1 else 1 for n, f in zip(shape, factors)]
         if sizes == list(shape):
             return image
-        # What a voxel of that size holds is a mean over it.
+        # A larger voxel has the mean over its volume.
         image = smooth(image, [0.4 * (f * f - 1) ** 0.5 for f in factors])
         return resize_image(resize_image(image, sizes), shape)
 
-    def _noisy(self, image, generator):
-        """The image, whose largest value is 1, with noise."""
+    def _add_noise(
+        self, image: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
+        """Add noise to an image whose largest value is 1."""
         o = self.options
         sigma = o["noise"] * uniform(generator) ** 2
         noise = sigma * torch.randn(image.shape, generator=generator, **SINGLE)
@@ -113,13 +128,15 @@ class Acquisition:
         other = sigma * torch.randn(image.shape, generator=generator, **SINGLE)
         return torch.hypot(image + noise, other)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         options = ", ".join(f"{key}={value}" for key, value in self.options.items())
         return f"Acquisition({options})"
 
 
-def _cut(image, largest, generator):
-    """The image (1, *shape) without one end along one axis."""
+def _cut_end(
+    image: torch.Tensor, largest: float, generator: torch.Generator
+) -> torch.Tensor:
+    """The image (1, *shape), 0 at one end of one axis."""
     axis = int(torch.randint(image.ndim - 1, (), generator=generator, device="cpu")) + 1
     count = int(largest * uniform(generator) * image.shape[axis])
     first = 0 if uniform(generator) < 0.5 else image.shape[axis] - count
@@ -128,13 +145,13 @@ def _cut(image, largest, generator):
     return image
 
 
-def uniform(generator):
-    """A number from 0 to 1.
+def uniform(generator: torch.Generator) -> float:
+    """Draw a number between 0 and 1.
 
     Parameters
     ----------
     generator : torch.Generator
-        Where it comes from.
+        Source of the number.
 
     Returns
     -------

@@ -1,43 +1,49 @@
-"""Random changes to examples, so that a network sees more than it is given."""
+"""Random changes of examples, for more variety than the images given have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 
 from dipy_dl_reg.geometry.fields import warp
 from dipy_dl_reg.geometry.resampling import resize_image
 from dipy_dl_reg.training.examples import SINGLE
+from dipy_dl_reg.training.training_set import Example
+from dipy_dl_reg.validation import check_number
 
 
 class Augment:
-    """Random changes of place and intensity, of each of the two images by itself.
+    """Random changes of position and intensity, different for the two images of a pair.
 
-    An image is taken at ``M (x - c) + c + t + s(x)``, with ``c`` the middle of the
+    An image is sampled at ``M (x - c) + c + t + s(x)``, with ``c`` the middle of the
     grid, ``M`` a rotation times a symmetric stretch and ``s`` a smooth random field.
     Its intensity ``I``, in [0, 1], becomes
     ``exp(b(x)) (I**gamma * contrast) + noise``, ``b`` a smooth random field too.
-    Flips are the same for both images.  Labels go along: maps by nearest neighbour,
-    shares by linear interpolation.  Options at 0 change nothing.
+    Flips are the same for both images.  Labels are warped with their image: maps by
+    nearest neighbour, shares by linear interpolation.  Options at 0 change nothing.
 
     Parameters
     ----------
     flips : sequence of int, optional
-        Axes along which both images are mirrored, every other time.
+        Axes along which both images are mirrored, with probability 0.5.
     rotation : float, optional
         Standard deviation of the angles, degrees.
     scale : float, optional
         Standard deviation of the stretch along any direction.
     translation : float, optional
-        Standard deviation of the shift, as a part of the image's size.
+        Standard deviation of the shift, as a fraction of the image's size.
     bending : float, optional
         Standard deviation of the smooth field's control points, voxels.
     bending_scale : int, optional
-        Voxels between them.
+        Voxels between the control points.
     gamma, contrast : float, optional
         Standard deviations of the logarithms of both.
     bias : float, optional
         Standard deviation of the 4 control points per axis of the bias field's
         logarithm.
     noise : float, optional
-        Largest standard deviation of the noise; each image draws its own.
+        Largest standard deviation of the noise; drawn for each image.
 
     Raises
     ------
@@ -46,9 +52,19 @@ class Augment:
     """
 
     def __init__(
-        self, *, flips=(), rotation=3.0, scale=0.03, translation=0.01, bending=0.0,
-        bending_scale=10, gamma=0.1, contrast=0.05, bias=0.1, noise=0.02,
-    ):  # fmt: skip
+        self,
+        *,
+        flips: Sequence[int] = (),
+        rotation: float = 3.0,
+        scale: float = 0.03,
+        translation: float = 0.01,
+        bending: float = 0.0,
+        bending_scale: float = 10,
+        gamma: float = 0.1,
+        contrast: float = 0.05,
+        bias: float = 0.1,
+        noise: float = 0.02,
+    ) -> None:
         self.flips = tuple(flips)
         self.options = {
             "rotation": rotation,
@@ -62,11 +78,10 @@ class Augment:
             "noise": noise,
         }
         for name, value in self.options.items():
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"{name} must be 0 or more, got {value!r}.")
+            check_number(name, value)
 
-    def __call__(self, example, generator):
-        """A changed copy of an example.
+    def __call__(self, example: Example, generator: torch.Generator) -> Example:
+        """Change a copy of an example at random.
 
         Parameters
         ----------
@@ -78,31 +93,38 @@ class Augment:
         Returns
         -------
         example : Example
-            Of the same shapes.
+            Of the same shape.
         """
         drawn = torch.rand(len(self.flips), generator=generator, **SINGLE).tolist()
         axes = [axis + 1 for axis, number in zip(self.flips, drawn) if number < 0.5]
-        static, moving, *labels = (x if x is None else x.flip(axes) for x in example)
-        sides = zip((static, moving), labels)
-        (static, s), (moving, m) = (self._side(*side, generator) for side in sides)
-        return type(example)(static, moving, s, m)
+        flipped = Example._make(x if x is None else x.flip(axes) for x in example)
+        static, s = self._change(flipped.static, flipped.static_labels, generator)
+        moving, m = self._change(flipped.moving, flipped.moving_labels, generator)
+        return Example(static, moving, s, m)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         options = ", ".join(f"{key}={value}" for key, value in self.options.items())
         return f"Augment(flips={self.flips}, {options})"
 
-    def _side(self, image, labels, generator):
-        """One image and its labels, moved; then the image's new intensities."""
-        u = self._field(image.shape[1:], generator)
+    def _change(
+        self,
+        image: torch.Tensor,
+        labels: torch.Tensor | None,
+        generator: torch.Generator,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Warp one image and its labels; then change the image's intensities."""
+        u = self._draw_displacement(image.shape[1:], generator)
         if u is not None:
-            image, labels = _moved(image, u, "linear"), _labels_moved(labels, u)
-        return self._intensity(image, generator), labels
+            image, labels = _warp_one(image, u, "linear"), _warp_labels(labels, u)
+        return self._change_intensity(image, generator), labels
 
-    def _field(self, shape, generator):
-        """Random displacement (1, D, *shape); None if nothing is to move."""
+    def _draw_displacement(
+        self, shape: Sequence[int], generator: torch.Generator
+    ) -> torch.Tensor | None:
+        """Random displacement (1, D, *shape); None if the options ask for none."""
         o, u = self.options, None
         if o["rotation"] or o["scale"] or o["translation"]:
-            u = self._affine(shape, generator)
+            u = self._draw_affine(shape, generator)
         if o["bending"]:
             knots = [max(4, round(n / max(1, o["bending_scale"]))) for n in shape]
             bend = torch.randn(1, len(shape), *knots, generator=generator, **SINGLE)
@@ -110,11 +132,13 @@ class Augment:
             u = bend if u is None else u + bend
         return u
 
-    def _affine(self, shape, generator):
+    def _draw_affine(
+        self, shape: Sequence[int], generator: torch.Generator
+    ) -> torch.Tensor:
         """Displacement of a random affine about the middle of the grid."""
         dim, o = len(shape), self.options
         turn, stretch = torch.randn(2, dim, dim, generator=generator, **SINGLE)
-        # Of the entries of a difference (or half a sum) each has the deviation wanted.
+        # Each entry of these sums and differences has the standard deviation wanted.
         turn = (turn - turn.T) / 2**0.5 * (o["rotation"] * torch.pi / 180)
         stretch = (stretch + stretch.T) / 2 * o["scale"]
         matrix = torch.matrix_exp(turn) @ torch.matrix_exp(stretch)
@@ -127,8 +151,10 @@ class Augment:
         moved = torch.einsum("ij,j...->i...", matrix, places)
         return (moved + shift.view(-1, *[1] * dim))[None]
 
-    def _intensity(self, image, generator):
-        """New contrast, bias and noise."""
+    def _change_intensity(
+        self, image: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
+        """Change contrast, bias and noise."""
         o = self.options
         gamma, contrast, noise = torch.randn(3, generator=generator, **SINGLE)
         if o["gamma"]:
@@ -138,7 +164,8 @@ class Augment:
         if o["bias"]:
             knots = [4] * (image.ndim - 1)
             bias = torch.randn(1, 1, *knots, generator=generator, **SINGLE)
-            image = image * (o["bias"] * resize_image(bias, image.shape[1:]))[0].exp()
+            bias = resize_image(bias, image.shape[1:])[0]
+            image = image * (o["bias"] * bias).exp()
         if o["noise"]:
             sigma = o["noise"] * torch.rand((), generator=generator, **SINGLE)
             noise = torch.randn(image.shape, generator=generator, **SINGLE)
@@ -146,15 +173,15 @@ class Augment:
         return image
 
 
-def _moved(channels, u, mode):
-    """Channels (K, *shape) through a displacement."""
+def _warp_one(channels: torch.Tensor, u: torch.Tensor, mode: str) -> torch.Tensor:
+    """Warp channels (K, *shape) by a displacement."""
     return warp(channels[None], u.to(channels), mode=mode)[0]
 
 
-def _labels_moved(labels, u):
-    """Labels through a displacement: maps stay whole numbers, shares need not."""
+def _warp_labels(labels: torch.Tensor | None, u: torch.Tensor) -> torch.Tensor | None:
+    """Warp labels by a displacement: maps stay whole numbers, shares need not."""
     if labels is None:
         return None
     if labels.is_floating_point():
-        return _moved(labels, u, "linear")
-    return _moved(labels.float(), u, "nearest").to(labels.dtype)
+        return _warp_one(labels, u, "linear")
+    return _warp_one(labels.float(), u, "nearest").to(labels.dtype)

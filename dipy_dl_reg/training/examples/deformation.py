@@ -1,11 +1,15 @@
-"""Random geometry: an affine, and the flow of a smooth velocity."""
+"""Random deformations: an affine, and the flow of a smooth velocity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 
 from dipy_dl_reg.geometry.fields import compose, exp, resize
 from dipy_dl_reg.training.examples import SINGLE
 
-#: Squarings of the flow, found at every second voxel.
+#: Squarings by which the velocity is integrated, at every second voxel.
 _SQUARINGS = 4
 
 
@@ -21,29 +25,36 @@ class Bending:
     rotation : float, optional
         Standard deviation of the angles, degrees.
     scale : float, optional
-        Standard deviation of the stretch, as a part of 1.
+        Standard deviation of the stretch, as a fraction.
     translation : float, optional
         Standard deviation of the shift, voxels.
     bending : float, optional
-        Root of the mean square of the velocity's components, voxels.
+        Root mean square of the velocity's components, voxels.
     bending_scale : int, optional
         Voxels between its control points.
     """
 
     def __init__(
-        self, *, rotation=2.0, scale=0.02, translation=0.5, bending=0.7,
-        bending_scale=10,
-    ):  # fmt: skip
+        self,
+        *,
+        rotation: float = 2.0,
+        scale: float = 0.02,
+        translation: float = 0.5,
+        bending: float = 0.7,
+        bending_scale: float = 10,
+    ) -> None:
         self.rotation, self.scale, self.translation = rotation, scale, translation
         self.bending, self.bending_scale = bending, bending_scale
 
-    def __call__(self, shape, generator):
-        """A displacement field.
+    def __call__(
+        self, shape: Sequence[int], generator: torch.Generator
+    ) -> torch.Tensor:
+        """Draw a displacement field.
 
         Parameters
         ----------
         shape : sequence of int
-            Of the grid.
+            Shape of the grid.
         generator : torch.Generator
             All that is random comes from it.
 
@@ -52,7 +63,7 @@ class Bending:
         u : Tensor, shape (1, D, *shape)
             In voxels.
         """
-        affine = self._affine(shape, generator)
+        affine = self._draw_affine(shape, generator)
         coarse = [max(4, round(n / self.bending_scale)) for n in shape]
         knots = torch.randn(1, len(shape), *coarse, generator=generator, **SINGLE)
         if not self.bending:
@@ -63,7 +74,9 @@ class Bending:
         flow = resize(exp(resize(velocity * size, half), steps=_SQUARINGS), shape)
         return compose(flow, affine)
 
-    def _affine(self, shape, generator):
+    def _draw_affine(
+        self, shape: Sequence[int], generator: torch.Generator
+    ) -> torch.Tensor:
         """Displacement of a random affine about the middle of the grid."""
         dim = len(shape)
         skew = torch.randn(dim, dim, generator=generator, **SINGLE)

@@ -1,52 +1,58 @@
-"""Pairs of images of shapes that are nothing: they need no data at all.
+"""Synthetic pairs of random shapes, and mixtures of sources of pairs.
 
-A network that saw brains alone would know brains alone.  Random blobs
-:footcite:p:`Hoffmann2022` have neither anatomy nor a usual place, so that what is
-learned from them is to find the same shape again, whatever it looks like.
+Random shapes :footcite:p:`Hoffmann2022` have no anatomy and no usual position: a
+network trained on them learns to match shapes whatever their intensities, and not
+brains alone.  They need no data.
 """
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from dipy_dl_reg.geometry.fields import warp
 from dipy_dl_reg.geometry.resampling import resize_image
-from dipy_dl_reg.metrics.base import whole_number
 from dipy_dl_reg.training.examples import SINGLE
 from dipy_dl_reg.training.examples.acquisition import Acquisition, uniform
 from dipy_dl_reg.training.examples.deformation import Bending
 from dipy_dl_reg.training.examples.synthesis import permutation
-from dipy_dl_reg.training.training_set import Example
+from dipy_dl_reg.training.training_set import Example, Pairs
+from dipy_dl_reg.validation import check_number, check_whole_number
 
 
 class ShapePairs:
-    """Pairs of one set of random blobs, bent in two ways and of two contrasts.
+    """Pairs of images of one set of random blobs, deformed twice, with two contrasts.
 
-    For each class a smooth random image is drawn; where one is largest, its class is.
-    The outermost are background.  Half of the time there is a shell around the rest,
-    as a skull is around a brain, and half of the time the background is dark.
+    For each class a smooth random image is drawn; a voxel belongs to the class whose
+    image is largest there.  The outermost voxels are background.  With probability 0.5
+    the blobs are in a shell, as a brain is in a skull, and with probability 0.5 the
+    background is dark.
 
     Parameters
     ----------
     shape : sequence of int
-        Of the images, 2D or 3D.
+        Shape of the images, 2D or 3D.
     classes : int, optional
-        Blobs, background included.
+        Number of blobs, background included.
     size : int, optional
         Voxels between the control points of the smooth images.
     edge : float, optional
-        Voxels over which one class goes over into the next, about.
+        Width of the transition from one class to the next, voxels, about.
     scored : int, optional
-        Classes carried along as labels.
+        Number of classes that become labels.
     count : int, optional
-        Pairs that have a number.
+        Number of pairs of the fixed enumeration.
     acquisition : Acquisition, optional
         Defects of the images.
     **geometry : dict
-        See `Bending`; `bending` is 2 voxels by default.
+        Options of `Bending`; `bending` is 2 voxels by default.
 
     Raises
     ------
     ValueError
-        If `shape` is not of 2 or 3 numbers, or others are out of range.
+        If `shape` is not of 2 or 3 numbers, or another option is out of range.
 
     References
     ----------
@@ -54,44 +60,50 @@ class ShapePairs:
     """
 
     def __init__(
-        self, shape, *, classes=12, size=8, edge=1.0, scored=6, count=20,
-        acquisition=None, **geometry,
-    ):  # fmt: skip
+        self,
+        shape: Sequence[int],
+        *,
+        classes: int = 12,
+        size: int = 8,
+        edge: float = 1.0,
+        scored: int = 6,
+        count: int = 20,
+        acquisition: Acquisition | None = None,
+        **geometry: Any,
+    ) -> None:
         self.shape = tuple(shape)
         if len(self.shape) not in (2, 3):
             raise ValueError(f"shape must be 2 or 3 numbers, got {self.shape}.")
-        self.classes = whole_number("classes", classes, 3)
-        self.size = whole_number("size", size, 1)
-        self.scored = min(whole_number("scored", scored, 1), self.classes - 1)
-        self.count = whole_number("count", count, 1)
-        if not 0 < edge < float("inf"):
-            raise ValueError(f"edge must be above 0 voxels, got {edge!r}.")
-        self.edge = edge
+        self.classes = check_whole_number("classes", classes, low=3)
+        self.size = check_whole_number("size", size, low=1)
+        self.scored = min(check_whole_number("scored", scored, low=1), self.classes - 1)
+        self.count = check_whole_number("count", count, low=1)
+        self.edge = check_number("edge", edge, above=True)
         self.acquisition = Acquisition() if acquisition is None else acquisition
-        self.bent = Bending(**({"bending": 2.0} | geometry))
+        self.bending = Bending(**({"bending": 2.0} | geometry))
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index):
-        """One of `len` pairs, always the same.
+    def __getitem__(self, index: int) -> Example:
+        """One of a fixed enumeration of pairs.
 
         Parameters
         ----------
         index : int
-            Its number, which is the seed.
+            Its number.
 
         Returns
         -------
         example : Example
-            As `draw` gives it.
+            Drawn with the number as seed.
         """
         if not 0 <= index < len(self):
             raise IndexError(index)
         return self.draw(torch.Generator().manual_seed(index))
 
-    def draw(self, generator):
-        """A new pair.
+    def draw(self, generator: torch.Generator) -> Example:
+        """Draw a new pair.
 
         Parameters
         ----------
@@ -103,32 +115,32 @@ class ShapePairs:
         example : Example
             Labels are shares, of classes drawn from all but the background.
         """
-        blobs = self._blobs(generator)
+        blobs = self._draw_blobs(generator)
         choice = permutation(self.classes - 1, generator)[: self.scored]
-        carried = blobs[[k + 1 for k in choice]]
+        chosen = blobs[[k + 1 for k in choice]]
         sides = []
         dark = uniform(generator) < 0.5
         for _ in range(2):
             intensities = torch.rand(self.classes, generator=generator, **SINGLE)
             intensities[0] *= not dark
             image = torch.einsum("k,k...->...", intensities, blobs)
-            field = self.bent(self.shape, generator)
-            side = warp(torch.cat([image[None], carried])[None], field)[0]
+            field = self.bending(self.shape, generator)
+            side = warp(torch.cat([image[None], chosen])[None], field)[0]
             sides.append((self.acquisition(side[:1], generator), side[1:]))
         (static, static_labels), (moving, moving_labels) = sides
         return Example(static, moving, static_labels, moving_labels)
 
-    def _blobs(self, generator):
-        """Shares of all classes, 0 the background, (K, *shape); they add up to 1."""
+    def _draw_blobs(self, generator: torch.Generator) -> torch.Tensor:
+        """Shares of all classes, 0 the background, (K, *shape); their sum is 1."""
         few = [max(4, round(n / self.size)) for n in self.shape]
         knots = torch.randn(1, self.classes, *few, generator=generator, **SINGLE)
         height = resize_image(knots, self.shape)[0]
-        # How far from the middle, 1 at the faces; the surface is as rough as blobs are.
+        # Distance from the middle, 1 at the faces, and as rough as the blobs are.
         lines = [torch.linspace(-1, 1, n, **SINGLE) for n in self.shape]
         grid = torch.stack(torch.meshgrid(*lines, indexing="ij"))
         away = grid.square().sum(0).sqrt() + 0.15 * height[0]
         border = 0.7 + 0.2 * uniform(generator)
-        # A unit of height takes about as many voxels as control points are apart.
+        # Heights change by about 1 over the distance of two control points.
         steep = self.size / self.edge
         height[0] = torch.where(away > border, 8.0, -8.0)
         if uniform(generator) < 0.5:
@@ -142,9 +154,9 @@ class Mixture:
     Parameters
     ----------
     sources : sequence of pairs
-        See `dipy_dl_reg.training.training_set`.
+        Of the form of `dipy_dl_reg.training.training_set.Pairs`.
     weights : sequence of float
-        How often a pair is drawn from each, compared with the others.
+        Relative probability of drawing a pair from each.
 
     Raises
     ------
@@ -152,7 +164,7 @@ class Mixture:
         If there is no source, there are not as many weights, or one is negative.
     """
 
-    def __init__(self, sources, weights):
+    def __init__(self, sources: Sequence[Pairs], weights: Sequence[float]) -> None:
         self.sources = list(sources)
         self.weights = torch.tensor([float(w) for w in weights], **SINGLE)
         if not self.sources or len(self.sources) != len(self.weights):
@@ -165,11 +177,11 @@ class Mixture:
                 f"weights must be 0 or more and not all 0, got {list(weights)}."
             )
 
-    def __len__(self):
+    def __len__(self) -> int:
         return sum(map(len, self.sources))
 
-    def __getitem__(self, index):
-        """One of `len` pairs, those of the first source first.
+    def __getitem__(self, index: int) -> Example:
+        """One of a fixed enumeration of pairs, those of the first source first.
 
         Parameters
         ----------
@@ -179,17 +191,18 @@ class Mixture:
         Returns
         -------
         example : Example
-            Always the same.
+            The same for the same number.
         """
         if not 0 <= index < len(self):
             raise IndexError(index)
-        for source in self.sources:
+        for source in self.sources[:-1]:
             if index < len(source):
                 return source[index]
             index -= len(source)
+        return self.sources[-1][index]
 
-    def draw(self, generator):
-        """A new pair.
+    def draw(self, generator: torch.Generator) -> Example:
+        """Draw a new pair.
 
         Parameters
         ----------

@@ -1,18 +1,21 @@
-"""Pairs of images made from label maps, new at every draw.
+"""Pairs of images synthesised from label maps, new at every draw.
 
-A label map says where the tissues are and nothing of how they look: drawing the
-intensities anew for every pair, a network trained on them learns anatomy, not a
-scanner :footcite:p:`Hoffmann2022`.  And what it was trained on holds nobody's image.
+A label map says where the tissues are, not what they look like.  Intensities are drawn
+for every pair, so that a network learns anatomy and not the contrast of a scanner
+:footcite:p:`Hoffmann2022`.  No image of a person is used.
 
-Maps are kept as shares: for each class, how much of a voxel it fills.  An image is
-then the shares weighted by the classes' intensities, partial volume included, and
-labels move smoothly, so that their overlap can be differentiated.
+Maps are stored as shares: for each class, the part of each voxel that it fills.  An
+image is the sum of the shares weighted by the classes' intensities, partial volume
+included; warped labels vary smoothly, so that their overlap can be differentiated.
 
-All that is random in a pair comes from one generator on the CPU: its seed gives the
-pair again, whoever draws it.
+All that is random in a pair comes from one generator on the CPU: its seed determines
+the pair, whichever process draws it.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,40 +26,40 @@ from dipy_dl_reg.training.examples.acquisition import Acquisition, uniform
 from dipy_dl_reg.training.examples.deformation import Bending
 from dipy_dl_reg.training.training_set import Example
 
-#: Classes outside the brain get any intensity, up to this one.
+#: Largest intensity of the classes outside the brain.
 _BRIGHTEST_OUTSIDE = 0.9
 
 
 class Contrast(NamedTuple):
-    """What the classes look like under one kind of acquisition.
+    """Intensities of the classes under one kind of acquisition.
 
     Attributes
     ----------
     means, spreads : sequence of float, length K
         Mean and standard deviation of the intensity of each class.
     weight : float
-        How often it is drawn, compared with the others.
+        Relative probability of this contrast.
     acquisition : Acquisition, optional
-        Its defects; by default those of the pairs.
+        Defects of its images; by default those of the pairs.
     """
 
-    means: tuple
-    spreads: tuple
+    means: Sequence[float]
+    spreads: Sequence[float]
     weight: float = 1.0
     acquisition: Acquisition | None = None
 
 
-def shares(labels, classes, factor):
-    """How much of each coarser voxel each class fills.
+def shares(labels: Any, classes: Sequence[int], factor: int) -> torch.Tensor:
+    """Compute the part of each coarser voxel that each class fills.
 
     Parameters
     ----------
     labels : array of int, shape (*fine)
         A label map.
     classes : sequence of int
-        The labels wanted; others count as background.
+        The labels to be counted; others are background.
     factor : int
-        How many fine voxels a coarse one has along each axis.
+        Fine voxels along each axis of a coarse one.
 
     Returns
     -------
@@ -73,9 +76,9 @@ def shares(labels, classes, factor):
 class SynthesisedPairs:
     """Pairs from the label maps of different subjects, aligned affinely.
 
-    Each draw takes two subjects, bends each by a small random affine and the flow of
-    a smooth random velocity, gives every group of classes an intensity, and adds the
-    defects of an acquisition.
+    Each draw selects two subjects, deforms each by a small random affine and the flow
+    of a smooth random velocity, draws an intensity for every group of classes, and adds
+    the defects of an acquisition.
 
     Parameters
     ----------
@@ -89,24 +92,24 @@ class SynthesisedPairs:
     outside : sequence of int, optional
         Classes (numbers from 0 to K - 1) that are not brain.
     stripped : float, optional
-        How often a pair is drawn without those.
+        Probability of a pair without those.
     masked : float, optional
-        How often an image without them is 0 outside, as after brain extraction; else
-        there is noise.
+        Probability that an image without them is 0 outside, as after brain extraction;
+        else there is noise.
     scored : int, optional
-        Classes drawn from the brain to carry along as labels.
+        Number of classes, drawn from the brain, that become labels.
     always : sequence of int, optional
-        Classes carried along in any case.
+        Classes that become labels in every pair.
     random_contrast : float, optional
-        How often the two images get any intensities, drawn for each by itself,
-        instead of those around the means.
+        Probability that the two images have random intensities, drawn for each of
+        them, instead of those around the means.
     contrasts : sequence of Contrast, optional
-        Others than that of `means` and `spreads`, whose own weight is 1.
+        Further contrasts; the weight of that of `means` and `spreads` is 1.
     across : float, optional
-        How often each of the two images draws its contrast by itself; else one is
+        Probability that a contrast is drawn for each of the two images; else one is
         drawn for both.
     acquisition : Acquisition, optional
-        Defects of the images.  By default those that `noise`, `blur` and `bias` say.
+        Defects of the images.  By default those of `noise`, `blur` and `bias`.
     rotation, scale, translation, bending, bending_scale : float, optional
         See `Bending`.
     noise, blur, bias : float, optional
@@ -115,35 +118,35 @@ class SynthesisedPairs:
     Raises
     ------
     ValueError
-        If there are fewer than two maps, they differ in shape, or a contrast is not
-        of as many classes as they.
+        If there are fewer than two maps, they differ in shape, or a contrast has
+        another number of classes.
     """
 
     def __init__(
         self,
-        maps,
-        means,
-        spreads,
+        maps: Sequence[torch.Tensor],
+        means: Sequence[float],
+        spreads: Sequence[float],
         *,
-        groups=None,
-        outside=(),
-        stripped=0.5,
-        masked=0.0,
-        scored=6,
-        always=(),
-        random_contrast=0.0,
-        contrasts=(),
-        across=0.0,
-        acquisition=None,
-        rotation=2.0,
-        scale=0.02,
-        translation=0.5,
-        bending=0.7,
-        bending_scale=10,
-        noise=0.05,
-        blur=0.5,
-        bias=0.3,
-    ):
+        groups: Sequence[int] | None = None,
+        outside: Sequence[int] = (),
+        stripped: float = 0.5,
+        masked: float = 0.0,
+        scored: int = 6,
+        always: Sequence[int] = (),
+        random_contrast: float = 0.0,
+        contrasts: Sequence[Contrast] = (),
+        across: float = 0.0,
+        acquisition: Acquisition | None = None,
+        rotation: float = 2.0,
+        scale: float = 0.02,
+        translation: float = 0.5,
+        bending: float = 0.7,
+        bending_scale: float = 10,
+        noise: float = 0.05,
+        blur: float = 0.5,
+        bias: float = 0.3,
+    ) -> None:
         if len(maps) < 2 or len({tuple(m.shape) for m in maps}) > 1:
             raise ValueError(
                 "maps must be two or more tensors of one shape, got "
@@ -166,7 +169,7 @@ class SynthesisedPairs:
         rest = set(range(classes)) - set(outside) - set(always)
         self.rest, self.scored = sorted(rest), scored
         self.random_contrast, self.across = random_contrast, across
-        self.bent = Bending(
+        self.bending = Bending(
             rotation=rotation, scale=scale, translation=translation, bending=bending,
             bending_scale=bending_scale,
         )  # fmt: skip
@@ -174,11 +177,11 @@ class SynthesisedPairs:
             acquisition = Acquisition(noise=noise, blur=blur, bias=bias)
         self.acquisition = acquisition
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.maps) * (len(self.maps) - 1)
 
-    def __getitem__(self, index):
-        """One of `len` pairs, always the same.
+    def __getitem__(self, index: int) -> Example:
+        """One of a fixed enumeration of pairs.
 
         Parameters
         ----------
@@ -196,8 +199,8 @@ class SynthesisedPairs:
         first, second = divmod(index, len(self.maps) - 1)
         return self._example((first, second + (second >= first)), generator)
 
-    def draw(self, generator):
-        """A new pair.
+    def draw(self, generator: torch.Generator) -> Example:
+        """Draw a new pair.
 
         Parameters
         ----------
@@ -207,38 +210,41 @@ class SynthesisedPairs:
         Returns
         -------
         example : Example
-            Labels are shares, of the classes carried along.
+            Labels are shares, of the classes chosen.
         """
         return self._example(permutation(len(self.maps), generator)[:2], generator)
 
-    def _example(self, subjects, generator):
+    def _example(self, subjects: Sequence[int], generator: torch.Generator) -> Example:
+        """Synthesise a pair of two subjects."""
         choice = permutation(len(self.rest), generator)[: self.scored]
-        carried = self.always + [self.rest[i] for i in choice]
-        contrasts = self._contrasts(generator)
+        chosen = self.always + [self.rest[i] for i in choice]
+        contrasts = self._draw_contrasts(generator)
         stripped = uniform(generator) < self.stripped
         sides = []
         for subject, contrast in zip(subjects, contrasts):
             maps = self.maps[subject].float()
-            weights = self._intensities(contrast, generator)
+            weights = self._draw_intensities(contrast, generator)
             if stripped:
                 weights[self.outside] = 0.0
             image = torch.einsum("k,k...->...", weights, maps)
             masked = stripped and uniform(generator) < self.masked
             mask = [maps[self.brain].sum(0, keepdim=True)] if masked else []
-            channels = torch.cat([image[None], maps[carried], *mask])
-            field = self.bent(image.shape, generator)
+            channels = torch.cat([image[None], maps[chosen], *mask])
+            field = self.bending(image.shape, generator)
             image, labels = warp(channels[None], field)[0].split_with_sizes(
                 [1, len(channels) - 1]
             )
-            image = self._acquired(image, contrast, generator)
+            image = self._add_defects(image, contrast, generator)
             if masked:
                 image, labels = image * (labels[-1:] > 0.5), labels[:-1]
             sides.append((image, labels))
         (static, static_labels), (moving, moving_labels) = sides
         return Example(static, moving, static_labels, moving_labels)
 
-    def _contrasts(self, generator):
-        """Contrast of each image; None is any."""
+    def _draw_contrasts(
+        self, generator: torch.Generator
+    ) -> tuple[Contrast | None, Contrast | None]:
+        """Contrast of each image; None stands for random intensities."""
         if uniform(generator) < self.random_contrast:
             return None, None
         if len(self.contrasts) == 1:
@@ -248,8 +254,10 @@ class SynthesisedPairs:
         first, second = (self.contrasts[i] for i in drawn.tolist())
         return (first, second) if uniform(generator) < self.across else (first, first)
 
-    def _intensities(self, contrast, generator):
-        """Intensity of each class, one for a group."""
+    def _draw_intensities(
+        self, contrast: Contrast | None, generator: torch.Generator
+    ) -> torch.Tensor:
+        """Intensity of each class, the same within a group."""
         noise = torch.randn(len(self.groups), generator=generator, **SINGLE)
         if contrast is None:
             drawn = torch.rand(len(self.groups), generator=generator, **SINGLE)
@@ -261,21 +269,26 @@ class SynthesisedPairs:
         )
         return drawn
 
-    def _acquired(self, image, contrast, generator):
-        """An image with the defects of its kind."""
+    def _add_defects(
+        self,
+        image: torch.Tensor,
+        contrast: Contrast | None,
+        generator: torch.Generator,
+    ) -> torch.Tensor:
+        """Add the defects of an image's contrast."""
         own = None if contrast is None else contrast.acquisition
         return (self.acquisition if own is None else own)(image, generator)
 
 
-def permutation(count, generator):
-    """Numbers in random order.
+def permutation(count: int, generator: torch.Generator) -> list[int]:
+    """Draw a random order of numbers.
 
     Parameters
     ----------
     count : int
         How many.
     generator : torch.Generator
-        Where the order comes from.
+        Source of the order.
 
     Returns
     -------

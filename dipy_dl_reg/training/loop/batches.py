@@ -62,7 +62,7 @@ def collate(examples: Sequence[Example]) -> Example:
                 "any."
             )
         parts.append(None if shapes == {None} else torch.stack(part))
-    return Example(*parts)
+    return Example._make(parts)
 
 
 class Batches(Dataset):
@@ -171,4 +171,4 @@ def to_device(batch: Example, device: torch.device) -> Example:
         The same numbers.
     """
     parts = (x if x is None else x.to(device, non_blocking=True) for x in batch)
-    return Example(*parts)
+    return Example._make(parts)

@@ -72,7 +72,7 @@ class TrainingLoss:
 
     def __init__(
         self,
-        metric: Metric | Callable[..., Any] | str | None = "NCC",
+        metric: Any = "NCC",
         regularizer: Callable[..., Any] | str | None = None,
         *,
         weight: float = 0.0,
@@ -82,9 +82,10 @@ class TrainingLoss:
         check_number("dice_weight", dice_weight)
         if metric is None and not dice_weight:
             raise ValueError("metric=None needs a dice_weight above 0.")
-        is_metric = metric is None or isinstance(metric, Metric)
-        self.metric = metric if is_metric else metric_by_name(metric)
-        self.regularizer = regularizer_by_name(regularizer)
+        if not (metric is None or isinstance(metric, Metric)):
+            metric = metric_by_name(metric)
+        self.metric = metric
+        self.regularizer: Any = regularizer_by_name(regularizer)
         self.weight = float(weight) if self.regularizer is not None else 0.0
         self.dice_weight = float(dice_weight)
 

@@ -283,7 +283,7 @@ def _read_averages(
     averaged: list[str],
     amsgrad: bool,
     step: int,
-) -> dict[torch.nn.Parameter, State]:
+) -> dict[torch.Tensor, State]:
     """Adam's averages of each parameter, complete and nothing else."""
     parameters = dict(network.named_parameters())
     if bool(step) != bool(averaged):
@@ -293,7 +293,7 @@ def _read_averages(
     found = arrays_under(arrays, "training/adam")
     if found.keys() != wanted:
         raise ValueError(f"its averages are not these: {found.keys() ^ wanted}")
-    averages = {}
+    averages: dict[torch.Tensor, State] = {}
     for name in averaged:
         parameter = parameters[name]
         for kind in kinds:

@@ -11,6 +11,7 @@ import torch
 from dipy_dl_reg.networks.base import RegistrationNetwork
 from dipy_dl_reg.networks.checkpoint import network_header
 from dipy_dl_reg.options import takes_options
+from dipy_dl_reg.training.image_tensors import INTENSITY
 from dipy_dl_reg.training.loop.batches import Batches
 from dipy_dl_reg.training.loop.clock import TimeLimit
 from dipy_dl_reg.training.loop.distributed import Group, join
@@ -19,7 +20,7 @@ from dipy_dl_reg.training.loop.losses import TrainingLoss
 from dipy_dl_reg.training.loop.state import fingerprint, to_json_values
 from dipy_dl_reg.training.loop.trainer import History, Training
 from dipy_dl_reg.training.training_options import TrainingOptions
-from dipy_dl_reg.training.training_set import INTENSITY, Example, Pairs, as_pairs
+from dipy_dl_reg.training.training_set import Example, Pairs, as_pairs
 
 #: DIPY's logger, to which this package writes; dipy itself is not imported here.
 _logger = logging.getLogger("dipy")

@@ -1,0 +1,365 @@
+"""Affine registration in steps, in one call: of files, NIfTI images or arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from os import PathLike
+from typing import Any, Literal
+
+from dipy.testing.decorators import warning_for_keywords
+from dipy.utils.logging import logger
+import numpy as np
+
+from dipy_dl_reg.io.input_image import InputImage, read_input_image
+from dipy_dl_reg.maps.interpolation import interpolate_linearly
+from dipy_dl_reg.maps.verdict import log_verdict
+from dipy_dl_reg.options import document_options
+from dipy_dl_reg.registration.affine_options import (
+    AffineOptions,
+    VerbosityLevels,
+    make_affine_metric,
+)
+from dipy_dl_reg.registration.affine_start import make_affine_pair
+from dipy_dl_reg.registration.affine_steps import (
+    AffineResult,
+    check_pipeline,
+    make_steps,
+    run_steps,
+    warn_if_apart,
+)
+from dipy_dl_reg.registration.devices import threads
+from dipy_dl_reg.registration.user_warnings import warn_user
+from dipy_dl_reg.validation import check_affine
+
+
+@document_options(AffineOptions)
+@warning_for_keywords()
+def deep_affine_registration(
+    moving: Any,
+    static: Any,
+    *,
+    moving_affine: np.ndarray | None = None,
+    static_affine: np.ndarray | None = None,
+    pipeline: Sequence[str | Callable] | None = None,
+    starting_affine: np.ndarray | None = None,
+    metric: Any = "MI",
+    level_iters: Sequence[int] | None = None,
+    sigmas: Sequence[float] | None = None,
+    factors: Sequence[float] | None = None,
+    ret_metric: bool = False,
+    moving_mask: str | PathLike | Any | None = None,
+    static_mask: str | PathLike | Any | None = None,
+    optimizer_options: dict[str, Any] | None = None,
+    starts: Literal["one", "auto", "all"] = "auto",
+    device: Any = "auto",
+    num_threads: int | None = None,
+    **metric_kwargs: Any,
+) -> tuple[Any, ...]:
+    """Affine registration in steps, of files, images or arrays.
+
+    Mirrors `dipy.align.affine_registration`: moving comes first, where
+    `DeepAffineRegistration.optimize` takes static first.
+
+    Parameters
+    ----------
+    moving, static : array, nibabel image, str or Path
+        The images, 2D or 3D: moving first, as in `dipy.align.affine_registration`,
+        while `DeepAffineRegistration.optimize` takes static first.  Masked values of a
+        `numpy.ma.MaskedArray` are missing data, as NaN is.
+    moving_affine, static_affine : array, shape (dim + 1, dim + 1), optional
+        Voxels to world (mm); needed for arrays, by default the file's own.  For a
+        slice, a 4x4 matrix is accepted.
+    pipeline : sequence of str or callable, optional
+        Steps: ``"center_of_mass"``, ``"translation"``, ``"rigid"``,
+        ``"rigid_isoscaling"``, ``"rigid_scaling"``, ``"affine"``, or DIPY's functions
+        of these names.  By default centre of mass, translation, rigid, affine.  For
+        the centre of mass of an image whose negative values weigh much, such as one of
+        mean 0, its smallest value is subtracted.
+    starting_affine : array, shape (dim + 1, dim + 1), optional
+        From static's world to moving's; by default the identity.
+    metric, level_iters, sigmas, factors : AffineOptions
+    ret_metric : bool, optional
+        Return parameters and metric of the last step too.
+    moving_mask, static_mask : array, nibabel image, str or Path, optional
+        Only voxels other than 0 are compared.  A file or nibabel image on another
+        grid than its image's is resampled onto that, nearest neighbour, through both
+        affines; an array has the image's shape.
+    optimizer_options : dict, optional
+        Accepted without effect.
+    starts : {"auto", "one", "all"}, optional
+        Whether the step ``"center_of_mass"`` also searches rotations by any angle (see
+        `DeepAffineRegistration`).  It does if a step may rotate; ``"one"`` is DIPY's
+        plain shift.
+    device : AffineOptions
+    num_threads : int, optional
+        Threads on the CPU; None is Torch's own choice, -1 all processors.
+    **metric_kwargs : dict
+        Options of the metric, if it is a name or None: `nbins` of MI; `radius` (by
+        default 2) and `variance_floor` of CC; and `sampling_proportion`.
+
+    Returns
+    -------
+    resampled : ndarray, shape of static
+        The moving image on the static grid; NaN as in `apply_mapping`.
+    final_affine : ndarray, shape (dim + 1, dim + 1)
+        From static's world to moving's.
+    xopt : ndarray
+        Parameters of the last step, if `ret_metric`.
+    fopt : float
+        Its metric, if `ret_metric`.
+
+    Raises
+    ------
+    ValueError
+        If an image or an option cannot be used, or a mask does not cover its image.
+    FileNotFoundError
+        If a file is missing.
+
+    Warns
+    -----
+    UserWarning
+        If the two images hardly overlap through the matrix found.
+
+    Notes
+    -----
+    Unless `level_iters` is given, steps before the last leave out the finest levels,
+    which the next step would repeat.
+    """
+    steps = check_pipeline(pipeline, ret_metric)
+    options = make_call_options(
+        metric=metric,
+        level_iters=level_iters,
+        sigmas=sigmas,
+        factors=factors,
+        optimizer_options=optimizer_options,
+        starts=starts,
+        device=device,
+        **metric_kwargs,
+    )
+    images = _read_images(
+        static, moving, static_affine, moving_affine, static_mask, moving_mask
+    )
+    result = align_images(
+        *images,
+        steps,
+        options,
+        starting_affine=starting_affine,
+        num_threads=num_threads,
+    )
+    if result.verdict is not None:
+        log_verdict(result.verdict, "affine registration", quiet=True)
+    found = (result.matrix, result.parameters, result.value)
+    resampled = interpolate_linearly(result.affine_map.transform, images[1].values)
+    return (resampled, *(found if ret_metric else found[:1]))
+
+
+def find_affine(
+    moving: Any,
+    static: Any,
+    *,
+    moving_affine: np.ndarray | None,
+    static_affine: np.ndarray | None,
+    pipeline: Sequence[str | Callable] | None = None,
+    starting_affine: np.ndarray | None = None,
+    moving_mask: Any | None = None,
+    static_mask: Any | None = None,
+    num_threads: int | None = None,
+    **options: Any,
+) -> AffineResult:
+    """Affine registration in steps, with its parameters, poses and verdict.
+
+    Parameters
+    ----------
+    moving, static, moving_affine, static_affine
+        As in `deep_affine_registration`.
+    pipeline, starting_affine, moving_mask, static_mask, num_threads
+        As in `deep_affine_registration`.
+    **options : dict
+        See `make_call_options`.
+
+    Returns
+    -------
+    result : AffineResult
+        Its verdict is not logged: a deformation may follow.
+
+    Raises
+    ------
+    ValueError
+        If an image or an option cannot be used.
+    """
+    steps = check_pipeline(pipeline)
+    call_options = make_call_options(**options)
+    images = _read_images(
+        static, moving, static_affine, moving_affine, static_mask, moving_mask
+    )
+    return align_images(
+        *images,
+        steps,
+        call_options,
+        starting_affine=starting_affine,
+        num_threads=num_threads,
+    )
+
+
+def find_prealign(
+    static: np.ndarray,
+    moving: np.ndarray,
+    static_affine: np.ndarray,
+    moving_affine: np.ndarray,
+    *,
+    static_mask: np.ndarray | None = None,
+    moving_mask: np.ndarray | None = None,
+    pipeline: Sequence[str] | None = None,
+    starting_affine: np.ndarray | None = None,
+    num_threads: int | None = None,
+) -> np.ndarray:
+    """Matrix from one image's world to another's, found with a search over rotations.
+
+    Parameters
+    ----------
+    static, moving : ndarray, 3D or 2D
+        The images; NaN is missing data.
+    static_affine, moving_affine : ndarray, shape (dim + 1, dim + 1)
+        Voxels to world, mm.
+    static_mask, moving_mask : ndarray of bool, optional
+        Where the images count.
+    pipeline : sequence of str, optional
+        Steps of `deep_affine_registration`; by default its own: centre of mass,
+        translation, rigid, affine, by mutual information.
+    starting_affine : ndarray, shape (dim + 1, dim + 1), optional
+        Where they begin.
+    num_threads : int, optional
+        Threads on the CPU.
+
+    Returns
+    -------
+    prealign : ndarray, shape (dim + 1, dim + 1)
+        Static world to moving world.
+
+    Raises
+    ------
+    ValueError
+        If what is found is no invertible matrix.
+    """
+    found = find_affine(
+        moving=moving,
+        static=static,
+        moving_affine=moving_affine,
+        static_affine=static_affine,
+        static_mask=static_mask,
+        moving_mask=moving_mask,
+        pipeline=pipeline,
+        starting_affine=starting_affine,
+        num_threads=num_threads,
+    )
+    if found.verdict is not None:
+        log_verdict(found.verdict, "affine registration", quiet=True)
+    return check_affine(found.matrix, np.ndim(static), "the affine found")
+
+
+def make_call_options(
+    *,
+    metric: Any = "MI",
+    optimizer_options: dict[str, Any] | None = None,
+    starts: Literal["one", "auto", "all"] = "auto",
+    **options: Any,
+) -> AffineOptions:
+    """Options of a registration in steps.
+
+    Parameters
+    ----------
+    metric, optimizer_options, starts
+        As in `deep_affine_registration`.
+    **options : dict
+        Other fields of `AffineOptions`; all others are options of the metric.
+
+    Returns
+    -------
+    options : AffineOptions
+        Checked.
+
+    Raises
+    ------
+    ValueError
+        If an option cannot be used.
+    """
+    known = {field.name for field in fields(AffineOptions)}
+    own = {name: value for name, value in options.items() if name in known}
+    for_metric = {name: options[name] for name in options if name not in known}
+    return AffineOptions(
+        metric=make_affine_metric(metric, **for_metric) if for_metric else metric,
+        options=optimizer_options,
+        verbosity=VerbosityLevels.NONE,
+        starts=starts,
+        **own,
+    )
+
+
+def align_images(
+    static: InputImage,
+    moving: InputImage,
+    steps: Sequence[str],
+    options: AffineOptions,
+    *,
+    starting_affine: np.ndarray | None = None,
+    num_threads: int | None = None,
+) -> AffineResult:
+    """Affine registration in steps, of images that were read.
+
+    Parameters
+    ----------
+    static, moving : InputImage
+        The images.
+    steps : sequence of str
+        Names from `check_pipeline`.
+    options : AffineOptions
+        From `make_call_options`.
+    starting_affine : array, shape (dim + 1, dim + 1), optional
+        From static's world to moving's; by default the identity.
+    num_threads : int, optional
+        Threads on the CPU.
+
+    Returns
+    -------
+    result : AffineResult
+        Its verdict is not logged: a deformation may follow.
+
+    Raises
+    ------
+    ValueError
+        If an image, mask or matrix cannot be used.
+
+    Warns
+    -----
+    UserWarning
+        If a centre of mass replaces the start, or the images hardly overlap.
+    """
+    if "center_of_mass" in steps and starting_affine is not None:
+        warn_user("starting_affine overwritten by center_of_mass transform")
+    with threads(num_threads):
+        pair = make_affine_pair(static, moving, starting_affine, options)
+        images = static.values, moving.values
+        all_steps = make_steps(steps, pair, images, options.starts)
+        result = run_steps(pair, pair.prealign, all_steps, options)
+    for message in result.messages:
+        logger.info(message)
+    warn_if_apart(result.overlap)
+    return result
+
+
+def _read_images(
+    static: Any,
+    moving: Any,
+    static_affine: np.ndarray | None,
+    moving_affine: np.ndarray | None,
+    static_mask: Any | None,
+    moving_mask: Any | None,
+) -> tuple[InputImage, InputImage]:
+    """Static and moving, each with a matrix."""
+    moving = read_input_image(moving, moving_affine, moving_mask, name="moving")
+    static = read_input_image(static, static_affine, static_mask, name="static")
+    for name, image in (("moving", moving), ("static", static)):
+        if image.grid2world is None:
+            raise ValueError(f"{name}_affine is needed where {name} is an array.")
+    return static, moving
