@@ -165,22 +165,7 @@ def run_steps(
         if options.level_iters is None and place < len(steps) - 1:
             some = levels[: 1 if step.transform.kind == "translation" else 2]
         state = _fit_transform(state, step, some, pair, options)
-    matrix, overlap, verdict = state.matrix, None, None
-    if fits:
-        overlap = measure_overlap(levels[-1], matrix)
-        measures = measure_registration(pair._replace(prealign=matrix))
-        verdict = judge(measures, poses=state.poses)
-    return AffineResult(
-        make_affine_map(matrix, pair),
-        matrix,
-        state.starting_affine,
-        state.parameters,
-        state.value,
-        state.poses,
-        overlap,
-        verdict,
-        state.messages,
-    )
+    return _make_result(state, pair, levels)
 
 
 def _prepare_levels(pair: Pair, options: AffineOptions) -> list[Level]:
@@ -234,6 +219,26 @@ def _fit_transform(
         starting_affine=state.matrix,
         parameters=theta,
         value=value,
+    )
+
+
+def _make_result(state: _State, pair: Pair, levels: Sequence[Level]) -> AffineResult:
+    """The result of all steps, judged if there was a fit."""
+    matrix, overlap, verdict = state.matrix, None, None
+    if levels:
+        overlap = measure_overlap(levels[-1], matrix)
+        measures = measure_registration(pair._replace(prealign=matrix))
+        verdict = judge(measures, poses=state.poses)
+    return AffineResult(
+        make_affine_map(matrix, pair),
+        matrix,
+        state.starting_affine,
+        state.parameters,
+        state.value,
+        state.poses,
+        overlap,
+        verdict,
+        state.messages,
     )
 
 

@@ -185,7 +185,7 @@ def command_type(annotation: Any) -> str:
             return _COMMAND_TYPES[kind]
     if any(get_origin(kind) is Literal for kind in kinds):
         return "string"
-    raise ValueError(f"no type of the command line stands for {annotation!r}")
+    raise ValueError(f"the command line has no type for {annotation!r}")
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:
