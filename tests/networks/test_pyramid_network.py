@@ -79,7 +79,7 @@ class Says(torch.nn.Module):
         self.weight = torch.nn.Parameter(torch.ones(()))
         self.velocities, self.seen = list(velocities), []
 
-    def said(self, static, moving):
+    def output_fields(self, static, moving):
         self.seen.append((static, moving))
         return [self.velocities[len(self.seen) - 1]]
 
