@@ -6,6 +6,7 @@ import pytest
 from scipy.interpolate import BSpline
 import torch
 
+from dipy_dl_reg.geometry.smoothing import smooth
 from dipy_dl_reg.metrics.correlation_ratio import CRMetric
 from dipy_dl_reg.metrics.histogram import sum_by_index
 from dipy_dl_reg.metrics.local_correlation import CCMetric
@@ -15,9 +16,13 @@ from dipy_dl_reg.metrics.objective import Objective, regularizer_gradient
 from dipy_dl_reg.metrics.registry import (
     METRICS,
     REGULARIZERS,
+    describe_metrics,
+    describe_regularizers,
     metric_by_name,
     metric_class,
+    metric_names,
     regularizer_by_name,
+    regularizer_names,
 )
 from dipy_dl_reg.metrics.regularizers.bending import bending
 from dipy_dl_reg.metrics.regularizers.diffusion import diffusion
@@ -189,6 +194,19 @@ def test_an_image_is_most_like_itself(name, shape):
 
 
 @every_metric
+@every_shape
+def test_a_shift_in_any_direction_is_worse(name, shape):
+    """The identity is the minimum among shifts by one voxel."""
+    shape = tuple(n if n == 1 else 2 * n for n in shape)
+    smoothed = smooth(images(shape)[0], 1.0)
+    metric = metric_by_name(name)
+    least = metric(smoothed, smoothed)
+    for axis in (a for a, n in enumerate(shape) if n > 1):
+        for step in (1, -1):
+            assert metric(smoothed, smoothed.roll(step, axis + 2)) > least
+
+
+@every_metric
 def test_outside_the_mask_nothing_counts(name):
     static, warped, mask = images((6, 7, 8))
     bound = metric_by_name(name).bind(static, mask, moving=static)
@@ -213,6 +231,15 @@ def test_flat_images_give_no_nan(name):
     for a, b in ((static, flat), (flat, static), (flat, flat)):
         value, gradient = metric_by_name(name).bind(a, moving=b)(b)
         assert torch.isfinite(value) and torch.isfinite(gradient).all()
+
+
+@every_metric
+def test_entry_of_the_registry(name):
+    metric = metric_class(name)
+    assert metric.name == name
+    assert metric_class(name.lower()) is metric
+    assert describe_metrics()[name]
+    assert metric_names() == list(METRICS)
 
 
 @every_metric
@@ -246,7 +273,11 @@ def test_bad_options(make, word):
 
 
 def test_former_names_of_attributes():
-    with pytest.warns(DeprecationWarning, match="its name is max_step_factor"):
+    first, second = "its name is max_step_factor", "its name is gradient_floor"
+    with (
+        pytest.warns(DeprecationWarning, match=first),
+        pytest.warns(DeprecationWarning, match=second),
+    ):
 
         class Own(CCMetric):
             stride = 2.0
@@ -267,8 +298,9 @@ def test_former_names_of_attributes():
 @pytest.mark.parametrize("name", sorted(REGULARIZERS))
 def test_regularizers(name, shape):
     penalty = regularizer_by_name(name)
+    assert describe_regularizers()[name] and name in regularizer_names()
     u = torch.randn(1, len(shape), *shape, dtype=torch.float64)
-    assert penalty(u) > 0
+    assert penalty(u) > 0 == penalty(torch.zeros_like(u))
     assert penalty(torch.ones_like(u)) == 0
     value, slope = regularizer_gradient(penalty, u)
     direction = torch.randn_like(u)
