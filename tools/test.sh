@@ -10,4 +10,5 @@ cd "$root"
 "$bin/python" -m ruff check .
 "$bin/python" -m ruff format --check .
 "$bin/python" -m codespell_lib
+"$bin/python" -m mypy
 exec "$bin/python" -m pytest "$@"
