@@ -213,12 +213,6 @@ def test_help_and_docstrings_list_what_there_is(table):
         assert words.issuperset(names), (item, parameter)
 
 
-def test_pages_list_the_networks():
-    page = (ROOT / "doc" / "networks.rst").read_text()
-    listed = re.findall(r"^   \* - ``([\w-]+)``$", page, re.MULTILINE)
-    assert sorted(listed) == sorted(import_module("dipy_dl_reg.networks").NETWORKS)
-
-
 def test_hooks_are_the_tested_versions():
     hooks = (ROOT / ".pre-commit-config.yaml").read_text()
     pins = (ROOT / "tools" / "constraints.txt").read_text().split()

@@ -302,7 +302,7 @@ class StartingPose(NamedTuple):
     message: str | None
 
 
-def choose_start(pair: Pair, start: np.ndarray, starts: str) -> StartingPose:
+def choose_starting_pose(pair: Pair, start: np.ndarray, starts: str) -> StartingPose:
     """Choose between a given start and others of any rotation.
 
     Parameters

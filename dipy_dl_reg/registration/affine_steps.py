@@ -30,7 +30,7 @@ from dipy_dl_reg.optimization.affine_sampling import (
 from dipy_dl_reg.registration.affine_options import AffineOptions, choose_levels
 from dipy_dl_reg.registration.affine_start import (
     PoseComparison,
-    choose_start,
+    choose_starting_pose,
     starting_matrix,
 )
 from dipy_dl_reg.registration.user_warnings import warn_user
@@ -202,7 +202,9 @@ def _prepare_levels(pair: Pair, options: AffineOptions) -> list[Level]:
 
 def _start_anew(state: _State, step: StartStep, pair: Pair) -> _State:
     """The state after a start, whatever the steps before have found."""
-    pose = choose_start(pair._replace(prealign=step.matrix), step.matrix, step.starts)
+    pose = choose_starting_pose(
+        pair._replace(prealign=step.matrix), step.matrix, step.starts
+    )
     messages = state.messages
     if pose.message is not None:
         messages += (pose.message,)

@@ -10,7 +10,7 @@ from dipy_dl_reg.geometry.affine_transforms.registry import make_transform
 from dipy_dl_reg.io.input_image import InputImage, read_input_image
 from dipy_dl_reg.registration.affine_call import make_call_options
 from dipy_dl_reg.registration.affine_options import AffineOptions
-from dipy_dl_reg.registration.affine_start import choose_start, make_affine_pair
+from dipy_dl_reg.registration.affine_start import choose_starting_pose, make_affine_pair
 from dipy_dl_reg.registration.affine_steps import FitStep, StartStep, run_steps
 
 SHAPE, SPACING = (24, 28, 22), 8.0
@@ -84,9 +84,9 @@ def test_a_start_alone_is_not_judged(images):
 
 def test_no_search_without_need(images):
     pair = make_affine_pair(*images, "mass", AffineOptions())
-    pose = choose_start(pair, pair.prealign, "one")
+    pose = choose_starting_pose(pair, pair.prealign, "one")
     assert pose.matrix is pair.prealign and pose[1:] == (None, None)
-    pose = choose_start(pair, pair.prealign, "all")
+    pose = choose_starting_pose(pair, pair.prealign, "all")
     assert pose.poses is not None and "degrees from the one given" in pose.message
 
 
