@@ -1,12 +1,14 @@
-"""Where voxels lie in the world."""
+"""Grids of voxels in world space."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import permutations
 
 import numpy as np
 
-#: How much larger a voxel must become for an image to be resampled.
-_WORTH_IT = 1.3
+#: Least ratio of a new voxel size to the old one for which an image is resampled.
+_LEAST_RATIO = 1.3
 
 
 @dataclass(frozen=True)
@@ -16,39 +18,39 @@ class Grid:
     Attributes
     ----------
     shape : tuple of int
-        D numbers of voxels.
+        Number of voxels along each of the D axes.
     affine : ndarray, shape (D + 1, D + 1)
         Voxel indices to world coordinates (mm), ``x = affine @ [i, j, k, 1]``.
     """
 
-    shape: tuple
+    shape: tuple[int, ...]
     affine: np.ndarray
 
     @property
-    def dim(self):
+    def dim(self) -> int:
         """Number of axes."""
         return len(self.shape)
 
     @property
-    def inverse(self):
+    def inverse(self) -> np.ndarray:
         """World-to-voxel matrix."""
         return np.linalg.inv(self.affine)
 
     @property
-    def spacing(self):
+    def spacing(self) -> np.ndarray:
         """Voxel size along every axis, mm: the lengths of the affine's columns."""
         return np.linalg.norm(self.affine[: self.dim, : self.dim], axis=0)
 
-    def contains(self, points, *, margin=1e-6):
-        """Which points lie on the grid.
+    def contains(self, points: np.ndarray, *, margin: float = 1e-6) -> np.ndarray:
+        """Tell which points lie on the grid.
 
         Parameters
         ----------
         points : ndarray, shape (N, D)
             World coordinates, mm.
         margin : float, optional
-            How far beyond the outermost voxels' centres, in voxels, still counts; by
-            default nothing but rounding.
+            Accepted distance beyond the centres of the outermost voxels, in voxels; by
+            default rounding errors only.
 
         Returns
         -------
@@ -60,18 +62,18 @@ class Grid:
         last = np.array(self.shape) - 1
         return ((voxels >= -margin) & (voxels <= last + margin)).all(1)
 
-    def resize(self, shape):
-        """The grid of another shape whose corner voxels have the same centres.
+    def resize(self, shape: tuple[int, ...]) -> Grid:
+        """Make the grid of another shape whose corner voxels have the same centres.
 
         Parameters
         ----------
         shape : tuple of int
-            New numbers of voxels.
+            New number of voxels along each axis.
 
         Returns
         -------
         grid : Grid
-            An axis of one voxel keeps its spacing and stands at the old centre.
+            A new axis of one voxel keeps the old spacing and lies at the old centre.
         """
         old, new = np.array(self.shape), np.array(shape)
         scale = np.where(new > 1, (old - 1) / np.maximum(new - 1, 1), 1.0)
@@ -82,19 +84,19 @@ class Grid:
         return Grid(tuple(int(n) for n in new), self.affine @ step)
 
     @property
-    def longest_side(self):
+    def longest_side(self) -> float:
         """Length of the longest side of the field of view, mm."""
         return float(max(np.array(self.shape) * self.spacing))
 
-    def coarsen(self, spacing, *, least=8):
-        """The grid over the same field of view with voxels of about a given size.
+    def coarsen(self, spacing: float, *, least: int = 8) -> Grid:
+        """Make the grid of the same field of view with voxels of about a given size.
 
         Parameters
         ----------
         spacing : float
-            Wanted voxel size, mm.  Axes already about as coarse stay as they are.
+            Wanted voxel size, mm.  Axes that are nearly as coarse are not changed.
         least : int, optional
-            No axis is brought below this many voxels.
+            Least number of voxels along an axis.
 
         Returns
         -------
@@ -103,27 +105,27 @@ class Grid:
         """
         extent = (np.array(self.shape) - 1) * self.spacing
         wanted = np.rint(extent / spacing).astype(int) + 1
-        # Resampling costs sharpness, which a slightly larger voxel is not worth.
-        wanted = np.where(spacing > _WORTH_IT * self.spacing, wanted, self.shape)
+        # Resampling blurs: a slightly larger voxel does not justify that.
+        wanted = np.where(spacing > _LEAST_RATIO * self.spacing, wanted, self.shape)
         shape = np.minimum(self.shape, np.maximum(wanted, least))
         return self.resize(tuple(shape))
 
-    def to_standard(self, spacing=None):
-        """The grid over the same field of view in a network's standard form.
+    def to_standard(self, spacing: float | None = None) -> Grid:
+        """Make the grid of the same field of view in the standard form of networks.
 
-        Axes are ordered and turned so that each points along its world axis as
-        nearly as it can (RAS for nibabel's images), and voxels are isotropic.
+        Axes are ordered and flipped so that each points along its world axis as nearly
+        as possible (RAS for nibabel's images), and voxels are isotropic.
 
         Parameters
         ----------
         spacing : float, optional
-            Voxel size, mm; by default the smallest of this grid's, and axes nearly as
-            fine keep theirs.
+            Voxel size, mm; by default the smallest of this grid, and axes that are
+            nearly as fine keep theirs.
 
         Returns
         -------
         grid : Grid
-            With the same centre; nothing is resampled that need not be.
+            With the same centre.
         """
         rotation = self.affine[: self.dim, : self.dim] / self.spacing
         order = max(
@@ -134,7 +136,7 @@ class Grid:
         shape, own = np.array(self.shape)[list(order)], self.spacing[list(order)]
         if spacing is None:
             finest = own[shape > 1].min(initial=np.inf)
-            size = np.where(own <= _WORTH_IT * finest, own, finest)
+            size = np.where(own <= _LEAST_RATIO * finest, own, finest)
         else:
             size = np.full(self.dim, float(spacing))
         size = np.where(shape > 1, size, own)
@@ -145,15 +147,15 @@ class Grid:
         affine[:-1, -1] = middle[:-1] - affine[:-1, :-1] @ ((new - 1) / 2)
         return Grid(tuple(int(n) for n in new), affine)
 
-    def to(self, other, prealign=None):
+    def to(self, other: Grid, prealign: np.ndarray | None = None) -> np.ndarray:
         """Matrix from this grid's voxels to another's.
 
         Parameters
         ----------
         other : Grid
-            The grid arrived at.
+            The target grid.
         prealign : ndarray, shape (D + 1, D + 1), optional
-            Between the two worlds, from this one's to the other's.
+            From the world of this grid to that of the other.
 
         Returns
         -------
@@ -164,7 +166,7 @@ class Grid:
         return other.inverse @ world
 
 
-def rotation_angle(linear):
+def rotation_angle(linear: np.ndarray) -> float:
     """Angle of the rotation nearest to a matrix.
 
     Parameters

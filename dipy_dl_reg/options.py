@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 
 class OptionText(NamedTuple):
-    """What a docstring says of one option.
+    """Documentation of one option.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class OptionText(NamedTuple):
 
 
 def option_texts(options_class: type) -> dict[str, OptionText]:
-    """What the docstring of a dataclass says of its fields.
+    """Documentation of the fields of a dataclass.
 
     Parameters
     ----------
@@ -142,7 +142,8 @@ def document_options(options_class: type) -> Callable:
     Parameters
     ----------
     options_class : type
-        A frozen dataclass; `insert_options` says what the class's docstring must hold.
+        A frozen dataclass; `insert_options` describes the entry that the docstring of
+        the class must have.
 
     Returns
     -------

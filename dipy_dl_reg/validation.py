@@ -1,4 +1,4 @@
-"""Checks of what a user gives, with one form of message: NumPy alone.
+"""Checks of values that a user gives, with one form of message; NumPy only.
 
 Each message has the form ``NAME must be WANTED, got VALUE.``: `wrong_value` makes it.
 """
@@ -100,7 +100,7 @@ def check_number(
 
 
 def _as_number(value: object) -> float:
-    """The value as a float; NaN, which is in no range, for what is no real number."""
+    """The value as a float; NaN, which is in no range, if it is no real number."""
     is_number = isinstance(value, (numbers.Real, np.number, np.bool_))
     return float(value) if is_number else float("nan")  # type: ignore[arg-type]
 

@@ -1,5 +1,6 @@
-"""What every test runs under: no network, no display."""
+"""What every test runs under: no network, no display, DIPY's log in `caplog`."""
 
+import logging
 import os
 import socket
 
@@ -22,6 +23,12 @@ def no_network():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", connect)
         yield
+
+
+@pytest.fixture(autouse=True)
+def log_of_dipy(monkeypatch):
+    """DIPY makes its logger propagate only if pytest has set its handlers before."""
+    monkeypatch.setattr(logging.getLogger("dipy"), "propagate", True)
 
 
 @pytest.fixture

@@ -212,3 +212,22 @@ def test_texts_and_names_are_written_into_a_docstring():
         "            lines. {other}",
         "        ",
     ]
+
+
+def test_entries_of_some_fields():
+    doc = "\n".join(
+        [
+            "Parameters",
+            "----------",
+            "width, colour : Painting",
+            "brush : int",
+            "    Its size.",
+            "layers : Painting",
+        ]
+    )
+    described = insert_options(doc + "\n", Painting)
+    heads = [line for line in described.splitlines() if " : " in line]
+    assert [head.split(" : ")[0] for head in heads] == [
+        *("width", "colour", "brush", "layers")
+    ]
+    assert "    Of the wall, m; see `wall`.\n" in described

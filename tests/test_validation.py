@@ -10,6 +10,8 @@ from dipy_dl_reg.validation import (
     check_affine,
     check_choice,
     check_number,
+    check_points,
+    check_shape,
     check_whole_number,
     wrong_value,
 )
@@ -111,3 +113,33 @@ def test_what_is_no_affine(matrix, words):
 def test_small_voxels_are_no_singular_matrix():
     matrix = np.diag([1e-9, 1e-9, 1e-9, 1])
     assert_array_equal(check_affine(matrix, 3, "prealign"), matrix)
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_points_become_float64(dim):
+    points = check_points(np.ones((4, dim), np.int16).tolist(), "points")
+    assert points.shape == (4, dim) and points.dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    "points, words",
+    [
+        (np.ones((4, 4)), "points must be an array of points .* got shape"),
+        ([[1, 2], [3]], "points must be an array of points of shape"),
+        ([["a", "b"]], "of real numbers"),
+        ([[0, 0], [np.nan, 1]], "points must be finite, and row 1 is"),
+    ],
+)
+def test_what_are_no_points(points, words):
+    with pytest.raises(ValueError, match=words):
+        check_points(points, "points")
+
+
+def test_shape():
+    assert check_shape(np.array([4, 5], np.int16), 2, "shape") == (4, 5)
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 5, 6), (4, 0), (4, 5.0), "45", None])
+def test_what_is_no_shape(shape):
+    with pytest.raises(ValueError, match="shape must be 2 positive whole numbers"):
+        check_shape(shape, 2, "shape")

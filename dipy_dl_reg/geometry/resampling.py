@@ -94,8 +94,8 @@ def resample_field(u: torch.Tensor, grid: Grid, target: Grid) -> torch.Tensor:
         The same displacements in voxels of `target`; 0 across a single slice.
     """
     sampled = sample_on_grid(u, target.shape, target.to(grid))
-    linear = grid.to(target)[: grid.dim, : grid.dim]
-    linear = torch.as_tensor(linear, dtype=u.dtype, device=u.device)
+    matrix = grid.to(target)[: grid.dim, : grid.dim]
+    linear = torch.as_tensor(matrix, dtype=u.dtype, device=u.device)
     # A displacement out of a single slice would lead to where there is no image.
     linear[[size == 1 for size in target.shape]] = 0
     return torch.einsum("ij,bj...->bi...", linear, sampled)

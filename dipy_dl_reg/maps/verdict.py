@@ -8,7 +8,7 @@ of right and of wrong registrations of brains.
 from __future__ import annotations
 
 from math import isnan
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from dipy.utils.logging import logger
 
@@ -54,6 +54,39 @@ _RIVAL_GAIN, _ROTATION, _CLEAR_SIMILARITY = 0.1, 45.0, 0.25
 _MIRROR_GAIN = 0.04
 
 
+class Rival(NamedTuple):
+    """A pose far from the chosen one.
+
+    Attributes
+    ----------
+    angle : float
+        Rotation between the two, degrees.
+    gain : float
+        How much better the chosen pose is, as a part of its mutual information;
+        negative where the other one is better.
+    """
+
+    angle: float
+    gain: float
+
+
+class PoseComparison(NamedTuple):
+    """How clear the result of a search over poses is.
+
+    Attributes
+    ----------
+    rival : Rival or None
+        The best pose that differs from the chosen one by a rotation of more than 30
+        degrees; None if there was no such pose at the last level of the search.
+    mirror_gain : float
+        How much better a mirror image of the best pose is, as a part of its mutual
+        information; negative where it is worse.
+    """
+
+    rival: Rival | None
+    mirror_gain: float
+
+
 class Verdict(NamedTuple):
     """The verdict on a registration.
 
@@ -77,7 +110,9 @@ class Verdict(NamedTuple):
         return f"{self.grade}: {'; '.join(self.reasons)}"
 
 
-def judge(measures: Measures, *, poses: Any = None, shrunk: bool = False) -> Verdict:
+def judge(
+    measures: Measures, *, poses: PoseComparison | None = None, shrunk: bool = False
+) -> Verdict:
     """Judge a registration by its measures.
 
     Parameters
@@ -199,7 +234,7 @@ def _describe_poor_affine(m: Measures) -> str:
     )
 
 
-def _find_pose_doubts(m: Measures, poses: Any) -> list[str]:
+def _find_pose_doubts(m: Measures, poses: PoseComparison) -> list[str]:
     """The doubts that follow from the search over poses."""
     reasons = []
     rival = poses.rival

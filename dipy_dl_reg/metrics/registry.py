@@ -125,21 +125,20 @@ def metric_by_name(name: str, **options: Any) -> Metric:
     ValueError
         If there is no such metric, or it has no such option.
     """
-    known_name = name.upper() if isinstance(name, str) else None
-    known_name = _SYNONYMS.get(known_name, known_name) if known_name else None
-    if known_name not in METRICS:
+    if not isinstance(name, str) or not is_metric_name(name):
         raise ValueError(
             f"metric must be one of {sorted(METRICS)}, a metric itself or None, got "
             f"{name!r}."
         )
-    known = signature(METRICS[known_name]).parameters
+    own_name = _SYNONYMS.get(name.upper(), name.upper())
+    known = signature(METRICS[own_name]).parameters
     unknown = [option for option in options if option not in known]
     if unknown:
         raise ValueError(
-            f"{unknown[0]} is no option of metric {known_name!r}, which has "
+            f"{unknown[0]} is no option of metric {own_name!r}, which has "
             f"{list(known)}."
         )
-    return METRICS[known_name](**options)
+    return METRICS[own_name](**options)
 
 
 def regularizer_by_name(regularizer: str | Regularizer | None) -> Regularizer | None:

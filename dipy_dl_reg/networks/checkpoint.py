@@ -90,7 +90,7 @@ def load_network(
     Returns
     -------
     network : RegistrationNetwork
-        Ready for use (in evaluation mode); ``network.card`` is what is known about it.
+        In evaluation mode; ``network.card`` is what is known about it.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def load_network(
     """
     header, arrays = read_arrays(path)
     with errors_name_file(path):
-        network = _make_described(header)
+        network = _make_from_header(header)
         network.load_state_dict(to_state(network, arrays_under(arrays, "weights")))
         network.card = check_card(header.get("card"))
     return network.to(device).eval()
@@ -230,7 +230,7 @@ def to_state(
     return {name: torch.from_numpy(array) for name, array in weights.items()}
 
 
-def _make_described(header: dict[str, Any]) -> RegistrationNetwork:
+def _make_from_header(header: dict[str, Any]) -> RegistrationNetwork:
     """Make the untrained network that a header describes."""
     name, arguments = header.get("architecture"), header.get("arguments")
     if not isinstance(name, str) or name not in NETWORKS:

@@ -13,7 +13,7 @@ from torch import nn
 import torch.nn.functional as F
 
 from dipy_dl_reg.geometry.fields import exp, resize, warp
-from dipy_dl_reg.metrics.mind import channels, mind_ssc
+from dipy_dl_reg.metrics.mind import channel_count, mind_ssc
 from dipy_dl_reg.networks.base import RegistrationNetwork
 from dipy_dl_reg.networks.layers import conv, flow_conv
 from dipy_dl_reg.validation import check_whole_number
@@ -102,7 +102,7 @@ class Pyramid(RegistrationNetwork):
         if not features:
             raise ValueError("features must name at least one resolution, got none.")
         self.multiple = 2 ** len(features)
-        described = [1 + channels(dim), *features]
+        described = [1 + channel_count(dim), *features]
         self.encoder = nn.ModuleList(
             _block(conv(dim, above, here, stride=2), conv(dim, here, here))
             for above, here in zip(described, features)

@@ -42,6 +42,8 @@ _REPAIR_INTERVAL = 10
 #: and afterwards at most once in so many.
 _COPY_INTERVAL = 5
 
+#: A displacement and its inverse, each of shape (1, D, *shape), in voxels.
+Fields = tuple[torch.Tensor, torch.Tensor]
 #: Called with a stage, a level and an energy, see `refine`.
 Observer = Callable[[str, int, float | None], None]
 
@@ -104,13 +106,13 @@ def refine(
     objective: Objective,
     *,
     level_iters: Sequence[int],
-    start: tuple[torch.Tensor, torch.Tensor] | None = None,
+    start: Fields | None = None,
     step: float = 0.5,
     sigma_field: float = 0.8,
     sigma_factor: float = 0.8,
     tolerance: float = 0.0,
     observer: Observer | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> Fields:
     """Find the displacement field that aligns the moving image with the static one.
 
     Parameters
@@ -154,7 +156,8 @@ def refine(
     observer = observer or _ignore
     grid, dim = pair.static_grid, pair.static_grid.dim
     zero = pair.static.new_zeros(1, dim, *[1] * dim)
-    fields, images = (zero, zero), pair if start is None else move_pair(pair, *start)
+    fields: Fields = (zero, zero)
+    images = pair if start is None else move_pair(pair, *start)
     spacings = level_spacings(grid, len(level_iters))
     for index, (iterations, spacing) in enumerate(zip(level_iters, spacings)):
         level = len(level_iters) - 1 - index
@@ -164,13 +167,9 @@ def refine(
         if iterations:
             current = coarsen(images, spacing, sigma_factor=sigma_factor)
             fields = _resize_both(fields, current.static_grid.shape)
+            notify = partial(_notify, observer, level)
             fields = _refine_level(
-                current,
-                objective,
-                fields,
-                options,
-                iterations=iterations,
-                notify=partial(_notify, observer, level),
+                current, objective, fields, options, iterations, notify
             )
         observer("level_end", level, None)
     return _resize_both(fields, grid.shape)
@@ -213,9 +212,7 @@ def _notify(observer: Observer, level: int, stage: str, energy: float | None) ->
     observer(stage, level, energy)
 
 
-def _resize_both(
-    fields: tuple[torch.Tensor, torch.Tensor], shape: Sequence[int]
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _resize_both(fields: Fields, shape: Sequence[int]) -> Fields:
     """A field and its inverse on a grid of another shape, in its voxels."""
     u, v = fields
     return resize(u, shape), resize(v, shape)
@@ -224,9 +221,9 @@ def _resize_both(
 def _add_to_start(
     pair: Pair,
     objective: Objective,
-    start: tuple[torch.Tensor, torch.Tensor],
-    found: tuple[torch.Tensor, torch.Tensor],
-) -> tuple[torch.Tensor, torch.Tensor]:
+    start: Fields,
+    found: Fields,
+) -> Fields:
     """The start composed with the result of coarser levels, if that is better."""
     if max(found[0].shape[2:]) == 1:  # no coarser level had iterations
         return start
@@ -239,12 +236,11 @@ def _add_to_start(
 def _refine_level(
     pair: Pair,
     objective: Objective,
-    fields: tuple[torch.Tensor, torch.Tensor],
+    fields: Fields,
     options: IterationOptions,
-    *,
     iterations: int,
     notify: Callable[[str, float | None], None],
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> Fields:
     """Iterate at one resolution; return the best fields if the energy ends higher."""
     mask = make_compared_mask(pair, fields[0], pair.frame())
     if mask is not None and not bool(mask.any()):
@@ -297,7 +293,7 @@ class _LevelObjective:
         return Energy(float(terms.total + penalty), images)
 
 
-def _copy_fields(fields: tuple[torch.Tensor, torch.Tensor]) -> LevelState:
+def _copy_fields(fields: Fields) -> LevelState:
     """The state that a level begins with; the given fields are not changed later."""
     u, v = (f.clone(memory_format=torch.contiguous_format) for f in fields)
     return LevelState(u, v, torch.empty_like(u), torch.empty_like(u))
@@ -334,9 +330,9 @@ def _repair_fields(state: LevelState) -> LevelState:
 class _BestFields:
     """The fields of the lowest energy among those that were compared."""
 
-    def __init__(self, fields: tuple[torch.Tensor, torch.Tensor]) -> None:
+    def __init__(self, fields: Fields) -> None:
         self.fields, self.energy, self.index = fields, float("inf"), 0
-        self._copies: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._copies: Fields | None = None
 
     def update(self, index: int, energy: float, state: LevelState) -> None:
         """Copy an iteration's fields if they are the best and a copy is due."""

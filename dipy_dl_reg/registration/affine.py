@@ -18,7 +18,7 @@ import numpy as np
 
 from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.io.input_image import InputImage
-from dipy_dl_reg.maps.verdict import Verdict, log_verdict
+from dipy_dl_reg.maps.verdict import PoseComparison, Verdict, log_verdict
 from dipy_dl_reg.metrics.base import Metric
 from dipy_dl_reg.options import document_options, takes_options
 from dipy_dl_reg.registration.affine_options import (
@@ -28,7 +28,7 @@ from dipy_dl_reg.registration.affine_options import (
     choose_levels,
     find_transform,
 )
-from dipy_dl_reg.registration.affine_start import PoseComparison, make_affine_pair
+from dipy_dl_reg.registration.affine_start import make_affine_pair
 from dipy_dl_reg.registration.affine_steps import (
     AffineResult,
     FitStep,

@@ -16,6 +16,7 @@ from dipy_dl_reg.initialization.rotation_search import (
     search_rotations,
 )
 from dipy_dl_reg.io.input_image import InputImage
+from dipy_dl_reg.maps.verdict import PoseComparison, Rival
 from dipy_dl_reg.registration import dipy_adapter
 from dipy_dl_reg.registration.affine_options import AffineOptions
 from dipy_dl_reg.registration.user_warnings import warn_user
@@ -226,39 +227,6 @@ def angle_between(matrix: np.ndarray, other: np.ndarray) -> float:
     """
     dim = len(matrix) - 1
     return rotation_angle(matrix[:dim, :dim] @ np.linalg.inv(other[:dim, :dim]))
-
-
-class Rival(NamedTuple):
-    """A pose far from the chosen one.
-
-    Attributes
-    ----------
-    angle : float
-        Rotation between the two, degrees.
-    gain : float
-        How much better the chosen pose is, as a part of its mutual information;
-        negative where the other one is better.
-    """
-
-    angle: float
-    gain: float
-
-
-class PoseComparison(NamedTuple):
-    """How clear the result of a search over poses is.
-
-    Attributes
-    ----------
-    rival : Rival or None
-        The best pose that differs from the chosen one by a rotation of more than 30
-        degrees; None if there was no such pose at the last level of the search.
-    mirror_gain : float
-        How much better a mirror image of the best pose is, as a part of its mutual
-        information; negative where it is worse.
-    """
-
-    rival: Rival | None
-    mirror_gain: float
 
 
 def compare_poses(poses: Poses, chosen: Candidate) -> PoseComparison:

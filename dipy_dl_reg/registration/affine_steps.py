@@ -20,7 +20,7 @@ from dipy_dl_reg.geometry.affine_transforms.base import AffineTransform
 from dipy_dl_reg.geometry.affine_transforms.registry import make_transform
 from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.maps.measures import measure_registration
-from dipy_dl_reg.maps.verdict import Verdict, judge
+from dipy_dl_reg.maps.verdict import PoseComparison, Verdict, judge
 from dipy_dl_reg.optimization.affine import optimize_levels
 from dipy_dl_reg.optimization.affine_sampling import (
     Level,
@@ -28,11 +28,7 @@ from dipy_dl_reg.optimization.affine_sampling import (
     measure_overlap,
 )
 from dipy_dl_reg.registration.affine_options import AffineOptions, choose_levels
-from dipy_dl_reg.registration.affine_start import (
-    PoseComparison,
-    choose_starting_pose,
-    starting_matrix,
-)
+from dipy_dl_reg.registration.affine_start import choose_starting_pose, starting_matrix
 from dipy_dl_reg.registration.user_warnings import warn_user
 
 #: Steps of an affine registration by default.
@@ -169,22 +165,7 @@ def run_steps(
         if options.level_iters is None and place < len(steps) - 1:
             some = levels[: 1 if step.transform.kind == "translation" else 2]
         state = _fit_transform(state, step, some, pair, options)
-    matrix, overlap, verdict = state.matrix, None, None
-    if fits:
-        overlap = measure_overlap(levels[-1], matrix)
-        measures = measure_registration(pair._replace(prealign=matrix))
-        verdict = judge(measures, poses=state.poses)
-    return AffineResult(
-        make_affine_map(matrix, pair),
-        matrix,
-        state.starting_affine,
-        state.parameters,
-        state.value,
-        state.poses,
-        overlap,
-        verdict,
-        state.messages,
-    )
+    return _make_result(state, pair, levels)
 
 
 def _prepare_levels(pair: Pair, options: AffineOptions) -> list[Level]:
@@ -238,6 +219,26 @@ def _fit_transform(
         starting_affine=state.matrix,
         parameters=theta,
         value=value,
+    )
+
+
+def _make_result(state: _State, pair: Pair, levels: Sequence[Level]) -> AffineResult:
+    """The result of all steps, judged if there was a fit."""
+    matrix, overlap, verdict = state.matrix, None, None
+    if levels:
+        overlap = measure_overlap(levels[-1], matrix)
+        measures = measure_registration(pair._replace(prealign=matrix))
+        verdict = judge(measures, poses=state.poses)
+    return AffineResult(
+        make_affine_map(matrix, pair),
+        matrix,
+        state.starting_affine,
+        state.parameters,
+        state.value,
+        state.poses,
+        overlap,
+        verdict,
+        state.messages,
     )
 
 

@@ -50,7 +50,7 @@ from dipy_dl_reg.registration.monitor import (
 from dipy_dl_reg.registration.refinement import memory_budget, refine_within_memory
 
 if TYPE_CHECKING:
-    from dipy_dl_reg.registration.affine_start import PoseComparison
+    from dipy_dl_reg.maps.verdict import PoseComparison
 
 #: Attributes that `optimize` sets.
 _RESULTS = (

@@ -257,8 +257,8 @@ class ThinPlateSplineRegistration:
         ValueError
             Before `optimize`, or if the points cannot be used.
         """
-        moved = thin_plate.evaluate_spline(self._spline, self._make_tensor(points))
-        return moved.cpu().numpy()
+        tensor = self._make_tensor(points)  # first: it raises before `optimize`
+        return thin_plate.evaluate_spline(self._spline, tensor).cpu().numpy()
 
     def transform_points_inverse(self, points: np.ndarray) -> np.ndarray:
         """Map points from moving's world to static's by inverting the spline itself.

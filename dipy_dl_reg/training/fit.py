@@ -89,8 +89,8 @@ def fit(
     Returns
     -------
     network : RegistrationNetwork
-        The trained one; ``network.history`` says how the training went, and
-        ``network.card`` what it was.
+        The trained network; ``network.history`` holds the steps and losses, and
+        ``network.card`` the recipe.
 
     Raises
     ------
@@ -176,7 +176,7 @@ def _read(
 def _choose_spacing(
     network: RegistrationNetwork | str, spacing: float | None
 ) -> float | None:
-    """The voxel size of the network, or else the one asked for."""
+    """The voxel size of the network, or else the one given."""
     own = getattr(network, "spacing", None)
     if own is not None and spacing not in (None, own):
         raise ValueError(f"spacing is {spacing!r}, and the network's is {own} mm")
@@ -185,7 +185,7 @@ def _choose_spacing(
 
 def _check_images(images: TrainingImages, training: TrainingOptions) -> None:
     """Raise if the images are not what the options need."""
-    if training.dice_weight and not images.labelled:
+    if training.dice_weight and not images.has_labels:
         raise ValueError("dice_weight is above 0 and there are no labels")
     shapes = images.grids()
     if len(shapes) > 1 and training.batch_size > 1:
@@ -210,7 +210,7 @@ def _prepare_network(
             raise ValueError(
                 f"network is for {network.dim}D images, these are {images.dim}D"
             )
-        if images.placed:
+        if images.has_affine:
             # Without a size of its own it would be applied to voxels of any size.
             network.spacing = network.arguments["spacing"] = images.spacing
         return network
@@ -218,7 +218,7 @@ def _prepare_network(
     for name in {"dim", "spacing", "seed"} & arguments.keys():
         raise ValueError(f"network_arguments must not hold {name}, which is known")
     # Arrays have no mm: their network takes images as they are.
-    size = images.spacing if images.placed else spacing
+    size = images.spacing if images.has_affine else spacing
     return make_network(network, images.dim, spacing=size, seed=seed, **arguments)
 
 
@@ -256,6 +256,6 @@ def _describe(
         "preprocessing": {
             "intensity": INTENSITY,
             "grid": "axes along the world's, isotropic",
-            "spacing": images.spacing if images.placed else None,
+            "spacing": images.spacing if images.has_affine else None,
         },
     }

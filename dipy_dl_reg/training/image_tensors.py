@@ -31,12 +31,12 @@ def normalize(image: Any) -> torch.Tensor:
     Raises
     ------
     ValueError
-        If the image is constant, or holds infinity.
+        If the image is constant, or has an infinite value.
     """
     image = as_array(image).astype(np.float64)
     values = image[~np.isnan(image)]
     if not np.isfinite(values).all():
-        raise ValueError("image holds infinity.")
+        raise ValueError("image has infinite values.")
     if not values.size or values.min() == values.max():
         raise ValueError("image is constant: there is nothing to register.")
     low, high = quantile_limits(values)

@@ -32,14 +32,14 @@ class LazyImage:
         Holds the values.
     grid : Grid
         Its grid; voxels are the world for an array, which has no affine.
-    placed : bool
+    has_affine : bool
         Whether it has an affine.
     """
 
     name: str
     image: Any
     grid: Grid
-    placed: bool
+    has_affine: bool
 
     def values(self) -> np.ndarray:
         """Read the intensities.
@@ -52,7 +52,7 @@ class LazyImage:
         Raises
         ------
         ValueError
-            If the file is damaged, or holds infinities, nothing but NaN or one value.
+            If the file is damaged, values are infinite, all NaN, or all equal.
         """
         data, _ = read_image(self.image, name=self.name, dtype=np.float32)
         with np.errstate(over="ignore"):
@@ -209,8 +209,8 @@ def open_lazy_image(image: Any, name: str) -> LazyImage:
     """
     if isinstance(image, (str, os.PathLike)):
         image = open_image(image, name=name)
-    placed = hasattr(image, "dataobj")
-    if placed:
+    has_affine = hasattr(image, "dataobj")
+    if has_affine:
         name = f"{name}: {image.get_filename() or 'an image in memory'}"
         shape, dtype = image.shape, image.get_data_dtype()
     else:
@@ -222,10 +222,11 @@ def open_lazy_image(image: Any, name: str) -> LazyImage:
         raise ValueError(f"{name} must be one 2D or 3D image, got shape {image.shape}")
     if dtype.kind not in "biuf":
         raise ValueError(f"{name} must hold real numbers, got {dtype}")
-    affine = (
-        _check_affine_of(image, len(shape), name) if placed else np.eye(len(shape) + 1)
-    )
-    return LazyImage(name, image, Grid(tuple(int(n) for n in shape), affine), placed)
+    affine = np.eye(len(shape) + 1)
+    if has_affine:
+        affine = _check_affine_of(image, len(shape), name)
+    grid = Grid(tuple(int(n) for n in shape), affine)
+    return LazyImage(name, image, grid, has_affine)
 
 
 def _check_affine_of(image: Any, dim: int, name: str) -> np.ndarray:
@@ -234,6 +235,6 @@ def _check_affine_of(image: Any, dim: int, name: str) -> np.ndarray:
     if dim == 3:
         return affine
     if np.abs(affine[2, :2]).max() > 1e-4 * np.abs(affine[:2, :2]).max():
-        raise ValueError(f"{name} is 2D, and must lie in the world's xy-plane")
+        raise ValueError(f"{name} is 2D, and must be in the world's xy-plane")
     chosen = [0, 1, 3]
     return check_affine(affine[np.ix_(chosen, chosen)], 2, f"the affine of {name}")

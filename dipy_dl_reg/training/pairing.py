@@ -188,11 +188,11 @@ def _open_atlas(data: DataOptions) -> Subject | None:
     atlas, labels = open_lazy_image(data.atlas, "atlas"), None
     if data.atlas_labels is not None:
         labels = open_lazy_image(data.atlas_labels, "atlas_labels")
-    return Subject.paired(atlas, labels)
+    return Subject.with_labels(atlas, labels)
 
 
 def _check_all(images: TrainingImages, reference: LazyImage) -> None:
-    """Raise unless all images can be brought onto a grid of the reference."""
+    """Raise unless all images can be resampled onto a grid of the reference."""
     cases = images.cases + images.held_out
     subjects = [s for c in cases for s in (c.static, c.subject) if s is not None]
     if images.atlas is not None:

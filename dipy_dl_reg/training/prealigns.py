@@ -1,4 +1,4 @@
-"""Affine registrations of training images: shared among processes, kept in a file."""
+"""Affine registrations of training images: divided among processes, kept in a file."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def find_prealigns(
     group : Group, optional
         Processes among which the work is divided; all get the same matrices.
     path : str or Path, optional
-        File to keep them in: found again, they might differ in the last digit.
+        File to which they are written, for a training that is resumed: matrices found
+        again might differ in the last digit.
     reuse : bool, optional
         Take those of the file, if it has them for images on the same grids.
     limit : TimeLimit, optional

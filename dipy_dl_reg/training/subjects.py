@@ -33,7 +33,7 @@ class Subject(NamedTuple):
     labels: LazyImage | None = None
 
     @classmethod
-    def paired(cls, image: LazyImage, labels: LazyImage | None = None) -> Subject:
+    def with_labels(cls, image: LazyImage, labels: LazyImage | None = None) -> Subject:
         """Pair an image with its label map, if the map can be resampled onto its grid.
 
         Parameters
@@ -54,8 +54,8 @@ class Subject(NamedTuple):
             If their shapes differ, and there are no affines that relate them.
         """
         if labels is not None and labels.grid.shape != image.grid.shape:
-            placed = labels.placed and image.placed
-            if not placed or labels.grid.dim != image.grid.dim:
+            have_affines = labels.has_affine and image.has_affine
+            if not have_affines or labels.grid.dim != image.grid.dim:
                 raise ValueError(
                     f"{labels.name} has the shape {labels.grid.shape}, and "
                     f"{image.name} {image.grid.shape}"
@@ -104,7 +104,7 @@ def open_subjects(
     if labels is not None:
         labels = _match_labels(labels, items, name, paired)
         maps = _open_all(labels, f"labels of {name}", paired)
-    subjects = [Subject.paired(*both) for both in zip(opened, maps)]
+    subjects = [Subject.with_labels(*both) for both in zip(opened, maps)]
     return list(zip(subjects[::2], subjects[1::2])) if paired else subjects
 
 
@@ -219,12 +219,12 @@ def check_together(images: Sequence[LazyImage]) -> None:
                 f"images must have the same number of axes, got {image.grid.shape} "
                 f"({image.name}) and {first.grid.shape} ({first.name})"
             )
-        if image.placed != first.placed:
+        if image.has_affine != first.has_affine:
             raise ValueError(
                 "images must all have affines or none: arrays cannot be placed beside "
                 "files; give nibabel images"
             )
-        if not image.placed and image.grid.shape != first.grid.shape:
+        if not image.has_affine and image.grid.shape != first.grid.shape:
             raise ValueError(
                 "arrays must be of one shape, since they have no affines, got "
                 f"{image.grid.shape} and {first.grid.shape}"

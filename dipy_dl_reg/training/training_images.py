@@ -51,7 +51,7 @@ class TrainingImages:
     spacing : float
         Voxel size, mm, of all grids.
     prealign_kind : {"none", "affine", "matrices"}
-        What was asked for.
+        Kind of the prealign, for a network's card.
     atlas_prealign : ndarray or None
         World of the reference to the atlas's.
     """
@@ -79,12 +79,12 @@ class TrainingImages:
         return "cross-subject" if self.atlas is None else "atlas"
 
     @property
-    def labelled(self) -> bool:
+    def has_labels(self) -> bool:
         """Whether the images have label maps.
 
         Returns
         -------
-        labelled : bool
+        has_labels : bool
             All have, or none.
         """
         return self.cases[0].subject.labels is not None
@@ -101,18 +101,18 @@ class TrainingImages:
         return self.first.grid.dim
 
     @property
-    def placed(self) -> bool:
+    def has_affine(self) -> bool:
         """Whether the images have affines.
 
         Returns
         -------
-        placed : bool
+        has_affine : bool
             All have, or none.
         """
-        return self.first.placed
+        return self.first.has_affine
 
     def grid_of(self, case: Case) -> Grid:
-        """The grid that an image is brought onto.
+        """The grid onto which an image is resampled.
 
         Parameters
         ----------
@@ -128,7 +128,7 @@ class TrainingImages:
         return reference.grid.to_standard(self.spacing)
 
     def own_reference(self, case: Case) -> LazyImage:
-        """The image that a case is brought onto where no reference was given.
+        """Reference of an image where none was given.
 
         Parameters
         ----------
@@ -179,7 +179,7 @@ class TrainingImages:
         return replace(self, cases=cases[:count], held_out=cases[count:])
 
     def grids(self) -> list[tuple[int, ...]]:
-        """Shapes of the grids that images are brought onto.
+        """Shapes of the grids onto which images are resampled.
 
         Returns
         -------
@@ -195,13 +195,13 @@ class TrainingImages:
         Returns
         -------
         summary : dict
-            What JSON holds.
+            Values that JSON can hold.
         """
         return {
             "images": len(self.cases),
             "validation": len(self.held_out),
             "pairs": self.kind,
-            "labels": self.labelled,
+            "labels": self.has_labels,
             "prealign": self.prealign_kind,
             "spacing": self.spacing,
             "shapes": [list(shape) for shape in self.grids()],

@@ -81,7 +81,7 @@ class TrainingOptions:
         checkpoint written, and the validation that would follow left out.
     log : str or Path, optional
         File ``....csv`` for the losses, or a folder for TensorBoard; a training that is
-        resumed writes all its rows anew.
+        resumed writes all its rows again.
     progress : bool, optional
         Show a progress bar.  By default a bar is shown if the output is a terminal;
         else the log gets a line every minute.
@@ -92,7 +92,7 @@ class TrainingOptions:
         If an option is out of range, or options do not go together.
     """
 
-    #: Options that say where a training ran and wrote, and not what it did.
+    #: Options of where a training runs and writes, which do not change its result.
     NOT_IN_RECIPE: ClassVar[frozenset[str]] = frozenset(
         {"checkpoint", "checkpoint_every", "resume", "log", "progress", "workers"}
     )
@@ -184,7 +184,7 @@ class TrainingOptions:
         Returns
         -------
         recipe : dict
-            What JSON holds; of functions and metrics the name or the `repr`.
+            Values that JSON can hold; of functions and metrics the name or the `repr`.
         """
         names = [f.name for f in fields(self) if f.name not in self.NOT_IN_RECIPE]
         return {name: _json_value(getattr(self, name)) for name in names}
@@ -271,7 +271,7 @@ class DataOptions:
 
     @property
     def prealign_kind(self) -> str:
-        """What `prealign` asks for.
+        """Kind of the prealign.
 
         Returns
         -------
@@ -326,7 +326,7 @@ class DataOptions:
 
 
 def _json_value(value: object) -> object:
-    """What JSON holds of an option."""
+    """An option as a value that JSON can hold."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     return getattr(value, "__qualname__", repr(value))

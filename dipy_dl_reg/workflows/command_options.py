@@ -80,15 +80,26 @@ def command_options(
         CommandOption(
             name,
             command_type(hints[name]),
-            _strip_markup(texts[name].text),
+            strip_markup(texts[name].text),
             parameters[name].default,
         )._replace(**changes.get(name, {}))
         for name in names
     ]
 
 
-def _strip_markup(text: str) -> str:
-    """A description without citations and marks of code."""
+def strip_markup(text: str) -> str:
+    """Remove citations and marks of code from a description.
+
+    Parameters
+    ----------
+    text : str
+        Of a docstring.
+
+    Returns
+    -------
+    text : str
+        For a terminal.
+    """
     text = re.sub(r"\s?:[\w:]+:`[^`]*`", "", text)
     return re.sub(r"`+([^`]*)`+", r"\1", text)
 
@@ -174,7 +185,7 @@ def command_type(annotation: Any) -> str:
             return _COMMAND_TYPES[kind]
     if any(get_origin(kind) is Literal for kind in kinds):
         return "string"
-    raise ValueError(f"no type of the command line stands for {annotation!r}")
+    raise ValueError(f"the command line has no type for {annotation!r}")
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:

@@ -8,9 +8,9 @@ instead of an array, or if it behaves differently from the class.
 from __future__ import annotations
 
 from collections.abc import Mapping
-import re
 
 from dipy_dl_reg.options import join_words, option_texts
+from dipy_dl_reg.workflows.command_options import strip_markup
 
 
 def describe_options(options_class: type) -> dict[str, str]:
@@ -27,7 +27,7 @@ def describe_options(options_class: type) -> dict[str, str]:
         By option.
     """
     return {
-        name: re.sub(r"`+([^`]*)`+", r"\1", option.text)
+        name: strip_markup(option.text)
         for name, option in option_texts(options_class).items()
     }
 

@@ -18,7 +18,7 @@ from dipy_dl_reg.io.images import make_nifti
 from dipy_dl_reg.maps.apply import transform_array
 from dipy_dl_reg.maps.formats.table import FORMATS
 from dipy_dl_reg.maps.report import plot_registration
-from dipy_dl_reg.maps.verdict import Verdict
+from dipy_dl_reg.maps.verdict import PoseComparison, Verdict
 from dipy_dl_reg.registration.affine_call import find_affine
 from dipy_dl_reg.validation import check_affine
 from dipy_dl_reg.workflows.image_pair import ImagePair, read_pair
@@ -104,7 +104,8 @@ def register_files(
     """
     with write_all_or_none(list(files.values()), overwrite=overwrite) as temporaries:
         pair = read_pair(static, moving, **masks)
-        prealign, poses = prealigns[pair.dim], None
+        prealign = prealigns[pair.dim]
+        poses: PoseComparison | None = None
         if steps:
             prealign, poses = find_prealign(pair, steps, prealign, num_threads)
         start = time.perf_counter()
@@ -131,7 +132,7 @@ def find_prealign(
     steps: Sequence[str],
     starting_affine: np.ndarray | None,
     num_threads: int | None,
-) -> tuple[np.ndarray, Any]:
+) -> tuple[np.ndarray, PoseComparison | None]:
     """Register two images affinely.
 
     Parameters
@@ -170,7 +171,7 @@ def register_pair(
     pair: ImagePair,
     registration: Any,
     prealign: np.ndarray | None,
-    poses: Any,
+    poses: PoseComparison | None,
     num_threads: int | None,
 ) -> DiffeomorphicMap:
     """Register two images deformably.

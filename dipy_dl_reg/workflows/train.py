@@ -28,7 +28,7 @@ from dipy_dl_reg.workflows.command_options import (
 )
 
 #: Options of the command in the order of its help.  Those of a training are declared in
-#: `training_options`; where the command differs, this is said here.
+#: `training_options`; defaults and texts that differ are given here.
 OPTIONS = [
     CommandOption(
         "image_files",

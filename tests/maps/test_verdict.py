@@ -12,8 +12,7 @@ from dipy_dl_reg import (
     deep_registration,
 )
 from dipy_dl_reg.geometry.fold_repair import Quality
-from dipy_dl_reg.maps.verdict import judge
-from dipy_dl_reg.registration.affine_start import PoseComparison, Rival
+from dipy_dl_reg.maps.verdict import PoseComparison, Rival, judge
 
 NAN = float("nan")
 SHAPE, SPACING = (44, 52, 40), 4.0

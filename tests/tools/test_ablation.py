@@ -122,7 +122,7 @@ def test_trained_and_measured(monkeypatch, tmp_path, maps, brains):
     assert (
         0 <= row["T1"] <= 1
         and 0 <= row["swap"] < 0.5
-        and row["word"] >= 0
+        and row["inverse"] >= 0
         and row["used"] in (0, 0.5, 1)
     )
 

@@ -20,7 +20,7 @@ def run(monkeypatch, *arguments):
 def test_stopped_resumed_and_finished(monkeypatch, tmp_path):
     monkeypatch.setitem(train_pyramid.STAGES, 2, [SMALL])
     output = tmp_path / "net.npz"
-    with pytest.raises(SystemExit, match="--resume goes on"):
+    with pytest.raises(SystemExit, match="--resume continues"):
         run(monkeypatch, "--output", str(output), "--minutes", "1e-9")
     assert not output.exists() and (tmp_path / "net_1mm.npz").exists()
     run(monkeypatch, "--output", str(output), "--resume", "--licence", "CC0-1.0")

@@ -391,7 +391,7 @@ def test_arrays_are_taken_as_they_lie(rng):
     stack = rng.random((4, 9, 12))
     for images in (stack, list(stack)):
         opened = open_training_images(images)
-        assert not opened.placed and opened.dim == 2
+        assert not opened.has_affine and opened.dim == 2
         pairs, _ = read_pairs(find_prealigns(opened))
         assert_allclose(pairs.images[3][0], scaled(stack[3]), atol=1e-6)
     pairs, _ = read(rng.random((3, 9, 12, 7)))

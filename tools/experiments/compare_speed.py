@@ -1,6 +1,6 @@
 """Compare the speed of two checkouts on quick cases.
 
-    export DIPY_DL_REG_DATA=FOLDER  # labelled brains, as for the benchmarks
+    export DIPY_DL_REG_DATA=FOLDER  # as for tools/benchmarks/deformable.py
     python tools/experiments/compare_speed.py BEFORE AFTER
     python tools/experiments/compare_speed.py BEFORE AFTER --repeats 5 --only 2D "T1 MI"
 

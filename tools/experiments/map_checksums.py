@@ -1,6 +1,6 @@
 """Checksums of maps: shows whether two versions of the package find the same ones.
 
-    export DIPY_DL_REG_DATA=FOLDER  # labelled brains, as for the benchmarks
+    export DIPY_DL_REG_DATA=FOLDER  # as for tools/benchmarks/deformable.py
     PYTHONPATH=BEFORE python tools/experiments/map_checksums.py > before.txt
     PYTHONPATH=AFTER  python tools/experiments/map_checksums.py > after.txt
     diff before.txt after.txt

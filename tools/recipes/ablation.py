@@ -13,18 +13,18 @@ training is resumed, and several processes may each train some `--variants`. Eve
 prints the table of all results, the last of the calls above nothing else, and writes it
 to RESULTS/table.txt. BRAINS is a folder as for ``tools/benchmarks/deformable.py``.
 
-Columns: weights and their size on disk; the validation loss of the recipe; 1 - Dice,
-averaged over `--judged` pairs, of shapes and of brains bent strongly, which no variant
-was trained on (the labels of 3 subjects kept out); "word", on the latter: how far the
-displacements of a pair and of the pair swapped, one after the other, are from nothing,
-voxels; seconds of a forward pass on the voxels of a brain at 2 mm (variants trained
-side by side are timed under different loads: `--time` does it anew for all, in turns).
-Of real brains: mean Dice after the network alone, asked at the spacing of the last
-stage, T1 and b0-like to T1 (tools/experiments/contrasts.py); "swap", how far points of
-the brain are from where they were, there by the map and back by that of the swapped
-images, voxels of 2 mm, both kinds (a network that is not symmetric is asked both ways
-where that helps); `used`, how often the network's field was better than none: else it
-was dropped, and Dice is of none.
+Columns: number of weights and their size on disk; the validation loss of the recipe;
+1 - Dice, averaged over `--judged` pairs, of shapes and of brains bent strongly, which
+were not trained on (the label maps of the 3 subjects held out); "inverse", on the
+latter: mean length of the composition of the displacements of a pair and of the swapped
+pair, voxels; seconds of a forward pass on the voxels of a brain at 2 mm (variants
+trained side by side are timed under different loads: `--time` measures all again, in
+turns). Of real brains: mean Dice after the network alone, applied at the spacing of the
+last stage, T1 and b0-like to T1 (tools/experiments/contrasts.py); "swap", mean distance
+of points of the brain from their places after the map and then that of the swapped
+images, voxels of 2 mm, both kinds (a network that is not symmetric is applied both ways
+where that helps); "used", how often the network's field was better than none: else it
+was not used, and Dice is that without it.
 """
 
 import os
@@ -99,7 +99,7 @@ class Intensity(Pyramid):
 
 
 class Variant(NamedTuple):
-    """What differs from the base: the network's arguments, and the pairs drawn."""
+    """Differences from the base: the network's arguments, and the pairs drawn."""
 
     arguments: dict = {}
     pairs: dict = {}
@@ -150,13 +150,13 @@ def trained(name, arguments):
 
 
 def stages_of(steps):
-    """The recipe's first stages, with so many steps, the last one's rate going to 0."""
+    """The recipe's first stages with other steps; the last one's rate ends at 0."""
     stages = [stage._replace(steps=n) for stage, n in zip(STAGES[3], steps)]
     return [*stages[:-1], stages[-1]._replace(schedule="cosine")]
 
 
 def measured(name, network, arguments):
-    """Everything about a trained variant, as JSON holds it."""
+    """All measures of a trained variant."""
     row = {"variant": name, "steps": arguments.steps}
     row["parameters"] = sum(p.numel() for p in network.parameters())
     row["MB"] = (arguments.output / f"{name}.npz").stat().st_size / 1e6
@@ -187,11 +187,11 @@ def unseen(network, arguments):
             fields = torch.zeros_like(u), u
             losses.append([float(dice_loss(*labels, field)) for field in fields])
         row[f"{kind} before"], row[kind] = np.mean(losses, axis=0).tolist()
-    return row | {"word": float(np.mean(left))}
+    return row | {"inverse": float(np.mean(left))}
 
 
 def seconds(networks):
-    """Of a forward pass of each: medians of five, taken in turns, after one."""
+    """Time of a forward pass of each: medians of five, in turns, after one."""
     images, taken = torch.rand(2, 1, 1, *WHOLE), []
     with torch.no_grad():
         for _ in range(6):
@@ -203,7 +203,7 @@ def seconds(networks):
 
 
 def time_again(folder):
-    """Measure the seconds of all that is there anew, in one process."""
+    """Measure the seconds of all variants in RESULTS again, in one process."""
     paths = sorted(folder.glob("*.json"))
     networks = [load_network(path.with_suffix(".npz")) for path in paths]
     for path, value in zip(paths, seconds(networks)):
@@ -212,7 +212,7 @@ def time_again(folder):
 
 
 def real(network, arguments):
-    """Dice of real brains, by kind, and how far swapped images are from the inverse."""
+    """Dice of real brains, by kind, and distance of swapped images from the inverse."""
     from dipy_dl_reg import DeepRegistration
 
     row, swaps, used = {}, [], []
@@ -238,19 +238,19 @@ def real(network, arguments):
 
 
 def voxel(images):
-    """Volume of one of static's, mm**3."""
+    """Volume of a voxel of static, mm**3."""
     return abs(np.linalg.det(images["static_grid2world"][:3, :3]))
 
 
 COLUMNS = {
     "parameters": "d", "MB": ".2f", "validation": ".4f", "shapes": ".3f",
-    "far": ".3f", "word": ".3f", "seconds": ".2f", **dict.fromkeys(KINDS, ".4f"),
+    "far": ".3f", "inverse": ".3f", "seconds": ".2f", **dict.fromkeys(KINDS, ".4f"),
     "swap": ".4f", "used": ".0%",
 }  # fmt: skip
 
 
 def table(folder):
-    """Lines of text: every variant whose file is there, in the order of `VARIANTS`."""
+    """Lines of text: every variant that has a file, in the order of `VARIANTS`."""
     found = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
     rows = [found[name] for name in VARIANTS if name in found]
     yield f"{'variant':13} " + " ".join(f"{name:>10}" for name in COLUMNS)
@@ -268,7 +268,7 @@ def table(folder):
 
 
 def main():
-    """Train and measure what is not there yet, then print what is."""
+    """Train and measure the variants without a file, then print all."""
     from dipy.utils.logging import logger
 
     logger.setLevel("ERROR")
@@ -284,7 +284,9 @@ def main():
     add("--judged", type=int, default=12, help="drawn pairs to be judged on")
     add("--data", type=Path, metavar="BRAINS", help="real brains with labels")
     add("--pairs", nargs="+", default=[], metavar="STATIC:MOVING")
-    add("--time", action="store_true", help="time all that is there anew, in turns")
+    add(
+        "--time", action="store_true", help="measure the seconds of all again, in turns"
+    )
     add("--threads", type=int, default=1)
     add("--workers", type=int, default=0, help="processes that draw")
     arguments = parser.parse_args()

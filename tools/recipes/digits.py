@@ -4,20 +4,20 @@
     python -m tools.recipes.digits --dirnet --output digits
 
 Every network is trained on pairs of images of one digit, then on those of all ten (the
-two of a pair are always the same digit), and looked at on pairs of images that it has
-never seen. Accepted in 2020: a mean correlation above 0.7, of one digit. The folder
+two of a pair are always the same digit), and tested on pairs of images on which it was
+not trained. Accepted in 2020: a mean correlation above 0.7, of one digit. The folder
 `--output` gets a picture for each, and all numbers with the machine and the versions.
 
 The digits are scikit-learn's (it comes with the `doc` extra), 8x8, enlarged to 24x24
 within 32x32; or, with `--mnist FOLDER`, MNIST's training images from its two idx files
-(gzipped or not), or its test images (t10k-...) where those are not there. Of each digit
+(gzipped or not), or its test images (t10k-...) where there are no others. Of each digit
 the first images are for training, the next for choosing settings (`--validation`
-reports on them), the last are held out: images of one hand stand together, so the hands
-differ but for those at the border. Every image of a part is paired with ten others,
-evenly spread over the part.
+reports on them), the last are held out. Images by one writer follow each other, so that
+the parts have different writers, except at their borders. Every image of a part is
+paired with ten others, evenly spread over the part.
 
-"Folded" counts what the network alone gives, by the Jacobian determinant (central
-differences) being 0 or less; `DeepRegistration` repairs that.
+"Folded" counts pixels where the Jacobian determinant (central differences) of the
+network's field is 0 or less; `DeepRegistration` repairs them.
 
 `--dirnet` is DIRNet's own experiment: one digit, control points 8 pixels apart, 16
 kernels, no penalty; then all held-out images are registered to the first of them. If
@@ -50,11 +50,11 @@ from tools.benchmarks.record import describe, write_json
 
 #: Parts of each digit's images.
 PARTS = {"training": (0, 0.7), "validation": (0.7, 0.85), "held-out": (0.85, 1)}
-#: No more images of a digit than this are looked at in the last two.
+#: Largest number of images of a digit in the last two.
 MOST = 40
 PARTNERS = 10
 
-#: What is made, and how it is trained, where it is not as in COMMON.
+#: Common options of training; those of each network: its arguments, its own options.
 COMMON = {
     "batch_size": 16,
     "metric": "NCC",
@@ -90,7 +90,7 @@ DIRNET_FIT = {
 
 
 def small_digits():
-    """Images (N, 32, 32) in [0, 1], and which digit each is."""
+    """Images (N, 32, 32) in [0, 1], and their digits."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -117,14 +117,14 @@ def mnist_digits(folder):
 
 
 def find_idx(path):
-    """The file itself, or gzipped, or None."""
+    """The file, the gzipped file, or None."""
     return next(
         (p for p in (path, path.with_name(f"{path.name}.gz")) if p.exists()), None
     )
 
 
 def read_idx(path):
-    """Array of bytes of an idx file, or one clear error."""
+    """Array of bytes of an idx file, or an error that names it."""
     try:
         found = gzip.open(path).read() if path.suffix == ".gz" else path.read_bytes()
         dimensions = found[3]
@@ -155,7 +155,7 @@ def pairs_of(images):
 
 
 def correlation(first, second):
-    """Pearson's, of each pair."""
+    """Pearson's correlation of each pair."""
     first, second = (x.flatten(1) - x.flatten(1).mean(1, True) for x in (first, second))
     return torch.nn.functional.cosine_similarity(first, second)
 
@@ -225,7 +225,7 @@ def draw_pairs(path, network, images, targets, digits, part):
 
 
 def draw_field(ax, displacement):
-    """Where the rows and columns of static's pixels come to lie in moving."""
+    """Positions of the rows and columns of static's pixels in moving."""
     points = (identity(displacement.shape[2:]) + displacement)[0]
     for y, x in (points[:, ::2].mT, points[:, :, ::2]):
         ax.plot(x, y, color="C0", linewidth=0.6)
@@ -233,7 +233,7 @@ def draw_field(ax, displacement):
 
 
 def save(figure, path):
-    """Write a picture and forget it."""
+    """Write a figure and close it."""
     figure.savefig(path, dpi=100)
     plt.close(figure)
 
@@ -263,7 +263,7 @@ def table_line(row):
 
 
 def proof_of_concept(images, targets, asked):
-    """Train and measure every network; a row as soon as it is there."""
+    """Train and measure every network; yield a row for each."""
     part = "validation" if asked.validation else "held-out"
     print(f"Correlation of static and moving, before and after, on {part} pairs:")
     print(LINE.format(*HEAD))
@@ -286,7 +286,7 @@ def proof_of_concept(images, targets, asked):
 
 
 def dirnet_experiment(images, targets, asked):
-    """Register all images of a digit to the first, and see how sharp their mean is."""
+    """Register all images of a digit to the first; measure how sharp their mean is."""
     part = "validation" if asked.validation else "held-out"
     network, seconds = train(
         "dirnet", DIRNET, DIRNET_FIT, images, targets, [asked.digit]
@@ -308,7 +308,7 @@ def dirnet_experiment(images, targets, asked):
 
 
 def likeness(fixed, images):
-    """How much images differ, and how steep their mean is."""
+    """Differences between images, and the gradient of their mean."""
     slope = torch.stack(torch.gradient(images.mean(0)[0])).square().sum(0)
     return {
         "correlation with the fixed one": correlation(fixed, images).mean().item(),

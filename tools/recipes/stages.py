@@ -1,4 +1,4 @@
-"""What the recipes share: options, stages with their files, and the network's card."""
+"""Common part of the recipes: options, stages with their files, the network's card."""
 
 import argparse
 import math
@@ -29,7 +29,7 @@ def parser_of(description):
     add("--licence", default=LICENCE, help="of the network, for its file: by default "
         f"'{LICENCE}'")  # fmt: skip
     add("--seed", type=int, default=0)
-    add("--resume", action="store_true", help="go on with an interrupted training")
+    add("--resume", action="store_true", help="continue an interrupted training")
     return parser
 
 
@@ -42,8 +42,8 @@ def check_output(parser, output):
 def train_stage(network, stage, arguments, seconds, **options):
     """Train one stage, from its checkpoint if there is one.
 
-    The checkpoint and the log (CSV) stand beside the output; `options` are further
-    ones of `train_network`.
+    The checkpoint and the log (CSV) are written beside the output; `options` are
+    further ones of `train_network`.
     """
     beside = f"{arguments.output.stem}_{stage.spacing:g}mm"
     options = {
@@ -78,7 +78,7 @@ def train_stages(network, stages, arguments, train):
         seconds = None if math.isinf(end) else max(1e-3, end - time.monotonic())
         histories.append(train(network, stage, arguments, seconds))
         if histories[-1].stopped == "time":
-            sys.exit("Out of time; --resume goes on.")
+            sys.exit("Out of time; --resume continues the training.")
     return histories
 
 

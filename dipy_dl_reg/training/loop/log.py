@@ -32,8 +32,8 @@ class Log:
     done : int, optional
         Steps done before.
     rows : sequence of dict, optional
-        Rows of the interrupted training that goes on: the file is written anew with
-        them.
+        Rows of the interrupted training that is resumed: they are written to the file
+        first.
     progress : bool, optional
         Show a bar.  By default there is a bar if the output is a terminal; else a line
         of the log after 10 s, and every 60 s from then on.

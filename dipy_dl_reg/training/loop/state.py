@@ -1,8 +1,8 @@
 """A training's state in a file, from which it is resumed as if never interrupted.
 
 The file is the network's own (`dipy_dl_reg.networks.checkpoint`): its ``weights`` are
-those to be used, the best so far.  Beside them stand the optimiser's averages, and the
-weights of the last step where they are others.
+those to be used, the best so far.  The file also holds the optimiser's averages, and
+the weights of the last step where they are others.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dipy_dl_reg.networks.checkpoint import name_arrays, network_header, to_stat
 from dipy_dl_reg.training.loop.losses import LossTerms
 
 State = dict[str, torch.Tensor]
-#: Fingerprints among the settings, and what is said if they are others.
+#: Fingerprints among the settings, and words for an error if they differ.
 _DATA = {"images": "other images", "validation images": "other validation images"}
 #: Relative difference of fingerprints of the same images: far above rounding, far below
 #: the difference that one image of thousands makes.
@@ -185,7 +185,7 @@ def copy_state(state: State) -> State:
 
 
 def fingerprint(pairs: object) -> dict[str, list[float]]:
-    """Numbers by which the images of two trainings can be told apart.
+    """Numbers that differ between trainings on different images.
 
     Of every tensor that the pairs hold, and of every list of them: their number, and
     two means that rounding hardly changes, but another image, order or orientation

@@ -57,8 +57,8 @@ def train_network(
     device : torch.device or str, optional
         Where to train; by default where the network is.
     card : dict, optional
-        What the file is to say about the network, see `save_network`; the steps done,
-        the best validation and the scaling of intensities are added.
+        What is known about the network, see `save_network`; the steps done, the best
+        validation and the scaling of intensities are added.
     options : TrainingOptions
         Options of the loss and of the loop.
 
@@ -156,7 +156,7 @@ def collect_settings(
     Returns
     -------
     settings : dict
-        What JSON holds; a training that is resumed must have the same.
+        Values that JSON can hold; a training that is resumed must have the same.
     """
     settings = {
         "architecture": network.name, "arguments": network.arguments,
@@ -205,13 +205,15 @@ def _report_stop(history: History, steps: int, *, resumable: bool) -> None:
     """Log why a training ended, and which weights it returns."""
     done = f"after {history.steps} of {steps} steps"
     if history.best is None:
-        kept = "The weights are those of the last step; there was no validation."
+        weights = "The weights are those of the last step; there was no validation."
     else:
-        kept = f"The weights are the best in validation, with loss {history.best:.4g}."
+        weights = (
+            f"The weights are the best in validation, with loss {history.best:.4g}."
+        )
     if history.stopped == "time":
-        go_on = " resume goes on from the checkpoint." if resumable else ""
-        _logger.warning(f"Stopped by time_limit {done}. {kept}{go_on}")
+        hint = " resume continues from the checkpoint." if resumable else ""
+        _logger.warning(f"Stopped by time_limit {done}. {weights}{hint}")
     elif history.stopped == "patience":
-        _logger.info(f"Stopped by patience {done}. {kept}")
+        _logger.info(f"Stopped by patience {done}. {weights}")
     else:
-        _logger.info(f"Trained for {history.steps} steps. {kept}")
+        _logger.info(f"Trained for {history.steps} steps. {weights}")

@@ -297,7 +297,7 @@ class Training:
         """End with the best weights, after those of the last step were tried too.
 
         The row that is added for that is no part of the checkpoint, so that a longer
-        training can go on as if it had not stopped here.
+        training can be resumed as if it had not stopped here.
         """
         progress = self.progress
         rows, best, use_best = list(progress.rows), progress.best, self.best is not None
