@@ -16,7 +16,7 @@ import numpy as np
 import phantom
 import pytest
 
-from dipy_dl_reg.registration.affine_start import StartingPose, choose_starting_pose
+from dipy_dl_reg.registration.affine.poses import StartingPose, choose_starting_pose
 from dipy_dl_reg.training.loop.train_network import train_network
 
 ROOT = Path(__file__).parents[1]

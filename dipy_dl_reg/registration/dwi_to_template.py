@@ -10,8 +10,8 @@ from dipy.testing.decorators import warning_for_keywords
 import numpy as np
 
 from dipy_dl_reg.io.input_image import read_input_image
-from dipy_dl_reg.registration.affine_call import deep_affine_registration
-from dipy_dl_reg.registration.affine_steps import AFFINE_STEPS
+from dipy_dl_reg.registration.affine.call import deep_affine_registration
+from dipy_dl_reg.registration.affine.steps import AFFINE_STEPS
 from dipy_dl_reg.registration.pipeline import DEFORM, deep_registration
 
 

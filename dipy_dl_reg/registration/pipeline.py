@@ -19,8 +19,8 @@ from dipy_dl_reg.io.image_kinds import is_slice, match_dimensions, plane_axes
 from dipy_dl_reg.io.input_image import InputImage, read_input_image
 from dipy_dl_reg.maps.apply import apply_mapping
 from dipy_dl_reg.registration import factory
-from dipy_dl_reg.registration.affine_call import align_images, make_call_options
-from dipy_dl_reg.registration.affine_steps import AffineResult, check_pipeline
+from dipy_dl_reg.registration.affine.call import align_images, make_call_options
+from dipy_dl_reg.registration.affine.steps import AffineResult, check_pipeline
 from dipy_dl_reg.registration.deformable import DeepRegistration
 
 #: The last step of a pipeline that deforms.

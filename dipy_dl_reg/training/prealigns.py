@@ -12,7 +12,7 @@ from dipy.utils.logging import logger
 import numpy as np
 
 from dipy_dl_reg.io.atomic_files import write_all_or_none
-from dipy_dl_reg.registration.affine_call import find_prealign
+from dipy_dl_reg.registration.affine.call import find_prealign
 from dipy_dl_reg.training.lazy_image import LazyImage
 from dipy_dl_reg.training.loop.clock import TimeLimit
 from dipy_dl_reg.training.loop.distributed import Group

@@ -224,7 +224,7 @@ def _choose_steps(
     prealign: PathLike | None, affine: bool, pipeline: Sequence[str] | None
 ) -> tuple[list[str], bool]:
     """The affine steps of the options, and whether the deformable step follows."""
-    from dipy_dl_reg.registration.affine_steps import AFFINE_STEPS
+    from dipy_dl_reg.registration.affine.steps import AFFINE_STEPS
     from dipy_dl_reg.registration.pipeline import split_pipeline
 
     for name, other in (("prealign", prealign), ("pipeline", pipeline)):

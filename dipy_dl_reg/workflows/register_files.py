@@ -19,7 +19,7 @@ from dipy_dl_reg.maps.apply import transform_array
 from dipy_dl_reg.maps.formats.table import FORMATS
 from dipy_dl_reg.maps.report import plot_registration
 from dipy_dl_reg.maps.verdict import PoseComparison, Verdict
-from dipy_dl_reg.registration.affine_call import find_affine
+from dipy_dl_reg.registration.affine.call import find_affine
 from dipy_dl_reg.validation import check_affine
 from dipy_dl_reg.workflows.image_pair import ImagePair, read_pair
 

@@ -18,7 +18,7 @@ from dipy_dl_reg import (
     deep_affine_registration,
 )
 from dipy_dl_reg.initialization.rotation_search import Candidate, Poses
-from dipy_dl_reg.registration.affine_start import choose_pose, compare_poses
+from dipy_dl_reg.registration.affine.poses import choose_pose, compare_poses
 
 #: Errors allowed, in mm; voxels are 6 mm.
 NEAR = 0.5

@@ -8,10 +8,10 @@ import pytest
 from dipy_dl_reg import DeepAffineRegistration, deep_affine_registration
 from dipy_dl_reg.geometry.affine_transforms.registry import make_transform
 from dipy_dl_reg.io.input_image import InputImage, read_input_image
-from dipy_dl_reg.registration.affine_call import make_call_options
-from dipy_dl_reg.registration.affine_options import AffineOptions
-from dipy_dl_reg.registration.affine_start import choose_starting_pose, make_affine_pair
-from dipy_dl_reg.registration.affine_steps import FitStep, StartStep, run_steps
+from dipy_dl_reg.registration.affine.call import make_call_options
+from dipy_dl_reg.registration.affine.options import AffineOptions
+from dipy_dl_reg.registration.affine.poses import choose_starting_pose, make_affine_pair
+from dipy_dl_reg.registration.affine.steps import FitStep, StartStep, run_steps
 
 SHAPE, SPACING = (24, 28, 22), 8.0
 POSE = rigid(rotation([1, 1, 1], 120), [90, -50, 120])

@@ -12,8 +12,13 @@ import pytest
 from short_runs import SHORT, STAGE, ball, run, same
 import torch
 
-from dipy_dl_reg import DeepRegistration, deep_affine_registration
-from dipy_dl_reg.registration import affine, dipy_adapter
+from dipy_dl_reg import (
+    DeepAffineRegistration,
+    DeepRegistration,
+    deep_affine_registration,
+)
+from dipy_dl_reg.registration import dipy_adapter
+from dipy_dl_reg.registration.affine import steps
 from dipy_dl_reg.registration.devices import threads
 
 
@@ -159,9 +164,9 @@ def test_thread_counts_come_back_after_blocks_that_cross():
 
 
 def test_all_of_a_registration_has_the_threads_asked_for(flat, monkeypatch):
-    """Up to the map, and to the look at whether affine registration has failed."""
+    """Up to the map, and up to the overlap that an affine registration has found."""
     seen = {}
-    for module, name in ((dipy_adapter, "make_map"), (affine, "warn_if_apart")):
+    for module, name in ((dipy_adapter, "make_map"), (steps, "measure_overlap")):
         function = getattr(module, name)
 
         def watched(*args, function=function, **options):
@@ -171,7 +176,7 @@ def test_all_of_a_registration_has_the_threads_asked_for(flat, monkeypatch):
         monkeypatch.setattr(module, name, watched)
     count = torch.get_num_threads() + 1
     run(flat, num_threads=count, **SHORT)
-    affine.DeepAffineRegistration(level_iters=[2]).optimize(
+    DeepAffineRegistration(level_iters=[2]).optimize(
         flat.static, flat.moving, RigidTransform2D(), None, num_threads=count
     )
     deep_affine_registration(
@@ -182,7 +187,7 @@ def test_all_of_a_registration_has_the_threads_asked_for(flat, monkeypatch):
         pipeline=["translation"],
         num_threads=count,
     )
-    assert seen == {"make_map": [count], "warn_if_apart": [count, count]}
+    assert seen == {"make_map": [count], "measure_overlap": [count, count]}
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (20, 20, 20)])

@@ -38,7 +38,7 @@ import torch
 
 from dipy_dl_reg import DeepRegistration, __version__
 from dipy_dl_reg.maps.verdict import GRADES, judge
-from dipy_dl_reg.registration.affine_call import find_affine
+from dipy_dl_reg.registration.affine.call import find_affine
 from tools.experiments.verdict_cases import make_cases
 
 #: Mean distance between two maps (mm) at which one of them is wrong.

@@ -18,7 +18,7 @@ from dipy_dl_reg.initialization.rotation_search import (
 from dipy_dl_reg.io.input_image import InputImage
 from dipy_dl_reg.maps.verdict import PoseComparison, Rival
 from dipy_dl_reg.registration import dipy_adapter
-from dipy_dl_reg.registration.affine_options import AffineOptions
+from dipy_dl_reg.registration.affine.options import AffineOptions
 from dipy_dl_reg.registration.user_warnings import warn_user
 from dipy_dl_reg.validation import check_affine, check_choice
 

@@ -27,8 +27,8 @@ from dipy_dl_reg.optimization.affine_sampling import (
     make_levels,
     measure_overlap,
 )
-from dipy_dl_reg.registration.affine_options import AffineOptions, choose_levels
-from dipy_dl_reg.registration.affine_start import choose_starting_pose, starting_matrix
+from dipy_dl_reg.registration.affine.options import AffineOptions, choose_levels
+from dipy_dl_reg.registration.affine.poses import choose_starting_pose, starting_matrix
 from dipy_dl_reg.registration.user_warnings import warn_user
 
 #: Steps of an affine registration by default.

@@ -21,15 +21,15 @@ from dipy_dl_reg.io.input_image import InputImage
 from dipy_dl_reg.maps.verdict import PoseComparison, Verdict, log_verdict
 from dipy_dl_reg.metrics.base import Metric
 from dipy_dl_reg.options import document_options, takes_options
-from dipy_dl_reg.registration.affine_options import (
+from dipy_dl_reg.registration.affine.options import (
     AffineOptions,
     VerbosityLevels,
     check_parameters,
     choose_levels,
     find_transform,
 )
-from dipy_dl_reg.registration.affine_start import make_affine_pair
-from dipy_dl_reg.registration.affine_steps import (
+from dipy_dl_reg.registration.affine.poses import make_affine_pair
+from dipy_dl_reg.registration.affine.steps import (
     AffineResult,
     FitStep,
     StartStep,

@@ -15,13 +15,13 @@ from dipy_dl_reg.io.input_image import InputImage, read_input_image
 from dipy_dl_reg.maps.interpolation import interpolate_linearly
 from dipy_dl_reg.maps.verdict import log_verdict
 from dipy_dl_reg.options import document_options
-from dipy_dl_reg.registration.affine_options import (
+from dipy_dl_reg.registration.affine.options import (
     AffineOptions,
     VerbosityLevels,
     make_affine_metric,
 )
-from dipy_dl_reg.registration.affine_start import make_affine_pair
-from dipy_dl_reg.registration.affine_steps import (
+from dipy_dl_reg.registration.affine.poses import make_affine_pair
+from dipy_dl_reg.registration.affine.steps import (
     AffineResult,
     check_pipeline,
     make_steps,

@@ -1,0 +1,1 @@
+"""Affine registration: the class, the call, their options, steps and first poses."""
