@@ -20,16 +20,16 @@ def yes_or_no(value):
 def metric_rows():
     from dipy_dl_reg.metrics.registry import METRICS
 
-    for name, metric in METRICS.items():
-        kind = f":class:`~dipy_dl_reg.{metric.__name__}`"
-        yield f'``"{name}"``', kind, metric.meaning
+    for name, entry in METRICS.items():
+        kind = f":class:`~dipy_dl_reg.{entry.location.rpartition('.')[2]}`"
+        yield f'``"{name}"``', kind, entry.meaning
 
 
 def regularizer_rows():
-    from dipy_dl_reg.metrics.registry import REGULARIZERS
+    from dipy_dl_reg.metrics.registry import REGULARIZERS, regularizer_by_name
 
-    for name, penalty in REGULARIZERS.items():
-        yield f'``"{name}"``', summary(penalty)
+    for name in REGULARIZERS:
+        yield f'``"{name}"``', summary(regularizer_by_name(name))
 
 
 def network_rows():

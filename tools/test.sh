@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # tools/test.sh [pytest arguments]
-# Runs style and spelling checks, doctests and tests, in an environment that is created on
+# Runs style, spelling and type checks, doctests and tests, in an environment that is created on
 # the first run.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
@@ -10,4 +10,5 @@ cd "$root"
 "$bin/python" -m ruff check .
 "$bin/python" -m ruff format --check .
 "$bin/python" -m codespell_lib
+"$bin/python" -m mypy
 exec "$bin/python" -m pytest "$@"

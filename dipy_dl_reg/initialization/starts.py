@@ -42,6 +42,7 @@ from dipy_dl_reg.initialization.network import predict_displacement
 from dipy_dl_reg.metrics.base import Metric
 from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.metrics.objective import Objective
+from dipy_dl_reg.metrics.registry import describe_metrics
 from dipy_dl_reg.networks.base import RegistrationNetwork
 from dipy_dl_reg.optimization import memory
 
@@ -242,11 +243,12 @@ def _choose_metric(
         metric = given or CCMetric()
         return MetricChoice(metric, metric.sigma_field, False, None, ""), ()
     choice = select_metric(pair, aligned=aligned)
-    name = choice.metric.name
+    name = str(choice.metric.name)
     mapped = ""
     if choice.intensity_mapping is not None:
         mapped = " of static and intensity-mapped moving"
-    text = f"Metric: {name} ({choice.metric.meaning}{mapped}). {choice.reason}"
+    meaning = describe_metrics()[name]
+    text = f"Metric: {name} ({meaning}{mapped}). {choice.reason}"
     return choice, (Message(text),)
 
 

@@ -15,7 +15,6 @@ Values are to be minimised.  Images are ``(B, 1, *shape)`` and the mask, if any,
 from __future__ import annotations
 
 from collections.abc import Callable
-import math
 from typing import Any
 import warnings
 
@@ -78,8 +77,7 @@ class _RenamedAttribute:
 class Metric:
     """Base class of all metrics.
 
-    A subclass sets `name` and `meaning`, defines `_bind`, and may change the other
-    class attributes.
+    A subclass sets `name`, defines `_bind`, and may change the other class attributes.
 
     Parameters
     ----------
@@ -98,8 +96,6 @@ class Metric:
 
     #: Its name in `dipy_dl_reg.metrics.registry.METRICS`.
     name: str | None = None
-    #: What it measures, as a phrase for messages and documentation.
-    meaning: str = ""
     #: Part of the largest gradient below which a voxel moves in proportion to its
     #: gradient; above it all voxels move by a full step.  A local metric can judge each
     #: voxel by itself.  A metric computed from the statistics of whole images cannot:
@@ -231,69 +227,3 @@ def on_selected_voxels(
         return value, gradient
 
     return evaluate
-
-
-def whole_number(name, value, least):
-    """An option that must be a whole number.
-
-    Parameters
-    ----------
-    name : str
-        The option's, for the message.
-    value : int
-        What was given.
-    least : int
-        The smallest that will do.
-
-    Returns
-    -------
-    value : int
-        As given.
-
-    Raises
-    ------
-    ValueError
-        If it is anything else.
-    """
-    try:
-        good = int(value) == value and value >= least
-    except (TypeError, ValueError, OverflowError):  # None, "a", NaN, infinity
-        good = False
-    if not good:
-        raise ValueError(f"{name} must be a whole number from {least}, got {value!r}.")
-    return int(value)
-
-
-def real_number(name, value, least=0, *, above=False):
-    """An option that must be a finite number.
-
-    Parameters
-    ----------
-    name : str
-        The option's, for the message.
-    value : float
-        What was given.
-    least : float, optional
-        The smallest that will do.
-    above : bool, optional
-        The smallest will not do, but all above it.
-
-    Returns
-    -------
-    value : float
-        As given.
-
-    Raises
-    ------
-    ValueError
-        If it is anything else.
-    """
-    try:
-        good = value > least if above else value >= least
-        good = not isinstance(value, str) and bool(good) and math.isfinite(value)
-    except (TypeError, ValueError):
-        good = False
-    if not good:
-        range_ = f"above {least}" if above else f"{least} or more"
-        raise ValueError(f"{name} must be {range_} and finite, got {value!r}.")
-    return float(value)

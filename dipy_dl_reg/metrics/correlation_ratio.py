@@ -50,7 +50,6 @@ class CRMetric(Metric):
     """
 
     name = "CR"
-    meaning = "correlation ratio"
     gradient_floor = 0.1
 
     def __init__(

@@ -58,7 +58,6 @@ class CCMetric(Metric):
     """
 
     name = "CC"
-    meaning = "local correlation"
     batched = True
     # Long steps where the images differ most, short ones where the gradient is weak:
     # with equal steps the field is rougher, and no better.

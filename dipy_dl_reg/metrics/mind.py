@@ -404,7 +404,6 @@ class MINDMetric(Metric):
     """
 
     name = "MIND"
-    meaning = "self-similarity"
     gradient_floor = 0.03
     batched = True
     bytes_per_voxel = 450

@@ -64,7 +64,6 @@ class MIMetric(Metric):
     """
 
     name = "MI"
-    meaning = "mutual information"
     gradient_floor = 0.4
 
     def __init__(

@@ -29,7 +29,6 @@ class NCCMetric(Metric):
     """
 
     name = "NCC"
-    meaning = "global correlation"
     batched = True
 
     def _bind(

@@ -1,45 +1,79 @@
 """All metrics and regularizers, by the names that users give them.
 
-A metric is added by one file with a subclass of `dipy_dl_reg.metrics.base.Metric`, one
-line in `METRICS`, and, for the help of the commands, one line in
-`dipy_dl_reg.metrics.names.METRIC_MEANINGS`; a regularizer by one file with a function
-and one line in `REGULARIZERS`.  Messages, documentation and tests read these tables.
+A metric is added by one file with a subclass of `dipy_dl_reg.metrics.base.Metric` and
+one line in `METRICS`; a regularizer by one file with a function and one line in
+`REGULARIZERS`.  Messages, help texts, documentation and tests read these two tables.
+Torch is imported where a metric is made, so that ``--help`` need not wait for it.
 """
 
 from __future__ import annotations
 
-from inspect import getdoc, signature
-from typing import Any
+from importlib import import_module
+from inspect import signature
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dipy_dl_reg.metrics.base import Metric, Regularizer
-from dipy_dl_reg.metrics.correlation_ratio import CRMetric
-from dipy_dl_reg.metrics.local_correlation import CCMetric
-from dipy_dl_reg.metrics.mind import MINDMetric
-from dipy_dl_reg.metrics.mutual_information import MIMetric
-from dipy_dl_reg.metrics.ncc import NCCMetric
-from dipy_dl_reg.metrics.regularizers.bending import bending
-from dipy_dl_reg.metrics.regularizers.diffusion import diffusion
-from dipy_dl_reg.metrics.regularizers.total_variation import total_variation
-from dipy_dl_reg.metrics.ssd import SSDMetric
+from dipy_dl_reg.validation import wrong_value
+
+if TYPE_CHECKING:
+    from dipy_dl_reg.metrics.base import Metric, Regularizer
+
+
+class MetricEntry(NamedTuple):
+    """One metric of `METRICS`.
+
+    Attributes
+    ----------
+    location : str
+        Its class, as ``module.Class`` of this folder.
+    meaning : str
+        What it measures, as a phrase for messages and documentation.
+    """
+
+    location: str
+    meaning: str
+
+
+class RegularizerEntry(NamedTuple):
+    """One regularizer of `REGULARIZERS`.
+
+    Attributes
+    ----------
+    location : str
+        Its function, as ``module.function`` of the folder ``regularizers``.
+    meaning : str
+        What it penalises, as a phrase for messages and documentation.
+    """
+
+    location: str
+    meaning: str
+
 
 #: Metrics by the names that `DeepRegistration(metric=...)` takes.
-METRICS: dict[str, type[Metric]] = {
-    "CC": CCMetric,
-    "SSD": SSDMetric,
-    "NCC": NCCMetric,
-    "MI": MIMetric,
-    "CR": CRMetric,
-    "MIND": MINDMetric,
+METRICS = {
+    "CC": MetricEntry("local_correlation.CCMetric", "local correlation"),
+    "SSD": MetricEntry("ssd.SSDMetric", "squared difference"),
+    "NCC": MetricEntry("ncc.NCCMetric", "global correlation"),
+    "MI": MetricEntry("mutual_information.MIMetric", "mutual information"),
+    "CR": MetricEntry("correlation_ratio.CRMetric", "correlation ratio"),
+    "MIND": MetricEntry("mind.MINDMetric", "self-similarity"),
 }
 #: Other names of the same metrics, common in the literature on training.
 _SYNONYMS = {"MSE": "SSD"}
 
 #: Penalties by the names that `DeepRegistration(regularizer=...)` takes.
-REGULARIZERS: dict[str, Regularizer] = {
-    "diffusion": diffusion,
-    "bending": bending,
-    "tv": total_variation,
+REGULARIZERS = {
+    "diffusion": RegularizerEntry("diffusion.diffusion", "squared first derivatives"),
+    "bending": RegularizerEntry("bending.bending", "squared second derivatives"),
+    "tv": RegularizerEntry(
+        "total_variation.total_variation", "absolute first derivatives"
+    ),
 }
+
+
+def _load(folder: str, location: str) -> Any:
+    """Import ``module.name`` of a folder."""
+    module, _, name = location.rpartition(".")
+    return getattr(import_module(f"{folder}.{module}"), name)
 
 
 def metric_names() -> list[str]:
@@ -61,7 +95,7 @@ def describe_metrics() -> dict[str, str]:
     meanings : dict of str
         The name of each metric and a phrase such as "local correlation".
     """
-    return {name: metric.meaning for name, metric in METRICS.items()}
+    return {name: entry.meaning for name, entry in METRICS.items()}
 
 
 def regularizer_names() -> list[str]:
@@ -81,12 +115,9 @@ def describe_regularizers() -> dict[str, str]:
     Returns
     -------
     meanings : dict of str
-        The name of each regularizer and the first line of its documentation.
+        The name of each regularizer and a phrase such as "squared first derivatives".
     """
-    return {
-        name: (getdoc(penalty) or "").partition("\n")[0].rstrip(".")
-        for name, penalty in REGULARIZERS.items()
-    }
+    return {name: entry.meaning for name, entry in REGULARIZERS.items()}
 
 
 def is_metric_name(name: str) -> bool:
@@ -103,6 +134,31 @@ def is_metric_name(name: str) -> bool:
         True for the names in `METRICS` and "MSE".
     """
     return _SYNONYMS.get(name.upper(), name.upper()) in METRICS
+
+
+def metric_class(name: str) -> type[Metric]:
+    """Find the class of a metric.
+
+    Parameters
+    ----------
+    name : str
+        One of `METRICS` in any case; "MSE" is "SSD".
+
+    Returns
+    -------
+    metric_class : type
+        A subclass of `Metric`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such metric.
+    """
+    if not isinstance(name, str) or not is_metric_name(name):
+        wanted = f"one of {sorted(METRICS)}, a metric itself or None"
+        raise wrong_value("metric", wanted, name)
+    entry = METRICS[_SYNONYMS.get(name.upper(), name.upper())]
+    return _load("dipy_dl_reg.metrics", entry.location)
 
 
 def metric_by_name(name: str, **options: Any) -> Metric:
@@ -125,20 +181,15 @@ def metric_by_name(name: str, **options: Any) -> Metric:
     ValueError
         If there is no such metric, or it has no such option.
     """
-    if not isinstance(name, str) or not is_metric_name(name):
-        raise ValueError(
-            f"metric must be one of {sorted(METRICS)}, a metric itself or None, got "
-            f"{name!r}."
-        )
-    own_name = _SYNONYMS.get(name.upper(), name.upper())
-    known = signature(METRICS[own_name]).parameters
+    made = metric_class(name)
+    known = signature(made).parameters
     unknown = [option for option in options if option not in known]
     if unknown:
         raise ValueError(
-            f"{unknown[0]} is no option of metric {own_name!r}, which has "
+            f"{unknown[0]} is no option of metric {made.name!r}, which has "
             f"{list(known)}."
         )
-    return METRICS[own_name](**options)
+    return made(**options)
 
 
 def regularizer_by_name(regularizer: str | Regularizer | None) -> Regularizer | None:
@@ -162,8 +213,7 @@ def regularizer_by_name(regularizer: str | Regularizer | None) -> Regularizer | 
     if regularizer is None or callable(regularizer):
         return regularizer
     if regularizer not in REGULARIZERS:
-        raise ValueError(
-            f"regularizer must be one of {sorted(REGULARIZERS)}, a function or None, "
-            f"got {regularizer!r}."
-        )
-    return REGULARIZERS[regularizer]
+        wanted = f"one of {sorted(REGULARIZERS)}, a function or None"
+        raise wrong_value("regularizer", wanted, regularizer)
+    entry = REGULARIZERS[regularizer]
+    return _load("dipy_dl_reg.metrics.regularizers", entry.location)

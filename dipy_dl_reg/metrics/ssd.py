@@ -27,7 +27,6 @@ class SSDMetric(Metric):
     """
 
     name = "SSD"
-    meaning = "squared difference"
     batched = True
 
     def __init__(self, dim: int | None = None, *, smooth: float = 1.0) -> None:

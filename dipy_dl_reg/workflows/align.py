@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dipy_dl_reg.metrics.names import METRIC_MEANINGS
+from dipy_dl_reg.metrics.registry import describe_metrics
 from dipy_dl_reg.options import fill_docstring
 from dipy_dl_reg.registration.deformable_options import DeformableOptions
 
@@ -52,7 +52,7 @@ class AlignDeepFlow(StrictWorkflow):
         return "align_deep"
 
     @fill_docstring(
-        metrics=list_meanings(METRIC_MEANINGS), **describe_options(DeformableOptions)
+        metrics=list_meanings(describe_metrics()), **describe_options(DeformableOptions)
     )
     def run(
         self,

@@ -1,7 +1,7 @@
 """Descriptions of command options that are written once, elsewhere.
 
 An option of `DeepRegistration` is described in `DeformableOptions`, and a metric in
-`dipy_dl_reg.metrics.names`.  A command describes an option itself if it takes a file
+`dipy_dl_reg.metrics.registry`.  A command describes an option itself if it takes a file
 instead of an array, or if it behaves differently from the class.
 """
 

@@ -6,13 +6,24 @@ import pytest
 from scipy.interpolate import BSpline
 import torch
 
+from dipy_dl_reg.geometry.smoothing import smooth
 from dipy_dl_reg.metrics.correlation_ratio import CRMetric
 from dipy_dl_reg.metrics.histogram import sum_by_index
 from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.metrics.mutual_information import MIMetric
 from dipy_dl_reg.metrics.ncc import NCCMetric
 from dipy_dl_reg.metrics.objective import Objective, regularizer_gradient
-from dipy_dl_reg.metrics.registry import METRICS, REGULARIZERS, metric_by_name
+from dipy_dl_reg.metrics.registry import (
+    METRICS,
+    REGULARIZERS,
+    describe_metrics,
+    describe_regularizers,
+    metric_by_name,
+    metric_class,
+    metric_names,
+    regularizer_by_name,
+    regularizer_names,
+)
 from dipy_dl_reg.metrics.regularizers.bending import bending
 from dipy_dl_reg.metrics.regularizers.diffusion import diffusion
 from dipy_dl_reg.metrics.regularizers.total_variation import total_variation
@@ -131,7 +142,7 @@ def test_mutual_information_is_its_definition(shape, nbins):
 @pytest.mark.parametrize("masked", [False, True])
 def test_gradient(name, shape, masked):
     static, warped, mask = images(shape, batch=2)
-    bound = METRICS[name]().bind(
+    bound = metric_by_name(name).bind(
         static, mask if masked else None, moving=torch.tensor([0.0, 1.0]).double()
     )
     value, gradient = bound(warped)
@@ -148,7 +159,7 @@ def test_gradient(name, shape, masked):
 def test_autograd_gets_that_gradient(name):
     static, warped, mask = images((6, 7))
     warped.requires_grad_()
-    metric = METRICS[name]()
+    metric = metric_by_name(name)
     (3 * metric(static, warped, mask)).backward()
     _, gradient = metric.bind(static, mask, moving=warped.detach())(warped.detach())
     torch.testing.assert_close(warped.grad, 3 * gradient)
@@ -160,7 +171,7 @@ def test_a_batch_counts_as_the_mean_of_its_entries(name, masked):
     static, warped, mask = images((9, 8), batch=3)
     # Entries of another scale: statistics of the whole batch would be others.
     warped = (warped * torch.tensor([1.0, 3.0, 0.2]).view(3, 1, 1, 1)).requires_grad_()
-    metric = METRICS[name]()
+    metric = metric_by_name(name)
     value = metric(static, warped, mask if masked else None)
     entries = [
         metric(static[i], warped[i], mask[i] if masked else None)
@@ -177,17 +188,30 @@ def test_a_batch_counts_as_the_mean_of_its_entries(name, masked):
 @every_shape
 def test_an_image_is_most_like_itself(name, shape):
     static, warped, mask = images(shape)
-    metric = METRICS[name]()
+    metric = metric_by_name(name)
     for weight in (None, mask):
         assert metric(static, static, weight) < metric(static, warped, weight)
 
 
 @every_metric
+@every_shape
+def test_a_shift_in_any_direction_is_worse(name, shape):
+    """The identity is the minimum among shifts by one voxel."""
+    shape = tuple(n if n == 1 else 2 * n for n in shape)
+    smoothed = smooth(images(shape)[0], 1.0)
+    metric = metric_by_name(name)
+    least = metric(smoothed, smoothed)
+    for axis in (a for a, n in enumerate(shape) if n > 1):
+        for step in (1, -1):
+            assert metric(smoothed, smoothed.roll(step, axis + 2)) > least
+
+
+@every_metric
 def test_outside_the_mask_nothing_counts(name):
     static, warped, mask = images((6, 7, 8))
-    bound = METRICS[name]().bind(static, mask, moving=static)
+    bound = metric_by_name(name).bind(static, mask, moving=static)
     spoiled = torch.where(mask > 0, static, torch.full_like(static, 7.0))
-    other = METRICS[name]().bind(spoiled, mask, moving=static)
+    other = metric_by_name(name).bind(spoiled, mask, moving=static)
     for a, b in zip(bound(warped), other(torch.where(mask > 0, warped, -3.0))):
         torch.testing.assert_close(a, b)
 
@@ -205,16 +229,25 @@ def test_one_hot_voxel_of_static_changes_little(metric):
 def test_flat_images_give_no_nan(name):
     static, flat = torch.rand(1, 1, 8, 8), torch.full((1, 1, 8, 8), 0.5)
     for a, b in ((static, flat), (flat, static), (flat, flat)):
-        value, gradient = METRICS[name]().bind(a, moving=b)(b)
+        value, gradient = metric_by_name(name).bind(a, moving=b)(b)
         assert torch.isfinite(value) and torch.isfinite(gradient).all()
 
 
 @every_metric
+def test_entry_of_the_registry(name):
+    metric = metric_class(name)
+    assert metric.name == name
+    assert metric_class(name.lower()) is metric
+    assert describe_metrics()[name]
+    assert metric_names() == list(METRICS)
+
+
+@every_metric
 def test_options_are_checked_and_shown(name):
-    assert name in METRICS[name].__name__.upper()
-    assert "dim=3" in repr(METRICS[name](3))
+    assert name in metric_class(name).__name__.upper()
+    assert "dim=3" in repr(metric_class(name)(3))
     with pytest.raises(ValueError, match="dim"):
-        METRICS[name](4)
+        metric_class(name)(4)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +273,11 @@ def test_bad_options(make, word):
 
 
 def test_former_names_of_attributes():
-    with pytest.warns(DeprecationWarning, match="its name is max_step_factor"):
+    first, second = "its name is max_step_factor", "its name is gradient_floor"
+    with (
+        pytest.warns(DeprecationWarning, match=first),
+        pytest.warns(DeprecationWarning, match=second),
+    ):
 
         class Own(CCMetric):
             stride = 2.0
@@ -260,9 +297,10 @@ def test_former_names_of_attributes():
 @every_shape
 @pytest.mark.parametrize("name", sorted(REGULARIZERS))
 def test_regularizers(name, shape):
-    penalty = REGULARIZERS[name]
+    penalty = regularizer_by_name(name)
+    assert describe_regularizers()[name] and name in regularizer_names()
     u = torch.randn(1, len(shape), *shape, dtype=torch.float64)
-    assert penalty(u) > 0
+    assert penalty(u) > 0 == penalty(torch.zeros_like(u))
     assert penalty(torch.ones_like(u)) == 0
     value, slope = regularizer_gradient(penalty, u)
     direction = torch.randn_like(u)

@@ -11,7 +11,7 @@ import torch
 from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.metrics.local_correlation import CCMetric
-from dipy_dl_reg.metrics.registry import METRICS
+from dipy_dl_reg.metrics.registry import metric_by_name
 from dipy_dl_reg.optimization.affine_objective import AffineObjective
 from dipy_dl_reg.optimization.affine_sampling import make_levels, measure_overlap
 from dipy_dl_reg.optimization.masked_image import MaskedImage, open_faces
@@ -53,7 +53,7 @@ def test_slope(metric, dim, known, rng):
     if metric == "CC" and known != "all":
         pytest.skip("its mask moves in steps")
     pair = make_pair(dim, cut=known == "cut", mask=known == "masked")
-    objective = AffineObjective(level_of(pair, metric), METRICS[metric]())
+    objective = AffineObjective(level_of(pair, metric), metric_by_name(metric))
     matrix = torch.eye(dim + 1, dtype=torch.float64)
     matrix[0, 1], matrix[:dim, dim] = 0.05, torch.tensor([6.0, -5.0, 4.0][:dim])
     value, gradient = objective(matrix[None])
@@ -84,8 +84,8 @@ def test_values_by_numpy_and_dipy():
     moving = map_coordinates(
         pair.moving[0, 0].numpy(), voxels.T, order=1, mode="nearest"
     )
-    ncc = float(AffineObjective(level, METRICS["NCC"]())(matrix)[0])
-    ssd = float(AffineObjective(level, METRICS["SSD"]())(matrix)[0])
+    ncc = float(AffineObjective(level, metric_by_name("NCC"))(matrix)[0])
+    ssd = float(AffineObjective(level, metric_by_name("SSD"))(matrix)[0])
     assert ncc == pytest.approx(1 - np.corrcoef(static, moving)[0, 1], abs=1e-4)
     assert ssd == pytest.approx(((static - moving) ** 2).mean(), rel=1e-3)
     dipy = MutualInformationMetric(nbins=32)
@@ -103,7 +103,7 @@ def test_values_by_numpy_and_dipy():
 @pytest.mark.parametrize("metric", KINDS)
 def test_a_batch_is_its_entries(metric):
     pair = make_pair(3, cut=True)
-    objective = AffineObjective(level_of(pair, metric), METRICS[metric]())
+    objective = AffineObjective(level_of(pair, metric), metric_by_name(metric))
     matrices = torch.eye(4, dtype=torch.float64).repeat(3, 1, 1)
     matrices[1, :3, 3], matrices[2, 0, 0] = 9.0, 1.1
     together = objective(matrices)
@@ -115,7 +115,7 @@ def test_a_batch_is_its_entries(metric):
 @pytest.mark.parametrize("metric", KINDS)
 def test_alike_is_best_and_no_overlap_is_unlike(metric):
     pair = make_pair(3, cut=True)
-    objective = AffineObjective(level_of(pair, metric), METRICS[metric]())
+    objective = AffineObjective(level_of(pair, metric), metric_by_name(metric))
     matrices = torch.eye(4, dtype=torch.float64).repeat(3, 1, 1)
     matrices[1, 0, 3], matrices[2, 0, 3] = 25.0, 1000.0
     right, off, away = objective(matrices)[0].tolist()

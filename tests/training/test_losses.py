@@ -6,7 +6,7 @@ from scipy.ndimage import map_coordinates
 import torch
 
 from dipy_dl_reg.geometry.fields import exp, warp
-from dipy_dl_reg.metrics.registry import METRICS, REGULARIZERS
+from dipy_dl_reg.metrics.registry import METRICS, metric_class, regularizer_by_name
 from dipy_dl_reg.networks.base import Prediction
 from dipy_dl_reg.registration.factory import make_metric
 from dipy_dl_reg.training.loop import losses
@@ -43,7 +43,7 @@ def soft_dice(static, moving, u):
 @pytest.mark.parametrize("name", [*METRICS, *map(str.lower, METRICS), "MSE", "mse"])
 def test_names_mean_the_same_in_training_and_in_use(name):
     used, trained = make_metric(name), TrainingLoss(name).metric
-    wanted = METRICS["SSD" if name.upper() == "MSE" else name.upper()]
+    wanted = metric_class("SSD" if name.upper() == "MSE" else name.upper())
     assert type(used) is type(trained) is wanted and repr(used) == repr(trained)
 
 
@@ -115,7 +115,7 @@ def test_terms_are_their_definitions(shape):
     terms = loss(Prediction(u), batch)
     expected = (
         (static - warp(moving, u)).square().mean(),
-        0.3 * REGULARIZERS["bending"](u),
+        0.3 * regularizer_by_name("bending")(u),
         0.7 * dice_loss(batch.static_labels, batch.moving_labels, u),
     )
     torch.testing.assert_close(terms[:3], expected)
@@ -126,7 +126,7 @@ def test_velocity_is_regularised_where_there_is_one():
     v = field((9, 8)).float()
     batch = Example(*torch.rand(2, 2, 1, 9, 8))
     terms = TrainingLoss("MSE", "tv", weight=2.0)(Prediction(exp(v), v), batch)
-    torch.testing.assert_close(terms.regularity, 2 * REGULARIZERS["tv"](v))
+    torch.testing.assert_close(terms.regularity, 2 * regularizer_by_name("tv")(v))
 
 
 def test_every_resolution_counts_by_its_weight():
@@ -140,7 +140,7 @@ def test_every_resolution_counts_by_its_weight():
     similarity = regularity = 0
     for w, u in zip(weights, fields):
         similarity += w * (static - warp(moving, u)).square().mean()
-        regularity += w * 0.5 * REGULARIZERS["tv"](u)
+        regularity += w * 0.5 * regularizer_by_name("tv")(u)
         static, moving = (halved(x) for x in (static, moving))
     torch.testing.assert_close(terms.similarity, similarity)
     torch.testing.assert_close(terms.regularity, regularity)
