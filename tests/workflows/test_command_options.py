@@ -55,7 +55,7 @@ def test_type_of_a_command(annotation, name):
 
 
 def test_type_that_no_command_has():
-    with pytest.raises(ValueError, match="no type of the command line"):
+    with pytest.raises(ValueError, match="the command line has no type for"):
         command_type(np.ndarray)
 
 
