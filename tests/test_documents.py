@@ -1,4 +1,4 @@
-"""What the pages tell users to type runs as it is printed, block after block."""
+"""The code blocks of README and documentation are executed as they are printed."""
 
 import ast
 from dataclasses import replace
@@ -21,12 +21,12 @@ from dipy_dl_reg.training.loop.train_network import train_network
 
 ROOT = Path(__file__).parents[1]
 SHAPE = (18, 20, 17)
-#: The phantom is as large as a head; a part of it is quicker.
+#: The phantom is as large as a head; a smaller copy is registered faster.
 PART = 4.0
 
 
-def blocks(page):
-    """Language and text of every block of code of a page, in order."""
+def code_blocks(page):
+    """Language and text of all code blocks of a page, in their order."""
     text = (ROOT / page).read_text()
     if page.endswith(".md"):
         return re.findall(r"^```(python|bash)\n(.*?)^```", text, re.M | re.S)
@@ -44,7 +44,7 @@ def save(name, data, grid):
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
-    """The files that the pages name, in a folder that becomes the current one."""
+    """Create the files that the pages name, and make their folder the current one."""
     monkeypatch.chdir(tmp_path)
     grids = {
         "template": phantom.grid(SHAPE, 2.2),
@@ -82,7 +82,7 @@ def replace_everywhere(monkeypatch, function, replacement):
 
 @pytest.fixture
 def run(monkeypatch):
-    """Run a block of a page; trainings do one step, and no rotation is searched for."""
+    """Run a code block with one training step and without a search over rotations."""
 
     @wraps(train_network)
     def short(*arguments, options, **others):
@@ -110,8 +110,8 @@ def run(monkeypatch):
     return run
 
 
-#: What the blocks of a page must leave behind.
-MADE = {
+#: Files that the code blocks of a page must create.
+CREATED = {
     "README.md": ["warped.nii.gz", "mapping.npz", "mine.npz", "out/report.png",
                   "out/fa.nii.gz", "out/labels.nii.gz", "trained/model.npz",
                   "out_network/warped_moved.nii.gz"],
@@ -121,18 +121,18 @@ MADE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("page", MADE)
+@pytest.mark.parametrize("page", CREATED)
 def test_blocks_run_as_printed(page, files, run):
-    found = blocks(page)
+    found = code_blocks(page)
     assert found and "python" in dict(found)
     for language, text in found:
         run(language, text)
-    for name in MADE[page]:
+    for name in CREATED[page]:
         assert (files / name).is_file(), name
 
 
-#: Calls of two images, in one order or the other.
-OF_TWO_IMAGES = {
+#: Functions of two images, whose order of arguments differs.
+IMAGE_FUNCTIONS = {
     "affine_registration",
     "deep_affine_registration",
     "deep_registration",
@@ -142,13 +142,13 @@ OF_TWO_IMAGES = {
 
 
 def images_by_position(source):
-    """Calls that are given images by position; points of landmarks have their names."""
+    """Calls that pass images by position; calls with landmarks are left out."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and node.args:
             name = getattr(node.func, "attr", getattr(node.func, "id", None))
             words = ast.unparse(node)
             keywords = {keyword.arg for keyword in node.keywords}
-            if name in OF_TWO_IMAGES and "static_shape" not in keywords:
+            if name in IMAGE_FUNCTIONS and "static_shape" not in keywords:
                 yield words
 
 
@@ -157,28 +157,28 @@ SCRIPTS = [*sorted((ROOT / "doc" / "examples").glob("*.py")), ROOT / "tools/demo
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_examples_pass_images_by_name(path):
-    """Two orders are in use, and nobody should have to remember which is where."""
-    points = ("spline.optimize",)  # of landmarks, given as pairs
+    """The order of the arguments differs between functions."""
+    points = ("spline.optimize",)  # takes landmarks
     calls = images_by_position(path.read_text())
     assert not [call for call in calls if not call.startswith(points)]
 
 
-@pytest.mark.parametrize("page", MADE)
+@pytest.mark.parametrize("page", CREATED)
 def test_pages_pass_images_by_name(page):
-    for language, text in blocks(page):
+    for language, text in code_blocks(page):
         if language == "python":
             assert not list(images_by_position(text))
 
 
-def test_no_page_shows_code_that_is_not_run():
+def test_all_pages_with_code_are_tested():
     """A page with blocks of code is in the table above, or in test_extending.py."""
     pages = [*(ROOT / "doc").glob("*.rst"), ROOT / "README.md"]
     with_code = {
         str(path.relative_to(ROOT))
         for path in pages
-        if blocks(str(path.relative_to(ROOT)))
+        if code_blocks(str(path.relative_to(ROOT)))
     }
-    assert with_code == {*MADE, "doc/extending.rst"}
+    assert with_code == {*CREATED, "doc/extending.rst"}
 
 
 # --- tables that are made from the registries

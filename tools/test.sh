@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # tools/test.sh [pytest arguments]
-# Runs style and spelling checks, doctests and tests, in an environment that is created on
+# Runs style, spelling and type checks, doctests and tests, in an environment that is created on
 # the first run.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
