@@ -33,7 +33,7 @@ from dipy_dl_reg.geometry.pyramid import coarsen
 from dipy_dl_reg.geometry.resampling import sample_on_grid
 from dipy_dl_reg.geometry.smoothing import box_sum, smooth
 from dipy_dl_reg.grid import Grid
-from dipy_dl_reg.metrics.mind import mind_ssc
+from dipy_dl_reg.metrics.self_similarity import mind_ssc
 
 #: Voxels of the working grid along the longest side, or fewer if the image has fewer.
 _LONGEST = 96

@@ -1,6 +1,6 @@
 """Pyramid: a velocity from coarse to fine, antisymmetric in the two images.
 
-The network is given the self-similarity of each voxel (`dipy_dl_reg.metrics.mind`)
+The network is given the self-similarity of each voxel (`metrics.self_similarity`)
 besides its intensity: it does not depend on whether a tissue is bright or dark.
 """
 
@@ -13,7 +13,7 @@ from torch import nn
 import torch.nn.functional as F
 
 from dipy_dl_reg.geometry.fields import exp, resize, warp
-from dipy_dl_reg.metrics.mind import channel_count, mind_ssc
+from dipy_dl_reg.metrics.self_similarity import channel_count, mind_ssc
 from dipy_dl_reg.networks.base import RegistrationNetwork
 from dipy_dl_reg.networks.layers import conv, flow_conv
 from dipy_dl_reg.validation import check_whole_number

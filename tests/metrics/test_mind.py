@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from dipy_dl_reg import DeepRegistration
-from dipy_dl_reg.metrics import mind
-from dipy_dl_reg.metrics.mind import MINDMetric, mind_ssc
+from dipy_dl_reg.metrics import self_similarity
+from dipy_dl_reg.metrics.mind import MINDMetric
+from dipy_dl_reg.metrics.self_similarity import mind_ssc
 
 
 def image(shape, seed=0, dtype=torch.float64):
@@ -68,7 +69,7 @@ def test_slabs_make_no_difference(monkeypatch, masked):
     static, warped = (image((23, 6, 7), seed, torch.float32) for seed in (0, 1))
     mask = (image((23, 6, 7), 2, torch.float32) > 0.2).float() if masked else None
     whole = MINDMetric().bind(static, mask)(warped)
-    monkeypatch.setattr(mind, "_SLAB", 100)
+    monkeypatch.setattr(self_similarity, "_SLAB", 100)
     bound = MINDMetric().bind(static, mask)
     assert len(bound._slabs) > 3
     for a, b in zip(bound(warped), whole):
