@@ -1,7 +1,7 @@
 """Images transformed by a map, onto any grid.
 
-:class:`~dipy.align.imwarp.DiffeomorphicMap` says which way: with the default
-``inverse=False`` an image of moving's world is brought to static's.
+By default an image of moving's world is transformed to static's; with ``inverse=True``
+an image of static's world is transformed to moving's.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dipy_dl_reg.maps.interpolation import (
     choose_interpolation,
     interpolate_linearly,
     interpolate_nearest,
-    is_doubtful,
+    should_warn_of_labels,
 )
 from dipy_dl_reg.validation import check_affine
 
@@ -47,7 +47,7 @@ def apply_mapping(
 
     .. math:: warped(x) = image(W y(S x))
 
-    with :math:`S` the out grid's matrix, :math:`W` the inverse of the image's, and
+    with :math:`S` the output grid's matrix, :math:`W` the inverse of the image's, and
     :math:`y` the map from static world to moving world (from moving to static with
     `inverse`), prealign included. The image is interpolated once.
 
@@ -120,7 +120,7 @@ def apply_mapping(
         interpolation=chosen,
         inverse=inverse,
     )
-    if is_doubtful(interpolation, chosen, data, mapping.dim):
+    if should_warn_of_labels(interpolation, chosen, data, mapping.dim):
         warnings.warn(
             "image looks like labels or a mask, and was interpolated linearly: "
             'give interpolation="nearest", or "linear" if that is wanted',

@@ -35,8 +35,10 @@ def choose_interpolation(interpolation: str, image: Any) -> str:
     return interpolation
 
 
-def is_doubtful(interpolation: str, chosen: str, data: np.ndarray, dim: int) -> bool:
-    """Whether "auto" chose linear interpolation for what looks like labels.
+def should_warn_of_labels(
+    interpolation: str, chosen: str, data: np.ndarray, dim: int
+) -> bool:
+    """Whether "auto" chose linear interpolation for an image that looks like labels.
 
     Parameters
     ----------
@@ -51,7 +53,7 @@ def is_doubtful(interpolation: str, chosen: str, data: np.ndarray, dim: int) -> 
 
     Returns
     -------
-    doubtful : bool
+    warn : bool
         True if the user should be warned.
     """
     if interpolation != "auto" or chosen != "linear":

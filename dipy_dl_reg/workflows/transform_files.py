@@ -21,7 +21,7 @@ from dipy_dl_reg.io.images import make_nifti, open_image, read_image
 from dipy_dl_reg.io.matrix_files import read_matrix
 from dipy_dl_reg.maps.apply import SERIES_MESSAGE, transform_array
 from dipy_dl_reg.maps.formats.table import MapFormat, find_format
-from dipy_dl_reg.maps.interpolation import choose_interpolation, is_doubtful
+from dipy_dl_reg.maps.interpolation import choose_interpolation, should_warn_of_labels
 from dipy_dl_reg.validation import check_affine
 
 
@@ -205,7 +205,7 @@ def _log_interpolation(
     """Log a choice that the user may not expect."""
     if interpolation == "auto" and chosen == "nearest":
         logger.info(f"{path} says that it holds labels: nearest neighbour")
-    elif is_doubtful(interpolation, chosen, data, dim):
+    elif should_warn_of_labels(interpolation, chosen, data, dim):
         logger.warning(
             f"{path} looks like labels or a mask, and is interpolated linearly: "
             "give --interpolation nearest, or linear if that is wanted"

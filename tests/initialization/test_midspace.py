@@ -5,9 +5,14 @@ import pytest
 from scipy.spatial.transform import Rotation
 import torch
 
+from dipy_dl_reg.geometry.fields import compose, exp, resize, warp
 from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.grid import Grid
-from dipy_dl_reg.initialization.midspace import halve_prealign, make_midspace_grid
+from dipy_dl_reg.initialization.midspace import (
+    halve_prealign,
+    make_midspace_grid,
+    predict_in_midspace,
+)
 from dipy_dl_reg.initialization.network import predict_displacement
 from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.metrics.objective import Objective
@@ -97,6 +102,17 @@ def test_images_without_overlap_have_no_grid():
     assert make_midspace_grid(grid, away, np.eye(4)) is None
 
 
+def make_random_network(dim, amount, **arguments):
+    """An untrained network whose velocities are not 0."""
+    network = make_network("pyramid", dim, seed=0, **arguments).eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for layer in network.flow:
+            noise = torch.randn(layer.weight.shape, generator=generator)
+            layer.weight += amount * noise
+    return network
+
+
 def blobs(grid, seed):
     """A smooth random image on a grid."""
     generator = torch.Generator().manual_seed(seed)
@@ -107,11 +123,7 @@ def blobs(grid, seed):
 def test_swapped_images_give_the_inverse_across_two_grids():
     """Through another affine and other voxels; no weights were trained."""
     static, moving, prealign = two_grids()
-    network = make_network("pyramid", 3, seed=0, spacing=2.0).eval()
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for layer in network.flow:
-            layer.weight += 0.02 * torch.randn(layer.weight.shape, generator=generator)
+    network = make_random_network(3, 0.02, spacing=2.0)
     images = blobs(static, 0), blobs(moving, 1)
     objective = Objective(CCMetric())
     u, v = predict_displacement(
@@ -141,3 +153,74 @@ def sampled(field, points):
     from scipy.ndimage import map_coordinates
 
     return np.stack([map_coordinates(f, points.T, order=1) for f in field], -1)
+
+
+@pytest.mark.parametrize("shape", [(26, 33), (18, 21, 16)])
+@pytest.mark.parametrize("factors", [(1,), (1, 1), (2, 1, 1)])
+@torch.no_grad()
+def test_swapped_images_swap_the_field_and_its_inverse(shape, factors):
+    network = make_random_network(len(shape), 0.05)
+    generator = torch.Generator().manual_seed(2)
+    static, moving = torch.rand(2, 1, 1, *shape, generator=generator)
+    u, v = predict_in_midspace(network, static, moving, factors)
+    swapped_v, swapped_u = predict_in_midspace(network, moving, static, factors)
+    torch.testing.assert_close(u, swapped_u, atol=1e-4, rtol=0)
+    torch.testing.assert_close(v, swapped_v, atol=1e-4, rtol=0)
+    assert (u - v).abs().max() > 0.1
+
+
+class GivenVelocities(torch.nn.Module):
+    """Returns given velocities one after the other, and records its input."""
+
+    def __init__(self, *velocities):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(()))
+        self.velocities, self.seen = list(velocities), []
+
+    def output_fields(self, static, moving):
+        self.seen.append((static, moving))
+        return [self.velocities[len(self.seen) - 1]]
+
+
+def waves(shape, seed, size):
+    """A velocity that hardly changes between neighbouring voxels."""
+    generator = torch.Generator().manual_seed(seed)
+    few = torch.randn(1, len(shape), *[3] * len(shape), generator=generator)
+    return size * resize(few, shape) / resize(few, shape).abs().max()
+
+
+@torch.no_grad()
+def test_each_pass_sees_what_the_previous_ones_left():
+    """The whole field is the half of static, the last flow and the half of moving."""
+    shape = (65, 65)
+    velocities = [waves(shape, k, 3.0) for k in range(3)]
+    static, moving = (waves(shape, k, 1.0)[:, :1] for k in (5, 6))
+    network = GivenVelocities(*velocities)
+    u, v = predict_in_midspace(network, static, moving, (1, 1, 1))
+    inner = (..., slice(20, -20), slice(20, -20))
+    # In mid-space the last flow warps the moving image that the network saw to the
+    # static one; the inverse of static's half leads back to the static image.
+    seen_static, seen_moving = network.seen[-1]
+    halves = [exp(w / 2) for w in velocities[:2]]
+    to_static = compose(halves[0], halves[1])
+    wanted = warp(warp(seen_moving, exp(velocities[2])), to_static)
+    # One linear interpolation, compared with three.
+    torch.testing.assert_close(warp(moving, u)[inner], wanted[inner], atol=0.02, rtol=0)
+    torch.testing.assert_close(
+        warp(seen_static, to_static)[inner], static[inner], atol=0.02, rtol=0
+    )
+    assert compose(u, v)[inner].abs().max() < 0.1 < 0.1 * u.abs().max()
+
+
+@torch.no_grad()
+def test_passes_with_equal_velocities_add_up():
+    x = torch.linspace(0, 2 * torch.pi, 41)
+    velocity = torch.stack([x.sin().outer(x.sin()), 0.5 * x.sin().outer(x.cos())])[None]
+    image = torch.rand(1, 1, 41, 41, generator=torch.Generator().manual_seed(2))
+    network = GivenVelocities(*[velocity] * 3)
+    u, v = predict_in_midspace(network, image, image, (1, 1, 1))
+    inner = (..., slice(4, -4), slice(4, -4))
+    for field, sign in ((u, 3), (v, -3)):
+        difference = (field - exp(sign * velocity))[inner].abs().max()
+        # At half the resolution, where the wave is 20 voxels long.
+        assert difference < 0.05 * field.abs().max()

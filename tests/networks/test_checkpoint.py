@@ -259,7 +259,7 @@ def _reshape(header, arrays):
         (_header(card={"licence": 5}), "licence"),
         (_header(card={"preprocessing": "none"}), "preprocessing"),
         (_header(card={"scores": [1]}), "scores"),
-        (_arguments(spacing="x"), "unet.s: .*str"),
+        (_arguments(spacing="x"), "spacing must be above 0.*'x'"),
         (_arguments(features=["4", "8"]), "features"),
         (_arguments(features=[4.0, 8]), "4.0"),
         (_extra, "more"),

@@ -1,12 +1,12 @@
-/* What the kernels share: the refinement's inner loops on a CPU, fused.  kernels.py
-   calls them and says what they compute.
+/* Common part of the kernels, which are the fused inner loops of refinement on a CPU.
+   ../functions.py calls them and says what they compute.
 
    Arrays are float32 and contiguous, of three axes: n[0], n[1], n[2]; a 2D image has
    n[1] = 1.  A field holds one component after another, for axes 0, 1, 2, or 0 and 2
    in 2D.  Every function does the planes begin <= i < end of axis 0 and reads what it
    needs around them, so that threads share the work; each voxel's arithmetic is the
    same however it is shared, and sums come back plane by plane, so that results are
-   too.  What needs memory returns 1 if there is none, else 0.
+   too.  A function that allocates memory returns 1 if that fails, else 0.
 
    Build with -fno-math-errno -fno-trapping-math, never -ffast-math: NaN must stay NaN,
    and sums keep their order. */

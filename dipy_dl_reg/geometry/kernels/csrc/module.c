@@ -6,11 +6,11 @@
 #ifdef __GNUC__
 __attribute__((visibility("default")))
 #endif
-/* kernels.py asks for this number: raise it in both when an argument changes. */
+/* ../dispatch.py checks this number: raise it in both when an argument changes. */
 int64_t interface(void) { return 1; }
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, .m_name = "_kernels", .m_doc = "Opened by kernels.py.",
+    PyModuleDef_HEAD_INIT, .m_name = "_kernels", .m_doc = "Opened by dispatch.py.",
 };
 
 PyMODINIT_FUNC PyInit__kernels(void) { return PyModule_Create(&definition); }

@@ -131,8 +131,8 @@ KERNEL int separable(const float *image, const int64_t *n, int64_t channels,
 
 /* ---- local correlation ---- */
 
-/* What local correlation knows beforehand, each an image but the last three; mask may
-   be NULL.  kernels.py fills it in. */
+/* Constants of local correlation: five images, of which mask may be NULL, and sizes.
+   ../functions.py fills it in. */
 struct window {
     const float *fixed, *mean, *precision, *inverse_count, *mask;
     const float *ones;

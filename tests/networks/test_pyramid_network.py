@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dipy_dl_reg.geometry.fields import compose, exp, resize, warp
-from dipy_dl_reg.initialization.midspace import predict_in_midspace
+from dipy_dl_reg.geometry.fields import warp
 from dipy_dl_reg.networks import make_network
 from dipy_dl_reg.networks.pyramid_network import (
     REACH,
@@ -56,75 +55,6 @@ def test_an_image_and_itself_stay(stirred, shape):
     image = images(shape)[0]
     velocity = stirred(len(shape))(image, image).velocity
     torch.testing.assert_close(velocity, torch.zeros_like(velocity), atol=1e-5, rtol=0)
-
-
-@every_shape
-@pytest.mark.parametrize("looks", [(1,), (1, 1), (2, 1, 1)])
-@torch.no_grad()
-def test_every_look_keeps_the_symmetry(stirred, shape, looks):
-    """Swapped images swap the field and its inverse."""
-    network, (static, moving) = stirred(len(shape)), images(shape)
-    u, v = predict_in_midspace(network, static, moving, looks)
-    swapped_v, swapped_u = predict_in_midspace(network, moving, static, looks)
-    torch.testing.assert_close(u, swapped_u, atol=1e-4, rtol=0)
-    torch.testing.assert_close(v, swapped_v, atol=1e-4, rtol=0)
-    assert (u - v).abs().max() > 0.1
-
-
-class Says(torch.nn.Module):
-    """Answers with one velocity after the other, and keeps what it was shown."""
-
-    def __init__(self, *velocities):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.ones(()))
-        self.velocities, self.seen = list(velocities), []
-
-    def said(self, static, moving):
-        self.seen.append((static, moving))
-        return [self.velocities[len(self.seen) - 1]]
-
-
-def waves(shape, seed, size):
-    """A velocity that is as good as constant between neighbours."""
-    generator = torch.Generator().manual_seed(seed)
-    few = torch.randn(1, len(shape), *[3] * len(shape), generator=generator)
-    return size * resize(few, shape) / resize(few, shape).abs().max()
-
-
-@torch.no_grad()
-def test_every_look_is_at_what_the_others_left():
-    """The image that the whole brings is what the halves brought, and then the last."""
-    shape = (65, 65)
-    velocities = [waves(shape, k, 3.0) for k in range(3)]
-    static, moving = (waves(shape, k, 1.0)[:, :1] for k in (5, 6))
-    network = Says(*velocities)
-    u, v = predict_in_midspace(network, static, moving, (1, 1, 1))
-    inner = (..., slice(20, -20), slice(20, -20))
-    # The last flow brings what it saw of moving onto what it saw of static's side;
-    # static's side is undone by following the inverse of its own half.
-    seen_static, seen_moving = network.seen[-1]
-    halves = [exp(w / 2) for w in velocities[:2]]
-    to_static = compose(halves[0], halves[1])
-    wanted = warp(warp(seen_moving, exp(velocities[2])), to_static)
-    # Interpolated once or thrice, linearly.
-    torch.testing.assert_close(warp(moving, u)[inner], wanted[inner], atol=0.02, rtol=0)
-    torch.testing.assert_close(
-        warp(seen_static, to_static)[inner], static[inner], atol=0.02, rtol=0
-    )
-    assert compose(u, v)[inner].abs().max() < 0.1 < 0.1 * u.abs().max()
-
-
-@torch.no_grad()
-def test_looks_that_agree_add_up():
-    """A network that always says the same: its flow as often as it was asked."""
-    x = torch.linspace(0, 2 * torch.pi, 41)
-    velocity = torch.stack([x.sin().outer(x.sin()), 0.5 * x.sin().outer(x.cos())])[None]
-    u, v = predict_in_midspace(Says(*[velocity] * 3), *images((41, 41)), (1, 1, 1))
-    inner = (..., slice(4, -4), slice(4, -4))
-    for field, sign in ((u, 3), (v, -3)):
-        difference = (field - exp(sign * velocity))[inner].abs().max()
-        # At half the resolution, where the wave is 20 voxels long.
-        assert difference < 0.05 * field.abs().max()
 
 
 @every_shape
