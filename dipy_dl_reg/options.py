@@ -82,13 +82,14 @@ def takes_options(options_class: type, parameter: str = "options") -> Callable:
     def decorate(function: Callable) -> Callable:
         own = signature(function)
         names = {field.name for field in fields(options_class)}
+        called = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
 
         @wraps(function)
         def wrapper(*args: Any, **keywords: Any) -> Any:
             given = {name: keywords.pop(name) for name in names & keywords.keys()}
-            _check_keywords(function.__name__, keywords, own, names)
+            _check_keywords(called, keywords, own, names)
             if parameter not in keywords:
-                _check_required(function.__name__, given, options_class)
+                _check_required(called, given, options_class)
                 keywords[parameter] = options_class(**given)
             elif given:
                 raise TypeError(f"give {parameter} or {sorted(given)}, not both")
@@ -112,7 +113,7 @@ def _check_keywords(
         return
     for keyword in keywords:
         if keyword not in own.parameters:
-            known = sorted(names | set(own.parameters))
+            known = sorted((names | set(own.parameters)) - {"self"})
             raise TypeError(f"{name} has no option {keyword!r}; there are {known}")
 
 

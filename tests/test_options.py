@@ -7,6 +7,7 @@ from typing import Literal
 
 import pytest
 
+from dipy_dl_reg import DeepRegistration
 from dipy_dl_reg.options import (
     OptionText,
     fill_docstring,
@@ -231,3 +232,10 @@ def test_entries_of_some_fields():
         *("width", "colour", "brush", "layers")
     ]
     assert "    Of the wall, m; see `wall`.\n" in described
+
+
+def test_a_constructor_is_named_by_its_class():
+    """Named by its class, and without "self" among its options."""
+    with pytest.raises(TypeError, match=r"^DeepRegistration has no option 'foo'") as e:
+        DeepRegistration(foo=1)
+    assert "'self'" not in str(e.value)

@@ -230,7 +230,8 @@ class DeepAffineRegistration:
         """Set the attributes that depend on the images."""
         self.dim = pair.static_grid.dim
         chosen = choose_levels(options, pair.static_grid)
-        self.level_iters, self.factors, self.sigmas = chosen
+        if not self._has_levels:
+            self.level_iters, self.factors, self.sigmas = chosen
         self.levels = len(chosen.level_iters)
 
     def _finish(self, result: AffineResult) -> None:
