@@ -8,7 +8,6 @@ holds the formats.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 import warnings
 
 from dipy.align.imwarp import DiffeomorphicMap
@@ -18,7 +17,7 @@ from dipy_dl_reg.io.atomic_files import write_atomically
 from dipy_dl_reg.io.images import ImageLike
 from dipy_dl_reg.maps.dipy_map import check_mapping
 from dipy_dl_reg.maps.formats.dipy import check_storable
-from dipy_dl_reg.maps.formats.table import FORMATS
+from dipy_dl_reg.maps.formats.table import FORMATS, find_format, whole_map_suffixes
 
 
 def save_mapping(
@@ -34,14 +33,16 @@ def save_mapping(
         The file, ending in `.npz`: NumPy's archive without pickles, with the
         entries `forward`, `backward` (mm, float32), the shapes and matrices of all
         grids, the prealign as the map holds it, `is_inverse`, `dim`, and the name
-        and version of this format.
+        and version of this format.  Another suffix stands for another format of
+        `dipy_dl_reg.maps.formats.table` that holds the whole map, if there is one.
     overwrite : bool, optional
         Replace the file if it exists.
 
     Raises
     ------
     ValueError
-        If `mapping` is no map or has no fields, or `path` does not end in `.npz`.
+        If `mapping` is no map or has no fields, `path` does not end in `.npz` or in
+        the suffix of another such format, or this format cannot hold the map.
     FileExistsError
         If the file exists and `overwrite` is False.
 
@@ -50,10 +51,11 @@ def save_mapping(
     load_mapping, write_dipy_mapping
     """
     check_mapping(mapping)
-    if Path(path).suffix != ".npz":
-        raise ValueError(f"path must end in .npz, got {path}")
+    suffixes = whole_map_suffixes()
+    if not os.fspath(path).endswith(suffixes):
+        raise ValueError(f"path must end in {' or '.join(suffixes)}, got {path}")
     with write_atomically(path, overwrite=overwrite) as temporary:
-        FORMATS["npz"].write(mapping, temporary)
+        find_format(path).write(mapping, temporary)
 
 
 def load_mapping(path: str | os.PathLike) -> DiffeomorphicMap:
@@ -62,13 +64,15 @@ def load_mapping(path: str | os.PathLike) -> DiffeomorphicMap:
     Parameters
     ----------
     path : str or Path
-        The file.
+        The file.  Its suffix decides on the format; a file of any other suffix is read
+        as `.npz`.
 
     Returns
     -------
     mapping : DiffeomorphicMap
-        The same map: transformed images and points, and the inverse, are bit for bit
-        the same. Its fields are float32, contiguous and writable, as DIPY needs them.
+        From `.npz` the same map: transformed images and points, and the inverse, are
+        bit for bit the same. Its fields are float32, contiguous and writable, as DIPY
+        needs them.
 
     Raises
     ------
@@ -82,7 +86,14 @@ def load_mapping(path: str | os.PathLike) -> DiffeomorphicMap:
     --------
     save_mapping, read_dipy_mapping
     """
-    return FORMATS["npz"].read(path)
+    suffixes = whole_map_suffixes()
+    if os.fspath(path).lower().endswith(suffixes):
+        return find_format(path).read(path)
+    try:
+        return FORMATS["npz"].read(path)
+    except ValueError as error:
+        known = " or ".join(suffixes)
+        raise ValueError(f"{error}; load_mapping reads files in {known}") from error
 
 
 def write_dipy_mapping(

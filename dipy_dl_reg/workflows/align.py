@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dipy_dl_reg.maps.formats.table import whole_map_suffixes
 from dipy_dl_reg.metrics.registry import describe_metrics
 from dipy_dl_reg.options import fill_docstring
 from dipy_dl_reg.registration.deformable_options import DeformableOptions
@@ -28,7 +29,7 @@ SUFFIXES = {
     "out_warped": NIFTI,
     "out_inv_static": NIFTI,
     "out_field": NIFTI,
-    "out_mapping": (".npz",),
+    "out_mapping": whole_map_suffixes(),
     "out_prealign": ("",),
     "out_report": (".png", ".pdf", ".svg", ".jpg"),
 }

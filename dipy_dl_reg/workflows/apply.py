@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 from dipy.utils.logging import logger
 
+from dipy_dl_reg.maps.formats.table import describe_formats
+from dipy_dl_reg.options import fill_docstring
 from dipy_dl_reg.workflows.base import (
     NIFTI,
     PathLike,
@@ -34,6 +36,7 @@ class ApplyDeepFlow(StrictWorkflow):
         """
         return "apply_deep"
 
+    @fill_docstring(formats=describe_formats())
     def run(
         self,
         mapping_file: PathLike,
@@ -56,8 +59,7 @@ class ApplyDeepFlow(StrictWorkflow):
         Parameters
         ----------
         mapping_file : string or Path
-            The map: mapping.npz of dipy_align_deep, or a displacement field in DIPY's
-            format.
+            The map, such as mapping.npz of dipy_align_deep: a file in {formats}.
         image_files : variable string or Path
             The image or images. For several, add --mix_names, which gives each its own
             output name.
@@ -72,8 +74,8 @@ class ApplyDeepFlow(StrictWorkflow):
         inverse : boolean, optional
             Transform from static to moving.
         prealign : string or Path, optional
-            Text file of the prealign of the registration, for a displacement field in
-            DIPY's format, which does not hold it.
+            Text file of the prealign of the registration, for a map in a format that
+            does not hold it, such as DIPY's.
         skip_existing : boolean, optional
             Skip images whose output exists.
         out_dir : string or Path, optional

@@ -16,7 +16,7 @@ import numpy as np
 from dipy_dl_reg.io.atomic_files import write_all_or_none
 from dipy_dl_reg.io.images import make_nifti
 from dipy_dl_reg.maps.apply import transform_array
-from dipy_dl_reg.maps.formats.table import FORMATS
+from dipy_dl_reg.maps.formats.table import FORMATS, find_format
 from dipy_dl_reg.maps.report import plot_registration
 from dipy_dl_reg.maps.verdict import PoseComparison, Verdict
 from dipy_dl_reg.registration.affine.call import find_affine
@@ -238,7 +238,7 @@ def _write_field(pair: ImagePair, result: FileResult, path: Path) -> None:
 
 def _write_mapping(pair: ImagePair, result: FileResult, path: Path) -> None:
     """The whole map."""
-    FORMATS["npz"].write(result.mapping, path)
+    find_format(path).write(result.mapping, path)
 
 
 def _write_prealign(pair: ImagePair, result: FileResult, path: Path) -> None:

@@ -83,17 +83,36 @@ def read_map(
         If the file holds no such map, or what it does not hold was not given.
     """
     map_format = find_format(path)
-    if inverse and reference is None and not map_format.holds_moving_grid:
-        raise ValueError(
-            f"reference: {path} does not hold moving's grid; give moving, or another "
-            "image, as --reference"
-        )
+    _check_grids(path, map_format, reference, inverse)
     matrix = _read_prealign(path, prealign, map_format)
-    mapping = map_format.read(path, prealign=matrix)
+    static = None if map_format.holds_static_grid else reference
+    mapping = map_format.read(path, static, prealign=matrix)
     _check_reference(path, mapping.dim, reference)
     if mapping.domain_grid2world is None or mapping.codomain_grid2world is None:
         raise ValueError(f"mapping: {path} was made without affines; use apply_mapping")
     return mapping
+
+
+def _check_grids(
+    path: Path, map_format: MapFormat, reference: Any, inverse: bool
+) -> None:
+    """Check that the grids are given that a format does not hold."""
+    if inverse and not map_format.holds_static_grid:
+        raise ValueError(
+            f"inverse: {path} does not hold static's grid, and --reference is an image "
+            "on moving's; convert the file with save_mapping"
+        )
+    if reference is not None:
+        return
+    if not map_format.holds_static_grid:
+        raise ValueError(
+            f"reference: {path} does not hold static's grid; give static as --reference"
+        )
+    if inverse and not map_format.holds_moving_grid:
+        raise ValueError(
+            f"reference: {path} does not hold moving's grid; give moving, or another "
+            "image, as --reference"
+        )
 
 
 def _read_prealign(

@@ -1,12 +1,12 @@
 """Every format of the table: what is written is read as the same map."""
 
-from maps import affine, make_map
+from maps import affine, make_map, maps_of_all_forms
 import nibabel as nib
 import numpy as np
 from numpy.testing import assert_allclose
 import pytest
 
-from dipy_dl_reg.maps.formats.table import FORMATS, find_format
+from dipy_dl_reg.maps.formats.table import FORMATS, find_format, whole_map_suffixes
 
 #: Voxel sizes (signed) and rotations of static and of moving; the grids are unequal.
 GRIDS = {
@@ -103,6 +103,45 @@ def test_written_map_is_read_as_the_same(
         )
 
 
+@pytest.mark.parametrize("name", maps_of_all_forms())
+def test_map_of_another_form_is_read_as_the_same_or_refused(
+    map_format, name, tmp_path, rng
+):
+    mapping = maps_of_all_forms()[name]
+    path = tmp_path / f"map{map_format.suffixes[0]}"
+    try:
+        map_format.write(mapping, path)
+    except ValueError:
+        assert name not in ("2D", "3D") or mapping.dim not in map_format.dimensions
+        return
+    given = {}
+    if not map_format.holds_prealign and mapping.prealign is not None:
+        given["prealign"] = mapping.prealign_inv
+    if not map_format.holds_static_grid:
+        given["static"] = image_of(mapping, "codomain")
+    points = rng.uniform(-5, 30, (50, mapping.dim))
+    for call in ("transform_points", "transform_points_inverse"):
+        found = getattr(map_format.read(path, **given), call)(points)
+        assert_allclose(found, getattr(mapping, call)(points), atol=1e-4)
+
+
+def test_map_is_read_without_images(map_format, tmp_path):
+    """As commands read it; moving's grid may then be static's."""
+    mapping = map_on("oblique", 3, prealign=False)
+    path = tmp_path / f"map{map_format.suffixes[0]}"
+    map_format.write(mapping, path)
+    if not map_format.holds_static_grid:
+        with pytest.raises(ValueError, match="static"):
+            map_format.read(path)
+        return
+    found = map_format.read(path)
+    moving = "domain" if map_format.holds_moving_grid else "codomain"
+    for side, wanted in (("codomain", "codomain"), ("domain", moving)):
+        for name in ("shape", "grid2world"):
+            value = getattr(mapping, f"{wanted}_{name}")
+            assert_allclose(getattr(found, f"{side}_{name}"), value, atol=1e-5)
+
+
 def test_entries_are_complete(map_format, tmp_path):
     assert map_format.description and set(map_format.dimensions) <= {2, 3}
     mapping = map_on("oblique", 3, prealign=False)
@@ -121,3 +160,7 @@ def test_entries_are_complete(map_format, tmp_path):
 def test_unknown_suffix_is_an_error():
     with pytest.raises(ValueError, match=r"a file of a map: \.npz .*DIPY's format"):
         find_format("map.dipy")
+
+
+def test_formats_of_whole_maps():
+    assert whole_map_suffixes() == (".npz",)

@@ -1,5 +1,6 @@
 """Maps written to files and read: the package's own format, and DIPY's."""
 
+from dataclasses import replace
 import io
 import os
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.testing import assert_allclose, assert_array_equal
 import pytest
 
+from dipy_dl_reg.maps.formats.table import FORMATS
 from dipy_dl_reg.maps.storage import (
     load_mapping,
     read_dipy_mapping,
@@ -253,6 +255,27 @@ def test_file_holds_no_pickle(tmp_path):
         for name in archive.namelist():
             with archive.open(name) as file:
                 np.lib.format.read_array(file, allow_pickle=False)
+
+
+def test_suffix_decides_on_the_format(tmp_path, monkeypatch):
+    """Of those that hold the whole map; any other file is read as .npz."""
+    twin = replace(FORMATS["npz"], suffixes=(".twin",))
+    monkeypatch.setitem(FORMATS, "twin", twin)
+    monkeypatch.setattr(np, "savez", lambda file, **entries: file.write_bytes(b"twin"))
+    save_mapping(oblique_map(), tmp_path / "map.twin")
+    assert (tmp_path / "map.twin").read_bytes() == b"twin"
+    monkeypatch.undo()
+    save_mapping(oblique_map(), tmp_path / "map.npz")
+    (tmp_path / "map.npz").rename(tmp_path / "map.dat")
+    assert_array_equal(
+        load_mapping(tmp_path / "map.dat").forward, oblique_map().forward
+    )
+    monkeypatch.setitem(FORMATS, "twin", twin)
+    with pytest.raises(ValueError, match=r"must end in \.npz or \.twin, got .*map\.h5"):
+        save_mapping(oblique_map(), tmp_path / "map.h5")
+    (tmp_path / "map.h5").write_bytes(b"\x89HDF")
+    with pytest.raises(ValueError, match=r"path: .*reads files in \.npz or \.twin"):
+        load_mapping(tmp_path / "map.h5")
 
 
 # DIPY's file ------------------------------------------------------------------------

@@ -1,5 +1,8 @@
 """`dipy_apply_deep`: images transformed by a map in a file."""
 
+import sys
+from types import ModuleType
+
 from dipy.align import write_mapping
 from maps import oblique_map
 import nibabel as nib
@@ -9,6 +12,8 @@ import pytest
 from workflow_files import fails, finer, logged, names, save
 
 from dipy_dl_reg.maps.apply import apply_mapping
+from dipy_dl_reg.maps.dipy_map import make_mapping
+from dipy_dl_reg.maps.formats.table import FORMATS, MapFormat
 from dipy_dl_reg.maps.storage import save_mapping
 from dipy_dl_reg.workflows.apply import apply_deep
 
@@ -218,3 +223,41 @@ def test_apply_says_what_is_wrong(saved, tmp_path, pair, command):
         said = fails(command, apply_deep, *arguments, *out)
         assert message in said, said
         assert names(tmp_path) == before
+
+
+@pytest.fixture
+def fields_alone(monkeypatch):
+    """A format of the table that holds neither grids nor the prealign."""
+    module = ModuleType("dipy_dl_reg.maps.formats.fields_alone")
+
+    def read(path, static=None, moving=None, prealign=None):
+        fields, grid = np.load(path), (static.shape[:3], static.affine)
+        return make_mapping(*fields, *grid, *grid, prealign)
+
+    module.read = read
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    entry = MapFormat(
+        "fields alone", (".npy",), "fields_alone", holds_static_grid=False
+    )
+    monkeypatch.setitem(FORMATS, "fields_alone", entry)
+
+
+def test_format_without_grids(saved, fields_alone, tmp_path, rng, command):
+    """The reference is static."""
+    mapping, _ = saved
+    field, matrix = tmp_path / "field.npy", tmp_path / "prealign.txt"
+    np.save(field, np.stack([mapping.forward, mapping.backward]))
+    np.savetxt(matrix, mapping.prealign_inv)
+    data = rng.random(mapping.domain_shape).astype(np.float32)
+    image = save(tmp_path / "fa.nii.gz", data, mapping.domain_grid2world)
+    zeros = np.zeros(mapping.codomain_shape)
+    static = save(tmp_path / "static.nii.gz", zeros, mapping.codomain_grid2world)
+    options = ["--prealign", matrix, "--out_dir", tmp_path / "out"]
+    message = fails(command, apply_deep, field, image, *options)
+    assert "does not hold static's grid; give static as --reference" in message
+    command(apply_deep, field, image, "--reference", static, *options)
+    found = nib.load(tmp_path / "out" / "transformed.nii.gz")
+    assert_allclose(found.get_fdata(), mapping.transform(data), atol=1e-4)
+    options += ["--inverse", "--reference", image, "--force"]
+    message = fails(command, apply_deep, field, static, *options)
+    assert "inverse: " in message and "static's grid" in message
