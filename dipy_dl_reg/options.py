@@ -13,6 +13,7 @@ from dataclasses import MISSING, fields
 from functools import wraps
 from inspect import Parameter, Signature, cleandoc, signature
 import re
+import textwrap
 from typing import Any, NamedTuple
 
 
@@ -282,6 +283,22 @@ def join_words(words: Iterable[str]) -> str:
     """
     *first, last = words
     return f"{', '.join(first)} or {last}" if first else last
+
+
+def wrap_words(words: Iterable[str]) -> str:
+    """Words in a sentence, in lines that fit into a docstring.
+
+    Parameters
+    ----------
+    words : iterable of str
+        As in `join_words`.
+
+    Returns
+    -------
+    text : str
+        For `fill_docstring`, in the place of a word at the beginning of a line.
+    """
+    return textwrap.fill(join_words(words), 76, break_on_hyphens=False)
 
 
 def format_entries(texts: dict[str, OptionText]) -> str:

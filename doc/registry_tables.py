@@ -18,10 +18,13 @@ def yes_or_no(value):
 
 
 def metric_rows():
+    import dipy_dl_reg
     from dipy_dl_reg.metrics.registry import METRICS
 
     for name, entry in METRICS.items():
-        kind = f":class:`~dipy_dl_reg.{entry.location.rpartition('.')[2]}`"
+        kind = entry.location.rpartition(".")[2]
+        public = kind in dipy_dl_reg.__all__  # only these have a page of their own
+        kind = f":class:`~dipy_dl_reg.{kind}`" if public else f"``{kind}``"
         yield f'``"{name}"``', kind, entry.meaning
 
 

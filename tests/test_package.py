@@ -202,11 +202,15 @@ def test_api_page_lists_every_public_name():
     assert sorted(name for name in listed if name in PUBLIC) == sorted(PUBLIC)
 
 
-@pytest.mark.parametrize("table", ["NETWORKS", "METRICS"])
+@pytest.mark.parametrize("table", ["NETWORKS", "METRICS", "REGULARIZERS", "FORMATS"])
 def test_help_and_docstrings_list_what_there_is(table):
-    """Names in the tables of networks and metrics, wherever a user reads them."""
+    """Names of members and their descriptions, wherever a user reads them."""
     networks = import_module("dipy_dl_reg.networks").NETWORKS
-    metrics = import_module("dipy_dl_reg.metrics.registry").METRICS
+    registry = import_module("dipy_dl_reg.metrics.registry")
+    metrics = registry.METRICS
+    phrases = [text for _, text in metrics.values()]
+    formats = import_module("dipy_dl_reg.maps.formats.table").FORMATS
+    apply = import_module("dipy_dl_reg.workflows.apply").ApplyDeepFlow.run
     train = import_module("dipy_dl_reg.workflows.train").TrainDeepFlow.run
     align = import_module("dipy_dl_reg.workflows.align").AlignDeepFlow.run
     for item, parameter, names in {
@@ -215,15 +219,28 @@ def test_help_and_docstrings_list_what_there_is(table):
             (dipy_dl_reg.fit, "network", networks),
         ],
         "METRICS": [
-            (train, "metric", map(str.lower, metrics)),
-            (align, "metric", ["auto", *map(str.lower, metrics)]),
-            (dipy_dl_reg.DeepRegistration, "metric", ["auto", *metrics]),
+            (train, "metric", [*map(str.lower, metrics), *phrases]),
+            (dipy_dl_reg.fit, "metric", [*map(str.lower, metrics), *phrases]),
+            (align, "metric", ["auto", *map(str.lower, metrics), *phrases]),
+            (dipy_dl_reg.DeepRegistration, "metric", ["auto", *metrics, *phrases]),
+        ],
+        "REGULARIZERS": [
+            (item, "regularizer", registry.REGULARIZERS)
+            for item in (train, dipy_dl_reg.fit, dipy_dl_reg.DeepRegistration)
+        ],
+        "FORMATS": [
+            (apply, "mapping_file", [entry.description, *entry.suffixes])
+            for entry in formats.values()
         ],
     }[table]:
         doc = FunctionDoc(item) if inspect.isroutine(item) else ClassDoc(item)
         (said,) = [p.desc for p in doc["Parameters"] if p.name == parameter]
-        words = set(re.findall(r"[\w-]+", " ".join(said)))
-        assert words.issuperset(names), (item, parameter)
+        text = " ".join(" ".join(said).split())
+        for name in names:
+            assert re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text), (
+                item,
+                name,
+            )
 
 
 def test_hooks_are_the_tested_versions():

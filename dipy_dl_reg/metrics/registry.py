@@ -48,7 +48,8 @@ class RegularizerEntry(NamedTuple):
     meaning: str
 
 
-#: Metrics by the names that `DeepRegistration(metric=...)` takes.
+#: Metrics by the names that `DeepRegistration(metric=...)` takes, in upper case.  Users
+#: may give them in any case.
 METRICS = {
     "CC": MetricEntry("local_correlation.CCMetric", "local correlation"),
     "SSD": MetricEntry("ssd.SSDMetric", "squared difference"),

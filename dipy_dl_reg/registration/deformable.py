@@ -28,8 +28,14 @@ from dipy_dl_reg.maps.measures import measure_registration
 from dipy_dl_reg.maps.verdict import Verdict, judge, log_verdict
 from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.metrics.objective import Objective
+from dipy_dl_reg.metrics.registry import describe_metrics
 from dipy_dl_reg.optimization import memory
-from dipy_dl_reg.options import document_options, takes_options
+from dipy_dl_reg.options import (
+    document_options,
+    fill_docstring,
+    takes_options,
+    wrap_words,
+)
 from dipy_dl_reg.registration import dipy_adapter, factory
 from dipy_dl_reg.registration.deformable_options import (
     DeformableOptions,
@@ -64,6 +70,11 @@ _KEPT_OPTIONS = (
 )
 
 
+@fill_docstring(
+    metrics=wrap_words(
+        f'``"{name}"`` {text}' for name, text in describe_metrics().items()
+    )
+)
 @document_options(DeformableOptions)
 class DeepRegistration(DiffeomorphicRegistration):
     """Diffeomorphic registration by Torch, called as DIPY's SyN is.
@@ -71,15 +82,14 @@ class DeepRegistration(DiffeomorphicRegistration):
     Parameters
     ----------
     metric : str or metric, optional
-        Measures how alike the images are: a name (``"CC"`` local correlation,
-        ``"SSD"`` squared difference, ``"NCC"`` global correlation, ``"MI"`` mutual
-        information, ``"CR"`` correlation ratio, ``"MIND"`` self-similarity), a metric
-        of this package, or one of `dipy.align.metrics`, for which the corresponding
-        metric of this package is used.  By default, or as ``"auto"``, it is chosen for
-        the pair: local correlation for images of one contrast; for two contrasts,
-        such as T1 and b0, local correlation after an intensity mapping of the moving
-        image to static's contrast, or self-similarity where no such mapping explains
-        static.  The log says which metric was chosen, and why
+        Measures how alike the images are, by its name:
+        {metrics};
+        or a metric of this package, or one of `dipy.align.metrics`, for which the
+        corresponding metric of this package is used.  By default, or as ``"auto"``, it
+        is chosen for the pair: local correlation for images of one contrast; for two
+        contrasts, such as T1 and b0, local correlation after an intensity mapping of
+        the moving image to static's contrast, or self-similarity where no such mapping
+        explains static.  The log says which metric was chosen, and why
         (`dipy_dl_reg.initialization.metric_selection.select_metric`).
     options : DeformableOptions
         Each of its fields is a parameter.

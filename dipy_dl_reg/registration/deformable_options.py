@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from dipy_dl_reg.grid import Grid
+from dipy_dl_reg.metrics.registry import regularizer_names
+from dipy_dl_reg.options import fill_docstring
 from dipy_dl_reg.validation import check_number, wrong_value
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ _BRIEF, _COARSEST_BRIEF = 10, 2.6
 _LEAST_LEVEL_SIZE = 20
 
 
+@fill_docstring(regularizers=regularizer_names())
 @dataclass(frozen=True)
 class DeformableOptions:
     """Options of a deformable registration, besides its metric.
@@ -93,8 +96,9 @@ class DeformableOptions:
         whole field after each iteration.  A larger one gives a smoother field and less
         overlap (see the benchmark).  By default 0.8 for local correlation and 0.7 for
         other metrics; where the metric is chosen for the pair, so is this.
-    regularizer : {"diffusion", "bending", "tv"} or callable, optional
-        Penalty on the displacement, in addition to the smoothing; by default none.
+    regularizer : str or callable, optional
+        Penalty on the displacement, in addition to the smoothing: {regularizers}, or a
+        function of the field; by default none.
     regularizer_weight : float, optional
         Weight of that penalty; required with it.
     landmarks : tuple of array, shape (N, dim), optional

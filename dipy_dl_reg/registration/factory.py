@@ -232,8 +232,8 @@ def make_regularizer(
     Parameters
     ----------
     regularizer : None, str or callable
-        ``"diffusion"``, ``"bending"``, ``"tv"``, or a function of a displacement
-        tensor.
+        One of `dipy_dl_reg.metrics.registry.REGULARIZERS`, or a function of a
+        displacement tensor.
 
     Returns
     -------

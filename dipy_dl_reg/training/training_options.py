@@ -13,6 +13,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from dipy_dl_reg.metrics.registry import describe_metrics, regularizer_names
+from dipy_dl_reg.options import fill_docstring, wrap_words
 from dipy_dl_reg.validation import (
     check_affine,
     check_choice,
@@ -27,6 +29,12 @@ ImageLike = str | Path | Any
 ImagesLike = str | Path | Sequence[str] | Any
 
 
+@fill_docstring(
+    metrics=wrap_words(
+        f'"{name.lower()}" ({text})' for name, text in describe_metrics().items()
+    ),
+    regularizers=regularizer_names(),
+)
 @dataclass(frozen=True)
 class TrainingOptions:
     """Options of the loss and of the loop of a training.
@@ -38,12 +46,11 @@ class TrainingOptions:
     batch_size : int, optional
         Pairs per step and process.
     metric : Metric or str, optional
-        Measure of how alike two images are: "cc" (local correlation), "ssd" (squared
-        difference; also "mse"), "ncc" (global correlation), "mi" (mutual information),
-        "cr" (correlation ratio) or "mind" (self-similarity), in any case.  None
-        compares the labels alone.
+        Measure of how alike two images are:
+        {metrics};
+        in any case; "mse" is "ssd".  None compares the labels alone.
     regularizer : callable or str, optional
-        Penalty on the field: "diffusion", "bending", "tv", or None.
+        Penalty on the field: {regularizers}, a function of the field, or None.
     weight : float, optional
         Weight of the penalty.
     dice_weight : float, optional

@@ -236,6 +236,7 @@ def test_flat_images_give_no_nan(name):
 @every_metric
 def test_entry_of_the_registry(name):
     metric = metric_class(name)
+    assert name == name.upper(), "keys of METRICS are in upper case"
     assert metric.name == name
     assert metric_class(name.lower()) is metric
     assert describe_metrics()[name]

@@ -15,9 +15,8 @@ from dipy_dl_reg import (
     make_network,
 )
 from dipy_dl_reg.geometry.kernels import dispatch
+from dipy_dl_reg.metrics.registry import METRICS
 from dipy_dl_reg.networks.layers import torch_defaults
-
-METRICS = ["CC", "SSD", "NCC", "MI", "CR", "MIND"]
 
 
 @contextmanager
