@@ -126,7 +126,9 @@ def breaches(source, module):
         return [f"{module} imports {top}; its names are lazy" for top in sorted(wanted)]
     found = []
     if "torch" in tops and not stands_in(module, TORCH):
-        found.append(f"{module} imports torch; only registration/dipy_adapter.py converts to it")
+        found.append(
+            f"{module} imports torch; only registration/dipy_adapter.py converts to it"
+        )
     for top in sorted(tops & {"dipy", "nibabel"}):
         if not stands_in(module, FILES):
             found.append(f"{module} imports {top}, which belongs above it")
