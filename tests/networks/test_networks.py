@@ -1,5 +1,6 @@
 """What every network keeps to, in 2D and 3D: shapes, gradients, weights on disk."""
 
+import importlib
 import io
 import json
 import math
@@ -333,3 +334,11 @@ def test_former_name_of_a_method():
     with pytest.warns(DeprecationWarning, match="its name is output_fields"):
         (field,) = network.said(*images)
     assert torch.equal(field, network(*images).displacement)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_classes_are_imported_from_the_package(name):
+    item = network_class(name)
+    assert (
+        getattr(importlib.import_module("dipy_dl_reg.networks"), item.__name__) is item
+    )
