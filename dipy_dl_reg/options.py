@@ -13,7 +13,6 @@ from dataclasses import MISSING, fields
 from functools import wraps
 from inspect import Parameter, Signature, cleandoc, signature
 import re
-import textwrap
 from typing import Any, NamedTuple
 
 
@@ -88,7 +87,7 @@ def takes_options(options_class: type, parameter: str = "options") -> Callable:
         @wraps(function)
         def wrapper(*args: Any, **keywords: Any) -> Any:
             given = {name: keywords.pop(name) for name in names & keywords.keys()}
-            _check_keywords(called, keywords, own, names)
+            _check_keywords(called, keywords, own, names, parameter)
             if parameter not in keywords:
                 _check_required(called, given, options_class)
                 keywords[parameter] = options_class(**given)
@@ -107,14 +106,18 @@ def takes_options(options_class: type, parameter: str = "options") -> Callable:
 
 
 def _check_keywords(
-    name: str, keywords: Iterable[str], own: Signature, names: set[str]
+    name: str,
+    keywords: Iterable[str],
+    own: Signature,
+    names: set[str],
+    parameter: str,
 ) -> None:
     """Raise for a keyword that a function does not take."""
     if any(p.kind is Parameter.VAR_KEYWORD for p in own.parameters.values()):
         return
     for keyword in keywords:
         if keyword not in own.parameters:
-            known = sorted((names | set(own.parameters)) - {"self"})
+            known = sorted((names | set(own.parameters)) - {"self", parameter})
             raise TypeError(f"{name} has no option {keyword!r}; there are {known}")
 
 
@@ -283,22 +286,6 @@ def join_words(words: Iterable[str]) -> str:
     """
     *first, last = words
     return f"{', '.join(first)} or {last}" if first else last
-
-
-def wrap_words(words: Iterable[str]) -> str:
-    """Words in a sentence, in lines that fit into a docstring.
-
-    Parameters
-    ----------
-    words : iterable of str
-        As in `join_words`.
-
-    Returns
-    -------
-    text : str
-        For `fill_docstring`, in the place of a word at the beginning of a line.
-    """
-    return textwrap.fill(join_words(words), 76, break_on_hyphens=False)
 
 
 def format_entries(texts: dict[str, OptionText]) -> str:

@@ -6,7 +6,6 @@ Each message has the form ``NAME must be WANTED, got VALUE.``: `wrong_value` mak
 from __future__ import annotations
 
 from collections.abc import Iterable
-import numbers
 
 import numpy as np
 
@@ -100,9 +99,18 @@ def check_number(
 
 
 def _as_number(value: object) -> float:
-    """The value as a float; NaN, which is in no range, if it is no real number."""
-    is_number = isinstance(value, (numbers.Real, np.number, np.bool_))
-    return float(value) if is_number else float("nan")  # type: ignore[arg-type]
+    """The value as a float; NaN, which is in no range, if it is no real number.
+
+    Arrays and tensors of no axes are numbers, too.
+    """
+    is_number = hasattr(value, "__float__") and getattr(value, "ndim", 0) == 0
+    kind = getattr(getattr(value, "dtype", None), "kind", "f")
+    if not is_number or kind not in "biuf":
+        return float("nan")
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return float("nan")
 
 
 def _describe_range(low: float, high: float, above: bool, below: bool) -> str:

@@ -239,7 +239,8 @@ def _choose_metric(
 ) -> tuple[MetricChoice, tuple[Message, ...]]:
     """The user's metric, or the one that suits the pair, and a message about it."""
     given = initializers.metric
-    if given is not None or not (initializers.network or initializers.refines):
+    unused = initializers.network is None and not initializers.refines
+    if given is not None or unused:
         metric = given or CCMetric()
         return MetricChoice(metric, metric.sigma_field, False, None, ""), ()
     choice = select_metric(pair, aligned=aligned)

@@ -63,11 +63,18 @@ class _RenamedAttribute:
         setattr(metric, self.name, value)
 
     def take_from(self, owner: type) -> None:
-        """Rename the attribute of a class that was written with the former name."""
-        if self.former in vars(owner):
-            self._warn(stacklevel=4)
-            setattr(owner, self.name, vars(owner)[self.former])
-            delattr(owner, self.former)
+        """Rename the attribute of a class that was written with the former name.
+
+        It may come from a base class that is no metric, such as a mixin.
+        """
+        for base in owner.__mro__:
+            if issubclass(base, Metric) and base is not owner:
+                return
+            if self.former in vars(base):
+                self._warn(stacklevel=4)
+                setattr(owner, self.name, vars(base)[self.former])
+                setattr(owner, self.former, self)
+                return
 
     def _warn(self, stacklevel: int = 3) -> None:
         message = f"{self.former} is deprecated; its name is {self.name}."

@@ -28,15 +28,9 @@ from dipy_dl_reg.maps.measures import measure_registration
 from dipy_dl_reg.maps.verdict import Verdict, judge, log_verdict
 from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.metrics.objective import Objective
-from dipy_dl_reg.metrics.registry import describe_metrics
-from dipy_dl_reg.optimization import memory
-from dipy_dl_reg.options import (
-    document_options,
-    fill_docstring,
-    takes_options,
-    wrap_words,
-)
-from dipy_dl_reg.registration import dipy_adapter, factory
+from dipy_dl_reg.metrics.registry import list_metrics
+from dipy_dl_reg.options import document_options, fill_docstring, takes_options
+from dipy_dl_reg.registration import dipy_adapter, factory, monitor
 from dipy_dl_reg.registration.deformable_options import (
     DeformableOptions,
     automatic_iters,
@@ -45,14 +39,6 @@ from dipy_dl_reg.registration.deformable_options import (
 )
 from dipy_dl_reg.registration.devices import find_device, threads
 from dipy_dl_reg.registration.landmark_checks import check_landmarks_in_view
-from dipy_dl_reg.registration.monitor import (
-    VerbosityLevels,
-    call_back,
-    describe_landmark_errors,
-    describe_quality,
-    log_messages,
-    measure_landmark_distances,
-)
 from dipy_dl_reg.registration.refinement import memory_budget, refine_within_memory
 
 if TYPE_CHECKING:
@@ -63,18 +49,15 @@ _RESULTS = (
     *("static_to_moving", "static_to_ref", "moving_to_ref", "quality", "verdict"),
     *("network_used", "initialization_used", "landmark_distances", "affine_only"),
 )
-#: Options that are attributes just as they were given, or by their defaults.
+#: Options that are attributes as `DeformableOptions` has them.
 _KEPT_OPTIONS = (
     *("step_length", "ss_sigma_factor", "opt_tol", "inv_iter", "inv_tol", "callback"),
     *("model", "initialization", "landmarks", "landmark_weight", "progress"),
+    "max_memory",
 )
 
 
-@fill_docstring(
-    metrics=wrap_words(
-        f'``"{name}"`` {text}' for name, text in describe_metrics().items()
-    )
-)
+@fill_docstring(metrics=list_metrics())
 @document_options(DeformableOptions)
 class DeepRegistration(DiffeomorphicRegistration):
     """Diffeomorphic registration by Torch, called as DIPY's SyN is.
@@ -82,15 +65,15 @@ class DeepRegistration(DiffeomorphicRegistration):
     Parameters
     ----------
     metric : str or metric, optional
-        Measures how alike the images are, by its name:
-        {metrics};
-        or a metric of this package, or one of `dipy.align.metrics`, for which the
-        corresponding metric of this package is used.  By default, or as ``"auto"``, it
-        is chosen for the pair: local correlation for images of one contrast; for two
-        contrasts, such as T1 and b0, local correlation after an intensity mapping of
-        the moving image to static's contrast, or self-similarity where no such mapping
-        explains static.  The log says which metric was chosen, and why
-        (`dipy_dl_reg.initialization.metric_selection.select_metric`).
+        Measures how alike the images are: a metric of this package; one of
+        `dipy.align.metrics`, for which the corresponding metric of this package is
+        used; or a name:
+        {metrics}.
+        By default, or as ``"auto"``, it is chosen for the pair: local correlation for
+        images of one contrast; for two contrasts, such as T1 and b0, local correlation
+        after an intensity mapping of the moving image to static's contrast, or
+        self-similarity where no such mapping explains static.  The log says which
+        metric was chosen, and why (`initialization.metric_selection.select_metric`).
     options : DeformableOptions
         Each of its fields is a parameter.
 
@@ -155,6 +138,7 @@ class DeepRegistration(DiffeomorphicRegistration):
     landmarks: tuple[np.ndarray, np.ndarray] | None
     landmark_weight: float
     progress: bool | None
+    max_memory: float | None
     level_iters: list[int]
     quality: Quality
     verdict: Verdict
@@ -171,14 +155,13 @@ class DeepRegistration(DiffeomorphicRegistration):
             if getattr(options, name) is not None:
                 logger.info(f"{name} has no effect: both fields are made inverses.")
         self.network = factory.make_model(options.model)
+        self._network_is_default = factory.is_default_model(options.model)
         self._sigma_field = options.sigma_field
         self.regularizer = factory.make_regularizer(options.regularizer)
         self.regularizer_weight = float(options.regularizer_weight or 0)
         self.device = find_device(options.device)
-        limit = options.max_memory
-        self.max_memory = None if limit is None else memory.to_bytes(limit)
         self.mask0 = bool(getattr(metric, "mask0", False))
-        self.verbosity, self.poses = VerbosityLevels.STATUS, None
+        self.verbosity, self.poses = monitor.VerbosityLevels.STATUS, None
         self.energy_list: list[float] = []
         self.full_energy_profile: list[float] = []
         self.current_level: int | None = None
@@ -342,18 +325,19 @@ class DeepRegistration(DiffeomorphicRegistration):
         if self._automatic_iters:
             super().set_level_iters(automatic_iters(pair.static_grid))
         self.network, messages = factory.choose_network(
-            self.model,
             self.network,
             pair,
+            default=self._network_is_default,
             search=self.initialization,
             level_iters=self.level_iters,
         )
-        log_messages(messages, self.verbosity)
-        call_back(self, RegistrationStages.OPT_START)
-        start = choose_start(pair, self._initializers(), self._whole(pair, images))
-        log_messages(start.messages, self.verbosity)
-        self.metric = start.comparison.metric
+        monitor.log_messages(messages, self.verbosity)
         given = self._sigma_field
+        self.sigma_field = self.metric.sigma_field if given is None else given
+        monitor.call_back(self, RegistrationStages.OPT_START)
+        start = choose_start(pair, self._initializers(), self._whole(pair, images))
+        monitor.log_messages(start.messages, self.verbosity)
+        self.metric = start.comparison.metric
         self.sigma_field = start.comparison.sigma_field if given is None else given
         self.network_used = "network" in start.source
         self.initialization_used = "search" in start.source
@@ -370,7 +354,7 @@ class DeepRegistration(DiffeomorphicRegistration):
             objective=self._objective,
             metric=self._metric,
             network=self.network,
-            network_is_default=factory.is_default_model(self.model),
+            network_is_default=self._network_is_default,
             search=self.initialization,
             level_iters=self.level_iters,
             budget=memory_budget(self.max_memory, self.device),
@@ -388,7 +372,7 @@ class DeepRegistration(DiffeomorphicRegistration):
     def _whole(self, pair: Pair, images: dict[str, Any]) -> Pair:
         """The images without masks for a user's network, trained on whole ones."""
         masked = pair.static_mask is not None or pair.moving_mask is not None
-        own = self.network is not None and not factory.is_default_model(self.model)
+        own = self.network is not None and not self._network_is_default
         if not (masked and own):
             return pair
         whole = dipy_adapter.make_pair(**images, device=self.device)
@@ -396,18 +380,20 @@ class DeepRegistration(DiffeomorphicRegistration):
 
     def _finish(self, mapping: DiffeomorphicMap, pair: Pair, start: Start) -> None:
         """Keep the map, and log how good it is."""
-        log_verdict(self.verdict, quiet=self.verbosity < VerbosityLevels.STATUS)
-        messages = [describe_quality(self.quality)]
-        self.landmark_distances = measure_landmark_distances(mapping, self.landmarks)
+        log_verdict(self.verdict, quiet=self.verbosity < monitor.VerbosityLevels.STATUS)
+        messages = [monitor.describe_quality(self.quality)]
+        self.landmark_distances = monitor.measure_landmark_distances(
+            mapping, self.landmarks
+        )
         if self.landmarks is not None and self.landmark_distances is not None:
-            messages += describe_landmark_errors(
+            messages += monitor.describe_landmark_errors(
                 self.landmark_distances,
                 self.landmarks,
                 pair.static_grid,
                 weight=self.landmark_weight,
                 spline_folds=start.spline_folds,
             )
-        log_messages(messages, self.verbosity)
+        monitor.log_messages(messages, self.verbosity)
         self.static_to_ref, self.moving_to_ref = dipy_adapter.make_halves(mapping, pair)
         self.static_to_moving = mapping
-        call_back(self, RegistrationStages.OPT_END)
+        monitor.call_back(self, RegistrationStages.OPT_END)

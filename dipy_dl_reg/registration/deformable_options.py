@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from dipy_dl_reg.grid import Grid
-from dipy_dl_reg.metrics.registry import regularizer_names
+from dipy_dl_reg.metrics.registry import REGULARIZERS
 from dipy_dl_reg.options import fill_docstring
 from dipy_dl_reg.validation import check_number, wrong_value
 
@@ -32,7 +32,7 @@ _BRIEF, _COARSEST_BRIEF = 10, 2.6
 _LEAST_LEVEL_SIZE = 20
 
 
-@fill_docstring(regularizers=regularizer_names())
+@fill_docstring(regularizers=REGULARIZERS)
 @dataclass(frozen=True)
 class DeformableOptions:
     """Options of a deformable registration, besides its metric.
@@ -98,7 +98,7 @@ class DeformableOptions:
         other metrics; where the metric is chosen for the pair, so is this.
     regularizer : str or callable, optional
         Penalty on the displacement, in addition to the smoothing: {regularizers}, or a
-        function of the field; by default none.
+        function of a field.  By default none.
     regularizer_weight : float, optional
         Weight of that penalty; required with it.
     landmarks : tuple of array, shape (N, dim), optional
@@ -146,25 +146,27 @@ class DeformableOptions:
     progress: bool | None = None
 
     def __post_init__(self) -> None:
+        checked: dict[str, Any] = {"level_iters": check_iters(self.level_iters)}
         for name, default in DEFAULTS.items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, default)
-            check_number(name, getattr(self, name), above=name == "step_length")
+            value = getattr(self, name)
+            value, above = default if value is None else value, name == "step_length"
+            checked[name] = check_number(name, value, above=above)
         if self.initialization not in (None, "discrete", "auto"):
             wanted = "'discrete', 'auto' or None"
             raise wrong_value("initialization", wanted, self.initialization)
         if (self.regularizer is None) != (self.regularizer_weight is None):
             raise ValueError("regularizer and regularizer_weight go together.")
-        check_number("landmark_weight", self.landmark_weight)
-        for name in ("sigma_field", "regularizer_weight"):
-            if getattr(self, name) is not None:
-                check_number(name, getattr(self, name))
+        for name in ("landmark_weight", "sigma_field", "regularizer_weight"):
+            value = getattr(self, name)
+            if value is not None or name == "landmark_weight":
+                checked[name] = check_number(name, value)
         if self.max_memory is not None:
             from dipy_dl_reg.optimization.memory import to_bytes
 
-            to_bytes(self.max_memory)
-        check_iters(self.level_iters)
-        object.__setattr__(self, "landmarks", check_landmark_pair(self.landmarks))
+            checked["max_memory"] = to_bytes(self.max_memory)
+        checked["landmarks"] = check_landmark_pair(self.landmarks)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
 
 def automatic_iters(grid: Grid) -> list[int]:

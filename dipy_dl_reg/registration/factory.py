@@ -287,10 +287,10 @@ def default_model(static_grid: Grid, moving_grid: Grid) -> RegistrationNetwork |
 
 
 def choose_network(
-    model: object,
     network: RegistrationNetwork | None,
     pair: Pair,
     *,
+    default: bool,
     search: str | None,
     level_iters: Sequence[int],
 ) -> tuple[RegistrationNetwork | None, tuple[Message, ...]]:
@@ -298,12 +298,12 @@ def choose_network(
 
     Parameters
     ----------
-    model : object
-        As the user gave it: "auto" chooses the default network.
     network : RegistrationNetwork or None
-        What `make_model` made of it.
+        The user's, see `make_model`.
     pair : Pair
         The images.
+    default : bool
+        Whether the default network is wanted in its place (`is_default_model`).
     search : {"discrete", "auto"} or None
         The search for large displacements; "discrete" takes the default network's
         place, and so do landmarks.
@@ -317,7 +317,7 @@ def choose_network(
     messages : tuple of Message
         A warning where there is neither a network nor a refinement.
     """
-    if not is_default_model(model):
+    if not default:
         return network, ()
     if pair.landmarks is not None or search == "discrete":
         return None, ()

@@ -13,11 +13,10 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from dipy_dl_reg.metrics.registry import describe_metrics, regularizer_names
-from dipy_dl_reg.options import fill_docstring, wrap_words
+from dipy_dl_reg.metrics.registry import REGULARIZERS, list_metrics
+from dipy_dl_reg.options import fill_docstring
 from dipy_dl_reg.validation import (
     check_affine,
-    check_choice,
     check_number,
     check_whole_number,
     wrong_value,
@@ -29,12 +28,7 @@ ImageLike = str | Path | Any
 ImagesLike = str | Path | Sequence[str] | Any
 
 
-@fill_docstring(
-    metrics=wrap_words(
-        f'"{name.lower()}" ({text})' for name, text in describe_metrics().items()
-    ),
-    regularizers=regularizer_names(),
-)
+@fill_docstring(metrics=list_metrics(), regularizers=REGULARIZERS)
 @dataclass(frozen=True)
 class TrainingOptions:
     """Options of the loss and of the loop of a training.
@@ -47,10 +41,10 @@ class TrainingOptions:
         Pairs per step and process.
     metric : Metric or str, optional
         Measure of how alike two images are:
-        {metrics};
-        in any case; "mse" is "ssd".  None compares the labels alone.
+        {metrics},
+        in any case; "MSE" is another name of "SSD".  None compares the labels alone.
     regularizer : callable or str, optional
-        Penalty on the field: {regularizers}, a function of the field, or None.
+        Penalty on the field: {regularizers}, or None.
     weight : float, optional
         Weight of the penalty.
     dice_weight : float, optional
@@ -137,8 +131,8 @@ class TrainingOptions:
         check_number("dice_weight", self.dice_weight)
         if self.metric is None and not self.dice_weight:
             raise ValueError("metric=None needs a dice_weight above 0.")
-        if self.schedule is not None:
-            check_choice("schedule", self.schedule, ["cosine"])
+        if self.schedule not in (None, "cosine"):
+            raise wrong_value("schedule", "None or 'cosine'", self.schedule)
         if self.time_limit is not None:
             check_number("time_limit", self.time_limit, above=True)
         if self.resume and self.checkpoint is None:
