@@ -1,17 +1,27 @@
 """The examples of doc/extending.rst, executed and checked like members of the package.
 
-Each example becomes a module, and its line is added to the table of its kind.  The
+Each example becomes a module, and its entry is added to the table of its kind.  The
 tests that run over all members of this kind are then run on the new one.
+
+Then all blocks of the page are written into a copy of the package, and the tests that
+a new member meets run there: those of help texts, docstrings, pages and public names.
 """
 
 import ast
+from importlib.metadata import version
 import importlib.util
 import inspect
 from itertools import product
+import json
+import os
 from pathlib import Path
 import re
+import shlex
+import shutil
+import subprocess
 import sys
 import tempfile
+import textwrap
 import tomllib
 from types import ModuleType
 from typing import NamedTuple
@@ -29,34 +39,43 @@ BLOCK = re.compile(
 )
 
 
-class Entry(NamedTuple):
-    """A line for a table: the table's module and name, and the text of the block."""
+class Block(NamedTuple):
+    """A block of the page: a new file, or a text and its place in another file."""
 
-    module: str
-    table: str
+    language: str
+    path: str
+    place: str
     text: str
+
+    @property
+    def module(self):
+        """Dotted name of the file."""
+        return self.path.removesuffix(".py").replace("/", ".")
 
 
 class Example(NamedTuple):
-    """The new file of an example, and its lines for tables."""
+    """The new file of an example, its entry in a table, and other blocks."""
 
-    module: str
-    source: str
-    entries: list[Entry]
+    file: Block
+    entry: Block
+    others: list[Block]
+
+
+def read_blocks():
+    """All blocks of the page, in their order."""
+    for language, caption, body in BLOCK.findall(PAGE):
+        path, _, place = caption.partition(", ")
+        yield Block(language, path, place, re.sub("^   ", "", body, flags=re.M))
 
 
 def read_examples():
     """Examples of the page, by the name of the first table."""
-    examples = []
-    for language, caption, body in BLOCK.findall(PAGE):
-        text = re.sub("^   ", "", body, flags=re.M)
-        path, _, table = caption.partition(", ")
-        module = path.removesuffix(".py").replace("/", ".")
-        if language == "python" and table:
-            examples[-1].entries.append(Entry(module, table, text))
-        elif language == "python":
-            examples.append(Example(module, text, []))
-    return {example.entries[0].table: example for example in examples}
+    groups = []
+    for block in read_blocks():
+        if block.path.startswith("dipy_dl_reg/") and not block.place:
+            groups.append([])
+        groups[-1].append(block)
+    return {entry.place: Example(file, entry, rest) for file, entry, *rest in groups}
 
 
 EXAMPLES = read_examples()
@@ -68,22 +87,20 @@ def add(monkeypatch, tmp_path_factory):
 
     def add(table):
         example = EXAMPLES[table]
-        module = ModuleType(example.module)
-        monkeypatch.setitem(sys.modules, example.module, module)
-        parent, _, name = example.module.rpartition(".")
+        name = example.file.module
+        module = ModuleType(name)
+        monkeypatch.setitem(sys.modules, name, module)
+        parent, _, name = name.rpartition(".")
         path = tmp_path_factory.mktemp("example") / f"{name}.py"
-        path.write_text(example.source)
+        path.write_text(example.file.text)
         module.__file__ = str(path)
-        exec(compile(example.source, path, "exec"), vars(module))
+        exec(compile(example.file.text, path, "exec"), vars(module))
         parent = importlib.import_module(parent)
         monkeypatch.setattr(parent, name, module, raising=False)
-        keys = []
-        for entry in example.entries:
-            registry = importlib.import_module(entry.module)
-            key, value = evaluate(entry.text, registry)
-            monkeypatch.setitem(getattr(registry, entry.table), key, value)
-            keys.append(key)
-        return keys[0]
+        registry = importlib.import_module(example.entry.module)
+        key, value = evaluate(example.entry.text, registry)
+        monkeypatch.setitem(getattr(registry, table), key, value)
+        return key
 
     return add
 
@@ -181,8 +198,8 @@ def test_examples_are_found():
 @pytest.mark.parametrize("table", EXAMPLES)
 def test_examples_are_short(table):
     """About thirty lines each, docstrings left out."""
-    example = EXAMPLES[table]
-    tree = ast.parse(example.source)
+    source = EXAMPLES[table].file.text
+    tree = ast.parse(source)
     documented = [
         node.body[0]
         for node in ast.walk(tree)
@@ -194,19 +211,19 @@ def test_examples_are_short(table):
     }
     lines = [
         line
-        for number, line in enumerate(example.source.splitlines(), 1)
+        for number, line in enumerate(source.splitlines(), 1)
         if line.strip() and number not in docstrings
     ]
     assert len(lines) <= 40
-    longest = max(len(line) for line in example.source.splitlines())
+    longest = max(len(line) for line in source.splitlines())
     assert longest <= 88
 
 
 @pytest.mark.parametrize("table", EXAMPLES)
 def test_examples_are_annotated_and_documented(table, add):
     """By the checks that the modules of the package pass."""
-    name = EXAMPLES[table].module
-    assert missing_annotations(EXAMPLES[table].source) == []
+    name = EXAMPLES[table].file.module
+    assert missing_annotations(EXAMPLES[table].file.text) == []
     add(table)
     found = [f for item in public_items(sys.modules[name]) for f in faults(*item)]
     assert found == []
@@ -236,6 +253,22 @@ def test_metric_by_its_name(add):
     assert after < 0.5 * before
 
 
+def test_option_of_a_metric(add):
+    """The method of the page, in the class of the example."""
+    from dipy_dl_reg.validation import check_number
+
+    add("METRICS")
+    example = EXAMPLES["METRICS"]
+    (block,) = [block for block in example.others if block.path == "an option"]
+    source, method = example.file.text, "\n" + textwrap.indent(block.text, "    ")
+    names = {"check_number": check_number}
+    exec(source.replace("    batched = True\n", f"    batched = True\n{method}"), names)
+    metric = names["MADMetric"](3, smoothing=0.01)
+    assert (metric.dim, metric.smoothing, metric.sigma_diff) == (3, 0.01, 1.0)
+    with pytest.raises(ValueError, match="smoothing"):
+        names["MADMetric"](smoothing=0)
+
+
 def test_penalty(add, request):
     name = add("REGULARIZERS")
     module = load(TESTS / "metrics/test_metrics.py")
@@ -263,11 +296,19 @@ def test_network(add, request):
     } <= set(done)
 
 
-#: Their arguments and messages are those of one network, or each case is a training.
-NETWORK_BESIDES = {"test_wrong_arguments", "test_wrong_arguments_of_their_own"}
+#: Their arguments and messages are those of one network, or they concern what is read
+#: from the table when the package is imported; these run in the copy below.
+NETWORK_BESIDES = {
+    "test_wrong_arguments",
+    "test_wrong_arguments_of_their_own",
+    "test_classes_are_imported_from_the_package",
+}
 
 
-def test_format(add, request):
+def test_format(add, request, tmp_path):
+    from maps import oblique_map
+
+    from dipy_dl_reg import load_mapping, save_mapping
     from dipy_dl_reg.maps.formats.table import FORMATS
 
     entry = FORMATS[add("FORMATS")]
@@ -275,8 +316,14 @@ def test_format(add, request):
     done = run_member_tests(module, "map_format", entry, request)
     assert set(done) == {
         "test_written_map_is_read_as_the_same",
+        "test_map_of_another_form_is_read_as_the_same_or_refused",
+        "test_map_is_read_without_images",
         "test_entries_are_complete",
     }
+    path = tmp_path / f"map{entry.suffixes[0]}"
+    save_mapping(oblique_map(), path)
+    json.loads(path.read_text())
+    np.testing.assert_array_equal(load_mapping(path).forward, oblique_map().forward)
 
 
 def test_command(add, tmp_path, monkeypatch):
@@ -309,11 +356,100 @@ def test_command(add, tmp_path, monkeypatch):
         getattr(module, COMMANDS[name].function)()
 
 
-def test_entry_point_of_the_command(add):
-    from dipy_dl_reg.workflows.commands import COMMANDS
+# --- a copy of the package, with all that the page shows
 
-    name = add("COMMANDS")
-    ((_, _, line),) = [b for b in BLOCK.findall(PAGE) if b[0] == "toml"]
-    assert tomllib.loads(re.sub("^   ", "", line, flags=re.M)) == {
-        name: COMMANDS[name].entry_point
-    }
+
+def insert(block, folder):
+    """Write a block of the page into the file that its caption names."""
+    path, text = folder / block.path, block.text.strip("\n") + "\n"
+    if not block.place:
+        assert not path.exists()
+        path.write_text(text)
+        return
+    content = path.read_text()
+    order, _, anchor = block.place.partition(" ")
+    if order in ("after", "before"):
+        (line,) = re.findall(rf"^.*{re.escape(anchor)}(?=\W).*\n", content, re.M)
+        text = line[: len(line) - len(line.lstrip())] + text
+        content = content.replace(
+            line, line + text if order == "after" else text + line
+        )
+    elif block.language == "json":
+        content = content.replace("{\n", f"{{\n{text.rstrip()},\n", 1)
+    elif block.language == "toml":
+        content = content.replace(f"{block.place}\n", f"{block.place}\n{text}", 1)
+    else:
+        imports, separator, line = text.rpartition('\n\n"')
+        line = separator.strip() + line
+        content = content.replace(
+            "\nfrom dipy", f"\n{imports}\nfrom dipy", bool(imports)
+        )
+        table = rf"^({re.escape(block.place)}\b.* = {{\n(?:.*\n)*?)}}"
+        content, count = re.subn(table, rf"\1{line}}}", content, count=1, flags=re.M)
+        assert count == 1
+    path.write_text(content)
+
+
+def install(folder):
+    """Write what an installation of the copy would write: its commands."""
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    info = folder / "dipy_dl_reg-0.dist-info"
+    info.mkdir()
+    release = version("dipy_dl_reg")
+    (info / "METADATA").write_text(f"Name: dipy_dl_reg\nVersion: {release}\n")
+    lines = [f"{name} = {place}" for name, place in project["scripts"].items()]
+    (info / "entry_points.txt").write_text("\n".join(["[console_scripts]", *lines]))
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory):
+    """A copy of package, tests and documentation, with all blocks of the page."""
+    root, folder = TESTS.parent, tmp_path_factory.mktemp("extended")
+    ignored = shutil.ignore_patterns("__pycache__", "_build", "generated", "pictures")
+    for path in root.iterdir():
+        if path.name in ("dipy_dl_reg", "tests", "doc", "tools"):
+            shutil.copytree(path, folder / path.name, ignore=ignored)
+        elif path.is_file():
+            shutil.copy(path, folder)
+    for block in read_blocks():
+        if block.path != "an option":
+            insert(block, folder)
+    install(folder)
+    return folder
+
+
+def run_pytest(folder, *arguments):
+    """Run tests of the copy on the copy."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    return subprocess.run(
+        [*command, f"--basetemp={folder}.tmp", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_examples_pass_the_tests_of_the_package(extended):
+    """Those that no kind has to itself: only what the page says has been added."""
+    files = ("package", "documents", "docstrings", "annotations", "layers")
+    paths = [f"tests/test_{name}.py" for name in files]
+    tests = "not test_blocks_run"
+    done = run_pytest(
+        extended, *paths, "tests/workflows/test_workflows.py", "-k", tests
+    )
+    assert done.returncode == 0, done.stdout
+
+
+COMMAND = re.compile(r"^    pytest (.*)$", re.M)
+
+
+@pytest.mark.parametrize("command", [c for c in COMMAND.findall(PAGE) if "-k" in c])
+def test_commands_of_the_page(extended, command):
+    """Those of one kind: each finds tests of the new member, and it passes them."""
+    done = run_pytest(extended, *shlex.split(command))
+    assert done.returncode == 0, done.stdout
+
+
+def test_commands_are_found():
+    assert len(COMMAND.findall(PAGE)) == len(EXAMPLES) + 2

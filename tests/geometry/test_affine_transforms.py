@@ -16,6 +16,11 @@ every_transform = pytest.mark.parametrize("name", transform_names())
 every_dim = pytest.mark.parametrize("dim", [2, 3])
 
 
+def is_dipys(name):
+    """Whether DIPY has a transform of the same name."""
+    return (name.replace("_", "").upper(), 3) in regtransforms
+
+
 def near_identity(transform, rng, count=3):
     """Parameters around those of the identity, which any seed makes invertible."""
     noise = rng.normal(0, 0.2, (count, transform.count))
@@ -89,10 +94,10 @@ def of_dipy(name, dim):
 
 def test_every_transform_of_dipy_is_there():
     names = {name.replace("_", "").upper() for name in transform_names()}
-    assert {kind for kind, _ in regtransforms} == names
+    assert {kind for kind, _ in regtransforms} <= names
 
 
-@every_transform
+@pytest.mark.parametrize("name", [n for n in transform_names() if is_dipys(n)])
 @every_dim
 def test_matrix_and_jacobian_are_dipys(name, dim, rng):
     transform, theirs = make_transform(name, dim), of_dipy(name, dim)
