@@ -211,7 +211,7 @@ def test_pictures_in_colour(colours, log):
     assert not [m for m in log() if "colour" in m]
     slab = image.astype(np.float32)
     assert registration.optimize(slab, slab[::-1]).dim == 3
-    assert len([m for m in log() if "slabs of few slices: of colour images" in m]) == 1
+    assert len([m for m in log() if "registered as volumes of few slices" in m]) == 1
 
 
 def test_few_slices_of_bytes_beside_a_volume(log):
@@ -327,7 +327,7 @@ def test_an_option_that_does_not_exist(good):
 def test_one_image_without_an_affine(good, role):
     """Where an array lies in a file's world nobody knows; of two arrays, both agree."""
     given = {"static": good, "moving": good, role: picture()}
-    with pytest.raises(ValueError, match=f"{role}_affine is needed"):
+    with pytest.raises(ValueError, match=f"{role}_affine is required"):
         deep_registration(**given, level_iters=[2], callback=never)
     _, mapping = deep_registration(
         **given, **{f"{role}_affine": np.eye(4)}, level_iters=[2]
@@ -335,7 +335,7 @@ def test_one_image_without_an_affine(good, role):
     assert np.array_equal(mapping.domain_grid2world, np.eye(4))
     arrays = {"static": picture(), "moving": picture() ** 2}
     other = {"static": "moving", "moving": "static"}[role]
-    with pytest.raises(ValueError, match=f"{role}_affine is needed"):
+    with pytest.raises(ValueError, match=f"{role}_affine is required"):
         deep_registration(**arrays, **{f"{other}_affine": np.eye(4)}, callback=never)
     _, mapping = deep_registration(**arrays, level_iters=[2])
     assert mapping.domain_grid2world is None and mapping.codomain_grid2world is None

@@ -300,14 +300,14 @@ def test_copies_count_once_and_are_told(log):
     mapping = registration.optimize(*twice, **grids(2))
     np.testing.assert_array_equal(mapping.backward, expected.backward)
     assert len(registration.distances) == len(static_points)
-    assert log() == ["4 landmarks repeat others and are left out."]
+    assert log() == ["4 landmarks repeat others and are not used."]
 
 
 def test_one_static_landmark_with_two_moving_ones():
     static_points, moving_points = landmarks(2)
     static_points = np.concatenate([static_points, static_points[4:5]])
     moving_points = np.concatenate([moving_points, moving_points[4:5] + 3])
-    with pytest.raises(ValueError, match="rows 4 and 30 are one point"):
+    with pytest.raises(ValueError, match="rows 4 and 30 are the same point"):
         ThinPlateSplineRegistration().optimize(static_points, moving_points, **grids(2))
     registration = ThinPlateSplineRegistration(regularization=1e-6)
     registration.optimize(static_points, moving_points, **grids(2))
@@ -332,7 +332,7 @@ def test_mirrored_landmarks_are_told(log):
     mapping = ThinPlateSplineRegistration().optimize(
         static_points, static_points * [-1, 1, 1], **grids(3)
     )
-    assert "mirrored" in log()[0]
+    assert "reflection" in log()[0]
     there = mapping.transform_points(static_points)
     np.testing.assert_allclose(there, static_points * [-1, 1, 1], atol=1e-8)
 
@@ -362,11 +362,11 @@ PLANE = POINTS * [1, 1, 0] + [0, 0, 7]
             {"static_points": LINE, "moving_points": LINE, "static_shape": (9, 9)},
             "static_points must .* line",
         ),
-        ({"static_points": POINTS[:4]}, "must be pairs"),
-        ({"static_points": POINTS[:, :2]}, "must be pairs"),
+        ({"static_points": POINTS[:4]}, "must have the same shape"),
+        ({"static_points": POINTS[:, :2]}, "must have the same shape"),
         ({"static_points": POINTS[:, :1]}, "static_points must be an array"),
         ({"static_points": POINTS[0]}, r"static_points .* got shape \(3,\)"),
-        ({"static_points": np.zeros((0, 3))}, "must be pairs"),
+        ({"static_points": np.zeros((0, 3))}, "must have the same shape"),
         ({"moving_points": POINTS.astype(str)}, "moving_points .* real numbers"),
         ({"moving_points": [[1, 2], [3]]}, "moving_points must be an array"),
         ({"moving_points": POINTS * [1, np.nan, 1]}, "moving_points .* row 0"),

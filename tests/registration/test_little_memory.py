@@ -30,7 +30,7 @@ def test_little_memory_leaves_the_finest_level_out(pair, log):
     static, moving = pair
     registration = DeepRegistration(level_iters=[3, 2], max_memory="1 kB")
     mapping = registration.optimize(static, moving)
-    assert "with [3, 2] iterations" in log.text and "cut down to [3, 0]" in log.text
+    assert "with [3, 2] iterations" in log.text and "reduced to [3, 0]" in log.text
     assert "which takes" in log.text  # no plan is as small as that
     assert len(registration.full_energy_profile) == 3
     assert registration.level_iters == [3, 2]  # for the next pair

@@ -100,9 +100,9 @@ def test_bad_options_are_one_clear_line(swift, pair, tmp_path, command):
     for options, message in (
         (["--prealign", matrix, "--affine"], "not both"),
         (["--affine", "--pipeline", "rigid", "deform"], "not both"),
-        (["--pipeline", "deform", "rigid"], "as its last"),
-        (["--pipeline", "rigid", "--level_iters", "2"], "needs 'deform'"),
-        (["--pipeline", "rigid", "--initialization", "auto"], "needs 'deform'"),
+        (["--pipeline", "deform", "rigid"], "as the last"),
+        (["--pipeline", "rigid", "--level_iters", "2"], "requires 'deform'"),
+        (["--pipeline", "rigid", "--initialization", "auto"], "requires 'deform'"),
         (["--pipeline", "center_of_mass", "--prealign", matrix], "not both"),
         (["--prealign", words], "no matrix"),
         (["--prealign", small], "must have the shape (4, 4)"),
