@@ -37,6 +37,8 @@ _PUBLIC = {
     "metrics.ncc": ["NCCMetric"],
     "metrics.ssd": ["SSDMetric"],
     "maps.apply": ["apply_mapping"],
+    "maps.report": ["plot_registration"],
+    "maps.verdict": ["Verdict"],
     "maps.storage": [
         "load_mapping",
         "read_dipy_mapping",

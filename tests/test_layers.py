@@ -35,6 +35,8 @@ LAYERS = [
     "validation",
 ]
 LEVEL = {unit: -place for place, unit in enumerate(LAYERS)}
+# Former modules, which import what took their place.
+LEVEL |= {"report": 1, "verdict": 1}
 #: Where torch may be imported, in part or in whole: folders and modules.
 TORCH = {
     *("geometry", "metrics", "optimization", "networks", "initialization"),
@@ -124,7 +126,9 @@ def breaches(source, module):
         return [f"{module} imports {top}; its names are lazy" for top in sorted(wanted)]
     found = []
     if "torch" in tops and not stands_in(module, TORCH):
-        found.append(f"{module} imports torch; dipy_adapter.py is the one door to it")
+        found.append(
+            f"{module} imports torch; only registration/dipy_adapter.py converts to it"
+        )
     for top in sorted(tops & {"dipy", "nibabel"}):
         if not stands_in(module, FILES):
             found.append(f"{module} imports {top}, which belongs above it")

@@ -29,6 +29,7 @@ PUBLIC = {
     "NCCMetric",
     "SSDMetric",
     "ThinPlateSplineRegistration",
+    "Verdict",
     "apply_mapping",
     "assess_mapping",
     "deep_affine_registration",
@@ -38,6 +39,7 @@ PUBLIC = {
     "list_models",
     "load_mapping",
     "load_model",
+    "plot_registration",
     "load_network",
     "make_network",
     "read_dipy_mapping",
@@ -120,6 +122,17 @@ def test_public_name_resolves(name):
     item = getattr(dipy_dl_reg, name)
     assert item.__name__ == name
     assert item.__module__.startswith("dipy_dl_reg.")
+
+
+@pytest.mark.parametrize(
+    "module, name", [("report", "plot_registration"), ("verdict", "Verdict")]
+)
+def test_former_module_still_works(module, name):
+    """Of the modules that the documentation named in release 0.1.0."""
+    sys.modules.pop(f"dipy_dl_reg.{module}", None)
+    with pytest.warns(DeprecationWarning, match=f"import {name} from dipy_dl_reg"):
+        former = import_module(f"dipy_dl_reg.{module}")
+    assert getattr(former, name) is getattr(dipy_dl_reg, name)
 
 
 def test_version_is_said_once():

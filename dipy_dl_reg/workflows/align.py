@@ -13,9 +13,6 @@ from typing import Any
 from dipy_dl_reg.metrics.registry import describe_metrics
 from dipy_dl_reg.options import fill_docstring
 from dipy_dl_reg.registration.deformable_options import DeformableOptions
-
-# Installations made before this command had its own module look for it here.
-from dipy_dl_reg.workflows.apply import apply_deep  # noqa: F401
 from dipy_dl_reg.workflows.base import (
     NIFTI,
     PathLike,
