@@ -77,7 +77,7 @@ def test_align_reads_landmarks(swift, pair, command, tmp_path):
     assert "moving_landmarks is missing" in said
     np.savetxt(tmp_path / "moving.txt", points[:3])
     said = fails(command, align_deep, *images, *static, *moving, *out)
-    assert "as many points" in said
+    assert "equal numbers of points" in said
     said = fails(
         command, align_deep, *images, *static, "--moving_landmarks", "no.csv", *out
     )

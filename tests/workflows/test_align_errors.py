@@ -116,7 +116,7 @@ def test_bad_options_are_one_clear_line(swift, pair, tmp_path, command):
         (["--out_warped", "a.txt"], "out_warped must end in .nii"),
         (["--out_mapping", "a.nii"], "out_mapping must end in .npz"),
         (["--report", "--out_report", "a.doc"], "out_report must end in"),
-        (["--out_field", "warped_moved.nii.gz"], "share names"),
+        (["--out_field", "warped_moved.nii.gz"], "have the same name"),
         (["--out_strat", "elsewhere"], "out_strat must be"),
         (["--out_dir", file], "is not a folder"),
         (["--out_dir", file / "below"], "is not a folder"),
