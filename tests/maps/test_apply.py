@@ -209,10 +209,12 @@ def test_labels_are_not_interpolated_unnoticed(tmp_path, recwarn):
     mapping = oblique_map()
     labels = blocks(mapping.domain_shape).astype(np.int16)
     image = nib.Nifti1Image(labels, mapping.domain_grid2world)
-    with pytest.warns(UserWarning, match='looks like labels.*interpolation="nearest"'):
+    with pytest.warns(
+        UserWarning, match='seems to contain labels.*interpolation="nearest"'
+    ):
         warped = apply_mapping(mapping, image)
     assert warped.dtype == np.float32
-    with pytest.warns(UserWarning, match="looks like labels"):
+    with pytest.warns(UserWarning, match="seems to contain labels"):
         apply_mapping(mapping, np.stack([labels, labels], axis=-1))
     recwarn.clear()
     assert_array_equal(apply_mapping(mapping, image, interpolation="linear"), warped)

@@ -66,7 +66,7 @@ def test_a_search_that_is_too_large_is_left_out(pair, log):
         level_iters=[3, 2], initialization="discrete", max_memory="10 MB"
     )
     registration.optimize(*pair)
-    assert "search is left out" in log.text and not registration.initialization_used
+    assert "search is omitted" in log.text and not registration.initialization_used
     assert "cut down" not in log.text
 
 

@@ -171,7 +171,7 @@ def test_network_alone_that_is_not_used_is_an_error(pair, command, monkeypatch):
     given = [align_deep, pair["static"], pair["moving"], "--device", "cpu"]
     given += ["--prealign", pair["prealign"], "--out_dir", pair["out"]]
     said = fails(command, *given, "--level_iters", 0)
-    assert "no deformation" in said and "Leave out --level_iters 0" in said
+    assert "no deformation" in said and "Omit --level_iters 0" in said
     assert not pair["out"].exists()
     command(*given, "--level_iters", 0, "--model", "None")  # asked for nothing
     assert names(pair["out"]) == OUTPUTS
