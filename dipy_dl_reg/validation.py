@@ -17,11 +17,11 @@ def wrong_value(name: str, wanted: str, got: object) -> ValueError:
     Parameters
     ----------
     name : str
-        Of the parameter.
+        Name of the parameter.
     wanted : str
         What it must be, such as "0 or more and finite".
     got : object
-        What was given; its ``repr`` is shown.
+        The user's value; its ``repr`` is shown.
 
     Returns
     -------
@@ -37,9 +37,9 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> str:
     Parameters
     ----------
     name : str
-        Of the parameter.
+        Name of the parameter.
     value : object
-        What was given.
+        The user's value.
     choices : iterable of str
         The names allowed.
 
@@ -73,9 +73,9 @@ def check_number(
     Parameters
     ----------
     name : str
-        Of the parameter.
+        Name of the parameter.
     value : object
-        What was given.
+        The user's value.
     low, high : float, optional
         Ends of the range.
     above, below : bool, optional
@@ -119,9 +119,9 @@ def check_whole_number(name: str, value: object, *, low: int = 0) -> int:
     Parameters
     ----------
     name : str
-        Of the parameter.
+        Name of the parameter.
     value : object
-        What was given.
+        The user's value.
     low : int, optional
         The least one allowed.
 
@@ -147,11 +147,11 @@ def check_affine(matrix: object, dim: int, name: str) -> np.ndarray:
     Parameters
     ----------
     matrix : array_like
-        What was given.
+        The user's value.
     dim : int
         2 or 3.
     name : str
-        Of the parameter.
+        Name of the parameter.
 
     Returns
     -------
@@ -188,9 +188,9 @@ def check_points(points: object, name: str) -> np.ndarray:
     Parameters
     ----------
     points : array_like, shape (N, 2) or (N, 3)
-        What was given.
+        The user's value.
     name : str
-        Of the parameter.
+        Name of the parameter.
 
     Returns
     -------
@@ -224,11 +224,11 @@ def check_shape(shape: object, dim: int, name: str) -> tuple[int, ...]:
     Parameters
     ----------
     shape : sequence of int
-        What was given.
+        The user's value.
     dim : int
         Number of axes.
     name : str
-        Of the parameter.
+        Name of the parameter.
 
     Returns
     -------

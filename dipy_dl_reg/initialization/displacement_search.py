@@ -55,7 +55,7 @@ _CONSISTENCY_ITERS = 10
 _SIGMA_FACTOR = 0.5
 #: Smoothing of the field between choices, in cells, and the least weight of a cell.
 _SMOOTHING, _LEAST_WEIGHT = 1.0, 1e-3
-#: Least coverage by the mask for which the mean of a cell is divided by it.
+#: Smallest coverage by the mask for which the mean of a cell is divided by it.
 _LEAST_COVERAGE = 1e-3
 
 _POOLING = {2: torch.nn.functional.avg_pool2d, 3: torch.nn.functional.avg_pool3d}

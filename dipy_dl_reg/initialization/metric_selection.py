@@ -34,7 +34,7 @@ _SIGMA_FACTOR = 0.5
 _RADIUS = 2
 #: Intensities up to this part of an image's range are background.
 _BACKGROUND = 0.05
-#: Least variance of a window that is counted, and the least number of such windows.
+#: Smallest variance of a window that is counted, and the least number of such windows.
 _LEAST_VARIANCE, _LEAST_WINDOWS = 1e-5, 30
 #: Bins of an intensity mapping, and the standard deviation, in bins, that smooths it.
 _BINS, _SMOOTHING = 64, 1.5

@@ -195,7 +195,7 @@ def canonical_json(value: object) -> str:
 
 
 def _check_format(header: dict[str, Any]) -> None:
-    """Raise unless a file is of this format, and of a version known here."""
+    """Check that a file is of this format, and of a version known here."""
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ValueError("it is another kind of file")
     if header.get("version") != VERSION:

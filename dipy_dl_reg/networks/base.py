@@ -77,7 +77,7 @@ class RegistrationNetwork(nn.Module):
     symmetric: ClassVar[bool] = False
     #: Weight of the loss at each resolution in training, the finest first.
     level_weights: ClassVar[tuple[float, ...]] = (1.0,)
-    #: What is known about the network, see `save_network`.
+    #: Information about the network, see `save_network`.
     card: dict[str, Any] | None = None
     #: How its last training went, see `train_network`.
     history: Any = None

@@ -90,7 +90,7 @@ def load_network(
     Returns
     -------
     network : RegistrationNetwork
-        In evaluation mode; ``network.card`` is what is known about it.
+        In evaluation mode; ``network.card`` is the information about it.
 
     Raises
     ------

@@ -106,7 +106,7 @@ def load_model(name: str, *, device: torch.device | str = "cpu") -> Registration
     Returns
     -------
     network : RegistrationNetwork
-        In evaluation mode; ``network.card`` is what is known about it.
+        In evaluation mode; ``network.card`` is the information about it.
 
     Raises
     ------

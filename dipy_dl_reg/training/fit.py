@@ -78,9 +78,9 @@ def fit(
     licence : str, optional
         Under which the trained network may be used, to be written into the file.
     device : str or torch.device, optional
-        ``"auto"`` is CUDA, else MPS where it works, else the CPU.
+        ``"auto"`` is CUDA if available, else MPS if it works, else the CPU.
     num_threads : int, optional
-        Threads on the CPU; None is Torch's own choice, -1 all processors.
+        Threads on the CPU; None uses Torch's default, -1 all processors.
     training : TrainingOptions
         Options of the loss and of the loop.
     data : DataOptions

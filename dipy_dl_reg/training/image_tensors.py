@@ -157,7 +157,7 @@ def _label_tensor(labels: Any, image: torch.Tensor, name: str) -> torch.Tensor:
 
 
 def check_one_shape(images: Sequence[torch.Tensor], name: str) -> None:
-    """Raise unless images have the same shape.
+    """Check that images have the same shape.
 
     Parameters
     ----------

@@ -192,7 +192,7 @@ def _open_atlas(data: DataOptions) -> Subject | None:
 
 
 def _check_all(images: TrainingImages, reference: LazyImage) -> None:
-    """Raise unless all images can be resampled onto a grid of the reference."""
+    """Check that all images can be resampled onto a grid of the reference."""
     cases = images.cases + images.held_out
     subjects = [s for c in cases for s in (c.static, c.subject) if s is not None]
     if images.atlas is not None:
@@ -213,7 +213,7 @@ def _hold_out(images: TrainingImages, part: float, seed: int) -> TrainingImages:
 
 
 def _check_counts(images: TrainingImages) -> None:
-    """Raise unless there is an image to pair each one with."""
+    """Check that there is an image to pair each one with."""
     least = _least_count(images)
     for cases, name in ((images.cases, "images"), (images.held_out, "validation")):
         if len(cases) < least and (cases or name == "images"):

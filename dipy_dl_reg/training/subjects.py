@@ -199,7 +199,7 @@ def _stem(path: str | os.PathLike) -> str:
 
 
 def check_together(images: Sequence[LazyImage]) -> None:
-    """Raise unless images can be resampled onto one grid.
+    """Check that images can be resampled onto one grid.
 
     Parameters
     ----------

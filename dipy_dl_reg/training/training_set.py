@@ -51,7 +51,7 @@ class Pairs(Protocol):
         Parameters
         ----------
         generator : torch.Generator
-            All that is random comes from it.
+            Source of all random numbers.
 
         Returns
         -------
@@ -84,7 +84,7 @@ class _EquallyLikely:
         Parameters
         ----------
         generator : torch.Generator
-            All that is random comes from it.
+            Source of all random numbers.
 
         Returns
         -------
@@ -153,7 +153,7 @@ class CrossSubject(_EquallyLikely):
         Parameters
         ----------
         index : int
-            Its number.
+            Index of the pair.
 
         Returns
         -------

@@ -298,7 +298,7 @@ def test_bad_pipelines():
             call(views, pipeline=pipeline)
     with pytest.raises(ValueError, match="cannot return any quality"):
         call(views, pipeline=["center_of_mass"], ret_metric=True)
-    with pytest.raises(ValueError, match="foo is no option of metric 'MI'"):
+    with pytest.raises(ValueError, match="foo is not an option of metric 'MI'"):
         call(views, foo=3)
     with pytest.raises(ValueError, match="for 2D images, but the images are 3D"):
         call(views, metric=CCMetric(2))

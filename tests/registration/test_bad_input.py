@@ -319,7 +319,7 @@ def test_a_file_with_a_singular_affine(tmp_path, good, role):
 
 
 def test_an_option_that_does_not_exist(good):
-    with pytest.raises(ValueError, match="levels is no option of metric 'CC'"):
+    with pytest.raises(ValueError, match="levels is not an option of metric 'CC'"):
         deep_registration(good, good, levels=3)
 
 

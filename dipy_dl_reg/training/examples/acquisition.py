@@ -78,7 +78,7 @@ class Acquisition:
         image : Tensor, shape (1, *shape)
             Without defects.
         generator : torch.Generator
-            All that is random comes from it.
+            Source of all random numbers.
 
         Returns
         -------

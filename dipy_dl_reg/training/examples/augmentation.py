@@ -88,7 +88,7 @@ class Augment:
         example : Example
             A pair.
         generator : torch.Generator
-            All that is random comes from it.
+            Source of all random numbers.
 
         Returns
         -------

@@ -56,7 +56,7 @@ class Bending:
         shape : sequence of int
             Shape of the grid.
         generator : torch.Generator
-            All that is random comes from it.
+            Source of all random numbers.
 
         Returns
         -------

@@ -86,12 +86,12 @@ class ShapePairs:
         return self.count
 
     def __getitem__(self, index: int) -> Example:
-        """One of a fixed enumeration of pairs.
+        """Return a pair of a fixed enumeration.
 
         Parameters
         ----------
         index : int
-            Its number.
+            Index of the pair.
 
         Returns
         -------
@@ -108,7 +108,7 @@ class ShapePairs:
         Parameters
         ----------
         generator : torch.Generator
-            All that is random comes from it.
+            Source of all random numbers.
 
         Returns
         -------
@@ -181,12 +181,12 @@ class Mixture:
         return sum(map(len, self.sources))
 
     def __getitem__(self, index: int) -> Example:
-        """One of a fixed enumeration of pairs, those of the first source first.
+        """Return a pair of a fixed enumeration; the first source's pairs come first.
 
         Parameters
         ----------
         index : int
-            Its number.
+            Index of the pair.
 
         Returns
         -------
@@ -207,7 +207,7 @@ class Mixture:
         Parameters
         ----------
         generator : torch.Generator
-            All that is random comes from it.
+            Source of all random numbers.
 
         Returns
         -------

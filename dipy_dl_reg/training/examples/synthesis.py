@@ -181,7 +181,7 @@ class SynthesisedPairs:
         return len(self.maps) * (len(self.maps) - 1)
 
     def __getitem__(self, index: int) -> Example:
-        """One of a fixed enumeration of pairs.
+        """Return a pair of a fixed enumeration.
 
         Parameters
         ----------
@@ -205,7 +205,7 @@ class SynthesisedPairs:
         Parameters
         ----------
         generator : torch.Generator
-            All that is random comes from it.
+            Source of all random numbers.
 
         Returns
         -------

@@ -90,7 +90,7 @@ class Group(NamedTuple):
         Returns
         -------
         total : ndarray of float64
-            A new one.
+            A new object.
         """
         tensor = torch.tensor(array, dtype=torch.float64, device="cpu")
         if self.size > 1:

@@ -149,7 +149,7 @@ class Log:
 
 
 def check_log(path: str | Path | None, *, overwrite: bool = False) -> None:
-    """Check that a log can be written, before any work.
+    """Check that a log can be written, before the computation begins.
 
     Parameters
     ----------

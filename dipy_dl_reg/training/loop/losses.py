@@ -101,7 +101,7 @@ class TrainingLoss:
         Returns
         -------
         loss : TrainingLoss
-            A new one.
+            A new object.
         """
         return cls(
             options.metric,

@@ -311,7 +311,7 @@ def _read_averages(
 def _check_average(
     name: str, array: np.ndarray, shape: tuple[int, ...], step: int
 ) -> None:
-    """Raise unless an array can be one of Adam's averages."""
+    """Check that an array can be one of Adam's averages."""
     if array.shape != shape or array.dtype.kind != "f":
         raise ValueError(
             f"average {name} must be of shape {shape}, got {array.dtype} of shape "
@@ -326,7 +326,7 @@ def _check_average(
 def _check_same(
     path: str | Path, stored: dict[str, Any], settings: dict[str, Any]
 ) -> None:
-    """Raise unless the settings of a resumed training are the stored ones."""
+    """Check that the settings of a resumed training are the stored ones."""
     differences = [
         f"{name}={stored.get(name)!r} (now {settings.get(name)!r})"
         for name in sorted((stored.keys() | settings.keys()) - _DATA.keys())

@@ -57,7 +57,7 @@ def train_network(
     device : torch.device or str, optional
         Where to train; by default where the network is.
     card : dict, optional
-        What is known about the network, see `save_network`; the steps done, the best
+        Information about the network, see `save_network`; the steps done, the best
         validation and the scaling of intensities are added.
     options : TrainingOptions
         Options of the loss and of the loop.
@@ -147,7 +147,7 @@ def collect_settings(
     pairs, validation : pairs
         What is trained on, and what validates.
     loss : TrainingLoss
-        What is minimised.
+        The function that training minimises.
     group : Group
         The processes that train together.
     options : TrainingOptions
@@ -170,7 +170,7 @@ def collect_settings(
 
 
 def check_files(options: TrainingOptions) -> None:
-    """Check that the checkpoint and the log can be written, before any work.
+    """Check before the training that the checkpoint and the log can be written.
 
     Parameters
     ----------

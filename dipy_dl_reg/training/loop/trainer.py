@@ -70,7 +70,7 @@ class Training:
     network : RegistrationNetwork
         Trained in place.
     loss : TrainingLoss
-        What is minimised.
+        The function that training minimises.
     group : Group
         The processes that train together.
     settings : dict
@@ -80,7 +80,7 @@ class Training:
     validation : pairs, optional
         Pairs that are not trained on.
     card : dict, optional
-        What is known about the network, see `save_network`.
+        Information about the network, see `save_network`.
     """
 
     def __init__(
