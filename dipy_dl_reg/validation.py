@@ -1,4 +1,4 @@
-"""Checks of values that a user gives, with one form of message; NumPy only.
+"""Checks of the user's values, with a uniform message; with NumPy only.
 
 Each message has the form ``NAME must be WANTED, got VALUE.``: `wrong_value` makes it.
 """
@@ -12,14 +12,14 @@ import numpy as np
 
 
 def wrong_value(name: str, wanted: str, got: object) -> ValueError:
-    """The error for a value that cannot be used.
+    """Make the error for a value that cannot be used.
 
     Parameters
     ----------
     name : str
         Name of the parameter.
     wanted : str
-        What it must be, such as "0 or more and finite".
+        Description of valid values, such as "0 or more and finite".
     got : object
         The user's value; its ``repr`` is shown.
 
@@ -46,12 +46,12 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> str:
     Returns
     -------
     value : str
-        The same.
+        The same value.
 
     Raises
     ------
     ValueError
-        If it is none of them.
+        If the value is none of the names.
     """
     choices = list(choices)
     if not isinstance(value, str) or value not in choices:
@@ -77,9 +77,10 @@ def check_number(
     value : object
         The user's value.
     low, high : float, optional
-        Ends of the range.
+        Lower and upper limit of the range.
     above, below : bool, optional
-        Whether `low`, or `high`, is itself excluded.  Infinity always is.
+        Whether `low` or `high`, respectively, is excluded.  Infinity is always
+        excluded.
 
     Returns
     -------
@@ -89,7 +90,7 @@ def check_number(
     Raises
     ------
     ValueError
-        If it is no number of that range.
+        If the value is not a number in this range.
     """
     number = _as_number(value)
     fits = number > low if above else number >= low
@@ -100,13 +101,13 @@ def check_number(
 
 
 def _as_number(value: object) -> float:
-    """The value as a float; NaN, which is in no range, if it is no real number."""
+    """Convert a value to float; to NaN, which is in no range, if it is not real."""
     is_number = isinstance(value, (numbers.Real, np.number, np.bool_))
     return float(value) if is_number else float("nan")  # type: ignore[arg-type]
 
 
 def _describe_range(low: float, high: float, above: bool, below: bool) -> str:
-    """A range in words."""
+    """Describe a range in words."""
     start = f"above {low:g}" if above else f"{low:g} or more"
     if high == float("inf"):
         return f"{start} and finite"
@@ -123,7 +124,7 @@ def check_whole_number(name: str, value: object, *, low: int = 0) -> int:
     value : object
         The user's value.
     low : int, optional
-        The least one allowed.
+        The smallest valid number.
 
     Returns
     -------
@@ -133,7 +134,7 @@ def check_whole_number(name: str, value: object, *, low: int = 0) -> int:
     Raises
     ------
     ValueError
-        If it is no whole number from `low` on.
+        If the value is not a whole number of at least `low`.
     """
     number = _as_number(value)
     if not (np.isfinite(number) and number == int(number) and number >= low):
@@ -161,8 +162,8 @@ def check_affine(matrix: object, dim: int, name: str) -> np.ndarray:
     Raises
     ------
     ValueError
-        If its shape is another, it is not finite, its last row is not 0 ... 0 1, or
-        it is singular.
+        If the matrix has another shape, is not finite, does not have the last row
+        0 ... 0 1, or is singular.
     """
     try:
         matrix = np.array(matrix, dtype=np.float64)
@@ -175,7 +176,7 @@ def check_affine(matrix: object, dim: int, name: str) -> np.ndarray:
     if not np.isfinite(matrix).all():
         raise ValueError(f"{name} must be finite")
     if not np.allclose(matrix[dim], np.eye(dim + 1)[dim]):
-        raise ValueError(f"{name} must end in the row 0 ... 0 1, got {matrix[dim]}")
+        raise ValueError(f"{name} must have the last row 0 ... 0 1, got {matrix[dim]}")
     lengths = np.linalg.norm(matrix[:dim, :dim], axis=0)
     if abs(np.linalg.det(matrix[:dim, :dim])) <= 1e-9 * lengths.prod():
         raise ValueError(f"{name} must be invertible, got a singular matrix")
@@ -200,7 +201,7 @@ def check_points(points: object, name: str) -> np.ndarray:
     Raises
     ------
     ValueError
-        If they are anything but finite real numbers in 2 or 3 columns.
+        If the points are not finite real numbers in 2 or 3 columns.
     """
     wanted = f"{name} must be an array of points of shape (N, 2) or (N, 3)"
     try:
@@ -214,7 +215,7 @@ def check_points(points: object, name: str) -> np.ndarray:
     array = array.astype(np.float64)
     if not np.isfinite(array).all():
         row = int(np.flatnonzero(~np.isfinite(array).all(1))[0])
-        raise ValueError(f"{name} must be finite, and row {row} is {array[row]}.")
+        raise ValueError(f"{name} must be finite, but row {row} is {array[row]}.")
     return array
 
 
@@ -238,7 +239,7 @@ def check_shape(shape: object, dim: int, name: str) -> tuple[int, ...]:
     Raises
     ------
     ValueError
-        If it is anything but `dim` positive whole numbers.
+        If the shape is not `dim` positive whole numbers.
     """
     sizes = np.asarray(shape)
     whole = sizes.shape == (dim,) and sizes.dtype.kind in "iu"

@@ -129,7 +129,7 @@ class TrainingOptions:
         check_number("weight", self.weight)
         check_number("dice_weight", self.dice_weight)
         if self.metric is None and not self.dice_weight:
-            raise ValueError("metric=None needs a dice_weight above 0.")
+            raise ValueError("metric=None requires a dice_weight above 0.")
         if self.schedule is not None:
             check_choice("schedule", self.schedule, ["cosine"])
         if self.time_limit is not None:

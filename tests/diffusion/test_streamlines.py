@@ -149,7 +149,7 @@ def test_bad_streamlines_are_named():
         ([np.full((2, 3), np.nan)], r"streamlines\[0\] must be finite"),
         (Streamlines([np.full((2, 3), np.inf)]), "streamlines must be finite"),
         (Streamlines([np.zeros((2, 2))]), "streamlines must be an array of points"),
-        (nib.streamlines.Tractogram([good]), r"pass its \.streamlines"),
+        (nib.streamlines.Tractogram([good]), r"pass its attribute \.streamlines"),
     ):
         with pytest.raises(ValueError, match=message):
             transform_streamlines(mapping, wrong)

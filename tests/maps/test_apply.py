@@ -276,7 +276,7 @@ def test_bad_arguments_are_named():
         ({"image_grid2world": np.diag([1, 0, 1, 1])}, "image_grid2world must be inv"),
         ({"out_grid2world": np.full((4, 4), np.nan)}, "out_grid2world must be finite"),
         ({"out_grid2world": "identity"}, "out_grid2world must be a matrix"),
-        ({"out_grid2world": np.ones((4, 4))}, "out_grid2world must end in the row"),
+        ({"out_grid2world": np.ones((4, 4))}, "out_grid2world must have the last row"),
         ({"out_shape": (5, 5)}, "out_shape must be 3 positive"),
         ({"out_shape": (5, 5, 0)}, "out_shape must be 3 positive"),
         ({"out_shape": (5, 5, 5)}, "give out_grid2world"),

@@ -85,7 +85,7 @@ def test_no_search_without_need(images):
     pose = choose_starting_pose(pair, pair.prealign, "one")
     assert pose.matrix is pair.prealign and pose[1:] == (None, None)
     pose = choose_starting_pose(pair, pair.prealign, "all")
-    assert pose.poses is not None and "degrees from the one given" in pose.message
+    assert pose.poses is not None and "starting pose was rotated by" in pose.message
 
 
 def test_options_set_later_are_used_and_checked(images):

@@ -37,8 +37,8 @@ def with_entry(value, where=(0, 0)):
 def images(role):
     """Images that cannot be used; what the error has to say."""
     return {
-        "infinity": ({role: with_value(np.inf)}, "infinity"),
-        "minus infinity": ({role: with_value(-np.inf)}, "infinity"),
+        "infinity": ({role: with_value(np.inf)}, "infinite values"),
+        "minus infinity": ({role: with_value(-np.inf)}, "infinite values"),
         "all NaN": ({role: with_value(np.nan, everywhere=True)}, "NaN"),
         "constant": ({role: np.full(SHAPE, 7.0)}, "constant"),
         "zero": ({role: np.zeros(SHAPE, dtype=np.uint8)}, "constant"),
@@ -58,7 +58,7 @@ def images(role):
         "objects": ({role: picture().astype(object)}, "real.*object"),
         "colours": (
             {role: np.zeros(SHAPE, dtype=[(c, "u1") for c in "RGB"])},
-            "colours.*not real numbers",
+            "real numbers, not colours",
         ),
         "a colour picture": (
             {role: np.zeros((20, 24, 3), dtype=[(c, "u1") for c in "RGB"])},

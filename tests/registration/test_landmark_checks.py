@@ -103,7 +103,7 @@ def test_mirrored_landmarks_are_told(warned):
         ({"static_shape": (9, 9, 0)}, "static_shape must be 3"),
         ({"static_shape": (9, 9, 9.5)}, "static_shape must be 3"),
         ({"moving_shape": (9,)}, "moving_shape must be 3"),
-        ({"moving_grid2world": np.eye(4)}, "moving_grid2world needs"),
+        ({"moving_grid2world": np.eye(4)}, "moving_shape is required"),
         ({"static_grid2world": np.eye(3)}, "static_grid2world"),
         (
             {"moving_shape": (9, 9, 9), "moving_grid2world": np.zeros((4, 4))},

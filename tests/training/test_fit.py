@@ -211,7 +211,7 @@ def unfit_images(folder, good):
         (cut, ValueError, "is damaged"),
         (write(folder / "4d.nii", np.ones((4, 4, 4, 2))), ValueError, "2D or 3D image"),
         (write(folder / "2d.nii", np.eye(8)), ValueError, "same number of axes"),
-        (write(folder / "nan.nii", ones * np.nan), ValueError, "nothing but NaN"),
+        (write(folder / "nan.nii", ones * np.nan), ValueError, "only NaN"),
         (write(folder / "inf.nii", infinite), ValueError, "infinities"),
         (write(folder / "one.nii", ones), ValueError, "constant"),
         (write(folder / "c.nii", ones + 1j), ValueError, "real numbers"),
@@ -254,7 +254,7 @@ def test_unfit_arguments_are_said_before_training(folder, tmp_path, no_training)
         (ValueError, "no labels", files, {"dice_weight": 1}),
         (ValueError, "whole numbers", files, {"labels": files}),
         (ValueError, "have affines", [files[0], np.eye(9)], {}),
-        (ValueError, "of one shape", [np.eye(8), np.eye(9)], {}),
+        (ValueError, "the same shape|one shape", [np.eye(8), np.eye(9)], {}),
         (ValueError, "'affine' \\(for 3D", files, {"prealign": "affine"}),
         (ValueError, "each of 12", files, {"prealign": [np.eye(3)]}),
         (ValueError, "prealign\\[0\\]", files, {"prealign": [np.eye(4)] * 12}),
@@ -268,14 +268,14 @@ def test_unfit_arguments_are_said_before_training(folder, tmp_path, no_training)
         (ValueError, "patience needs", files[:1], {"patience": 2}),
         (ValueError, "metric must be", files[:1], {"metric": "best"}),
         (FileExistsError, "there.npz", files, {"checkpoint": tmp_path / "there.npz"}),
-        (ValueError, "must not hold dim", files, {"network_arguments": {"dim": 3}}),
+        (ValueError, "must not contain dim", files, {"network_arguments": {"dim": 3}}),
         (ValueError, "cannot be used", files, {"device": "abacus"}),
     ):
         with pytest.raises(kind, match=message):
             fit("unet", images, steps=1, **options)
     for network, message in (
         ("resnet", "must be one of"),
-        (make_network("unet", 3), "3D images, these are 2D"),
+        (make_network("unet", 3), "3D images, but images are 2D"),
     ):
         with pytest.raises(ValueError, match=message):
             fit(network, files, steps=1)

@@ -67,7 +67,7 @@ def bad_images(folder, good):
         (save(folder / "4d.nii", np.ones((5, 5, 5, 2))), "must be one 3D volume"),
         (save(folder / "2d.nii", np.ones((5, 5))), "both 2D or both 3D"),
         (save(folder / "inf.nii", infinite, grid), "infinities"),
-        (save(folder / "nan.nii", infinite * np.nan, grid), "nothing but NaN"),
+        (save(folder / "nan.nii", infinite * np.nan, grid), "only NaN"),
         (save(folder / "ones.nii", np.ones(shape), grid), "constant"),
         (save(folder / "c.nii", np.ones(shape, complex), grid), "real numbers"),
         (flat, "singular"),
