@@ -88,7 +88,7 @@ def takes_options(options_class: type, parameter: str = "options") -> Callable:
         @wraps(function)
         def wrapper(*args: Any, **keywords: Any) -> Any:
             given = {name: keywords.pop(name) for name in names & keywords.keys()}
-            _check_keywords(called, keywords, own, names)
+            _check_keywords(called, keywords, own, names, parameter)
             if parameter not in keywords:
                 _check_required(called, given, options_class)
                 keywords[parameter] = options_class(**given)
@@ -107,14 +107,18 @@ def takes_options(options_class: type, parameter: str = "options") -> Callable:
 
 
 def _check_keywords(
-    name: str, keywords: Iterable[str], own: Signature, names: set[str]
+    name: str,
+    keywords: Iterable[str],
+    own: Signature,
+    names: set[str],
+    parameter: str,
 ) -> None:
     """Raise for a keyword that a function does not accept."""
     if any(p.kind is Parameter.VAR_KEYWORD for p in own.parameters.values()):
         return
     for keyword in keywords:
         if keyword not in own.parameters:
-            known = sorted((names | set(own.parameters)) - {"self"})
+            known = sorted((names | set(own.parameters)) - {"self", parameter})
             raise TypeError(
                 f"{name} has no option {keyword!r}; its options are {known}"
             )

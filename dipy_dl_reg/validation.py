@@ -6,7 +6,6 @@ Each message has the form ``NAME must be WANTED, got VALUE.``: `wrong_value` mak
 from __future__ import annotations
 
 from collections.abc import Iterable
-import numbers
 
 import numpy as np
 
@@ -101,9 +100,18 @@ def check_number(
 
 
 def _as_number(value: object) -> float:
-    """Convert a value to float; to NaN, which is in no range, if it is not real."""
-    is_number = isinstance(value, (numbers.Real, np.number, np.bool_))
-    return float(value) if is_number else float("nan")  # type: ignore[arg-type]
+    """Convert a value to float; to NaN, which is in no range, if it is not real.
+
+    Arrays and tensors without axes are also numbers.
+    """
+    is_number = hasattr(value, "__float__") and getattr(value, "ndim", 0) == 0
+    kind = getattr(getattr(value, "dtype", None), "kind", "f")
+    if not is_number or kind not in "biuf":
+        return float("nan")
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return float("nan")
 
 
 def _describe_range(low: float, high: float, above: bool, below: bool) -> str:

@@ -118,7 +118,8 @@ def test_docstring_has_the_fields():
 @pytest.mark.parametrize(
     "given, error, words",
     [
-        ({"depth": 1}, TypeError, "paint has no option 'depth'; its options are"),
+        ({"depth": 1}, TypeError, "paint has no option 'depth'; its options"),
+        ({"depth": 1}, TypeError, r"options are ((?!'options').)*$"),
         ({"width": -1}, ValueError, "width must be 0 or more"),
         ({"options": Painting(), "width": 1}, TypeError, "not both"),
     ],

@@ -72,13 +72,13 @@ def test_import_is_light():
 
 
 def test_reading_a_map_loads_no_torch():
-    """Half of the package is for those who apply maps: they need no engine."""
+    """Programs that apply maps need no torch."""
     loaded = loaded_after("from dipy_dl_reg import load_mapping")
     assert "dipy" in loaded and "torch" not in loaded
 
 
 def test_use_loads_torch():
-    """The tests above can fail: a name from the engine does load torch."""
+    """The tests above can fail: a metric does load torch."""
     assert "torch" in loaded_after("from dipy_dl_reg import CCMetric")
 
 
@@ -202,11 +202,12 @@ def test_api_page_lists_every_public_name():
     assert sorted(name for name in listed if name in PUBLIC) == sorted(PUBLIC)
 
 
-@pytest.mark.parametrize("table", ["NETWORKS", "METRICS"])
+@pytest.mark.parametrize("table", ["NETWORKS", "METRICS", "REGULARIZERS"])
 def test_help_and_docstrings_list_what_there_is(table):
-    """Names in the tables of networks and metrics, wherever a user reads them."""
+    """Names in the tables, wherever a user reads them."""
     networks = import_module("dipy_dl_reg.networks").NETWORKS
     metrics = import_module("dipy_dl_reg.metrics.registry").METRICS
+    regularizers = import_module("dipy_dl_reg.metrics.registry").REGULARIZERS
     train = import_module("dipy_dl_reg.workflows.train").TrainDeepFlow.run
     align = import_module("dipy_dl_reg.workflows.align").AlignDeepFlow.run
     for item, parameter, names in {
@@ -215,9 +216,15 @@ def test_help_and_docstrings_list_what_there_is(table):
             (dipy_dl_reg.fit, "network", networks),
         ],
         "METRICS": [
-            (train, "metric", map(str.lower, metrics)),
+            (train, "metric", metrics),
+            (dipy_dl_reg.fit, "metric", metrics),
             (align, "metric", ["auto", *map(str.lower, metrics)]),
             (dipy_dl_reg.DeepRegistration, "metric", ["auto", *metrics]),
+        ],
+        "REGULARIZERS": [
+            (train, "regularizer", regularizers),
+            (dipy_dl_reg.fit, "regularizer", regularizers),
+            (dipy_dl_reg.DeepRegistration, "regularizer", regularizers),
         ],
     }[table]:
         doc = FunctionDoc(item) if inspect.isroutine(item) else ClassDoc(item)

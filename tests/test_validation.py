@@ -1,10 +1,13 @@
 """Checks of what a user gives: what passes, and that errors name the argument."""
 
+from decimal import Decimal
+from fractions import Fraction
 import re
 
 import numpy as np
 from numpy.testing import assert_array_equal
 import pytest
+import torch
 
 from dipy_dl_reg.validation import (
     check_affine,
@@ -40,6 +43,10 @@ def test_choice():
         (np.float32(2), {"high": 2}),
         (np.int16(2), {"low": 2}),
         (True, {}),
+        (np.array(2.5), {}),
+        (torch.tensor(2.5), {}),
+        (Fraction(1, 2), {}),
+        (Decimal("0.5"), {}),
         (0.001, {"above": True}),
         (0.999, {"high": 1, "below": True}),
     ],
@@ -59,6 +66,10 @@ def test_number_in_range(value, limits):
         (None, {}, "0 or more and finite"),
         (1j, {}, "0 or more and finite"),
         ([1.0], {}, "0 or more and finite"),
+        (np.array([1.0]), {}, "0 or more and finite"),
+        (np.array("1"), {}, "0 or more and finite"),
+        (np.complex128(1), {}, "0 or more and finite"),
+        (10**400, {}, "0 or more and finite"),
         (0, {"above": True}, "above 0 and finite"),
         (3, {"low": 1, "high": 2}, "1 or more and at most 2"),
         (1, {"above": True, "high": 1, "below": True}, "above 0 and below 1"),
@@ -71,7 +82,7 @@ def test_number_out_of_range(value, limits, wanted):
         check_number("x", value, **limits)
 
 
-@pytest.mark.parametrize("value", [3, 3.0, np.int64(3), np.float32(3)])
+@pytest.mark.parametrize("value", [3, 3.0, np.int64(3), np.array(3)])
 def test_whole_number(value):
     found = check_whole_number("count", value, low=3)
     assert type(found) is int and found == 3

@@ -242,7 +242,8 @@ def _choose_metric(
 ) -> tuple[MetricChoice, tuple[Message, ...]]:
     """Return the user's metric or choose one for the pair, with a message."""
     given = initializers.metric
-    if given is not None or not (initializers.network or initializers.refines):
+    unused = initializers.network is None and not initializers.refines
+    if given is not None or unused:
         metric = given or CCMetric()
         return MetricChoice(metric, metric.sigma_field, False, None, ""), ()
     choice = select_metric(pair, aligned=aligned)

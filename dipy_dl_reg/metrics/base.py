@@ -65,11 +65,19 @@ class _RenamedAttribute:
         setattr(metric, self.name, value)
 
     def take_from(self, owner: type) -> None:
-        """Rename an attribute of a class that uses the deprecated name."""
-        if self.former in vars(owner):
-            self._warn(stacklevel=4)
-            setattr(owner, self.name, vars(owner)[self.former])
-            delattr(owner, self.former)
+        """Rename an attribute of a class that uses the deprecated name.
+
+        The attribute may be defined in a base class that is not a metric, such as a
+        mixin.
+        """
+        for base in owner.__mro__:
+            if issubclass(base, Metric) and base is not owner:
+                return
+            if self.former in vars(base):
+                self._warn(stacklevel=4)
+                setattr(owner, self.name, vars(base)[self.former])
+                setattr(owner, self.former, self)
+                return
 
     def _warn(self, stacklevel: int = 3) -> None:
         message = f"{self.former} is deprecated; its name is {self.name}."

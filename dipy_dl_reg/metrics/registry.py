@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from importlib import import_module
 from inspect import signature
+from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dipy_dl_reg.options import join_words
 from dipy_dl_reg.validation import wrong_value
 
 if TYPE_CHECKING:
@@ -96,6 +98,18 @@ def describe_metrics() -> dict[str, str]:
         The name of each metric and a phrase such as "local correlation".
     """
     return {name: entry.meaning for name, entry in METRICS.items()}
+
+
+def list_metrics() -> str:
+    """List the metrics for a docstring.
+
+    Returns
+    -------
+    text : str
+        Names and meanings, in lines of up to 80 characters.
+    """
+    meanings = describe_metrics().items()
+    return fill(join_words(f'``"{name}"`` ({text})' for name, text in meanings), 80)
 
 
 def regularizer_names() -> list[str]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
+import warnings
 
 import torch
 from torch import nn
@@ -84,6 +85,12 @@ class RegistrationNetwork(nn.Module):
     card: dict[str, Any] | None = None
     #: History of its last training, see `train_network`.
     history: Any = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "said" in vars(cls):
+            _warn_of_former_name(stacklevel=3)
+            cls.output_fields = vars(cls)["said"]  # type: ignore[method-assign]
 
     def __init__(
         self,
@@ -167,6 +174,22 @@ class RegistrationNetwork(nn.Module):
         fields = (u.to(static.dtype) for u in self._fields(padded))
         return [_crop(u, [-(-n // 2**k) for n in shape]) for k, u in enumerate(fields)]
 
+    def said(self, static: torch.Tensor, moving: torch.Tensor) -> list[torch.Tensor]:
+        """Former name of `output_fields`.
+
+        Parameters
+        ----------
+        static, moving : Tensor, shape (B, 1, *shape)
+            As in `output_fields`.
+
+        Returns
+        -------
+        fields : list of Tensor
+            As `output_fields` returns them.
+        """
+        _warn_of_former_name(stacklevel=3)
+        return RegistrationNetwork.output_fields(self, static, moving)
+
     def _fields(self, images: torch.Tensor) -> Sequence[torch.Tensor]:
         """Fields of padded images ``(B, 2, *padded)``, the finest first."""
         raise NotImplementedError
@@ -186,6 +209,12 @@ class RegistrationNetwork(nn.Module):
             ``key=value`` of each.
         """
         return ", ".join(f"{key}={value!r}" for key, value in self.arguments.items())
+
+
+def _warn_of_former_name(stacklevel: int) -> None:
+    """Warn that a method is used by its former name."""
+    message = "said is deprecated; its name is output_fields."
+    warnings.warn(message, DeprecationWarning, stacklevel=stacklevel)
 
 
 def _crop(u: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:

@@ -28,9 +28,9 @@ from dipy_dl_reg.maps.measures import measure_registration
 from dipy_dl_reg.maps.verdict import Verdict, judge, log_verdict
 from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.metrics.objective import Objective
-from dipy_dl_reg.optimization import memory
-from dipy_dl_reg.options import document_options, takes_options
-from dipy_dl_reg.registration import dipy_adapter, factory
+from dipy_dl_reg.metrics.registry import list_metrics
+from dipy_dl_reg.options import document_options, fill_docstring, takes_options
+from dipy_dl_reg.registration import dipy_adapter, factory, monitor
 from dipy_dl_reg.registration.deformable_options import (
     DeformableOptions,
     automatic_iters,
@@ -39,14 +39,6 @@ from dipy_dl_reg.registration.deformable_options import (
 )
 from dipy_dl_reg.registration.devices import find_device, threads
 from dipy_dl_reg.registration.landmark_checks import check_landmarks_in_view
-from dipy_dl_reg.registration.monitor import (
-    VerbosityLevels,
-    call_back,
-    describe_landmark_errors,
-    describe_quality,
-    log_messages,
-    measure_landmark_distances,
-)
 from dipy_dl_reg.registration.refinement import memory_budget, refine_within_memory
 
 if TYPE_CHECKING:
@@ -57,13 +49,15 @@ _RESULTS = (
     *("static_to_moving", "static_to_ref", "moving_to_ref", "quality", "verdict"),
     *("network_used", "initialization_used", "landmark_distances", "affine_only"),
 )
-#: Options that are attributes with the values given, or with their defaults.
+#: Options that are attributes with the values of `DeformableOptions`.
 _KEPT_OPTIONS = (
     *("step_length", "ss_sigma_factor", "opt_tol", "inv_iter", "inv_tol", "callback"),
     *("model", "initialization", "landmarks", "landmark_weight", "progress"),
+    "max_memory",
 )
 
 
+@fill_docstring(metrics=list_metrics())
 @document_options(DeformableOptions)
 class DeepRegistration(DiffeomorphicRegistration):
     """Diffeomorphic registration with Torch, with the interface of DIPY's SyN.
@@ -71,17 +65,16 @@ class DeepRegistration(DiffeomorphicRegistration):
     Parameters
     ----------
     metric : str or metric, optional
-        Measure of similarity of the images: a name (``"CC"`` local correlation,
-        ``"SSD"`` squared difference, ``"NCC"`` global correlation, ``"MI"`` mutual
-        information, ``"CR"`` correlation ratio, ``"MIND"`` self-similarity), a metric
-        of this package, or one of `dipy.align.metrics`, for which the corresponding
-        metric of this package is used.  By default, or with ``"auto"``, the metric is
-        chosen for the pair: local correlation if the images have the same contrast; if
-        they have different contrasts, such as T1 and b0, local correlation after an
-        intensity mapping of the moving image to static's contrast, or self-similarity
-        if no such mapping explains static.  The log names the chosen metric and the
-        reason
-        (`dipy_dl_reg.initialization.metric_selection.select_metric`).
+        Measure of similarity of the images: a metric of this package; a metric of
+        `dipy.align.metrics`, for which the corresponding metric of this package is
+        used; or a name:
+        {metrics}.
+        By default, or with ``"auto"``, the metric is chosen for the pair: local
+        correlation if the images have the same contrast; if they have different
+        contrasts, such as T1 and b0, local correlation after an intensity mapping of
+        the moving image to static's contrast, or self-similarity if no such mapping
+        explains static.  The log names the chosen metric and the reason
+        (`initialization.metric_selection.select_metric`).
     options : DeformableOptions
         Each of its fields is a parameter.
 
@@ -147,6 +140,7 @@ class DeepRegistration(DiffeomorphicRegistration):
     landmarks: tuple[np.ndarray, np.ndarray] | None
     landmark_weight: float
     progress: bool | None
+    max_memory: float | None
     level_iters: list[int]
     quality: Quality
     verdict: Verdict
@@ -166,14 +160,13 @@ class DeepRegistration(DiffeomorphicRegistration):
                     "error is below a fixed bound."
                 )
         self.network = factory.make_model(options.model)
+        self._network_is_default = factory.is_default_model(options.model)
         self._sigma_field = options.sigma_field
         self.regularizer = factory.make_regularizer(options.regularizer)
         self.regularizer_weight = float(options.regularizer_weight or 0)
         self.device = find_device(options.device)
-        limit = options.max_memory
-        self.max_memory = None if limit is None else memory.to_bytes(limit)
         self.mask0 = bool(getattr(metric, "mask0", False))
-        self.verbosity, self.poses = VerbosityLevels.STATUS, None
+        self.verbosity, self.poses = monitor.VerbosityLevels.STATUS, None
         self.energy_list: list[float] = []
         self.full_energy_profile: list[float] = []
         self.current_level: int | None = None
@@ -339,18 +332,19 @@ class DeepRegistration(DiffeomorphicRegistration):
         if self._automatic_iters:
             super().set_level_iters(automatic_iters(pair.static_grid))
         self.network, messages = factory.choose_network(
-            self.model,
             self.network,
             pair,
+            default=self._network_is_default,
             search=self.initialization,
             level_iters=self.level_iters,
         )
-        log_messages(messages, self.verbosity)
-        call_back(self, RegistrationStages.OPT_START)
-        start = choose_start(pair, self._initializers(), self._whole(pair, images))
-        log_messages(start.messages, self.verbosity)
-        self.metric = start.comparison.metric
+        monitor.log_messages(messages, self.verbosity)
         given = self._sigma_field
+        self.sigma_field = self.metric.sigma_field if given is None else given
+        monitor.call_back(self, RegistrationStages.OPT_START)
+        start = choose_start(pair, self._initializers(), self._whole(pair, images))
+        monitor.log_messages(start.messages, self.verbosity)
+        self.metric = start.comparison.metric
         self.sigma_field = start.comparison.sigma_field if given is None else given
         self.network_used = "network" in start.source
         self.initialization_used = "search" in start.source
@@ -367,7 +361,7 @@ class DeepRegistration(DiffeomorphicRegistration):
             objective=self._objective,
             metric=self._metric,
             network=self.network,
-            network_is_default=factory.is_default_model(self.model),
+            network_is_default=self._network_is_default,
             search=self.initialization,
             level_iters=self.level_iters,
             budget=memory_budget(self.max_memory, self.device),
@@ -388,7 +382,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         The user's network was trained on whole images.
         """
         masked = pair.static_mask is not None or pair.moving_mask is not None
-        own = self.network is not None and not factory.is_default_model(self.model)
+        own = self.network is not None and not self._network_is_default
         if not (masked and own):
             return pair
         whole = dipy_adapter.make_pair(**images, device=self.device)
@@ -396,18 +390,20 @@ class DeepRegistration(DiffeomorphicRegistration):
 
     def _finish(self, mapping: DiffeomorphicMap, pair: Pair, start: Start) -> None:
         """Set the attributes of the result, and log its quality and verdict."""
-        log_verdict(self.verdict, quiet=self.verbosity < VerbosityLevels.STATUS)
-        messages = [describe_quality(self.quality)]
-        self.landmark_distances = measure_landmark_distances(mapping, self.landmarks)
+        log_verdict(self.verdict, quiet=self.verbosity < monitor.VerbosityLevels.STATUS)
+        messages = [monitor.describe_quality(self.quality)]
+        self.landmark_distances = monitor.measure_landmark_distances(
+            mapping, self.landmarks
+        )
         if self.landmarks is not None and self.landmark_distances is not None:
-            messages += describe_landmark_errors(
+            messages += monitor.describe_landmark_errors(
                 self.landmark_distances,
                 self.landmarks,
                 pair.static_grid,
                 weight=self.landmark_weight,
                 spline_folds=start.spline_folds,
             )
-        log_messages(messages, self.verbosity)
+        monitor.log_messages(messages, self.verbosity)
         self.static_to_ref, self.moving_to_ref = dipy_adapter.make_halves(mapping, pair)
         self.static_to_moving = mapping
-        call_back(self, RegistrationStages.OPT_END)
+        monitor.call_back(self, RegistrationStages.OPT_END)

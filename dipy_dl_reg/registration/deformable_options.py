@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from dipy_dl_reg.grid import Grid
+from dipy_dl_reg.metrics.registry import REGULARIZERS
+from dipy_dl_reg.options import fill_docstring
 from dipy_dl_reg.validation import check_number, wrong_value
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ _BRIEF, _COARSEST_BRIEF = 10, 2.6
 _LEAST_LEVEL_SIZE = 20
 
 
+@fill_docstring(regularizers=REGULARIZERS)
 @dataclass(frozen=True)
 class DeformableOptions:
     """Options of a deformable registration, besides its metric.
@@ -96,8 +99,9 @@ class DeformableOptions:
         whole field after each iteration.  A larger one gives a smoother field and less
         overlap (see the benchmark).  By default 0.8 for local correlation and 0.7 for
         other metrics; if the metric is chosen for the pair, this value is chosen, too.
-    regularizer : {"diffusion", "bending", "tv"} or callable, optional
-        Penalty on the displacement, in addition to the smoothing; by default none.
+    regularizer : str or callable, optional
+        Penalty on the displacement, in addition to the smoothing: {regularizers}, or a
+        function of a field.  By default none.
     regularizer_weight : float, optional
         Weight of the penalty; required if `regularizer` is given.
     landmarks : tuple of array, shape (N, dim), optional
@@ -145,10 +149,11 @@ class DeformableOptions:
     progress: bool | None = None
 
     def __post_init__(self) -> None:
+        checked: dict[str, Any] = {"level_iters": check_iters(self.level_iters)}
         for name, default in DEFAULTS.items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, default)
-            check_number(name, getattr(self, name), above=name == "step_length")
+            value = getattr(self, name)
+            value, above = default if value is None else value, name == "step_length"
+            checked[name] = check_number(name, value, above=above)
         if self.initialization not in (None, "discrete", "auto"):
             wanted = "'discrete', 'auto' or None"
             raise wrong_value("initialization", wanted, self.initialization)
@@ -156,16 +161,17 @@ class DeformableOptions:
             raise ValueError(
                 "regularizer and regularizer_weight must be given together."
             )
-        check_number("landmark_weight", self.landmark_weight)
-        for name in ("sigma_field", "regularizer_weight"):
-            if getattr(self, name) is not None:
-                check_number(name, getattr(self, name))
+        for name in ("landmark_weight", "sigma_field", "regularizer_weight"):
+            value = getattr(self, name)
+            if value is not None or name == "landmark_weight":
+                checked[name] = check_number(name, value)
         if self.max_memory is not None:
             from dipy_dl_reg.optimization.memory import to_bytes
 
-            to_bytes(self.max_memory)
-        check_iters(self.level_iters)
-        object.__setattr__(self, "landmarks", check_landmark_pair(self.landmarks))
+            checked["max_memory"] = to_bytes(self.max_memory)
+        checked["landmarks"] = check_landmark_pair(self.landmarks)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
 
 def automatic_iters(grid: Grid) -> list[int]:

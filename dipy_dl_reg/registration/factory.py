@@ -291,10 +291,10 @@ def default_model(static_grid: Grid, moving_grid: Grid) -> RegistrationNetwork |
 
 
 def choose_network(
-    model: object,
     network: RegistrationNetwork | None,
     pair: Pair,
     *,
+    default: bool,
     search: str | None,
     level_iters: Sequence[int],
 ) -> tuple[RegistrationNetwork | None, tuple[Message, ...]]:
@@ -302,12 +302,12 @@ def choose_network(
 
     Parameters
     ----------
-    model : object
-        The user's value; "auto" chooses the default network.
     network : RegistrationNetwork or None
-        The result of `make_model` for this value.
+        The user's network, see `make_model`.
     pair : Pair
         The images.
+    default : bool
+        Whether to use the default network instead (`is_default_model`).
     search : {"discrete", "auto"} or None
         The search for large displacements.  The default network is not used with
         "discrete", nor if there are landmarks.
@@ -321,7 +321,7 @@ def choose_network(
     messages : tuple of Message
         A warning if there is neither a network nor a refinement.
     """
-    if not is_default_model(model):
+    if not default:
         return network, ()
     if pair.landmarks is not None or search == "discrete":
         return None, ()

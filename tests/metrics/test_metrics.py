@@ -16,8 +16,10 @@ from dipy_dl_reg.metrics.objective import Objective, regularizer_gradient
 from dipy_dl_reg.metrics.registry import (
     METRICS,
     REGULARIZERS,
+    MetricEntry,
     describe_metrics,
     describe_regularizers,
+    list_metrics,
     metric_by_name,
     metric_class,
     metric_names,
@@ -292,6 +294,33 @@ def test_former_names_of_attributes():
     with pytest.warns(DeprecationWarning, match="its name is max_step_factor"):
         assert own.stride == Own.stride == 2.0
     assert "weak_gradient" not in repr(own)
+
+
+def test_a_new_metric_is_listed(monkeypatch):
+    entry = MetricEntry("ssd.SSDMetric", "a new measure")
+    monkeypatch.setitem(METRICS, "NEW", entry)
+    assert list_metrics().endswith('``"NEW"`` (a new measure)')
+
+
+def test_former_names_in_a_mixin():
+    class Mixin:
+        stride = 3.0
+
+    with pytest.warns(DeprecationWarning, match="its name is max_step_factor"):
+
+        class Mixed(Mixin, SSDMetric):
+            pass
+
+    class Derived(Mixed):
+        pass
+
+    class Last(SSDMetric, Mixin):
+        pass
+
+    assert Mixed.max_step_factor == Derived.max_step_factor == 3
+    assert Last.max_step_factor == SSDMetric.max_step_factor == 1
+    with pytest.warns(DeprecationWarning):
+        assert Derived().stride == 3
 
 
 @every_shape

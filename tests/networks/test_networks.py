@@ -1,5 +1,6 @@
 """What every network keeps to, in 2D and 3D: shapes, gradients, weights on disk."""
 
+import importlib
 import io
 import json
 import math
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 
 from dipy_dl_reg.geometry.fields import exp, warp
 from dipy_dl_reg.networks import NETWORKS, make_network, network_class
-from dipy_dl_reg.networks.base import SQUARINGS
+from dipy_dl_reg.networks.base import SQUARINGS, RegistrationNetwork
 from dipy_dl_reg.networks.checkpoint import load_network, save_network
 
 VARIANTS = {
@@ -317,3 +318,27 @@ def test_wrong_arguments(name, arguments, message):
 def test_wrong_arguments_of_their_own(name, arguments, message):
     with pytest.raises(ValueError, match=message):
         make_network(name, 2, **arguments)
+
+
+def test_former_name_of_a_method():
+    """Networks that were written for it define or call `said`."""
+    images = torch.rand(2, 1, 1, 8, 8)
+    with pytest.warns(DeprecationWarning, match="its name is output_fields"):
+
+        class Constant(RegistrationNetwork):
+            def said(self, static, moving):
+                return [static.new_ones(1, 2, *static.shape[2:])]
+
+    assert bool((Constant(2)(*images).displacement == 1).all())
+    network = make_network("unet", 2)
+    with pytest.warns(DeprecationWarning, match="its name is output_fields"):
+        (field,) = network.said(*images)
+    assert torch.equal(field, network(*images).displacement)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_classes_are_imported_from_the_package(name):
+    item = network_class(name)
+    assert (
+        getattr(importlib.import_module("dipy_dl_reg.networks"), item.__name__) is item
+    )

@@ -315,3 +315,22 @@ def test_what_dipy_warns_of():
         registration.optimize(**views, static_mask=mask)
     with pytest.warns(UserWarning, match="static_mask is all zeros"):
         DeepAffineRegistration(level_iters=[2]).optimize(**views, static_mask=0 * mask)
+
+
+def test_levels_that_are_set_later_count():
+    """Also where `ss_sigma_factor` had given the first ones."""
+
+    def find(sigmas):
+        registration = DeepAffineRegistration(
+            metric="SSD", level_iters=[20, 20], ss_sigma_factor=0.5
+        )
+        registration.sigmas = sigmas or registration.sigmas
+        found = registration.optimize(
+            **scene(2, rigid(np.eye(2), [5, 3])),
+            transform=RigidTransform2D(),
+            params0=None,
+        )
+        return found.affine
+
+    assert np.array_equal(find(None), find([0.5, 0.0]))
+    assert not np.array_equal(find(None), find([4.0, 3.0]))

@@ -94,6 +94,35 @@ def test_no_iterations_no_displacement(flat, level_iters):
     assert not mapping.forward.any() and not mapping.backward.any()
 
 
+def test_numbers_of_any_kind_become_numbers_of_python():
+    registration = DeepRegistration(
+        level_iters=(n for n in (3, 4.0)),
+        step_length=np.array(0.5),
+        landmark_weight=2,
+        sigma_field=np.float32(1),
+        max_memory="2 kB",
+    )
+    assert registration.level_iters == [3, 4] and registration.levels == 2
+    for name, value in {"step_length": 0.5, "landmark_weight": 2}.items():
+        found = getattr(registration, name)
+        assert type(found) is float and found == value
+    assert registration.max_memory == 2000
+
+
+def test_attributes_when_the_first_stage_is_called_back(flat):
+    """The metric and its smoothing are set; a model set since has no effect."""
+    seen = []
+
+    def callback(registration, stage):
+        network = getattr(registration.network, "name", None)
+        seen.append((registration.metric.name, registration.sigma_field, network))
+
+    registration = DeepRegistration("SSD", level_iters=[1], callback=callback)
+    registration.model = None
+    registration.optimize(flat.static, flat.moving, **flat.affines)
+    assert seen[0] == ("SSD", 0.7, "pyramid")
+
+
 @pytest.mark.parametrize("level_iters", [[], (), [1, -1], [2.5]])
 def test_wrong_level_iters(level_iters):
     with pytest.raises(ValueError, match="level_iters"):

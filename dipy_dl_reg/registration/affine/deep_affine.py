@@ -1,7 +1,7 @@
 """`DeepAffineRegistration`, which replaces DIPY's `AffineRegistration`.
 
 Start reading at `DeepAffineRegistration.optimize`: arrays become a `Pair` of tensors
-(`affine_start.make_affine_pair`), and the steps are run (`affine_steps.run_steps`): a
+(`affine.poses.make_affine_pair`), and the steps are run (`affine.steps.run_steps`): a
 search over rotations if it is wanted, and the optimization of the transform's
 parameters from coarse to fine (`optimization.affine`).
 """
@@ -224,8 +224,13 @@ class DeepAffineRegistration:
         return result.affine_map
 
     def _current_options(self) -> AffineOptions:
-        """Options of the next registration; attributes that were set replace fields."""
-        names = _ATTRIBUTES + (_LEVELS if self._has_levels else ())
+        """Options of the next registration; attributes that were set replace fields.
+
+        `ss_sigma_factor` is not used again, because the attributes of the levels, which
+        the user may have changed, already include its effect.
+        """
+        names = {*_ATTRIBUTES, *(_LEVELS if self._has_levels else ())}
+        names.remove("ss_sigma_factor")
         return AffineOptions(**{name: getattr(self, name) for name in names})
 
     def _set_levels(self, pair: Pair, options: AffineOptions) -> None:

@@ -57,8 +57,8 @@ def collate(examples: Sequence[Example]) -> Example:
         shapes = {None if x is None else tuple(x.shape) for x in part}
         if len(shapes) > 1:
             raise ValueError(
-                "the examples of a batch must have the same shape, and all or none of them "
-                f"labels, got {sorted(map(str, shapes))}; or use a batch_size of 1"
+                "the examples of a batch must have the same shape, and all or none "
+                f"labels, got {sorted(map(str, shapes))}; or use a batch_size of 1."
             )
         parts.append(None if shapes == {None} else torch.stack(part))
     return Example._make(parts)
