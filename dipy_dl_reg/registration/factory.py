@@ -101,7 +101,7 @@ def is_automatic(metric: object) -> bool:
     Returns
     -------
     automatic : bool
-        True for None and for "auto" in any case.
+        True for None and for "auto", in upper or lower case.
     """
     return metric is None or (isinstance(metric, str) and metric.lower() == "auto")
 

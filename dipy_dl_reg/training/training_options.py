@@ -42,7 +42,8 @@ class TrainingOptions:
     metric : Metric or str, optional
         Measure of the similarity of two images:
         {metrics},
-        in any case; "MSE" is another name of "SSD".  None compares the labels alone.
+        in upper or lower case; "MSE" is another name of "SSD".  With None, only labels
+        are compared.
     regularizer : callable or str, optional
         Penalty on the field: {regularizers}, or None.
     weight : float, optional
