@@ -298,7 +298,7 @@ def test_bad_arguments_are_named():
 
 
 def test_map_of_syn_itself(tmp_path, rng):
-    """Nothing above depends on how the maps were built here."""
+    """The results do not depend on how the maps of these tests are made."""
     grids = affine([2.0, 2, 2], origin=[-10, -10, -10]), affine([2.5, 2, 2])
     grids[1][:3, 3] = -11
     prealign = affine([1.0, 1, 1], (0.1,), [0.5, 0, 0.5])

@@ -1,4 +1,4 @@
-"""What every network keeps to, in 2D and 3D: shapes, gradients, weights on disk."""
+"""Properties of every network in 2D and 3D: shapes, gradients, saved weights."""
 
 import importlib
 import io
@@ -62,7 +62,7 @@ def stirred(name, dim, arguments):
 
 
 def fields(prediction):
-    """All that a network says: displacement, velocity if any, coarser ones."""
+    """All fields of a prediction: displacement, velocity if any, coarser fields."""
     found = (prediction.displacement, prediction.velocity, *prediction.coarse)
     return [field for field in found if field is not None]
 

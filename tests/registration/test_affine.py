@@ -78,7 +78,7 @@ def test_geometry_of_all_kinds():
 @pytest.mark.parametrize("metric", ["MI", "CC"])
 @pytest.mark.parametrize("missing", ["mask", "nan"])
 def test_masks(missing, metric, rng):
-    """What is masked out, or NaN, has no say."""
+    """Masked voxels and NaN have no influence."""
     pose = rigid(TURN, [6, -5, 8])
     views = scene(pose=pose)
     shape = views["static"].shape
@@ -227,7 +227,7 @@ def test_the_same_again():
 
 
 def test_a_stack_of_one_slice():
-    """What cannot be seen, along its axis, stays as it was."""
+    """Parameters across a single slice do not change."""
     pose = rigid(rotation([0, 0, 1], 10), [9, -6, 0])
     shape, spacing = (48, 52, 1), 4.5
     views = scene(pose=pose, shape=(shape, spacing))

@@ -1,4 +1,4 @@
-"""Steps of an affine registration as values: nothing is read or written elsewhere."""
+"""Steps of an affine registration are functions of values, without side effects."""
 
 from dipy.align.transforms import RigidTransform3D
 import numpy as np

@@ -1,4 +1,4 @@
-"""What cannot be registered: one clear error that names the argument, and no work."""
+"""Invalid input gives a clear error that names the argument, before computation."""
 
 import gzip
 import logging
@@ -123,7 +123,7 @@ BAD = {
 
 @pytest.fixture
 def log(caplog):
-    """DIPY's messages, from the most trifling."""
+    """DIPY's messages of all levels."""
     caplog.set_level(logging.DEBUG, logger="dipy")
     return lambda: [record.getMessage() for record in caplog.records]
 

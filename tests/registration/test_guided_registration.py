@@ -1,4 +1,4 @@
-"""Landmarks in a registration of images: a start, and a hold."""
+"""Landmarks in a registration of images: first field and penalty."""
 
 import logging
 
@@ -214,7 +214,7 @@ def test_crossing_landmarks_are_told(stripes, log, weight):
 
 
 def test_landmarks_against_the_images_are_told(stripes, log):
-    """Far from what the images say, and held too lightly to be met."""
+    """Landmarks that contradict the images, with a small weight."""
     static, moving = stripes
     options = {"landmarks": (LANDMARKS, LANDMARKS + [4.0, 0]), "level_iters": [40, 20]}
     for weight, told in ((1e-6, 1), (0, 1)):

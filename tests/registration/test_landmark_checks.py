@@ -1,4 +1,4 @@
-"""What landmarks must be: errors, warnings, and swapped rows."""
+"""Checks of landmarks: errors, warnings, and swapped rows."""
 
 from itertools import combinations
 

@@ -1,4 +1,4 @@
-"""A registration that has less memory than it wants still ends, and says so."""
+"""A registration with too little memory succeeds, with a warning."""
 
 import logging
 
