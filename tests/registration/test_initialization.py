@@ -80,7 +80,7 @@ def test_auto_drops_what_does_not_help():
 
 
 def test_grids_of_any_kind(far):
-    """Static on a rotated grid with other voxels: positions depend on the world only."""
+    """Static on a rotated grid with other voxels: only world positions matter."""
     static, moving, field = far
     turned = static[::-1].T
     static_grid2world = np.array(
