@@ -60,8 +60,8 @@ _WORTH_IT = 1.01
 _OPPOSITE = -0.15
 #: Message if level_iters=0 was given and no field of a network or search is used.
 NO_DISPLACEMENT = (
-    "level_iters=0 means no refinement, so that the map contains only the affine "
-    "(prealign), or the spline through landmarks."
+    "level_iters=0 means no refinement, so that the map has no displacement: it "
+    "contains only the affine (prealign), or the spline through landmarks."
 )
 
 

@@ -221,7 +221,7 @@ def correlate_neighbours(first: torch.Tensor, second: torch.Tensor) -> torch.Ten
     dim, most = first.ndim - 2, max(REACH)
     padded = F.pad(second, (most, most) * dim)
     found = [(first * second).mean(1)]
-    for axis, step in _steps(dim):
+    for axis, step in _neighbour_steps(dim):
         found.append((first * _shift(padded, axis, step)).mean(1))
     return torch.stack(found, 1)
 
@@ -243,7 +243,7 @@ def swap_correlations(found: torch.Tensor) -> torch.Tensor:
     """
     dim, most = found.ndim - 2, max(REACH)
     padded = F.pad(found, (most, most) * dim)
-    steps = _steps(dim)
+    steps = _neighbour_steps(dim)
     turned = [found[:, :1]]
     for axis, step in steps:
         opposite = 1 + steps.index((axis, -step))
@@ -251,7 +251,7 @@ def swap_correlations(found: torch.Tensor) -> torch.Tensor:
     return torch.cat(turned, 1)
 
 
-def _steps(dim: int) -> list[tuple[int, int]]:
+def _neighbour_steps(dim: int) -> list[tuple[int, int]]:
     """Axis and distance of the neighbours compared."""
     return [(axis, k * sign) for axis in range(dim) for k in REACH for sign in (-1, 1)]
 

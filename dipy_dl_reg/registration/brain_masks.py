@@ -97,13 +97,15 @@ def _mask_with_margin(image: np.ndarray, grid: Grid) -> np.ndarray:
     inside = _fill_largest_part(np.abs(scaled - background) > _EQUAL)
     margin = _MARGIN * grid.longest_side
     mask = distance_transform_edt(~inside, sampling=spacing) <= margin
-    for axis, (size, step) in enumerate(zip(image.shape, _steps(grid, _SIZE_OF_MASK))):
+    for axis, (size, step) in enumerate(
+        zip(image.shape, _subsampling_steps(grid, _SIZE_OF_MASK))
+    ):
         nearest = (np.arange(size) + step // 2) // step
         mask = mask.take(nearest.clip(max=mask.shape[axis] - 1), axis)
     return mask
 
 
-def _steps(grid: Grid, size: int) -> list[int]:
+def _subsampling_steps(grid: Grid, size: int) -> list[int]:
     """Compute the step of subsampling along each axis, in voxels."""
     wanted = grid.longest_side / size
     return [max(1, int(wanted / spacing + 0.5)) for spacing in grid.spacing]
@@ -113,7 +115,7 @@ def _subsample(
     image: np.ndarray, grid: Grid, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Take every n-th voxel of an image; also return the spacing of these voxels."""
-    steps = _steps(grid, size)
+    steps = _subsampling_steps(grid, size)
     image = image[tuple(slice(None, None, step) for step in steps)]
     return image, grid.spacing * steps
 

@@ -342,7 +342,9 @@ class DeepRegistration(DiffeomorphicRegistration):
         given = self._sigma_field
         self.sigma_field = self.metric.sigma_field if given is None else given
         monitor.call_back(self, RegistrationStages.OPT_START)
-        start = choose_start(pair, self._initializers(), self._whole(pair, images))
+        start = choose_start(
+            pair, self._initializers(), self._remove_masks_for_network(pair, images)
+        )
         monitor.log_messages(start.messages, self.verbosity)
         self.metric = start.comparison.metric
         self.sigma_field = start.comparison.sigma_field if given is None else given
@@ -376,7 +378,7 @@ class DeepRegistration(DiffeomorphicRegistration):
             landmark_weight=self.landmark_weight,
         )
 
-    def _whole(self, pair: Pair, images: dict[str, Any]) -> Pair:
+    def _remove_masks_for_network(self, pair: Pair, images: dict[str, Any]) -> Pair:
         """Return the pair without masks if the user chose the network.
 
         The user's network was trained on whole images.

@@ -271,7 +271,7 @@ BAD_CALLS = [
     ({"transform": RigidTransform2D()}, "for 2D images, but the images are 3D"),
     ({"params0": [0, 0, 1]}, "params0 must be 6 finite numbers"),
     ({"starting_affine": "middle"}, "starting_affine must be one of"),
-    ({"starting_affine": np.zeros((4, 4))}, "starting_affine must end in"),
+    ({"starting_affine": np.zeros((4, 4))}, "starting_affine must have"),
     ({"static_grid2world": np.eye(3)}, "static_grid2world must have the shape"),
     ({"static_mask": np.ones((3, 3, 3))}, "static_mask must have the shape"),
     ({"moving": np.zeros((9, 9, 9))}, "moving is constant"),
