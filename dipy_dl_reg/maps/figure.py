@@ -1,4 +1,4 @@
-"""Drawing one registration with matplotlib; `dipy_dl_reg.maps.report` calls it.
+"""Draws a registration with matplotlib; `dipy_dl_reg.maps.report` calls it.
 
 One function draws one panel from one plane of the images of `figure_layers`.
 """

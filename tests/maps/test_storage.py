@@ -182,7 +182,7 @@ def test_no_damaged_byte_goes_unnoticed(tmp_path, rng):
     "change, message",
     [
         ({"version": np.array(99)}, "version 99"),
-        ({"format": np.array("other")}, "no map of save_mapping"),
+        ({"format": np.array("other")}, "not written by save_mapping"),
         ({"forward": np.zeros((2, 2, 2, 3))}, "forward is not on its grid"),
         ({"prealign": np.eye(3)}, "prealign is no affine"),
         ({"domain_shape": np.array([2, 2])}, "domain_shape"),

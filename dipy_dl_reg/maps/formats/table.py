@@ -36,7 +36,8 @@ class MapFormat:
     dimensions : tuple of int
         Dimensions of the maps that it holds.
     holds_prealign : bool
-        Whether the file holds the prealign, apart or composed with the displacement.
+        Whether the file contains the prealign, separately or composed with the
+        displacement.
     holds_moving_grid : bool
         Whether the file holds shape and affine of moving.
     """
