@@ -113,7 +113,7 @@ def fit_spline(
     ones = torch.cat([x, torch.ones_like(x[:, :1])], 1)
     # The system is solved for the residual of the best affine map: the affine part may
     # be so large that the rest would lose precision.
-    nearest = torch.linalg.lstsq(ones, targets).solution
+    nearest = _fit_linear(ones, targets)
     system = x.new_zeros(count + dim + 1, count + dim + 1)
     system[:count, :count] = evaluate_kernel(_squared_distances(x, x), logarithmic)
     system.diagonal()[:count] += count * regularization
@@ -122,7 +122,7 @@ def fit_spline(
     right[:count] = targets - ones @ nearest
     solved = _solve(system, right)
     # The sums of the weights must be exactly 0; otherwise errors grow with distance.
-    weights = solved[:count] - ones @ torch.linalg.lstsq(ones, solved[:count]).solution
+    weights = solved[:count] - ones @ _fit_linear(ones, solved[:count])
     linear = nearest + solved[count:]
     return ThinPlateSpline(
         x,
@@ -153,6 +153,14 @@ def is_flat(points: torch.Tensor) -> bool:
     points = points.double()
     extents = torch.linalg.svdvals(points - points.mean(0))
     return bool(extents[-1] <= _FLAT * extents[0])
+
+
+def _fit_linear(columns: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Least squares of few columns of about equal size, by the normal equations.
+
+    Unlike those of `torch.linalg.lstsq`, the results are the same bits in each call.
+    """
+    return _solve(columns.T @ columns, columns.T @ values)
 
 
 def _solve(system: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

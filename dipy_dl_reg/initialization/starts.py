@@ -23,8 +23,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-import torch
-
 from dipy_dl_reg.geometry.fields import compose
 from dipy_dl_reg.geometry.fold_repair import make_diffeomorphic
 from dipy_dl_reg.geometry.pair import Pair, move_pair
@@ -47,9 +45,7 @@ from dipy_dl_reg.metrics.objective import Objective
 from dipy_dl_reg.metrics.registry import describe_metrics
 from dipy_dl_reg.networks.base import RegistrationNetwork
 from dipy_dl_reg.optimization import memory
-
-#: A displacement and its inverse, each of shape (1, D, *static_shape), in voxels.
-Fields = tuple[torch.Tensor, torch.Tensor]
+from dipy_dl_reg.optimization.deformable import Fields
 
 #: Factor by which the decrease of the energy in a coarse refinement must be larger with
 #: the default network's field than without it: if two results are about equal, the one

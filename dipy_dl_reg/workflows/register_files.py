@@ -108,7 +108,7 @@ def register_files(
         prealign = prealigns[pair.dim]
         poses: PoseComparison | None = None
         if steps:
-            prealign, poses = find_prealign(pair, steps, prealign, num_threads)
+            prealign, poses = find_affine_prealign(pair, steps, prealign, num_threads)
         start = time.perf_counter()
         mapping = register_pair(pair, registration, prealign, poses, num_threads)
         seconds = time.perf_counter() - start
@@ -128,7 +128,7 @@ def register_files(
     )
 
 
-def find_prealign(
+def find_affine_prealign(
     pair: ImagePair,
     steps: Sequence[str],
     starting_affine: np.ndarray | None,
