@@ -1,13 +1,14 @@
-"""Deformable registration for DIPY: SyN's call, SyN's map, better overlap, sooner.
+"""Deformable registration for DIPY with SyN's interface: higher overlap in less time.
 
-Everything public is listed below and imported when it is first used: neither
-``import dipy_dl_reg`` nor a command's ``--help`` waits for torch or DIPY.
+All public names are listed below and imported when they are first used: neither
+``import dipy_dl_reg`` nor a command's ``--help`` imports torch or DIPY.
 
-Where torch is not loaded yet and ``OMP_WAIT_POLICY`` is not set, it is set to
-``passive`` for this process and those that it starts: OpenMP reads it once, when torch
-is loaded.  Threads that wait for work then sleep.  By default they keep their
-processors busy, and where another program uses these, a registration takes several
-times as long (``tools/experiments/waiting_threads.py`` measures it).
+If torch is not loaded yet and ``OMP_WAIT_POLICY`` is not set, this module sets it to
+``passive`` for this process and its child processes, because OpenMP reads the variable
+only once, when torch is loaded.  With ``passive``, threads that wait for work sleep.
+Otherwise they keep their processors busy, and a registration takes several times as
+long if another program uses the same processors
+(``tools/experiments/waiting_threads.py`` measures it).
 """
 
 import os

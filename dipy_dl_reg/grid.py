@@ -7,7 +7,7 @@ from itertools import permutations
 
 import numpy as np
 
-#: Least ratio of a new voxel size to the old one for which an image is resampled.
+#: Smallest ratio of the new voxel size to the old one for which an image is resampled.
 _LEAST_RATIO = 1.3
 
 
@@ -63,7 +63,7 @@ class Grid:
         return ((voxels >= -margin) & (voxels <= last + margin)).all(1)
 
     def resize(self, shape: tuple[int, ...]) -> Grid:
-        """Make the grid of another shape whose corner voxels have the same centres.
+        """Make a grid of another shape with the same centres of the corner voxels.
 
         Parameters
         ----------
@@ -73,7 +73,8 @@ class Grid:
         Returns
         -------
         grid : Grid
-            A new axis of one voxel keeps the old spacing and lies at the old centre.
+            The new grid.  If an axis is reduced to one voxel, it has the old spacing,
+            and the voxel is at the old centre.
         """
         old, new = np.array(self.shape), np.array(shape)
         scale = np.where(new > 1, (old - 1) / np.maximum(new - 1, 1), 1.0)
@@ -89,14 +90,14 @@ class Grid:
         return float(max(np.array(self.shape) * self.spacing))
 
     def coarsen(self, spacing: float, *, least: int = 8) -> Grid:
-        """Make the grid of the same field of view with voxels of about a given size.
+        """Make a grid of the same field of view with voxels of about a given size.
 
         Parameters
         ----------
         spacing : float
-            Wanted voxel size, mm.  Axes that are nearly as coarse are not changed.
+            Requested voxel size, mm.  Axes with nearly this voxel size are not changed.
         least : int, optional
-            Least number of voxels along an axis.
+            Minimum number of voxels along an axis.
 
         Returns
         -------
@@ -105,7 +106,7 @@ class Grid:
         """
         extent = (np.array(self.shape) - 1) * self.spacing
         wanted = np.rint(extent / spacing).astype(int) + 1
-        # Resampling blurs: a slightly larger voxel does not justify that.
+        # Resampling blurs the image, which is not worthwhile for a similar voxel size.
         wanted = np.where(spacing > _LEAST_RATIO * self.spacing, wanted, self.shape)
         shape = np.minimum(self.shape, np.maximum(wanted, least))
         return self.resize(tuple(shape))
@@ -119,13 +120,13 @@ class Grid:
         Parameters
         ----------
         spacing : float, optional
-            Voxel size, mm; by default the smallest of this grid, and axes that are
-            nearly as fine keep theirs.
+            Voxel size, mm.  By default the smallest voxel size of this grid; axes with
+            nearly this voxel size are not resampled.
 
         Returns
         -------
         grid : Grid
-            With the same centre.
+            The standard grid, with the same centre.
         """
         rotation = self.affine[: self.dim, : self.dim] / self.spacing
         order = max(
@@ -172,7 +173,8 @@ def rotation_angle(linear: np.ndarray) -> float:
     Parameters
     ----------
     linear : ndarray, shape (D, D)
-        Linear part of an affine map; if it mirrors, the last axis is reflected first.
+        Linear part of an affine map.  If it contains a reflection, the last axis is
+        reflected first.
 
     Returns
     -------

@@ -1,8 +1,8 @@
-"""Options that are declared once: a frozen dataclass, from which functions take theirs.
+"""Options in frozen dataclasses, which become keyword parameters of functions.
 
 A dataclass of options documents each field in its numpydoc section "Parameters" and
-checks all values in ``__post_init__``.  `takes_options` gives its fields to a function
-as keyword-only parameters, signature and documentation included.
+checks all values in ``__post_init__``.  `takes_options` adds its fields to a function
+as keyword-only parameters, including the signature and the documentation.
 `dipy_dl_reg.workflows.command_options` makes options of a command from them.
 """
 
@@ -32,7 +32,7 @@ class OptionText(NamedTuple):
 
 
 def option_texts(options_class: type) -> dict[str, OptionText]:
-    """Documentation of the fields of a dataclass.
+    """Return the documentation of the fields of a dataclass.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def option_texts(options_class: type) -> dict[str, OptionText]:
     Returns
     -------
     texts : dict
-        By the names of the fields, in the docstring's order.
+        `OptionText` by field name, in the order of the docstring.
     """
     section = cleandoc(options_class.__doc__ or "").split("Parameters\n----------\n")[1]
     section = re.split(r"\n\n[A-Z][a-zA-Z ]+\n-+\n", section)[0]
@@ -56,7 +56,7 @@ def option_texts(options_class: type) -> dict[str, OptionText]:
 
 
 def takes_options(options_class: type, parameter: str = "options") -> Callable:
-    """Give a function the fields of a dataclass as keyword-only parameters.
+    """Add the fields of a dataclass to a function as keyword-only parameters.
 
     Parameters
     ----------
@@ -70,13 +70,14 @@ def takes_options(options_class: type, parameter: str = "options") -> Callable:
     Returns
     -------
     decorate : callable
-        A decorator.  The decorated function takes either the fields by their names or,
-        as `parameter`, an instance.
+        A decorator.  The decorated function accepts either the fields by name or an
+        instance of the dataclass as `parameter`.
 
     Raises
     ------
     TypeError
-        By the decorated function, for a keyword that is neither its own nor a field.
+        In the decorated function, for a keyword that is neither one of its own
+        parameters nor a field.
     """
 
     def decorate(function: Callable) -> Callable:
@@ -98,7 +99,7 @@ def takes_options(options_class: type, parameter: str = "options") -> Callable:
         wrapper.__signature__ = _join_signatures(  # type: ignore[attr-defined]
             own, options_class, parameter
         )
-        if function.__doc__:  # a constructor is documented by its class
+        if function.__doc__:  # a constructor has none; its class has the documentation
             wrapper.__doc__ = insert_options(function.__doc__, options_class)
         return wrapper
 
@@ -112,13 +113,15 @@ def _check_keywords(
     names: set[str],
     parameter: str,
 ) -> None:
-    """Raise for a keyword that a function does not take."""
+    """Raise for a keyword that a function does not accept."""
     if any(p.kind is Parameter.VAR_KEYWORD for p in own.parameters.values()):
         return
     for keyword in keywords:
         if keyword not in own.parameters:
             known = sorted((names | set(own.parameters)) - {"self", parameter})
-            raise TypeError(f"{name} has no option {keyword!r}; there are {known}")
+            raise TypeError(
+                f"{name} has no option {keyword!r}; its options are {known}"
+            )
 
 
 def _check_required(name: str, given: Iterable[str], options_class: type) -> None:
@@ -126,11 +129,11 @@ def _check_required(name: str, given: Iterable[str], options_class: type) -> Non
     for field in fields(options_class):
         required = field.default is MISSING and field.default_factory is MISSING
         if required and field.name not in given:
-            raise TypeError(f"{name} needs the option {field.name!r}")
+            raise TypeError(f"{name} requires the option {field.name!r}")
 
 
 def _join_signatures(own: Signature, options_class: type, parameter: str) -> Signature:
-    """A function's signature with the fields in the place of one parameter."""
+    """Replace one parameter of a function's signature by the fields."""
     kept = [p for name, p in own.parameters.items() if name != parameter]
     rest = [p for p in kept if p.kind is Parameter.VAR_KEYWORD]
     options = [
@@ -165,26 +168,26 @@ def document_options(options_class: type) -> Callable:
 
 
 def insert_options(docstring: str, options_class: type) -> str:
-    """A docstring with the documentation of options in the place of their class.
+    """Replace the entry of an options class in a docstring by its options.
 
     Parameters
     ----------
     docstring : str
-        Has, in its section "Parameters", entries whose type is the class's name.  An
-        entry of fields' names (``first, second : CLASS``) stands for these, an entry of
-        another name for all fields.
+        A docstring with entries in its section "Parameters" whose type is the name of
+        the class.  An entry with names of fields (``first, second : CLASS``) is
+        replaced by these fields, an entry with another name by all fields.
     options_class : type
         The dataclass.
 
     Returns
     -------
     docstring : str
-        With an entry for each of these fields instead.
+        The docstring with an entry for each of these fields.
 
     Raises
     ------
     ValueError
-        If it has no such entry.
+        If the docstring has no such entry.
     """
     texts = option_texts(options_class)
 
@@ -197,27 +200,27 @@ def insert_options(docstring: str, options_class: type) -> str:
 def replace_entries(
     docstring: str, kind: str, describe: Callable[[list[str]], str]
 ) -> str:
-    """A docstring with other entries in the place of those of a type.
+    """Replace the entries of a docstring that have a given type.
 
     Parameters
     ----------
     docstring : str
-        With a section "Parameters".
+        A docstring with a section "Parameters".
     kind : str
         Type of the entries that are replaced.
     describe : callable
-        ``describe(names)`` gives the new entries, without indentation, for the names
-        of an old one.
+        ``describe(names)`` returns the new entries, without indentation, for the names
+        of an old entry.
 
     Returns
     -------
     docstring : str
-        With the new entries.
+        The docstring with the new entries.
 
     Raises
     ------
     ValueError
-        If it has no entry of that type.
+        If the docstring has no entry of this type.
     """
 
     def replace(place: re.Match[str]) -> str:
@@ -236,14 +239,14 @@ def replace_entries(
 
 
 def fill_docstring(**texts: str | Iterable[str]) -> Callable:
-    """Write texts into a docstring, or names such as those of a registry.
+    """Replace words in braces in a docstring by texts or by lists of names.
 
     Parameters
     ----------
     **texts : str or iterable of str
-        By the words, in braces, that they replace in the docstring.  The lines of a
-        string are indented like the line that it is inserted in; names are quoted and
-        joined by commas.
+        The texts, by the word in braces that each replaces.  The lines of a string are
+        indented like the line into which it is inserted; names are quoted and joined by
+        commas.
 
     Returns
     -------
@@ -264,7 +267,7 @@ def fill_docstring(**texts: str | Iterable[str]) -> Callable:
 
 
 def _insert_texts(line: str, texts: dict[str, str]) -> str:
-    """A line with texts in the place of words in braces."""
+    """Replace words in braces in a line."""
     indent = " " * (len(line) - len(line.lstrip()))
     for word, text in texts.items():
         line = line.replace(f"{{{word}}}", text.replace("\n", f"\n{indent}"))
@@ -272,7 +275,7 @@ def _insert_texts(line: str, texts: dict[str, str]) -> str:
 
 
 def join_words(words: Iterable[str]) -> str:
-    """Words in a sentence.
+    """Join words for a sentence.
 
     Parameters
     ----------
@@ -289,17 +292,17 @@ def join_words(words: Iterable[str]) -> str:
 
 
 def format_entries(texts: dict[str, OptionText]) -> str:
-    """Entries of a section "Parameters".
+    """Format options as entries of a section "Parameters".
 
     Parameters
     ----------
     texts : dict of OptionText
-        By the names of the options.
+        Documentation of the options, by name.
 
     Returns
     -------
     entries : str
-        Without indentation.
+        The entries, without indentation.
     """
     return "\n".join(
         f"{name} : {option.kind}\n"

@@ -1,4 +1,4 @@
-"""Checks of values that a user gives, with one form of message; NumPy only.
+"""Checks of the user's values, with a uniform message; with NumPy only.
 
 Each message has the form ``NAME must be WANTED, got VALUE.``: `wrong_value` makes it.
 """
@@ -11,16 +11,16 @@ import numpy as np
 
 
 def wrong_value(name: str, wanted: str, got: object) -> ValueError:
-    """The error for a value that cannot be used.
+    """Make the error for a value that cannot be used.
 
     Parameters
     ----------
     name : str
-        Of the parameter.
+        Name of the parameter.
     wanted : str
-        What it must be, such as "0 or more and finite".
+        Description of valid values, such as "0 or more and finite".
     got : object
-        What was given; its ``repr`` is shown.
+        The user's value; its ``repr`` is shown.
 
     Returns
     -------
@@ -36,21 +36,21 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> str:
     Parameters
     ----------
     name : str
-        Of the parameter.
+        Name of the parameter.
     value : object
-        What was given.
+        The user's value.
     choices : iterable of str
         The names allowed.
 
     Returns
     -------
     value : str
-        The same.
+        The same value.
 
     Raises
     ------
     ValueError
-        If it is none of them.
+        If the value is none of the names.
     """
     choices = list(choices)
     if not isinstance(value, str) or value not in choices:
@@ -72,13 +72,14 @@ def check_number(
     Parameters
     ----------
     name : str
-        Of the parameter.
+        Name of the parameter.
     value : object
-        What was given.
+        The user's value.
     low, high : float, optional
-        Ends of the range.
+        Lower and upper limit of the range.
     above, below : bool, optional
-        Whether `low`, or `high`, is itself excluded.  Infinity always is.
+        Whether `low` or `high`, respectively, is excluded.  Infinity is always
+        excluded.
 
     Returns
     -------
@@ -88,7 +89,7 @@ def check_number(
     Raises
     ------
     ValueError
-        If it is no number of that range.
+        If the value is not a number in this range.
     """
     number = _as_number(value)
     fits = number > low if above else number >= low
@@ -99,9 +100,9 @@ def check_number(
 
 
 def _as_number(value: object) -> float:
-    """The value as a float; NaN, which is in no range, if it is no real number.
+    """Convert a value to float; to NaN, which is in no range, if it is not real.
 
-    Arrays and tensors of no axes are numbers, too.
+    Arrays and tensors without axes are also numbers.
     """
     is_number = hasattr(value, "__float__") and getattr(value, "ndim", 0) == 0
     kind = getattr(getattr(value, "dtype", None), "kind", "f")
@@ -114,7 +115,7 @@ def _as_number(value: object) -> float:
 
 
 def _describe_range(low: float, high: float, above: bool, below: bool) -> str:
-    """A range in words."""
+    """Describe a range in words."""
     start = f"above {low:g}" if above else f"{low:g} or more"
     if high == float("inf"):
         return f"{start} and finite"
@@ -127,11 +128,11 @@ def check_whole_number(name: str, value: object, *, low: int = 0) -> int:
     Parameters
     ----------
     name : str
-        Of the parameter.
+        Name of the parameter.
     value : object
-        What was given.
+        The user's value.
     low : int, optional
-        The least one allowed.
+        The smallest valid number.
 
     Returns
     -------
@@ -141,7 +142,7 @@ def check_whole_number(name: str, value: object, *, low: int = 0) -> int:
     Raises
     ------
     ValueError
-        If it is no whole number from `low` on.
+        If the value is not a whole number of at least `low`.
     """
     number = _as_number(value)
     if not (np.isfinite(number) and number == int(number) and number >= low):
@@ -155,11 +156,11 @@ def check_affine(matrix: object, dim: int, name: str) -> np.ndarray:
     Parameters
     ----------
     matrix : array_like
-        What was given.
+        The user's value.
     dim : int
         2 or 3.
     name : str
-        Of the parameter.
+        Name of the parameter.
 
     Returns
     -------
@@ -169,8 +170,8 @@ def check_affine(matrix: object, dim: int, name: str) -> np.ndarray:
     Raises
     ------
     ValueError
-        If its shape is another, it is not finite, its last row is not 0 ... 0 1, or
-        it is singular.
+        If the matrix has another shape, is not finite, does not have the last row
+        0 ... 0 1, or is singular.
     """
     try:
         matrix = np.array(matrix, dtype=np.float64)
@@ -183,7 +184,7 @@ def check_affine(matrix: object, dim: int, name: str) -> np.ndarray:
     if not np.isfinite(matrix).all():
         raise ValueError(f"{name} must be finite")
     if not np.allclose(matrix[dim], np.eye(dim + 1)[dim]):
-        raise ValueError(f"{name} must end in the row 0 ... 0 1, got {matrix[dim]}")
+        raise ValueError(f"{name} must have the last row 0 ... 0 1, got {matrix[dim]}")
     lengths = np.linalg.norm(matrix[:dim, :dim], axis=0)
     if abs(np.linalg.det(matrix[:dim, :dim])) <= 1e-9 * lengths.prod():
         raise ValueError(f"{name} must be invertible, got a singular matrix")
@@ -196,9 +197,9 @@ def check_points(points: object, name: str) -> np.ndarray:
     Parameters
     ----------
     points : array_like, shape (N, 2) or (N, 3)
-        What was given.
+        The user's value.
     name : str
-        Of the parameter.
+        Name of the parameter.
 
     Returns
     -------
@@ -208,7 +209,7 @@ def check_points(points: object, name: str) -> np.ndarray:
     Raises
     ------
     ValueError
-        If they are anything but finite real numbers in 2 or 3 columns.
+        If the points are not finite real numbers in 2 or 3 columns.
     """
     wanted = f"{name} must be an array of points of shape (N, 2) or (N, 3)"
     try:
@@ -222,7 +223,7 @@ def check_points(points: object, name: str) -> np.ndarray:
     array = array.astype(np.float64)
     if not np.isfinite(array).all():
         row = int(np.flatnonzero(~np.isfinite(array).all(1))[0])
-        raise ValueError(f"{name} must be finite, and row {row} is {array[row]}.")
+        raise ValueError(f"{name} must be finite, but row {row} is {array[row]}.")
     return array
 
 
@@ -232,11 +233,11 @@ def check_shape(shape: object, dim: int, name: str) -> tuple[int, ...]:
     Parameters
     ----------
     shape : sequence of int
-        What was given.
+        The user's value.
     dim : int
         Number of axes.
     name : str
-        Of the parameter.
+        Name of the parameter.
 
     Returns
     -------
@@ -246,7 +247,7 @@ def check_shape(shape: object, dim: int, name: str) -> tuple[int, ...]:
     Raises
     ------
     ValueError
-        If it is anything but `dim` positive whole numbers.
+        If the shape is not `dim` positive whole numbers.
     """
     sizes = np.asarray(shape)
     whole = sizes.shape == (dim,) and sizes.dtype.kind in "iu"

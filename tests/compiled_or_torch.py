@@ -12,6 +12,6 @@ from dipy_dl_reg.geometry.kernels import dispatch
 
 @pytest.fixture(autouse=True, params=["compiled", "torch"])
 def implementation(request):
-    """Which of the two; where nothing is compiled both are torch."""
+    """Loops or torch; without compiled loops both parameters use torch."""
     with dispatch.without_kernels() if request.param == "torch" else nullcontext():
         yield request.param

@@ -1,4 +1,4 @@
-"""What every test runs under: no network, no display, DIPY's log in `caplog`."""
+"""Common settings of all tests: no downloads, no display, DIPY's log in `caplog`."""
 
 import logging
 import os
@@ -12,7 +12,7 @@ os.environ["MPLBACKEND"] = "Agg"
 
 @pytest.fixture(scope="session", autouse=True)
 def no_network():
-    """Tests run on what the dependencies bundle: a download is a failure."""
+    """Tests use data that the dependencies contain; a download is an error."""
 
     def connect(self, address, *args):
         if self.family == socket.AF_UNIX:

@@ -1,4 +1,4 @@
-"""Apple's MPS as far as it can be had without it: no float64, and a memory of its own.
+"""Imitation of Apple's MPS device: no float64, and separate memory.
 
 Within `FakeMPS`, tensors on device "mps" are CPU tensors of a class of their own.  It
 raises where torch would: where one is float64, or is computed with one of the CPU.
@@ -12,7 +12,7 @@ MPS = torch.device("mps")
 
 
 class OnMPS(torch.Tensor):
-    """A tensor that is taken to be on the device."""
+    """A tensor that behaves as if it were on the device."""
 
 
 #: What may have tensors of both: copies, and indices on the CPU.
@@ -21,7 +21,7 @@ _BOTH |= {"_has_compatible_shallow_copy_type"}
 
 
 class FakeMPS(TorchFunctionMode):
-    """While it is on there is a device "mps"."""
+    """Provides a device "mps" while it is active."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
@@ -64,7 +64,7 @@ def _where(x):
 
 
 def _copy(name, x, *args, **kwargs):
-    """What `Tensor.to` and `Tensor.cpu` do."""
+    """Imitate `Tensor.to` and `Tensor.cpu`."""
     device, dtype = _where(x), x.dtype
     for value in (*args, *kwargs.values()):
         if _is_tensor(value):

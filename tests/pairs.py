@@ -7,7 +7,7 @@ from scipy.ndimage import map_coordinates
 
 
 class Pair(NamedTuple):
-    """Two images and where they lie."""
+    """Two images and their geometry."""
 
     static: np.ndarray
     moving: np.ndarray
@@ -17,7 +17,7 @@ class Pair(NamedTuple):
 
     @property
     def affines(self):
-        """What `optimize` takes as keywords."""
+        """Keyword arguments of `optimize`."""
         return {name: getattr(self, name) for name in self._fields[2:5]}
 
 
@@ -127,7 +127,7 @@ def jacobian(field, grid2world):
 
 
 def round_trip(first, second, grid2world):
-    """Voxels from each voxel to where it ends after two fields in mm.
+    """Distance, in voxels, of each voxel from its position after two fields in mm.
 
     NaN where the first leads outside the grid.
     """

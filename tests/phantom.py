@@ -66,7 +66,7 @@ def rigid(turn, shift):
 
 
 def misplacement(matrix, truth):
-    """Largest distance of what two matrices do to the object, mm."""
+    """Largest distance between the object mapped by two matrices, mm."""
     dim = len(matrix) - 1
     radii = np.array(PARTS[0][1][:dim])
     corners = np.stack(np.meshgrid(*[[-0.6, 0.6]] * dim), -1).reshape(-1, dim) * radii

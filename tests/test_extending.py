@@ -352,7 +352,7 @@ def test_command(add, tmp_path, monkeypatch):
     determinant = nib.load("jacobian.nii.gz")
     np.testing.assert_allclose(determinant.get_fdata(), 1, atol=1e-6)
     np.testing.assert_array_equal(determinant.affine, grids["static_grid2world"])
-    with pytest.raises(SystemExit, match="already there"):
+    with pytest.raises(SystemExit, match="existing outputs"):
         getattr(module, COMMANDS[name].function)()
 
 

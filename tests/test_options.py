@@ -118,8 +118,8 @@ def test_docstring_has_the_fields():
 @pytest.mark.parametrize(
     "given, error, words",
     [
-        ({"depth": 1}, TypeError, "paint has no option 'depth'; there are"),
-        ({"depth": 1}, TypeError, r"there are ((?!'options').)*$"),
+        ({"depth": 1}, TypeError, "paint has no option 'depth'; its options"),
+        ({"depth": 1}, TypeError, r"options are ((?!'options').)*$"),
         ({"width": -1}, ValueError, "width must be 0 or more"),
         ({"options": Painting(), "width": 1}, TypeError, "not both"),
     ],
@@ -177,7 +177,7 @@ def test_option_that_must_be_given():
         return 2 * options.number
 
     assert double(number=2) == 4
-    with pytest.raises(TypeError, match="double needs the option 'number'"):
+    with pytest.raises(TypeError, match="double requires the option 'number'"):
         double()
 
 

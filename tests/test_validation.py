@@ -138,7 +138,7 @@ def test_points_become_float64(dim):
         (np.ones((4, 4)), "points must be an array of points .* got shape"),
         ([[1, 2], [3]], "points must be an array of points of shape"),
         ([["a", "b"]], "of real numbers"),
-        ([[0, 0], [np.nan, 1]], "points must be finite, and row 1 is"),
+        ([[0, 0], [np.nan, 1]], "points must be finite, but row 1 is"),
     ],
 )
 def test_what_are_no_points(points, words):

@@ -1,1 +1,1 @@
-"""What diffusion MRI warps: streamlines."""
+"""Transformation of diffusion data: streamlines."""

@@ -20,9 +20,9 @@ def transform_streamlines(
 ) -> Any:
     """Transform moving's streamlines to static's space, or static's to moving's.
 
-    Points are transformed by the inverse of what images are: for each point of static,
-    ``mapping.transform`` reads the intensity at the corresponding point of moving; a
-    point of moving is therefore transformed by ``mapping.transform_points_inverse``.
+    Points and images are transformed in opposite directions.  For each voxel of static,
+    ``mapping.transform`` reads the intensity at the corresponding point of moving.
+    A point of moving is therefore transformed by ``mapping.transform_points_inverse``.
     The prealign is included.
 
     Parameters
@@ -57,8 +57,8 @@ def transform_streamlines(
     check_mapping(mapping)
     if hasattr(streamlines, "streamlines"):
         raise ValueError(
-            "streamlines must be the streamlines themselves, in world coordinates, "
-            f"got {type(streamlines).__name__}: pass its .streamlines"
+            "streamlines must be a sequence of streamlines in world coordinates, got "
+            f"{type(streamlines).__name__}: pass its attribute .streamlines"
         )
     if isinstance(streamlines, ArraySequence):
         return _transform_sequence(mapping, streamlines, inverse)
@@ -81,7 +81,7 @@ def transform_streamlines(
 def _transform_sequence(
     mapping: DiffeomorphicMap, streamlines: ArraySequence, inverse: bool
 ) -> ArraySequence:
-    """Transform a copy: a slice shares its memory with its parent."""
+    """Transform a copy, because a slice shares memory with the original sequence."""
     transformed = streamlines.copy()
     if not transformed.total_nb_rows:
         return transformed
@@ -104,7 +104,7 @@ def _transform_points(
 
 
 def _float_type(dtype: np.dtype) -> np.dtype:
-    """The type of the result: integers cannot hold it."""
+    """Choose the type of the result, which cannot be an integer type."""
     return dtype if dtype.kind == "f" else np.dtype(np.float64)
 
 
@@ -116,4 +116,4 @@ def _check_points(points: np.ndarray, dim: int, name: str) -> None:
             f"{points.dtype} of shape {points.shape}"
         )
     if not np.isfinite(points).all():
-        raise ValueError(f"{name} must be finite, and some coordinates are not")
+        raise ValueError(f"{name} must be finite, but some coordinates are not")

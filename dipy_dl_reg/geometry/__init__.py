@@ -1,1 +1,1 @@
-"""Torch only: pairs of images, fields, smoothing, splines, affine transforms."""
+"""Image pairs, fields, smoothing, splines and affine transforms, with Torch only."""

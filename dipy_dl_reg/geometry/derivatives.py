@@ -21,7 +21,7 @@ def derivative(
     axis : int
         Spatial axis, 0 for the first after the channels.
     out : Tensor, optional
-        Where the result goes; not `x`.
+        Tensor for the result; it must not be `x`.
 
     Returns
     -------
@@ -52,9 +52,9 @@ def weighted_gradient(
     image : Tensor, shape (B, 1, *shape)
         Differentiated as by `derivative`.
     factor : Tensor, shape (B, 1, *shape)
-        What the derivatives are multiplied with.
+        Factor of the derivatives at each voxel.
     out : Tensor, shape (B, D, *shape), optional
-        Where the result goes; neither of the two.
+        Tensor for the result; it must be neither of the two.
 
     Returns
     -------
@@ -73,7 +73,8 @@ def weighted_gradient(
 def jacobian(displacement: torch.Tensor) -> torch.Tensor:
     """Determinant of the Jacobian matrix of ``x + u(x)``, by central differences.
 
-    It is a ratio of volumes, and so the same for a field in voxels and in millimetres.
+    The determinant is a ratio of volumes; it is therefore the same for a field in
+    voxels and in mm.
     Differences are one-sided at the faces of the grid.
 
     Parameters
@@ -84,7 +85,7 @@ def jacobian(displacement: torch.Tensor) -> torch.Tensor:
     Returns
     -------
     determinant : Tensor, shape (B, *shape)
-        Above 0 everywhere if nothing folds.
+        Above 0 everywhere if the map does not fold.
     """
     dim = displacement.ndim - 2
     rows = [derivative(displacement, axis) for axis in range(dim)]

@@ -3,9 +3,9 @@
 The convention of all torch code in this package: a field `u` is a tensor
 ``(B, D, *shape)`` in voxels, component ``d`` is the displacement along array axis
 ``d``, and the map is ``y = x + u(x)``.  Images are ``(B, C, *shape)``.  Voxel centres
-have whole-number coordinates (``align_corners=True``).  ``D = u.ndim - 2``, so that 2D
-and 3D are one code path.  Beyond its grid a field has the value of the nearest voxel
-at the edge.
+have whole-number coordinates (``align_corners=True``).  ``D = u.ndim - 2``, so that the
+same code is used in 2D and 3D.  Outside its grid a field has the value of the nearest
+voxel at the edge.
 """
 
 from collections.abc import Sequence
@@ -46,8 +46,8 @@ class Frame:
         The image is read at ``u @ matrix + points``, with a displacement in each row of
         ``u``; the points are those of the grid without displacement.
         """
-        # `grid_sample` has -1 and 1 at the first and the last voxel centre; along an
-        # axis of one voxel, where nothing is interpolated, 0 is its only position.
+        # `grid_sample` has -1 and 1 at the first and the last voxel centre.  An axis of
+        # one voxel is not interpolated; its only position is 0.
         sizes, new = self.image_shape, self.affine.new_tensor
         scale = new([2 / (n - 1) if n > 1 else 0 for n in sizes])
         shift = new([-1 if n > 1 else 0 for n in sizes])
@@ -185,7 +185,7 @@ def _displaced_points(displacement: torch.Tensor) -> torch.Tensor:
             for axis, (line, scale) in enumerate(lines)
         ]
         return torch.stack(each, -1).flatten(1, -2)
-    # Nothing is differentiated: writing in place saves a copy.
+    # Without autograd, writing in place is possible and saves a copy.
     points = u.new_empty(*u[:, 0].shape, dim)
     for axis, (line, scale) in enumerate(lines):
         torch.add(line, u[:, axis], alpha=scale, out=points[..., axis])
@@ -195,7 +195,7 @@ def _displaced_points(displacement: torch.Tensor) -> torch.Tensor:
 def _normalised_axis(u: torch.Tensor, axis: int) -> tuple[torch.Tensor, float]:
     """`grid_sample` coordinates along one axis of a field, and of one voxel of it."""
     size, dim = u.shape[axis + 2], u.ndim - 2
-    # Along an axis of one voxel nothing is interpolated, and 0 is its only position.
+    # An axis of one voxel is not interpolated; its only position is 0.
     scale, first = (2 / (size - 1), -1) if size > 1 else (0, 0)
     line = torch.arange(size, dtype=torch.float64, device="cpu") * scale + first
     return line.to(u).view(-1, *[1] * (dim - 1 - axis)), scale
@@ -274,7 +274,7 @@ def compose(
     scale: float = 1.0,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Displacement of one map after another.
+    """Compose two maps: compute the displacement of one map after another.
 
     ``x + u(x) = second(first(x))``, that is ``u = first + second(x + first(x))``.
 
@@ -287,7 +287,7 @@ def compose(
     scale : float, optional
         Multiplies the second displacement.
     out : Tensor, optional
-        Where the result goes; neither of the two.
+        Tensor for the result; it must be neither of the two.
 
     Returns
     -------
@@ -300,7 +300,7 @@ def compose(
 
 
 def exp(velocity: torch.Tensor, *, steps: int = 7) -> torch.Tensor:
-    """Flow of a stationary velocity field over unit time, by scaling and squaring.
+    """Integrate a stationary velocity field over unit time, by scaling and squaring.
 
     The velocity is divided by ``2**steps`` and the small map composed with itself
     `steps` times :footcite:p:`Arsigny2006`.
@@ -315,7 +315,7 @@ def exp(velocity: torch.Tensor, *, steps: int = 7) -> torch.Tensor:
     Returns
     -------
     u : Tensor, shape (B, D, *shape)
-        Displacement of the flow; that of ``-velocity`` is its inverse.
+        Displacement of the flow; the flow of ``-velocity`` is its inverse.
 
     References
     ----------
@@ -328,10 +328,10 @@ def exp(velocity: torch.Tensor, *, steps: int = 7) -> torch.Tensor:
 
 
 def resize(displacement: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """The same map on a grid of another shape over the same field of view.
+    """Resample a field to a grid of another shape over the same field of view.
 
-    Linear interpolation between corner-aligned grids; the vectors are rescaled, since
-    their unit is the voxel.
+    The field is interpolated linearly between corner-aligned grids; the vectors are
+    rescaled, because their unit is the voxel.
 
     Parameters
     ----------
@@ -350,6 +350,6 @@ def resize(displacement: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
         return displacement
     mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(old)]
     u = F.interpolate(displacement, size=tuple(shape), mode=mode, align_corners=True)
-    # Along an axis of one voxel the unit is undefined, and nothing moves.
+    # Along an axis of one voxel the unit is undefined; the displacement is 0.
     scale = [(n - 1) / (o - 1) if o > 1 else 0.0 for n, o in zip(shape, old)]
     return u * u.new_tensor(scale).view(1, -1, *(1,) * len(old))

@@ -1,9 +1,9 @@
 """Measures of a pair of fields, and repair of a pair that is not diffeomorphic.
 
-A result is a pair of fields, a map and its inverse.  Neither may fold (the Jacobian
-determinant, by central differences, exceeds a limit at every voxel), and the map
-followed by its inverse must return to the start.  `make_diffeomorphic` checks that, and
-smooths the fields where it does not hold until it does.
+The result of a registration is a pair of fields, a map and its inverse.  Neither may
+fold: the Jacobian determinant, by central differences, must exceed a limit at every
+voxel.  The inverse consistency error must be below a limit, too.  `make_diffeomorphic`
+checks both conditions, and smooths the fields where they are violated until they hold.
 """
 
 from typing import NamedTuple
@@ -21,20 +21,20 @@ from dipy_dl_reg.geometry.kernels import dispatch
 from dipy_dl_reg.geometry.kernels import functions as kernels
 from dipy_dl_reg.geometry.smoothing import box_sum, smooth
 
-#: Limits that every result keeps: mean and largest error of the round trip, in voxels
-#: of its grid, and least Jacobian determinant.
+#: Limits for every result: mean and maximum of the inverse consistency error, in voxels
+#: of its grid, and smallest Jacobian determinant.
 ROUND_TRIP_MEAN, ROUND_TRIP_MAX, LEAST_JACOBIAN = 0.05, 0.5, 0.01
-#: Repairs use limits stricter by this factor, so that the result keeps a distance from
-#: the limits proper.
+#: Repairs use limits that are stricter by this factor, so that the result clearly
+#: satisfies the limits.
 _MARGIN = 0.9
-#: Calls of `enforce_inverse_consistency` on a finished pair of fields; up to twice as
-#: many once it was repaired.
+#: Number of calls of `enforce_inverse_consistency` for the final fields; up to twice as
+#: many after a repair.
 _ROUNDS = 3
-#: Rounds of local smoothing before the whole field is shrunk instead, and most rounds
-#: of shrinking.
+#: Maximum number of rounds of local smoothing, after which the whole field is
+#: multiplied by a factor below 1 instead; and maximum number of these further rounds.
 _REPAIRS, _SHRINKS = 20, 10
-#: The k-th shrinking multiplies the field that smoothing could not repair by this
-#: factor to the power of k (k + 1) / 2: few rounds are enough for any field.
+#: In the k-th further round, the field that smoothing could not repair is multiplied by
+#: this number to the power of k (k + 1) / 2; few rounds are sufficient for any field.
 _SHRUNK = 0.8
 
 
@@ -44,13 +44,15 @@ class Quality(NamedTuple):
     Attributes
     ----------
     minimum_jacobian, minimum_jacobian_inverse : float
-        Least Jacobian determinant over all voxels of the field and of its inverse.
+        Smallest Jacobian determinant over all voxels of the field and of its inverse.
     round_trip_mean, round_trip_max : float
-        Distance, in voxels, from each voxel centre to its position after one field and
-        then the other; the worse of the two orders; over the points that the first
-        field leaves inside the grid.
+        Mean and maximum of the inverse consistency error, in voxels: the distance from
+        each voxel centre to its position after one field and then the other, over the
+        points that the first field does not move out of the grid; the larger value of
+        the two orders.
     repairs : int
-        Rounds of repair that were needed; above 20 the whole field was shrunk, too.
+        Number of rounds of repair; above 20, the whole field was also multiplied by a
+        factor below 1.
     """
 
     minimum_jacobian: float
@@ -61,14 +63,14 @@ class Quality(NamedTuple):
 
     @property
     def shrunk(self) -> bool:
-        """Whether smoothing was not enough and the whole field was shrunk."""
+        """Whether smoothing was not sufficient and the whole field was reduced."""
         return self.repairs > _REPAIRS
 
 
 def _measure_inverse(
     u: torch.Tensor, v: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Determinants of a field, distances of its round trips, and their mean."""
+    """Measure determinants, inverse consistency errors, and the mean error."""
     if dispatch.supports(u, v):
         return kernels.measure_inverse(u, v)
     distance, inside = round_trip(u, v)
@@ -76,13 +78,13 @@ def _measure_inverse(
 
 
 def _mean_inside(distance: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
-    """Mean over the voxels inside, in float64 on the CPU, since MPS has no float64."""
+    """Mean over voxels inside, in float64 on the CPU because MPS has no float64."""
     planes = distance.sum(tuple(range(3, distance.ndim))).cpu().double()
     return planes.sum() / max(int(inside.sum()), 1)
 
 
 class _VoxelMeasures(NamedTuple):
-    """Measures of a pair of fields at each voxel: determinants and round trips."""
+    """Jacobian determinants and inverse consistency errors of a pair at each voxel."""
 
     jacobian: torch.Tensor
     jacobian_inverse: torch.Tensor
@@ -113,7 +115,7 @@ class _VoxelMeasures(NamedTuple):
         """Voxels of both fields, 0 or 1, where one of the limits is violated."""
 
         def violates(det: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
-            # Written so that NaN is a violation.
+            # In this form, NaN counts as a violation.
             keeps = det >= LEAST_JACOBIAN / margin
             keeps = keeps & (distance <= ROUND_TRIP_MAX * margin)
             return (~keeps).to(u.dtype)
@@ -137,12 +139,12 @@ def measure_quality(u: torch.Tensor, v: torch.Tensor, *, repairs: int = 0) -> Qu
     u, v : Tensor, shape (1, D, *shape)
         A field and its inverse, in voxels of one grid.
     repairs : int, optional
-        Rounds of repair until then, for the result.
+        Number of rounds of repair so far; it is copied to the result.
 
     Returns
     -------
     quality : Quality
-        Determinants and round trips.
+        Jacobian determinants and inverse consistency errors.
     """
     return _VoxelMeasures.of(u, v).quality(repairs)
 
@@ -150,27 +152,28 @@ def measure_quality(u: torch.Tensor, v: torch.Tensor, *, repairs: int = 0) -> Qu
 def make_diffeomorphic(
     u: torch.Tensor, v: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor, Quality]:
-    """Repair a field and its inverse until they keep all limits.
+    """Repair a field and its inverse until they satisfy all limits.
 
-    Where a limit is violated the field is smoothed, locally and more strongly in each
-    round.  A field that still violates a limit after 20 rounds is multiplied by ever
-    smaller factors, and is replaced by the identity after 30 rounds at the latest.
+    Where a limit is violated the field is smoothed locally, and more strongly in each
+    round.  If a limit is still violated after 20 rounds, the field is multiplied by
+    smaller and smaller factors; it is replaced by the identity after 30 rounds at the
+    latest.
 
     Parameters
     ----------
     u : Tensor, shape (1, D, *shape)
         Field in voxels.
     v : Tensor, shape (1, D, *shape), optional
-        Its approximate inverse; by default computed.
+        Approximate inverse of `u`; by default it is computed.
 
     Returns
     -------
     u, v : Tensor, shape (1, D, *shape)
-        Field and inverse: determinants of at least 0.01 at every voxel of both,
-        error of the round trip at most 0.05 voxel on average and 0.5 at any point that
-        the first field leaves inside the grid.
+        Field and inverse.  The determinants of both are at least 0.01 at every voxel.
+        The inverse consistency error is at most 0.05 voxel on average, and at most 0.5
+        voxel at any point that the first field does not move out of the grid.
     quality : Quality
-        Their measures.
+        Measures of the two fields.
 
     Raises
     ------
@@ -178,7 +181,7 @@ def make_diffeomorphic(
         If the field is not finite.
     """
     if not bool(torch.isfinite(u).all()):
-        raise ValueError("displacement must be finite, it holds NaN or infinity.")
+        raise ValueError("displacement must be finite, got NaN or infinite values.")
     v = invert(u) if v is None else v
     repairs, margin, resists = 0, 1.0, None
     while repairs <= _REPAIRS + _SHRINKS:
@@ -193,8 +196,8 @@ def make_diffeomorphic(
             return u, v, quality
         repairs, margin = repairs + 1, _MARGIN
         if repairs > _REPAIRS:
-            # Always shrink the same field: `enforce_inverse_consistency` lets a
-            # shrunk one grow again.
+            # Always reduce the same field, because `enforce_inverse_consistency` would
+            # enlarge a reduced field again.
             resists, times = u if resists is None else resists, repairs - _REPAIRS
             u = resists * _SHRUNK ** (times * (times + 1) / 2)
             v = invert(u)
@@ -212,9 +215,9 @@ def repair_folds(
     *,
     out: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None),
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Smooth two fields where they begin to fold or stop being each other's inverse.
+    """Smooth two fields where they begin to fold or violate inverse consistency.
 
-    For use between iterations: folds found early need little smoothing.
+    This is used between iterations, because early folds need little smoothing.
 
     Parameters
     ----------

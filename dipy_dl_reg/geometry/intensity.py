@@ -1,18 +1,18 @@
-"""Limits of intensities and scaling by them, the same in training and in use."""
+"""Scaling of intensities and its limits, the same in training and in registration."""
 
 from typing import TypeVar
 
 import numpy as np
 import torch
 
-#: Quantiles that are scaled to 0 and 1: the outermost thousandths are noise, or one hot
-#: voxel.
+#: Quantiles that are scaled to 0 and 1.  The lowest and the highest thousandth of the
+#: values can be noise or a single bright voxel.
 QUANTILES = (0.001, 0.999)
-#: Values farther beyond the outermost thousandths than this many times the range
-#: between them are extreme, and are clipped to `_MARGIN` times that range beyond them.
+#: Let the inner range be that between the two quantiles.  A value is extreme if its
+#: distance from the inner range exceeds this many times the length of the range;
+#: extreme values are clipped to `_MARGIN` times that length beyond the inner range.
 _EXTREME, _MARGIN = 5.0, 1.0
-#: Least number of values that may be extreme on either side, however few voxels there
-#: are.
+#: Minimum number of values on either side that can be extreme, also in small images.
 _LEAST_EXTREME = 3
 
 Image = TypeVar("Image", np.ndarray, torch.Tensor)
@@ -37,7 +37,7 @@ def scale_intensities(image: Image, low: float, high: float) -> Image:
 
 
 def quantile_limits(values: np.ndarray) -> tuple[float, float]:
-    """Intensities that are scaled to 0 and 1.
+    """Find the intensities that are scaled to 0 and 1.
 
     Parameters
     ----------
@@ -47,8 +47,8 @@ def quantile_limits(values: np.ndarray) -> tuple[float, float]:
     Returns
     -------
     low, high : float
-        Quantiles .001 and .999; least and greatest value where these two are equal, as
-        in an image of one small bright spot.
+        Quantiles .001 and .999; minimum and maximum if the two quantiles are equal, as
+        in an image with one small bright region.
     """
     low, high = np.quantile(values, QUANTILES)
     if not high > low:
@@ -59,9 +59,9 @@ def quantile_limits(values: np.ndarray) -> tuple[float, float]:
 def histogram_limits(
     values: torch.Tensor, *, most: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Range of a histogram's bins, without the outermost thousandths.
+    """Find the range of a histogram, without the lowest and highest thousandth.
 
-    One hot voxel would otherwise squeeze all others into a single bin.
+    Otherwise, a single very bright voxel would put all other voxels into one bin.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def histogram_limits(
     Returns
     -------
     low, high : Tensor, shape ()
-        Quantiles .001 and .999; least and greatest value where these two are equal.
+        Quantiles .001 and .999; minimum and maximum if the two quantiles are equal.
     """
     few = values[:: max(1, len(values) // most)]
     low, high = few.quantile(few.new_tensor(QUANTILES)).unbind()
@@ -81,11 +81,11 @@ def histogram_limits(
 
 
 def extreme_limits(values: np.ndarray) -> tuple[float, float]:
-    """Limits that extreme values are clipped to, if there are any.
+    """Find the limits to which extreme values are clipped, if there are any.
 
-    A few voxels of a ratio, of kurtosis or of T2* may lie many times outside the range
-    of all others.  If an image is scaled by such a value, all its other voxels become
-    nearly equal, and sums of its values or squares depend on that voxel alone.
+    In maps of ratios, kurtosis or T2*, a few voxels can have values far outside the
+    range of all others.  If the image is scaled by such a value, all other voxels
+    become nearly equal, and sums of values or of squares depend only on this voxel.
 
     Parameters
     ----------
@@ -95,11 +95,11 @@ def extreme_limits(values: np.ndarray) -> tuple[float, float]:
     Returns
     -------
     low, high : float
-        With the range of the values without the outermost thousandths (three values at
-        least): one such range below its lower end and one above its upper end, if a
-        value lies more than five such ranges beyond that end; otherwise the least and
-        the greatest value, so that clipping leaves an ordinary image as it is, bit for
-        bit.
+        Let the inner range be the range of the values without the lowest and the
+        highest thousandth (at least three values on each side).  If a value lies more
+        than five lengths of the inner range beyond one of its ends, the limit on this
+        side is one length beyond that end.  Otherwise the limit is the minimum or the
+        maximum, so that clipping does not change an ordinary image at all.
     """
     values = np.asarray(values).ravel()
     least, greatest = float(values.min()), float(values.max())
@@ -115,10 +115,10 @@ def extreme_limits(values: np.ndarray) -> tuple[float, float]:
 
 
 def _inner_range(values: np.ndarray) -> tuple[float, float]:
-    """Least and greatest value without the outermost thousandths.
+    """Find the minimum and maximum without the lowest and highest thousandth.
 
-    If nearly all values are equal, as in an image of a small object on an empty
-    background, those without the background's.
+    If nearly all values are equal, as in an image of a small object on a constant
+    background, the background's value is excluded.
     """
     low, high = _without_outermost(values)
     if high > low:
@@ -131,7 +131,7 @@ def _inner_range(values: np.ndarray) -> tuple[float, float]:
 
 
 def _without_outermost(values: np.ndarray) -> tuple[float, float]:
-    """Least and greatest value without a thousandth of them on either side."""
+    """Find the minimum and maximum without a thousandth of the values on each side."""
     left_out = max(_LEAST_EXTREME, int(QUANTILES[0] * values.size))
     left_out = min(left_out, values.size // 8)
     last = values.size - 1 - left_out

@@ -1,4 +1,4 @@
-"""Inverse of a field, and pairs of fields that are inverse to each other."""
+"""Inversion of a field, and inverse consistency of a pair of fields."""
 
 import torch
 
@@ -19,11 +19,11 @@ def invert(
     sweeps: int = 6,
     newton: int = 20,
 ) -> torch.Tensor:
-    """Inverse of a map: ``v(y) = -u(y + v(y))`` at every voxel.
+    """Invert a map: ``v(y) = -u(y + v(y))`` at every voxel.
 
-    A few fixed-point sweeps over the whole grid solve this for most voxels, even where
-    displacements are large.  The other voxels, where the map stretches or compresses
-    strongly, are solved one by one with damped Newton steps.
+    A few fixed-point iterations over the whole grid solve this equation at most voxels,
+    also for large displacements.  At the other voxels, where the map expands or
+    contracts strongly, it is solved by damped Newton steps.
 
     Parameters
     ----------
@@ -32,12 +32,12 @@ def invert(
     start : Tensor, shape (1, D, *shape), optional
         First guess; by default ``-u``.
     tolerance : float, optional
-        Residual ``|v + u(y + v)|``, in voxels, at which a point is solved; a point that
-        needs more steps keeps the best value found.
+        Residual ``|v + u(y + v)|``, in voxels, below which a point has converged; for a
+        point that does not converge, the best value is returned.
     sweeps : int, optional
         Fixed-point sweeps.
     newton : int, optional
-        Most Newton steps for each of the other points.
+        Maximum number of Newton steps for each of the other points.
 
     Returns
     -------
@@ -52,8 +52,8 @@ def invert(
         v = new
         if float(residual.max()) <= tolerance:
             return v
-    # The residual of the last sweep is that of the field before it; `_newton` computes
-    # the present one first.
+    # The residual of the last sweep belongs to the field before this sweep; `_newton`
+    # first computes the residual of the current field.
     left = (residual > tolerance).nonzero()[:, 0]
     v = v.clone()
     flat = v.flatten(2)[0]
@@ -65,7 +65,7 @@ def invert(
 def _newton(
     u: torch.Tensor, y: torch.Tensor, v: torch.Tensor, tolerance: float, steps: int
 ) -> torch.Tensor:
-    """Solve ``v + u(y + v) = 0`` at points; a step that makes it worse is halved."""
+    """Solve ``v + u(y + v) = 0`` at points; a step that increases it is halved."""
     dim = len(y)
     derivatives = torch.cat([derivative(u, axis) for axis in range(dim)], 1)
     eye = torch.eye(dim, dtype=u.dtype, device=u.device)
@@ -95,7 +95,7 @@ def _newton(
 def round_trip(
     first: torch.Tensor, second: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Distance of each voxel from its position after one map and the other.
+    """Measure the distance of each voxel from its position after both maps.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def round_trip(
     distance : Tensor, shape (1, 1, *shape)
         ``|first(x) + second(x + first(x))|`` in voxels; 0 where not inside.
     inside : Tensor of bool, shape (1, 1, *shape)
-        Where ``x + first(x)`` lies on the grid; beyond, the second field is unknown.
+        Where ``x + first(x)`` lies on the grid; outside, the second field is unknown.
     """
     error = warp(second, first).add_(first).square_().sum(1, keepdim=True).sqrt_()
     inside = _stays_inside(first)
@@ -130,25 +130,25 @@ def enforce_inverse_consistency(
     *,
     out: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None),
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bring two fields closer to being each other's inverse.
+    """Reduce the inverse consistency error of two fields.
 
-    Each field is changed by half a Newton step that reduces the error of its round
-    trip.  For ``u`` the error is ``e(x) = u(x) + v(x + u(x))`` and the step is
+    Each field is changed by half a Newton step that reduces its inverse consistency
+    error.  For ``u`` the error is ``e(x) = u(x) + v(x + u(x))`` and the step is
     ``(1 + Du(x)) e(x)``, because ``1 + Dv`` at ``x + u(x)`` is the inverse of
     ``1 + Du`` at ``x``; for ``v`` likewise.  (Subtracting ``e / 2`` alone diverges
-    where a map stretches fourfold.)  Where ``x + u(x)`` leaves the grid, `v` is unknown
-    and `u` is not changed.
+    where a map expands fourfold.)  Where ``x + u(x)`` is outside the grid, `v` is
+    unknown and `u` is not changed.
 
-    A sampled inverse is exact at its voxels only; between them there is an error of
-    interpolation.  Changing both fields reduces the errors of both directions, whereas
-    recomputing one field from the other only moves the error between them.
+    A sampled inverse is exact only at its voxels; between them there is an error of
+    interpolation.  If both fields are changed, the errors of both directions decrease.
+    If one field is recomputed from the other, the error only moves between them.
 
     Parameters
     ----------
     u, v : Tensor, shape (1, D, *shape)
         Fields in voxels of one grid, nearly inverse to each other.
     out : tuple of Tensor, optional
-        Where the results go; neither of the two fields.
+        Tensors for the results; they must be neither of the two fields.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Two images in world space as tensors, and which voxels of them are compared."""
+"""Two images in world space as tensors, and the mask of the compared voxels."""
 
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ class Pair(NamedTuple):
     prealign : ndarray, shape (D + 1, D + 1)
         Static world to moving world.
     static_mask, moving_mask : Tensor or None
-        1 where a voxel counts, 0 elsewhere.
+        1 at voxels that are compared, 0 elsewhere.
     landmarks : Landmarks or None
         Pairs of corresponding points.
     """
@@ -37,7 +37,7 @@ class Pair(NamedTuple):
     landmarks: Landmarks | None = None
 
     def frame(self) -> Frame:
-        """The frame by which displacements on the static grid sample the moving image.
+        """The frame for sampling the moving image at displaced static voxels.
 
         Returns
         -------
@@ -53,7 +53,7 @@ class Pair(NamedTuple):
         )
 
     def overlap(self) -> torch.Tensor:
-        """Static voxels that the prealign brings inside the moving image.
+        """Static voxels that the prealign maps into the moving image.
 
         Returns
         -------
@@ -81,8 +81,8 @@ def move_pair(pair: Pair, u: torch.Tensor, v: torch.Tensor) -> Pair:
     Returns
     -------
     pair : Pair
-        Both images on the static grid, with the mask of the voxels to compare;
-        landmarks keep the distance that the field leaves.
+        Both images on the static grid, with the mask of the voxels to compare; the
+        landmarks have the distance that remains after the field.
     """
     frame = pair.frame()
     landmarks = pair.landmarks
@@ -102,9 +102,9 @@ def move_pair(pair: Pair, u: torch.Tensor, v: torch.Tensor) -> Pair:
 def make_compared_mask(
     pair: Pair, u: torch.Tensor, frame: Frame
 ) -> torch.Tensor | None:
-    """Mask of the voxels in both masks and, through the prealign, in both images.
+    """Make the mask of voxels in both masks and, with the prealign, in both images.
 
-    The moving mask is warped once a level, by the field at the start of the level.
+    The moving mask is warped once per level, by the field at the start of the level.
 
     Parameters
     ----------

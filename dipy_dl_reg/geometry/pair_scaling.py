@@ -12,8 +12,8 @@ from dipy_dl_reg.geometry.pair import Pair, make_compared_mask
 def scale_by_compared_voxels(pair: Pair) -> Pair:
     """Scale both images by their quantiles over the voxels that are compared.
 
-    The voxels are the same for both: quantiles of two different regions would make two
-    equal images differ.
+    The same voxels are used for both images: with quantiles of two different regions,
+    two equal images would become different.
 
     Parameters
     ----------
@@ -35,8 +35,8 @@ def scale_by_compared_voxels(pair: Pair) -> Pair:
     mask = make_compared_mask(pair, zero, frame)
     if mask is not None and not bool(mask.any()):
         raise ValueError(
-            "static_mask and moving_mask do not overlap through the affines and "
-            "prealign given: no voxel would be compared."
+            "static_mask and moving_mask do not overlap with the affines and prealign "
+            "given: there is no voxel to compare."
         )
     warped = warp(pair.moving, zero, frame_=frame)
     return pair._replace(
@@ -67,7 +67,7 @@ def scale_separately(pair: Pair) -> Pair:
 def _scale_to_quantiles(
     image: torch.Tensor, seen: torch.Tensor, mask: torch.Tensor | None
 ) -> torch.Tensor:
-    """Scale an image by the quantiles of what is seen of it within a mask."""
+    """Scale an image by the quantiles of its voxels within a mask."""
     values = seen if mask is None else seen[mask > 0]
     low, high = quantile_limits(values.cpu().numpy())
     return scale_intensities(image, low, high) if high > low else image

@@ -16,7 +16,7 @@ class Landmarks(NamedTuple):
     points : Tensor, shape (N, D)
         In the world of the static image, mm, float64.
     targets : Tensor, shape (N, D)
-        Corresponding points of the moving image, brought to the static image's world by
+        Corresponding points of the moving image, mapped to the static image's world by
         the inverse of the prealign.
     """
 
@@ -24,12 +24,12 @@ class Landmarks(NamedTuple):
     targets: torch.Tensor
 
     def carry_back(self, grid: Grid, inverse: torch.Tensor) -> "Landmarks":
-        """Landmarks that remain after a field: the targets move by its inverse.
+        """Map the targets by the inverse of a field that was applied to the images.
 
         Parameters
         ----------
         grid : Grid
-            The static image's.
+            Grid of the static image.
         inverse : Tensor, shape (1, D, *shape)
             Inverse of the field, in voxels of that grid.
 

@@ -15,7 +15,7 @@ def level_spacings(grid: Grid, levels: int) -> list[float]:
     Parameters
     ----------
     grid : Grid
-        The static image's.
+        Grid of the static image.
     levels : int
         Number of levels.
 
@@ -29,7 +29,7 @@ def level_spacings(grid: Grid, levels: int) -> list[float]:
 
 
 def coarsen(pair: Pair, spacing: float, *, sigma_factor: float) -> Pair:
-    """Bring a pair to a coarser resolution.
+    """Resample a pair to a coarser resolution.
 
     Both images are smoothed and resampled to voxels of about `spacing`.  Axes that are
     at least as coarse are not changed, so that anisotropic voxels become isotropic at

@@ -1,4 +1,4 @@
-"""Images and displacement fields on other grids, by linear interpolation."""
+"""Resampling of images and displacement fields to other grids, linearly."""
 
 from collections.abc import Sequence
 
@@ -33,7 +33,7 @@ def resize_image(image: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
 def shrink_mask(
     mask: torch.Tensor, sigmas: Sequence[float], shape: Sequence[int]
 ) -> torch.Tensor:
-    """Bring a mask to a grid of larger voxels.
+    """Resample a mask to a grid of larger voxels.
 
     Parameters
     ----------
@@ -47,8 +47,8 @@ def shrink_mask(
     Returns
     -------
     mask : Tensor, shape (B, 1, *shape)
-        1 where at least half of a voxel is in the mask; of a mask thinner than the
-        voxels, where at least half as much is as in the voxel that holds most of it.
+        1 at voxels whose fraction in the mask is above half of the largest fraction of
+        all voxels, which is 1 unless the mask is thinner than the voxels.
     """
     cover = resize_image(smooth(mask, sigmas), shape)
     return (cover > 0.5 * cover.amax()).to(mask.dtype)
@@ -79,7 +79,7 @@ def sample_on_grid(
 
 
 def resample_field(u: torch.Tensor, grid: Grid, target: Grid) -> torch.Tensor:
-    """Bring a displacement field to another grid of the same world.
+    """Resample a displacement field to another grid of the same world.
 
     Parameters
     ----------
@@ -96,6 +96,6 @@ def resample_field(u: torch.Tensor, grid: Grid, target: Grid) -> torch.Tensor:
     sampled = sample_on_grid(u, target.shape, target.to(grid))
     matrix = grid.to(target)[: grid.dim, : grid.dim]
     linear = torch.as_tensor(matrix, dtype=u.dtype, device=u.device)
-    # A displacement out of a single slice would lead to where there is no image.
+    # There is no image outside a single slice, so that the displacement must be 0.
     linear[[size == 1 for size in target.shape]] = 0
     return torch.einsum("ij,bj...->bi...", linear, sampled)

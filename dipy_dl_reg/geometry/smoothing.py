@@ -1,8 +1,8 @@
 """Separable smoothing of images and fields: sums of shifted slices.
 
-Why not matrix products, pooling or convolutions: for kernels of few taps, sums of
-shifted slices are the fastest torch code on a CPU, and exact and the same on every
-device.
+Matrix products, pooling and convolutions are not used, because for short kernels sums
+of shifted slices are the fastest torch code on a CPU; they are also exact, and the same
+on every device.
 """
 
 from collections.abc import Iterable, Sequence
@@ -91,9 +91,9 @@ def smooth(
     sigma : float or sequence of float
         Standard deviation in voxels, one for all axes or one per axis.
     out : Tensor, optional
-        Where the result goes; may be `x` itself.
+        Tensor for the result; it may be `x` itself.
     scratch : Tensor, optional
-        A buffer of the same shape, to save an allocation; may be `x` if that is not
+        A buffer of the same shape, to save an allocation; it may be `x` if `x` is not
         `out` and may be overwritten.
 
     Returns
@@ -128,7 +128,7 @@ def _separable(
     out: torch.Tensor,
     scratch: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Call the compiled loop, which cannot work in place."""
+    """Call the compiled loop, whose output must not be its input."""
     target = scratch if out is x else out
     if target is not None and not target.is_contiguous():
         target = None
@@ -152,7 +152,7 @@ def box_sum(
     radius : int
         Half-width of the window, in voxels.
     out : Tensor, optional
-        Where the result goes; may be `x` itself.
+        Tensor for the result; it may be `x` itself.
     scratch : Tensor, optional
         A buffer of the same shape, to save an allocation.
 

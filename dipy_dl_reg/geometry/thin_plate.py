@@ -3,8 +3,8 @@ r"""Thin-plate splines: the smooth map through pairs of points.
 .. math:: f(x) = A x + b + \sum_i w_i \phi(|x - p_i|), \quad
           \sum_i w_i = 0, \quad \sum_i w_i p_i^T = 0
 
-with the points centred and divided by their root mean square distance from the
-centre, L, so that nothing depends on the unit of length.  Everything is float64.
+with the points centred and divided by their root mean square distance from the centre,
+L, so that the result does not depend on the unit of length.  All tensors are float64.
 `thin_plate_grid` computes the spline on a voxel grid.
 """
 
@@ -13,12 +13,13 @@ from typing import NamedTuple
 
 import torch
 
-#: A point set is flat if its thinnest extent is at most this part of its longest.
+#: A point set is flat if its smallest extent is at most this fraction of its largest.
 _FLAT = 1e-5
-#: Steps of the inverse stay within this many scales of their start: far beyond, the
-#: round-off of tiny weights is as large as the points themselves.
+#: Newton steps of the inverse stay within this distance of their start, in scales of
+#: the spline: at larger distances the round-off of the weights is as large as the
+#: points.
 _REACH = 1e3
-#: Most numbers in one temporary tensor, so that it stays in a processor's cache.
+#: Maximum number of values in a temporary tensor, so that it fits a processor's cache.
 _CHUNK = 2**18
 
 #: Kernels by the names that `ThinPlateSplineRegistration(kernel=...)` takes.
@@ -92,7 +93,7 @@ def fit_spline(
     Raises
     ------
     ValueError
-        If the points lie on one line or plane, or are too few not to.
+        If the points are too few, or lie on one line or plane.
 
     References
     ----------
@@ -102,7 +103,7 @@ def fit_spline(
     count, dim = points.shape
     if is_flat(points):
         raise ValueError(
-            f"points must be at least {dim + 1} that do not lie on one "
+            f"points must be at least {dim + 1} points that do not lie on one "
             f"{'line' if dim == 2 else 'plane'}, got {count}."
         )
     centre = points.mean(0)
@@ -110,9 +111,9 @@ def fit_spline(
     x = (points - centre) / scale
     logarithmic = kernel == "thin_plate_spline" or dim == 2
     ones = torch.cat([x, torch.ones_like(x[:, :1])], 1)
-    # The system is solved for what remains after the best affine map, which may be so
-    # large that the rest would lose digits.
-    nearest = torch.linalg.lstsq(ones, targets).solution
+    # The system is solved for the residual of the best affine map: the affine part may
+    # be so large that the rest would lose precision.
+    nearest = _fit_linear(ones, targets)
     system = x.new_zeros(count + dim + 1, count + dim + 1)
     system[:count, :count] = evaluate_kernel(_squared_distances(x, x), logarithmic)
     system.diagonal()[:count] += count * regularization
@@ -120,8 +121,8 @@ def fit_spline(
     right = x.new_zeros(count + dim + 1, dim)
     right[:count] = targets - ones @ nearest
     solved = _solve(system, right)
-    # Unless the weights are exactly balanced, an error would grow with the distance.
-    weights = solved[:count] - ones @ torch.linalg.lstsq(ones, solved[:count]).solution
+    # The sums of the weights must be exactly 0; otherwise errors grow with distance.
+    weights = solved[:count] - ones @ _fit_linear(ones, solved[:count])
     linear = nearest + solved[count:]
     return ThinPlateSpline(
         x,
@@ -135,7 +136,7 @@ def fit_spline(
 
 
 def is_flat(points: torch.Tensor) -> bool:
-    """Tell whether points lie on one line (2D) or plane (3D), or are too few.
+    """Whether points lie on one line (2D) or plane (3D), or are too few.
 
     Parameters
     ----------
@@ -145,13 +146,21 @@ def is_flat(points: torch.Tensor) -> bool:
     Returns
     -------
     flat : bool
-        True if their thinnest extent is at most 1e-5 of their longest.
+        True if the smallest extent of the points is at most 1e-5 of the largest.
     """
     if len(points) <= points.shape[1]:
         return True
     points = points.double()
     extents = torch.linalg.svdvals(points - points.mean(0))
     return bool(extents[-1] <= _FLAT * extents[0])
+
+
+def _fit_linear(columns: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Least squares of few columns of about equal size, by the normal equations.
+
+    Unlike those of `torch.linalg.lstsq`, the results are the same bits in each call.
+    """
+    return _solve(columns.T @ columns, columns.T @ values)
 
 
 def _solve(system: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -199,7 +208,7 @@ def evaluate_kernel(squares: torch.Tensor, logarithmic: bool) -> torch.Tensor:
 
 
 def chunks(x: torch.Tensor, count: int) -> Iterator[slice]:
-    """Divide points into pieces whose distances from all kernels fit a cache.
+    """Divide points into parts whose distances from all kernels fit the cache.
 
     Parameters
     ----------
@@ -255,9 +264,8 @@ def jacobian_matrix(spline: ThinPlateSpline, x: torch.Tensor) -> torch.Tensor:
     Returns
     -------
     matrices : Tensor, shape (M, D, D)
-        ``[m, i, j]`` is the derivative of component i along axis j, float64.  At the
-        centre of a kernel ``-r``, which has no derivative there, that kernel is left
-        out.
+        ``[m, i, j]`` is the derivative of component i along axis j, float64.  A kernel
+        ``-r`` has no derivative at its centre; there, this kernel is ignored.
     """
     x = x.to(spline.points)
     dim = x.shape[1]
@@ -266,7 +274,7 @@ def jacobian_matrix(spline: ThinPlateSpline, x: torch.Tensor) -> torch.Tensor:
     products = spline.weights[:, :, None] * spline.points[:, None] / spline.scale
     for chunk in chunks(x, len(spline.points)):
         squares = _squared_distances(scaled[chunk], spline.points)
-        # phi'(r) / r, which the difference vector is multiplied with
+        # phi'(r) / r, the factor of the difference vector
         none = squares <= 1e-24
         squares.clamp_(min=1e-24)
         slopes = squares.log_().add_(1) if spline.logarithmic else -squares.rsqrt_()
@@ -285,7 +293,7 @@ def invert_points(
     tolerance: float = 1e-9,
     steps: int = 50,
 ) -> torch.Tensor:
-    """Find the points that the spline maps to given ones, by damped Newton steps.
+    """Find the points that the spline maps to given points, by damped Newton steps.
 
     Parameters
     ----------
@@ -299,7 +307,7 @@ def invert_points(
         Distance from `y`, as a part of the spline's scale, at which a point counts as
         found.
     steps : int, optional
-        Most steps.
+        Maximum number of steps.
 
     Returns
     -------

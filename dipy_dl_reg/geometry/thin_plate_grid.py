@@ -1,9 +1,9 @@
-"""Thin-plate splines on a voxel grid, computed mostly on a coarser one.
+"""Evaluation of thin-plate splines on a voxel grid, mostly on a coarser grid.
 
-The exact sum over all points at every voxel would take long.  `sample_spline` splits
-the kernel as particle-mesh methods do: into a part that is smooth everywhere, which is
-computed on a coarse grid and interpolated, and a part that is 0 beyond a small radius,
-which is added around each point.
+The exact sum over all points at every voxel would need much time.  `sample_spline`
+splits the kernel into two parts, like particle-mesh methods: a part that is smooth
+everywhere, which is computed on a coarse grid and interpolated; and a part that is 0
+beyond a small radius, which is added around each point.
 """
 
 import itertools
@@ -22,7 +22,7 @@ from dipy_dl_reg.geometry.thin_plate import (
 )
 from dipy_dl_reg.validation import wrong_value
 
-#: Up to this number of voxels times points every voxel is computed exactly.
+#: If the number of voxels times points is at most this, all voxels are exact.
 _EXACT = 2**24
 #: Distance between coarse nodes, in voxels of the finest axis, and the radius, in such
 #: distances, beyond which the short part of the kernel is 0.
@@ -32,10 +32,11 @@ _TERMS = 3
 #: Accepted root mean square error of a sampled field, in voxels, and the number of
 #: voxels where it is measured: those where errors are largest.
 TOLERANCE, _CHECKED_VOXELS = 0.03, 256
-#: Least distance between nodes, in voxels.  The error that remains is between landmarks
-#: a voxel or two apart with different displacements, which no map can follow.
+#: Smallest distance between nodes, in voxels.  The remaining error is between landmarks
+#: that are one or two voxels apart and have different displacements; no map on this
+#: grid can represent these.
 _LEAST_STRIDE = 2
-#: Number of nodes on each side of a voxel that it is interpolated from.
+#: Number of nodes on each side of a voxel that are used to interpolate it.
 _NODES = 3
 
 
@@ -47,7 +48,7 @@ def sample_spline(
     *,
     stride: float | None = None,
 ) -> torch.Tensor:
-    """The spline as a field on a grid: ``u(i) = from_world(f(to_world(i))) - i``.
+    """Sample a spline as a field: ``u(i) = from_world(f(to_world(i))) - i``.
 
     Parameters
     ----------
@@ -84,9 +85,10 @@ def sample_spline(
 
 
 def start_field(pair: Pair) -> torch.Tensor:
-    """The spline through a pair's landmarks, as a start for refinement.
+    """Compute the spline through a pair's landmarks, as the first field of refinement.
 
-    The biharmonic spline, which oscillates less where landmarks are inaccurate.
+    The biharmonic spline is used because it oscillates less if landmarks are
+    inaccurate.
 
     Parameters
     ----------
@@ -134,7 +136,7 @@ def _axis_shape(axis: int, size: int, dim: int) -> list[int]:
 
 
 class _Sampling:
-    """The part of a spline that its kernels make, in voxels, on a grid."""
+    """Evaluates the sum of a spline's kernels on a grid, in voxels."""
 
     def __init__(
         self,
@@ -214,7 +216,7 @@ class _Sampling:
         """Add the short part of the kernel in the ball around each point."""
         reach = (self.reach * radius).tolist()
         metric = self.metric.tolist()
-        # All at once: on a GPU each number fetched by itself would cost a wait.
+        # All numbers in one transfer, because each transfer from a GPU takes time.
         positions, weights = self.positions.tolist(), self.weights.float()
         lines = [_range(n, u) for n in self.shape]
         shape = (self.dim, *[1] * self.dim)
@@ -257,7 +259,7 @@ def _taylor_series(
 ) -> torch.Tensor:
     """Taylor series of the kernel, in the squared distance, about the radius.
 
-    Without its constant term; for ``squares <= radius**2``.
+    The constant term is left out.  The series is for ``squares <= radius**2``.
     """
     end = radius**2
     t = squares / end - 1
@@ -301,9 +303,9 @@ def _coarse_nodes(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Coarse nodes along an axis, in voxels, and the matrix that interpolates them.
 
-    Two nodes lie beyond each end, so that each voxel has three on either side, and is
-    interpolated by the polynomial through these six.  The matrix is None where every
-    voxel is a node.
+    There are two nodes beyond each end, so that each voxel has three nodes on either
+    side; it is interpolated by the polynomial through these six nodes.  The matrix is
+    None if every voxel is a node.
     """
     count = math.floor((size - 1) / stride) + 2 * _NODES
     if count >= size:

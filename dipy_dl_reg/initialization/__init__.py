@@ -1,1 +1,1 @@
-"""Where the optimisation begins, and which metric it minimises."""
+"""Initial displacement field of the refinement, and choice of the metric."""

@@ -1,4 +1,4 @@
-"""Tests whether refinement should start from a field or from no displacement."""
+"""Decides whether refinement starts from a field or from no displacement."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def improves_refinement(
     *,
     worth: float = 1.05,
 ) -> bool:
-    """Whether a coarse refinement reaches a lower energy from a field than without.
+    """Whether a coarse refinement that starts from a field ends with a lower energy.
 
     Parameters
     ----------
@@ -73,13 +73,15 @@ def improves_refinement(
     u, v : Tensor, shape (1, D, *static_shape)
         The field and its inverse, in voxels of the static grid.
     worth : float, optional
-        Factor by which the energy must decrease more.  Above 1, because of two results
-        with about the same energy the smaller displacement is the safer one.
+        Factor by which the decrease of the energy must be larger than without the
+        field.  It is above 1 because, if two results have about the same energy, the
+        one with the smaller displacement is more reliable.
 
     Returns
     -------
     improves : bool
-        True if it decreases by that much more, on voxels of 1/48 of the longest side.
+        True if the decrease is larger by this factor, on voxels of 1/48 of the longest
+        side.
     """
     spacing = longest_extent(pair.static_grid) / _COARSE
     coarse = coarsen(pair, spacing, sigma_factor=_SIGMA_FACTOR)

@@ -1,4 +1,4 @@
-"""Search for large displacements, for images that descent cannot align.
+"""Search for large displacements, for which gradient descent would fail.
 
 On a coarse grid of cells, the cost of every displacement within a wide window is
 computed at once: the difference of the self-similarity descriptors (`mind`) of the two
@@ -8,13 +8,15 @@ minimises
 
     ``cost(x, d) + theta |d - s(x)|**2``
 
-and ``s`` becomes the smoothed field of these choices, while ``theta`` rises.  This is
-done in both directions, static to moving and back, and both fields are then made
-inverse consistent, as in ConvexAdam (Siebert et al., 2024).  Finer rounds search for
-what the previous ones left.
+and ``s`` is set to the smoothed field of these displacements, while ``theta`` is
+increased.  This is done in both directions, from static to moving and from moving to
+static, and both fields are then made inverse consistent, as in ConvexAdam (Siebert et
+al., 2024).  Finer rounds search for the displacement that remains after the previous
+rounds.
 
-The window reaches over a quarter of the image's longest side (24 voxels of 96) at any
-resolution; time and memory depend only on the proportions of the field of view.
+The window covers displacements of up to a quarter of the image's longest side (24
+voxels of 96) at any resolution; time and memory depend only on the proportions of the
+field of view.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ _LONGEST = 96
 #: For each round, the size of a cell as a part of the longest side, and the half-width
 #: of the window in cells.
 _ROUNDS = ((1 / 16, 4), (1 / 24, 2), (1 / 32, 2), (1 / 48, 2))
-#: Cells of the first round that the working grid has beyond each side of static.
+#: Margin of the working grid beyond each side of static, in cells of the first round.
 _MARGIN = 1
 #: The weights theta, per squared cell and relative to the standard deviation of costs.
 _THETAS = (0.03, 0.1, 0.3, 1.0)
@@ -53,14 +55,14 @@ _CONSISTENCY_ITERS = 10
 _SIGMA_FACTOR = 0.5
 #: Smoothing of the field between choices, in cells, and the least weight of a cell.
 _SMOOTHING, _LEAST_WEIGHT = 1.0, 1e-3
-#: Least coverage by the mask for which the mean of a cell is divided by it.
+#: Smallest coverage by the mask for which the mean of a cell is divided by it.
 _LEAST_COVERAGE = 1e-3
 
 _POOLING = {2: torch.nn.functional.avg_pool2d, 3: torch.nn.functional.avg_pool3d}
 
 
 class _Image(NamedTuple):
-    """An image, and how far each voxel lies in its mask and field of view, 0 to 1."""
+    """An image, and each voxel's coverage by mask and field of view, 0 to 1."""
 
     values: torch.Tensor
     coverage: torch.Tensor
@@ -222,8 +224,8 @@ def _cell_means(image: torch.Tensor, cell: tuple[int, ...]) -> torch.Tensor:
 def _compute_costs(static: _Features, moving: _Features, half_width: int) -> _Costs:
     """Costs of all displacements of a window, summed over neighbouring cells.
 
-    A displacement to cells that moving does not cover costs the mean of those to cells
-    that it covers.
+    The cost of a displacement to a cell that moving does not cover is set to the mean
+    cost of the displacements to covered cells.
     """
     fixed, shape = static.descriptors, static.descriptors.shape[2:]
     reach = [min(half_width, n - 1) for n in shape]
@@ -287,7 +289,7 @@ def _find_minima(costs: torch.Tensor, moves: torch.Tensor) -> torch.Tensor:
             costs.gather(0, (best + sign * stride * inner)[None])[0] - lowest
             for sign in (-1, 1)
         )
-        # Both are 0 or more, and 0 at the edge of the window: nothing is added there.
+        # Both are 0 or more; at the edge of the window they are 0: no correction.
         result[axis] += (before - after) / (2 * (before + after)).clamp_min(1e-12)
         stride *= int(2 * reach[axis]) + 1
     return result

@@ -1,11 +1,12 @@
 """Choice of the metric from the images themselves.
 
-Images of one contrast are positively correlated, and local correlation aligns them
-best.  Between T1 and b0 the correlation is negative in the tissue, but positive at the
-edge of the brain; the metric squares it, so that it cannot tell the two signs apart and
-would align the wrong structures.  Then the intensities of the moving image are first
-mapped to static's contrast (`IntensityMapping`); or, if no function of intensity
-explains static, the metric is self-similarity.
+Images of the same contrast are positively correlated, and local correlation is the best
+metric for them.  Between T1 and b0 the correlation is negative within the tissue, but
+positive at the edge of the brain.  Because the metric squares the correlation, it does
+not distinguish the two signs and would align wrong structures.  In this case the
+intensities of the moving image are first mapped to static's contrast
+(`IntensityMapping`); if no function of intensity explains static, the metric is
+self-similarity.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from dipy_dl_reg.metrics.histogram import sum_by_index
 from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.metrics.mind import MINDMetric
 
-#: Voxel size, mm, at which the correlation is measured; of images smaller than heads,
-#: this part of the longest side.  The intensity mapping is estimated at voxels that are
-#: larger by the last factor.
+#: Voxel size, mm, at which the correlation is measured; for images smaller than heads,
+#: the voxel size as a fraction of the longest side.  The intensity mapping is estimated
+#: with voxels that are larger by the last factor.
 _SPACING, _PARTS, _FOR_MAPPING = 3.0, 48, 2 / 3
 #: Smoothing of the images before they are sampled on these voxels, see `coarsen`.
 _SIGMA_FACTOR = 0.5
@@ -33,7 +34,7 @@ _SIGMA_FACTOR = 0.5
 _RADIUS = 2
 #: Intensities up to this part of an image's range are background.
 _BACKGROUND = 0.05
-#: Least variance of a window that is counted, and the least number of such windows.
+#: Smallest variance of a window that is counted, and the least number of such windows.
 _LEAST_VARIANCE, _LEAST_WINDOWS = 1e-5, 30
 #: Bins of an intensity mapping, and the standard deviation, in bins, that smooths it.
 _BINS, _SMOOTHING = 64, 1.5
@@ -86,20 +87,21 @@ class IntensityMapping(NamedTuple):
 
 
 class MetricChoice(NamedTuple):
-    """How two images are compared.
+    """The metric for two images, and the smoothing and mapping that belong to it.
 
     Attributes
     ----------
     metric : Metric
         The dissimilarity of the images.
     sigma_field : float
-        Smoothing of the field that suits it, voxels.
+        Smoothing of the field for this metric, voxels.
     contrasts_differ : bool
         Whether the images have different contrasts.
     intensity_mapping : IntensityMapping or None
         The function to apply to the moving image first, if any.
     reason : str
-        Sentences for the log: the values that decided, with their ranges.
+        Sentences for the log: the values on which the choice depends, with their
+        ranges.
     """
 
     metric: Metric
@@ -119,7 +121,7 @@ class MetricChoice(NamedTuple):
         Returns
         -------
         pair : Pair
-            The images to give to the metric.
+            The images for the metric.
         """
         if self.intensity_mapping is None:
             return pair
@@ -136,7 +138,7 @@ class _Sampled(NamedTuple):
     compared : Tensor of bool, shape (1, 1, *shape)
         Voxels within both fields of view and both masks.
     foreground : Tensor of bool, shape (1, 1, *shape)
-        Those of them that are background in neither image.
+        Compared voxels that are background in neither image.
     """
 
     static: torch.Tensor
@@ -146,20 +148,21 @@ class _Sampled(NamedTuple):
 
 
 def select_metric(pair: Pair, *, aligned: bool = False) -> MetricChoice:
-    """Choose how to compare two images that are roughly aligned.
+    """Choose the metric for two images that are roughly aligned.
 
-    By local correlation where `mean_local_correlation` is 0 or more, with a smoother
-    field where it is weak.  Where it is negative, by local correlation with the moving
-    image mapped to static's contrast, if a function of intensity explains enough of
-    static; else by self-similarity.
+    If `mean_local_correlation` is 0 or more, the metric is local correlation, with a
+    smoother field if the correlation is weak.  If it is negative, the metric is local
+    correlation with the moving image mapped to static's contrast, provided that a
+    function of intensity explains enough of static's variance; else self-similarity.
 
     Parameters
     ----------
     pair : Pair
         The images.
     aligned : bool, optional
-        Whether a network has aligned them already: only then does a weak correlation
-        mean different contrasts, and not a misalignment of a few mm.
+        Whether a network has already aligned the images.  Only then does a weak
+        correlation indicate different contrasts; otherwise it can also result from a
+        misalignment of a few mm.
 
     Returns
     -------
@@ -246,10 +249,10 @@ def _sample_on_one_grid(pair: Pair, factor: float = 1.0) -> _Sampled:
 
 
 def _estimate_mapping(images: _Sampled) -> tuple[IntensityMapping, float]:
-    """Mean of static for every intensity of moving, and the part of static it explains.
+    """Estimate static's mean at each intensity of moving, and the explained variance.
 
-    The background is included, so that it is mapped to the background; masked voxels
-    are not.
+    Background voxels are included, so that background is mapped to background; masked
+    voxels are excluded.
     """
     static, moving, compared, foreground = images
     values = moving[foreground]
@@ -258,7 +261,7 @@ def _estimate_mapping(images: _Sampled) -> tuple[IntensityMapping, float]:
     bins = (moving[compared] * (_BINS / highest)).long().clamp_(0, _BINS - 1)
     count = torch.bincount(bins, minlength=_BINS).to(static)
     total = sum_by_index(bins, static[compared], _BINS)
-    # An empty bin takes its value from its neighbours, by the smoothing.
+    # The smoothing gives an empty bin the values of its neighbours.
     count, total = _smooth_rows(torch.stack([count, total.to(static)]))
     mapping = IntensityMapping(total / count.clamp_min(1e-6), highest)
     residual = (static - mapping(moving))[foreground]

@@ -1,8 +1,9 @@
 """Applies a symmetric network repeatedly in mid-space, half-way between two images.
 
-A network that is symmetric by construction still favours the image on whose grid it is
-applied.  Half of the prealign maps each image to a world between both, and the result
-on a grid of that world does not depend on which image is called static.
+The result of a network that is symmetric by construction still depends on the image
+whose grid is used.  Therefore both images are mapped by half of the prealign to a
+mid-space, and the network is applied on a grid of this space; the result is then the
+same (inverted) if static and moving are swapped.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from dipy_dl_reg.geometry.smoothing import smooth
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.networks.base import SQUARINGS, RegistrationNetwork
 
-#: Largest rotation of a prealign, degrees, that is halved: with a larger one the images
-#: would be oblique in mid-space, as the network has not seen them in training.
+#: Largest rotation of a prealign, degrees, for which mid-space is used.  With a larger
+#: rotation the images would be oblique in mid-space, unlike the training images.
 _LARGEST_ROTATION = 60
 #: Voxels of the mid-space grid beyond the region that both images cover.
 _MARGIN = 8
@@ -76,8 +77,8 @@ def make_midspace_grid(
     Returns
     -------
     grid : Grid or None
-        In static's world, where its axes may be slightly oblique; None if the images do
-        not overlap, or the prealign cannot be halved (`halve_prealign`).
+        The grid in static's world, where its axes may be slightly oblique; None if the
+        images do not overlap, or `halve_prealign` returns None.
     """
     half, dim = halve_prealign(prealign), static.dim
     if half is None:
@@ -189,13 +190,14 @@ def predict_in_midspace(
     moving: torch.Tensor,
     factors: Sequence[float],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Apply a symmetric network several times, each time to the remaining difference.
+    """Apply a symmetric network several times, each time to the warped images.
 
-    After each pass but the last, half of the predicted flow is added to the field that
-    warps the moving image, and half of its inverse to the field that warps the static
-    one; the next pass sees both warped images.  The flow of the last pass is inserted
-    between the two halves.  Fields have half the resolution of the images, at an eighth
-    of the time and memory: the network's own fields have no more detail.
+    After each pass but the last, half of the predicted flow is composed with the field
+    that warps the moving image, and half of its inverse with the field that warps the
+    static image; the input of the next pass is both warped images.  The flow of the
+    last pass is inserted between the two fields.  Fields have half the resolution of
+    the images, because the network's fields have no more detail; this needs an eighth
+    of the time and memory.
 
     Parameters
     ----------

@@ -1,8 +1,9 @@
 """The displacement that a network predicts for images on any grid and orientation.
 
-A network knows voxels only.  The images are sampled on a grid in the form that networks
-are trained on (`Grid.to_standard`: isotropic voxels of the network's own size, axes
-along the world's), and the predicted field is resampled to the static image's grid.
+A network has no information about the affines.  Therefore the images are sampled on a
+grid in the standard form of the training (`Grid.to_standard`: isotropic voxels of the
+network's voxel size, axes along those of the world), and the predicted field is
+resampled to the static image's grid.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ from dipy_dl_reg.networks.base import RegistrationNetwork
 
 #: Smoothing of the images before they are sampled on larger voxels, see `coarsen`.
 _SIGMA_FACTOR = 0.5
-#: Passes of a symmetric network: voxel size of each over that of its grid.  One pass
-#: where refinement follows, two where it does not, and before these two at large voxels
-#: where the images are far apart or of different contrasts.
+#: Passes of a symmetric network: for each pass, the ratio of its voxel size to that of
+#: the grid.  One pass if refinement follows, two if not, and additional passes with
+#: large voxels before them if the images are far apart or have different contrasts.
 _ONE_PASS, _TWO_PASSES, _COARSE_PASSES = (1.0,), (1.0, 1.0), (4.0, 2.0)
 #: Voxel size, over the network's own, of the grid where it makes two passes.
 _FINER = 0.75
@@ -77,19 +78,20 @@ def predict_displacement(
     A network for 2D images also takes two volumes of a single slice each.
 
     A symmetric network is applied in mid-space (`predict_in_midspace`), so that swapped
-    images give the inverse.  Another network that predicts a velocity is applied to the
-    swapped images, too, and half the difference of both velocities is used; then it is
-    applied a second time, to the images as the first field aligns them.  Both are kept
-    only if they lower the objective: a network that was trained in one direction, or on
-    one pair, may do better without them.
+    images give the inverse.  For any other network that predicts a velocity, two
+    variants are tried: the network is also applied to the swapped images, and half the
+    difference of both velocities is used; and the network is applied a second time, to
+    the images warped by the first field.  Each variant is used only if it lowers the
+    objective, because a network that was trained in one direction, or on one pair, may
+    give a better field without it.
 
     Parameters
     ----------
     network : RegistrationNetwork
-        Of the images' dimension, or for 2D images where both are one slice; neither
-        its device nor its mode is changed.
+        A network for the images' dimension, or a 2D network if both images are single
+        slices; its device and its mode are not changed.
     pair : Pair
-        The images; the network sees 0 outside their masks.
+        The images; voxels outside the masks are set to 0 for the network.
     objective : Objective
         The function that refinement minimises; not used with symmetric networks.
     alone : bool, optional
@@ -122,7 +124,7 @@ def _predict(
     target = pair.static_grid
     if network.dim != target.dim:
         raise ValueError(
-            f"model is a network for {network.dim}D images, these are {target.dim}D."
+            f"model is for {network.dim}D images, but the images are {target.dim}D."
         )
     with _ready_on_device(network, pair.static.device) as ready, torch.no_grad():
         if network.symmetric:
@@ -142,8 +144,8 @@ def _predict_symmetric(
 ) -> tuple[Grid, _Predicted]:
     """The field of a symmetric network in mid-space, and its grid.
 
-    With a weak correlation of the images, passes at large voxels come first.  There,
-    and where no refinement follows, the network makes two passes, at smaller voxels.
+    If the correlation of the images is weak, passes with large voxels come first.  In
+    this case, and if no refinement follows, two passes with smaller voxels are made.
     """
     grid, static, moving = _sample_in_midspace(pair, network.spacing)
     sampled = Pair(static, moving, grid, grid, np.eye(grid.dim + 1))
@@ -159,7 +161,7 @@ def _predict_symmetric(
 def _sample_in_midspace(
     pair: Pair, spacing: float | None
 ) -> tuple[Grid, torch.Tensor, torch.Tensor]:
-    """The grid of mid-space, or else static's standard one, and both images on it."""
+    """Sample both images in mid-space; without one, on static's standard grid."""
     grid = make_midspace_grid(
         pair.static_grid, pair.moving_grid, pair.prealign, spacing
     )
@@ -262,9 +264,9 @@ def _smooth_for_spacing(
 ) -> torch.Tensor:
     """An image to be sampled at a larger spacing, with masked voxels set to 0.
 
-    The images that networks are trained on have zeros there, too.  For refinement,
-    which depends on neighbouring voxels only, masked voxels are filled from valid ones;
-    a network would take such values for anatomy.
+    The training images of networks also have zeros outside the mask.  For refinement,
+    masked voxels are filled with the values of neighbouring valid voxels, but a network
+    would interpret these values as anatomy.
     """
     image = image if mask is None else image * mask
     ratio = float(spacing.min()) / grid.spacing

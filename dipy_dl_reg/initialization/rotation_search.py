@@ -1,8 +1,8 @@
-"""Search for a rigid start from any pose: many starts at once, fewer at finer levels.
+"""Search for an initial rigid transform among all rotations.
 
-A brain and its left-right mirror image look nearly alike, and front and back are not
-very different.  Several candidates are therefore kept until the resolution tells them
-apart.
+Many starting poses are optimized at once, and fewer at finer levels.  A brain and its
+left-right mirror image are very similar, and so are front and back.  Therefore several
+candidates are used until they can be distinguished at a finer resolution.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _ROUNDS = (
 )
 #: Voxels along static's longest axis at the last level.
 _SIZE = 44
-#: Of more starts than this, those with the lowest value before optimization are used.
+#: Maximum number of starts; those with the lowest values before optimization are used.
 _MOST_STARTS = 180
 #: Candidates whose maps differ by less than this (voxels, root mean square) are one.
 _SAME = 1.0
@@ -56,11 +56,11 @@ _SAME = 1.0
 _TOLERANCE = 0.1
 #: Evaluations for mirror images, where small differences matter.
 _MIRROR_EVALUATIONS = 60
-#: Principal axes are used where the smallest spread of an object is below this part of
-#: its largest: a thin plate is visible only if it is nearly level.
+#: Principal axes are used if the smallest standard deviation of an object is below this
+#: fraction of its largest: two thin plates overlap only if they are nearly parallel.
 _THIN = 0.6
-#: Where the centre of an object may be that a face cuts through, in lengths of the
-#: other image.
+#: If a face cuts through an object: possible positions of the object's centre, in
+#: lengths of the other image.
 _OFFSETS = (0.15, -0.15, 0.3, -0.3)
 
 
@@ -159,8 +159,8 @@ def search_rotations(pair: Pair, start: np.ndarray) -> Poses:
     Returns
     -------
     poses : Poses
-        The best map, the one that optimization finds from `start`, and those that came
-        near.
+        The best map, the map that optimization finds from `start`, and the other
+        candidates.
     """
     longest = pair.static_grid.longest_side
     pair = coarsen(pair._replace(prealign=start), longest / _SIZE, sigma_factor=0.5)
@@ -179,7 +179,7 @@ def search_rotations(pair: Pair, start: np.ndarray) -> Poses:
         matrices, values, usual = matrices[chosen], values[chosen], 0
     found = [Candidate(m.numpy(), float(v)) for m, v in zip(matrices, values)]
     order = sorted(found, key=lambda candidate: candidate.value)
-    # In 2D a slice of one person may well resemble the mirror image of another's.
+    # In 2D, a slice of one person may be similar to the mirror image of another's.
     solid = transform.dim == 3
     gain = _mirror_gain(order[0].matrix, objective, transform) if solid else -math.inf
     return Poses(order[0], found[usual], order, gain)
@@ -196,7 +196,7 @@ def _make_objective(pair: Pair, options: _Round) -> AffineObjective:
 def _drop_poor_starts(
     objective: AffineObjective, matrices: torch.Tensor
 ) -> torch.Tensor:
-    """The first of many starts, and those of the others with the lowest values."""
+    """Select the first start and those of the others with the lowest values."""
     if len(matrices) <= _MOST_STARTS:
         return matrices
     order = objective(matrices)[0].argsort()[:_MOST_STARTS]
@@ -221,11 +221,12 @@ def _optimize_batch(
 def _mirror_gain(
     matrix: np.ndarray, objective: AffineObjective, transform: AffineTransform
 ) -> float:
-    """How much better the best mirror image of a map is than the map itself.
+    """Compute how much better the best reflected map is than the map itself.
 
-    The map is reflected along each world axis and optimized.  The best of these is
-    reflected back and optimized too, and competes with the map itself: a better pose
-    that only this further optimization finds does not count as a mirror image.
+    The map is reflected along each world axis and optimized.  The best of these maps is
+    reflected back and optimized, too; if this gives a better value than the original
+    map, it is used for the comparison.  In this way, an improvement that results only
+    from the additional optimization is not attributed to the reflection.
     """
     dim = transform.dim
     reflections = torch.eye(dim + 1, dtype=torch.float64, device="cpu")
@@ -273,7 +274,7 @@ def _make_starts(pair: Pair, start: np.ndarray) -> torch.Tensor:
 
 
 def _moments(image: MaskedImage) -> tuple[np.ndarray, np.ndarray]:
-    """Centre of mass and covariance in the world, of what is not background."""
+    """Compute the foreground's centre of mass and covariance in the world."""
     values = image.image if image.mask is None else image.image * image.mask
     mass = (values - BACKGROUND).clamp_min(0).cpu().double().flatten()
     mass = mass if float(mass.sum()) > 0 else torch.ones_like(mass)
@@ -309,9 +310,9 @@ def _align_axes(
 
 
 def _centre_offsets(image: MaskedImage, other: MaskedImage) -> list[np.ndarray]:
-    """Where the centre of the whole object may be, if the image shows a part of it.
+    """Possible offsets of the whole object's centre if the image shows a part of it.
 
-    Relative to the centre of what the image shows, mm.
+    Offsets are in mm, relative to the centre of the visible part.
     """
     if image.mask is not None:
         return []

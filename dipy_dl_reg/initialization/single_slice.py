@@ -1,7 +1,8 @@
 """Volumes of a single slice as 2D images, for networks trained on 2D images.
 
-Image files have three axes, also for one slice.  A network for volumes finds no
-structure across a single slice; a network for 2D images takes the slice as it is.
+Image files have three axes, also for a single slice.  A network for volumes cannot be
+applied to a single slice, because there is no structure across it; the slice is
+therefore converted to a 2D image for a 2D network.
 """
 
 from __future__ import annotations

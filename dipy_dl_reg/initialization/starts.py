@@ -1,18 +1,20 @@
-"""Where refinement begins and what it compares the images by: one value, one function.
+"""Chooses the initial displacement field and the metric of a refinement.
 
 `choose_start` decides in this order:
 
-1. Landmarks, if there are any: the thin-plate spline through them comes first, and
-   what follows sees the images as the spline has moved them.
-2. The network, if there is one: its field is kept if the images are closer with it
-   than without (`_is_useful`); a field of zeros is left out without a message.
-3. The search for large displacements, if it was asked for and no network's field was
-   kept: "discrete" keeps what it finds, "auto" only if a coarse refinement improves.
-4. The metric, unless the user gave one: chosen on the images as the kept field has
-   moved them.  A network that is not symmetric is judged by a metric chosen before,
-   on the images as they are; and without a network and iterations none is chosen.
+1. Landmarks, if there are any: the thin-plate spline through them is applied first, and
+   all later steps use the images warped by the spline.
+2. The network, if there is one: its field is used if it increases the similarity of the
+   images (`_is_useful`); a field of zeros is ignored without a message.
+3. The search for large displacements, if it was requested and no network's field is
+   used: with "discrete" its field is always used, with "auto" only if a coarse
+   refinement improves.
+4. The metric, unless the user gave one: it is chosen for the images warped by the field
+   that is used.  For a network that is not symmetric, a metric is chosen before, for
+   the images without the field, to decide whether the field is used.  Without a network
+   and iterations no metric is chosen.
 
-Where memory runs out on the way, refinement begins without a start.
+If memory runs out, refinement begins without an initial field.
 """
 
 from __future__ import annotations
@@ -20,8 +22,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
-
-import torch
 
 from dipy_dl_reg.geometry.fields import compose
 from dipy_dl_reg.geometry.fold_repair import make_diffeomorphic
@@ -45,21 +45,19 @@ from dipy_dl_reg.metrics.objective import Objective
 from dipy_dl_reg.metrics.registry import describe_metrics
 from dipy_dl_reg.networks.base import RegistrationNetwork
 from dipy_dl_reg.optimization import memory
+from dipy_dl_reg.optimization.deformable import Fields
 
-#: A displacement and its inverse, each of shape (1, D, *static_shape), in voxels.
-Fields = tuple[torch.Tensor, torch.Tensor]
-
-#: How much more the energy must fall, in a coarse refinement, from the field of the
-#: default network: of two results that are about equal the smaller displacement is the
-#: safer one.
+#: Factor by which the decrease of the energy in a coarse refinement must be larger with
+#: the default network's field than without it: if two results are about equal, the one
+#: with the smaller displacement is more reliable.
 _WORTH_IT = 1.01
 #: Mean local correlation below which images are of opposite contrasts, and not only
 #: far apart.
 _OPPOSITE = -0.15
-#: What remains where the field of a network or search was the whole registration.
+#: Message if level_iters=0 was given and no field of a network or search is used.
 NO_DISPLACEMENT = (
-    "level_iters=0 asks for no refinement, so the map holds no displacement: it is the "
-    "affine (prealign) alone, or the spline through landmarks."
+    "level_iters=0 means no refinement, so that the map has no displacement: it "
+    "contains only the affine (prealign), or the spline through landmarks."
 )
 
 
@@ -69,9 +67,9 @@ class Message(NamedTuple):
     Attributes
     ----------
     text : str
-        What to log.
+        Text of the message.
     warns : bool
-        Whether as a warning.
+        Whether it is logged as a warning.
     """
 
     text: str
@@ -80,16 +78,16 @@ class Message(NamedTuple):
 
 @dataclass(frozen=True)
 class Initializers:
-    """What a registration may begin with, as its options say.
+    """The methods of initialization that a registration's options allow.
 
     Attributes
     ----------
     objective : callable
         ``objective(metric)`` is the `Objective` that refinement minimises.
     metric : Metric or None
-        The user's; None lets the images decide.
+        The user's metric; with None the metric is chosen for the images.
     network : RegistrationNetwork or None
-        Its field is tried.
+        The network whose field is tried.
     network_is_default : bool
         Whether the package chose the network: its field must then lead to a better
         coarse refinement, too.
@@ -116,7 +114,7 @@ class Initializers:
 
 
 class Start(NamedTuple):
-    """Where refinement begins.
+    """Initial displacement field and metric of a refinement.
 
     Attributes
     ----------
@@ -124,12 +122,12 @@ class Start(NamedTuple):
         A displacement and its inverse, in voxels of the static grid; None for no
         displacement.
     comparison : MetricChoice
-        What the images are compared by.
+        The metric, and the smoothing and intensity mapping that belong to it.
     source : tuple of str
         Where the fields come from: "landmarks", "network" and "search", in the order
         in which they were applied.
     messages : tuple of Message
-        What was decided and why, for the log.
+        The decisions and their reasons, for the log.
     spline_folds : bool
         Whether the spline through the landmarks had to be repaired.
     """
@@ -142,7 +140,7 @@ class Start(NamedTuple):
 
 
 class _Attempt(NamedTuple):
-    """What one initialiser gave: fields, and a metric if it was chosen for it."""
+    """Result of one method: fields, and a metric if one was chosen for it."""
 
     fields: Fields | None = None
     comparison: MetricChoice | None = None
@@ -150,35 +148,36 @@ class _Attempt(NamedTuple):
 
 
 def choose_start(pair: Pair, initializers: Initializers, whole: Pair) -> Start:
-    """Decide where refinement begins, and by what it compares the images.
+    """Choose the initial field of a refinement, and its metric.
 
     Parameters
     ----------
     pair : Pair
         The images, masks and landmarks.
     initializers : Initializers
-        What may be tried.
+        The methods of initialization to try.
     whole : Pair
-        What the network sees: the same images, perhaps without masks.
+        The input of the network: the same images, possibly without masks.
 
     Returns
     -------
     start : Start
-        See the module's beginning for the order of decisions.
+        See the docstring of this module for the order of decisions.
     """
     try:
         return _try_in_order(pair, whole, initializers)
     except (RuntimeError, MemoryError) as error:
         if not memory.is_out_of_memory(error):
             raise
-    # Here the exception, and the tensors that its traceback holds, are gone.
-    warning = Message("Memory has run out: refinement begins without a start.", True)
+    # Outside `except`, so that the traceback and the tensors in it are freed.
+    text = "Memory has run out: refinement begins without an initial field."
+    warning = Message(text, True)
     comparison, messages = _choose_metric(pair, initializers)
     return Start(None, comparison, messages=(warning, *messages))
 
 
 def _try_in_order(pair: Pair, whole: Pair, initializers: Initializers) -> Start:
-    """Landmarks, network, search, metric."""
+    """Try landmarks, network and search; then choose the metric."""
     source: tuple[str, ...] = ()
     spline, folds = None, False
     if pair.landmarks is not None:
@@ -202,21 +201,21 @@ def _try_in_order(pair: Pair, whole: Pair, initializers: Initializers) -> Start:
 
 
 def _compose_starts(last: Fields | None, first: Fields | None) -> Fields | None:
-    """One displacement and its inverse for two that are applied one after the other."""
+    """Compose two pairs of a displacement and its inverse."""
     if last is None or first is None:
         return last or first
     return compose(last[0], first[0]), compose(first[1], last[1])
 
 
 def _try_network(pair: Pair, whole: Pair, initializers: Initializers) -> _Attempt:
-    """The network's field, if it is of use, and the metric that was chosen with it."""
+    """Compute the network's field; return it if it is useful, and its metric."""
     network = initializers.network
     if network is None:
         return _Attempt()
     comparison: MetricChoice | None = None
     messages: tuple[Message, ...] = ()
     objective = initializers.objective(initializers.metric or CCMetric())
-    if not network.symmetric:  # its predictions are compared by the metric
+    if not network.symmetric:  # the metric is needed to compare its predictions
         comparison, messages = _choose_metric(pair, initializers)
         objective = initializers.objective(comparison.metric)
     alone = not initializers.refines
@@ -230,14 +229,14 @@ def _try_network(pair: Pair, whole: Pair, initializers: Initializers) -> _Attemp
     if _is_useful(pair, (u, v), comparison, initializers):
         return _Attempt((u, v), comparison, messages)
     dropped = describe_dropped_field(str(comparison.metric.name), initializers)
-    # The metric was chosen on images that the dropped field had moved.
+    # The metric was chosen for images that were warped by the rejected field.
     return _Attempt(None, None, (*messages, dropped))
 
 
 def _choose_metric(
     pair: Pair, initializers: Initializers, *, aligned: bool = False
 ) -> tuple[MetricChoice, tuple[Message, ...]]:
-    """The user's metric, or the one that suits the pair, and a message about it."""
+    """Return the user's metric or choose one for the pair, with a message."""
     given = initializers.metric
     unused = initializers.network is None and not initializers.refines
     if given is not None or unused:
@@ -258,9 +257,9 @@ def _is_useful(
 ) -> bool:
     """Whether a network's field is better than no displacement.
 
-    That of the default network must lead to a better coarse refinement, too, if there
-    are coarse levels; but where the images are far apart, or of different contrasts,
-    the network is more reliable than any metric.
+    The field of the default network must also lead to a better coarse refinement, if
+    there are coarse levels.  This is not required if the images are far apart or have
+    different contrasts, because the network is then more reliable than any metric.
     """
     shown = comparison.apply_to(pair)
     objective = initializers.objective(comparison.metric)
@@ -277,12 +276,12 @@ def _is_useful(
 
 
 def describe_dropped_field(metric_name: str, initializers: Initializers) -> Message:
-    """The message on a network's field that is not used, and what to do.
+    """Describe that a network's field is not used, and what the user can do.
 
     Parameters
     ----------
     metric_name : str
-        Of the metric that decided.
+        Name of the metric by which the field was rejected.
     initializers : Initializers
         The options.
 
@@ -292,18 +291,18 @@ def describe_dropped_field(metric_name: str, initializers: Initializers) -> Mess
         A warning, unless the default network was only tried.
     """
     fact = (
-        "The network's field is not used: by the metric "
-        f"{metric_name} the images are aligned no better with it than without"
+        "The network's field is not used: with it, the images are not more similar "
+        f"than without it, by the metric {metric_name}"
     )
     alone = not initializers.refines
     if initializers.network_is_default and not alone:
         return Message(f"{fact}. Refinement begins without it.")
     advice = (
-        "check that the images are aligned by an affine, and are of the kind that "
-        "the network was trained on"
+        "check that the images are aligned affinely, and are similar to the images "
+        "on which the network was trained"
     )
     if alone:
-        advice = f"{NO_DISPLACEMENT} Leave out level_iters, or {advice}"
+        advice = f"{NO_DISPLACEMENT} Omit level_iters, or {advice}"
     else:
         advice = f"Refinement begins without it; {advice}"
     return Message(f"{fact}. {advice}.", warns=True)
@@ -312,15 +311,15 @@ def describe_dropped_field(metric_name: str, initializers: Initializers) -> Mess
 def _try_search(
     pair: Pair, initializers: Initializers, comparison: MetricChoice | None
 ) -> _Attempt:
-    """The field of the search, if it is wanted, affordable and of use."""
+    """Search for a field, if requested and memory suffices; return it if useful."""
     if initializers.search is None:
         return _Attempt(None, comparison)
     needed = memory.estimate_search_memory(pair.static_grid)
     budget = initializers.budget
     if needed > budget:
         text = (
-            f"The search is left out: it would take {needed:.2g} bytes of memory "
-            f"where {budget:.2g} may be used."
+            f"The search is omitted: it would need {needed:.2g} bytes of memory, but "
+            f"{budget:.2g} may be used."
         )
         return _Attempt(None, comparison, (Message(text, warns=True),))
     u, v, _ = make_diffeomorphic(*search_displacements(pair))

@@ -1,1 +1,1 @@
-"""Images, masks and landmark files in; complete files out."""
+"""Reading of images, masks, matrices and landmarks; writing of complete files."""

@@ -1,7 +1,7 @@
 """Files that are written completely or not at all.
 
-What is written goes to a temporary file in the same folder first, which then replaces
-the file in one step.
+The content is first written to a temporary file in the same folder.  The temporary file
+then replaces the final file in one step.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 def write_atomically(
     path: str | os.PathLike, *, overwrite: bool = False
 ) -> Iterator[Path]:
-    """Provide a temporary path, which becomes the file once it is written.
+    """Provide a temporary file, which is renamed to `path` after it is written.
 
     Parameters
     ----------
@@ -46,26 +46,26 @@ def write_atomically(
 def write_all_or_none(
     paths: Sequence[str | os.PathLike], *, overwrite: bool = False
 ) -> Iterator[list[Path]]:
-    """Provide temporary paths, which become the files once all are written.
+    """Provide temporary files, which are renamed to `paths` after all are written.
 
     Parameters
     ----------
     paths : sequence of str or Path
-        The files to be written.  Missing folders are made, and removed again if
-        nothing is written.
+        The files to be written.  Missing folders are created, and removed again if an
+        error occurs.
     overwrite : bool, optional
         Replace files that exist.
 
     Yields
     ------
     temporaries : list of Path
-        The paths to write to, in the order of `paths`.  Empty files exist there
-        already, which shows that they can be written.
+        The paths to write to, in the order of `paths`.  Empty files are created there
+        first, to check that they can be written.
 
     Raises
     ------
     OSError
-        If a file cannot be written (see `check_writable`); nothing is made then.
+        If a file cannot be written (see `check_writable`); then no file is created.
     """
     targets = [Path(path) for path in paths]
     for path in targets:
@@ -97,7 +97,7 @@ def _make_folder(folder: Path) -> list[Path]:
 
 
 def check_writable(path: str | os.PathLike, *, overwrite: bool = False) -> None:
-    """Check before any work that a file can be written.
+    """Check that a file can be written, before its content is computed.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def check_writable(path: str | os.PathLike, *, overwrite: bool = False) -> None:
     """
     path = Path(path)
     if path.is_dir():
-        raise FileExistsError(f"{path} is a folder, and a file was to be written there")
+        raise FileExistsError(f"{path} is a folder, so that no file can be written")
     if os.path.lexists(path) and not overwrite:
         raise FileExistsError(f"{path} exists already; overwrite=True replaces it")
     folder = next(f for f in path.absolute().parents if f.exists())

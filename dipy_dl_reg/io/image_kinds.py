@@ -1,4 +1,4 @@
-"""Kinds of images that need care: slices, colours, labels and missing values."""
+"""Special types of images: slices, colour images, labels, missing values."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-#: Whole numbers are taken for labels if more than this fraction of neighbouring voxels
-#: have the same value.  Label maps of brains have .74 and more; images stored as whole
-#: numbers (T1, b0, FLAIR, heads with noise around) have at most .30.
+#: An image of whole numbers is considered a label map if more than this fraction of
+#: neighbouring voxels have the same value.  This fraction is .74 or more in label maps
+#: of brains, and at most .30 in images stored as whole numbers (T1, b0, FLAIR, heads
+#: with noise in the background).
 _EQUAL_NEIGHBOURS = 0.5
 #: NIfTI's intent code of label images.
 _LABELS = 1002
@@ -228,7 +229,7 @@ def looks_like_labels(image: np.ndarray) -> bool:
 
 
 def _are_whole_numbers(image: np.ndarray) -> bool:
-    """Whether there are values, and all of them are whole numbers or missing."""
+    """Whether there are finite values, and all of them are whole numbers."""
     if image.dtype.kind != "f":
         return image.size > 0
     few = image.ravel()[:: max(1, image.size // 1000)]  # enough for most images

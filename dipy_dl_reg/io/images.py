@@ -1,4 +1,4 @@
-"""Images read from files and arguments and checked; arrays as NIfTI images."""
+"""Reads and checks images from files and arguments; makes NIfTI images of arrays."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dipy_dl_reg.io.image_kinds import (
 )
 from dipy_dl_reg.validation import check_affine
 
-#: What users give as an image.
+#: Types of an image argument.
 ImageLike: TypeAlias = np.ndarray | SpatialImage | str | os.PathLike
 
 #: Formats that nibabel reads and that users are likely to have.
@@ -70,7 +70,7 @@ def read_image(
     where = opened.get_filename() or "the image in memory"
     check_no_colour(opened.get_data_dtype(), f"{name}: {where}")
     try:
-        # some FA maps hold signalling NaN, whose cast would warn
+        # Some FA maps contain signalling NaN, whose conversion gives a warning.
         with np.errstate(invalid="ignore"):
             if dtype is None:
                 data = replace_signalling_nan(np.asanyarray(opened.dataobj))
@@ -78,7 +78,7 @@ def read_image(
                 data = opened.get_fdata(dtype=dtype, caching="unchanged")
     except MemoryError:
         raise
-    except Exception as error:  # a damaged file may raise nearly anything
+    except Exception as error:  # a damaged file can raise errors of any type
         raise ValueError(f"{name}: {where} is damaged: {error}") from error
     grid2world = opened.affine if grid2world is None else grid2world
     return data, slice_affine(grid2world, data.ndim)
@@ -115,7 +115,7 @@ def open_image(path: str | os.PathLike, *, name: str = "image") -> Any:
         raise ValueError(f"{name}: {path} is empty")
     try:
         image = nib.load(path)
-    except Exception as error:  # a damaged header may raise nearly anything
+    except Exception as error:  # a damaged header can raise errors of any type
         what = "" if isinstance(error, ImageFileError) else f" ({error})"
         raise ValueError(
             f"{name}: {path} is not an image file that can be read: {READABLE}{what}"
@@ -148,7 +148,8 @@ def open_volume(path: str | os.PathLike, name: str, *, slices: bool = False) -> 
     FileNotFoundError
         If the file does not exist.
     ValueError
-        If it is no image, not 3D, not of real numbers, or its affine is singular.
+        If it is not an image, is not 3D, does not have real numbers, or has a singular
+        affine.
     """
     image = open_image(path, name=name)
     if len(image.shape) > 3 and set(image.shape[3:]) == {1}:

@@ -1,4 +1,4 @@
-"""An image as it comes in, from a file, a NIfTI image or an array: read once."""
+"""Reads an image and its mask from a file, a NIfTI image or an array."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dipy_dl_reg.io.masks import fill_masked, read_mask
 
 
 class InputImage(NamedTuple):
-    """An image that was read, and its mask.
+    """The values, grid-to-world matrix and mask of an image.
 
     Attributes
     ----------
     values : ndarray
         Intensities; NaN is missing data.
     grid2world : ndarray, shape (dim + 1, dim + 1), or None
-        Voxels to world (mm); None for an array that came without.
+        Voxels to world (mm); None for an array without a matrix.
     mask : ndarray or None
         Only voxels other than 0 are compared; of the shape of `values`.
     """
@@ -43,11 +43,11 @@ def read_input_image(
     image : str, Path, nibabel image or array
         The image; values masked in a `numpy.ma.MaskedArray` become NaN.
     grid2world : array, optional
-        Voxels to world; by default the file's own.
+        Voxels to world; by default the affine in the file.
     mask : str, Path, nibabel image or array, optional
-        See `read_mask`: a mask on another grid is resampled onto the image's.
+        See `read_mask`: a mask on another grid is resampled to the image's grid.
     name : str
-        Name of the image in error messages; the mask's is this and ``_mask``.
+        Name of the image in error messages; the name of the mask is ``{name}_mask``.
 
     Returns
     -------
@@ -57,7 +57,7 @@ def read_input_image(
     Raises
     ------
     ValueError
-        If the file is no image, or the mask does not cover it.
+        If the file is not an image, or the mask does not cover the image.
     FileNotFoundError
         If a file is missing.
     """

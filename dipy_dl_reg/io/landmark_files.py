@@ -18,8 +18,8 @@ def read_landmarks(path: str | PathLike[str], *, name: str = "landmarks") -> np.
     ----------
     path : str or Path
         One point on each line: its world coordinates (mm), separated by commas,
-        semicolons, tabs or spaces.  Empty lines, what follows a ``#``, and a first
-        line of column titles are ignored.
+        semicolons, tabs or spaces.  Empty lines, comments that begin with ``#``, and a
+        first line of column titles are ignored.
     name : str, optional
         Name of the landmarks in error messages.
 
@@ -33,7 +33,7 @@ def read_landmarks(path: str | PathLike[str], *, name: str = "landmarks") -> np.
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file holds anything else.
+        If the file has another content.
     """
     path = Path(path)
     rows = _parse_lines(_read_lines(path, name))
@@ -60,7 +60,7 @@ def read_landmark_pair(
     ----------
     static, moving : str, Path or None
         The files, see `read_landmarks`.  Line i of one file and line i of the other
-        are the same anatomical place.
+        are the same anatomical point.
 
     Returns
     -------
@@ -84,8 +84,8 @@ def read_landmark_pair(
     first, second = (read_landmarks(path, name=name) for path, name in points)
     if first.shape != second.shape:
         raise ValueError(
-            "static_landmarks and moving_landmarks must hold as many points of as many "
-            f"coordinates, got {first.shape} and {second.shape}"
+            "static_landmarks and moving_landmarks must have equal numbers of points "
+            f"and coordinates, got {first.shape} and {second.shape}"
         )
     return first, second
 

@@ -1,4 +1,4 @@
-"""Masks from files, NIfTI images and arrays, resampled on the grids of their images."""
+"""Reads masks from files, NIfTI images and arrays; resamples them to image grids."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def read_mask(
     *,
     name: str,
 ) -> np.ndarray | None:
-    """Read a mask, and resample it on the grid of its image where the two differ.
+    """Read a mask, and resample it to the grid of its image if the grids differ.
 
     Parameters
     ----------
     mask : None, str, Path, nibabel image or array
-        The mask.  That of a file or a nibabel image is resampled through both
-        affines if its grid differs from the image's: each voxel of the image takes
-        the nearest voxel of the mask.  An array has the image's grid.
+        The mask.  A mask in a file or nibabel image is resampled through both affines
+        if its grid differs from the image's grid: each voxel of the image takes the
+        value of the nearest voxel of the mask.  An array has the image's grid.
     image : str, Path, nibabel image or array
         The image as the user gave it.
     shape : tuple of int
@@ -69,8 +69,8 @@ def read_mask(
     FileNotFoundError
         If the mask's file does not exist.
     ValueError
-        If the file is no image, its affine is singular, or no voxel of the image lies
-        in the mask.
+        If the file is not an image, its affine is singular, or no voxel of the image
+        lies in the mask.
     """
     if mask is None:
         return None
@@ -85,7 +85,7 @@ def read_mask(
         if values.shape == tuple(shape) and _are_close(own, other):
             return values
     if grid2world.shape != own.shape:
-        return values  # the image's own check has a clear error for that
+        return values  # the check of the image raises a clear error for this case
     return _resample_mask(values, own, shape, grid2world, name)
 
 
@@ -99,7 +99,7 @@ def _stored_affine(image: Any, dim: int) -> np.ndarray | None:
 
 
 def _are_close(matrix: np.ndarray, other: np.ndarray | None) -> bool:
-    """Whether two matrices are equal but for the rounding in a file's header."""
+    """Whether two matrices are equal, up to the rounding in a file's header."""
     if other is None or np.shape(matrix) != np.shape(other):
         return False
     return np.allclose(matrix, other, rtol=1e-5, atol=1e-3)
@@ -124,7 +124,7 @@ def _resample_mask(
     ).astype(bool)
     if inside.any() and not resampled.any():
         raise ValueError(
-            f"{name} does not cover the image: through the affines of the two no "
-            "voxel of the image lies in the mask."
+            f"{name} does not cover the image: according to both affines, no voxel of "
+            "the image lies in the mask."
         )
     return resampled

@@ -39,7 +39,7 @@ def read_matrix(path: str | os.PathLike, dim: int = 3, *, name: str) -> np.ndarr
         raise FileNotFoundError(f"{name}: no such file: {path}")
     try:
         with warnings.catch_warnings():
-            # Of an empty file NumPy warns; the check below has a clear error for it.
+            # NumPy warns if the file is empty; the check below raises a clear error.
             warnings.simplefilter("ignore")
             matrix = np.loadtxt(path)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Images resampled through a matrix, with NumPy and SciPy alone."""
+"""Resampling of images through a matrix, with NumPy and SciPy only."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""A finished map: storage, application to images, measures, verdict and picture."""
+"""Maps: storage, application to images, measures, verdict and picture."""

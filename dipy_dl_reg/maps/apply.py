@@ -1,4 +1,4 @@
-"""Images transformed by a map, onto any grid.
+"""Transformation of images by a map, to any grid.
 
 By default an image of moving's world is transformed to static's; with ``inverse=True``
 an image of static's world is transformed to moving's.
@@ -28,8 +28,8 @@ from dipy_dl_reg.validation import check_affine
 
 #: Message about series of images, which may be diffusion data.
 SERIES_MESSAGE = (
-    "Each volume was transformed by itself: gradient directions (b-vectors), vectors "
-    "and tensors are not reoriented, and stay in the frame of the subject"
+    "Each volume was transformed independently: gradient directions (b-vectors), "
+    "vectors and tensors are not reoriented and remain in the subject's frame"
 )
 
 
@@ -43,7 +43,7 @@ def apply_mapping(
     interpolation: str = "auto",
     inverse: bool = False,
 ) -> np.ndarray:
-    """Transform an image by a map, onto any grid.
+    """Transform an image by a map, to any grid.
 
     .. math:: warped(x) = image(W y(S x))
 
@@ -57,18 +57,19 @@ def apply_mapping(
         The map.
     image : ndarray, nibabel image, str or Path
         An image in moving's world (in static's with `inverse`), on any grid, of any
-        type, 2D or 3D as the map. With one axis more it is a series: each volume along
-        the last axis is transformed by itself. In diffusion data, vectors and tensors
-        are not reoriented, and b-vectors stay in the frame of the subject (a line of
-        the log says so).
+        type, with the dimension of the map (2D or 3D). An image with one more axis is a
+        series: each volume along the last axis is transformed independently. In
+        diffusion data, vectors and tensors are not reoriented, and b-vectors remain in
+        the subject's frame; a message is logged.
     image_grid2world : ndarray, shape (dim + 1, dim + 1), optional
-        The image's grid-to-world matrix; by default that of the file. The default for
-        an array is moving's (static's with `inverse`), whose shape it must have then.
+        The image's grid-to-world matrix; by default the affine in the file. For an
+        array, the default is moving's matrix (static's with `inverse`); the array must
+        then have moving's (static's) shape.
     out_shape : tuple of int, optional
         Shape of the result; static's (moving's with `inverse`) by default.
     out_grid2world : ndarray, shape (dim + 1, dim + 1), optional
         Grid-to-world matrix of the result; static's (moving's with `inverse`) by
-        default. It is required if the shape is another.
+        default. It is required if `out_shape` differs from that image's shape.
     interpolation : {"auto", "linear", "nearest"}, optional
         Use "nearest" for labels and masks. "auto" is "nearest" for NIfTI images whose
         intent is labels (code 1002) and "linear" for all others, with a warning if
@@ -79,10 +80,10 @@ def apply_mapping(
     Returns
     -------
     warped : ndarray
-        The image on the output grid; 0 outside the image. "nearest" keeps the type and
-        the values. "linear" returns float32, and treats NaN and infinities as missing
-        data: each voxel is the weighted mean of its known neighbours, and NaN where the
-        known ones have less than half of the weight.
+        The image on the output grid; 0 outside the image. "nearest" preserves the type
+        and the values. "linear" returns float32, and treats NaN and infinities as
+        missing data: each voxel is the weighted mean of its valid neighbours, and NaN
+        if the valid neighbours have less than half of the weight.
 
     Raises
     ------
@@ -122,8 +123,8 @@ def apply_mapping(
     )
     if should_warn_of_labels(interpolation, chosen, data, mapping.dim):
         warnings.warn(
-            "image looks like labels or a mask, and was interpolated linearly: "
-            'give interpolation="nearest", or "linear" if that is wanted',
+            "image seems to contain labels or a mask, but was interpolated linearly: "
+            'give interpolation="nearest", or "linear" if this is intended',
             UserWarning,
             stacklevel=2,
         )
@@ -228,7 +229,7 @@ def _find_grids(
     image_grid = check_affine(image_grid, dim, "image_grid2world")
     return {
         "image_world2grid": np.linalg.inv(image_grid),
-        # transform_inverse of a map that is not in SyN's form refuses a tuple
+        # `transform_inverse` of a map that is not in SyN's form accepts no tuple.
         "out_shape": np.array(shape, dtype=np.int32),
         "out_grid2world": check_affine(out_grid, dim, "out_grid2world"),
     }

@@ -1,4 +1,4 @@
-"""DIPY's `DiffeomorphicMap`: checked, made from its fields, measured in voxels.
+"""Functions for DIPY's `DiffeomorphicMap`: check, construction, units of its fields.
 
 Directions: `mapping.transform(moving)` is moving on static's grid,
 `mapping.transform_inverse(static)` is static on moving's grid.  With the user's
@@ -26,14 +26,15 @@ def check_mapping(mapping: object, *, name: str = "mapping") -> None:
     Parameters
     ----------
     mapping : DiffeomorphicMap
-        What the user gave.
+        The user's value.
     name : str, optional
         Name of the map in the error message.
 
     Raises
     ------
     ValueError
-        If it is of another type, or its fields are not on its grid.
+        If `mapping` is of another type, or its fields do not have the shape of its
+        grid.
     """
     if not isinstance(mapping, DiffeomorphicMap):
         raise ValueError(

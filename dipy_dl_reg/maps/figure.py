@@ -1,4 +1,4 @@
-"""Drawing one registration with matplotlib; `dipy_dl_reg.maps.report` calls it.
+"""Draws a registration with matplotlib; `dipy_dl_reg.maps.report` calls it.
 
 One function draws one panel from one plane of the images of `figure_layers`.
 """
@@ -108,7 +108,7 @@ def _draw_figure(layers: Layers, lines: Sequence[str], title: str | None) -> Any
     """A row of panels for each view, and the lines of text below."""
     images, spacing, views = layers
     extents = np.multiply(images["static"].shape, spacing)
-    figure, rows = _make_grid(views, extents, len(lines), bool(title))
+    figure, rows = _make_panels(views, extents, len(lines), bool(title))
     ranges: dict[str, Any] = {
         name: intensity_range(images[name]) for name in ("static", "before", "after")
     }
@@ -135,7 +135,7 @@ def _draw_figure(layers: Layers, lines: Sequence[str], title: str | None) -> Any
     return figure
 
 
-def _make_grid(
+def _make_panels(
     views: list[View], extents: np.ndarray, number_of_lines: int, has_title: bool
 ) -> tuple[Any, Any]:
     """An empty figure and its grid of panels, with room for the text."""

@@ -1,7 +1,7 @@
-"""What the picture of a registration shows: images and positions on one grid.
+"""Makes the images for the picture of a registration, all on one grid.
 
-All images are resampled on the grid of the field and their axes oriented along the
-world's; `View` says which planes are drawn.
+All images are resampled to the grid of the field, and their axes are oriented along
+those of the world; `View` defines which planes are drawn.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class View(NamedTuple):
 
 
 class Layers(NamedTuple):
-    """The images of a picture, and how they are cut.
+    """The images of a picture, and the planes to draw.
 
     Attributes
     ----------

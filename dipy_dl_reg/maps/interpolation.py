@@ -1,4 +1,4 @@
-"""Which interpolation an image needs, and how a map interpolates it.
+"""Choice of the interpolation of an image, and interpolation by a map.
 
 NaN and infinities are missing data: they do not spread to their neighbours.
 """
@@ -88,7 +88,7 @@ def interpolate_linearly(
         return transform(volume, **grids)
     warped = transform(np.where(known, volume, np.float32(0)), **grids)
     missing = transform((~known).astype(np.float32), **grids)
-    # Beyond the image values are known: they are 0, as without missing voxels.
+    # Outside the image the value is 0, which counts as valid, not as missing.
     few = missing > 0.5 + 1e-6
     warped /= np.where(few, np.float32(1), 1 - missing)
     warped[few] = np.nan
@@ -98,9 +98,9 @@ def interpolate_linearly(
 def interpolate_nearest(
     transform: Callable[..., np.ndarray], image: np.ndarray, dim: int, **grids: Any
 ) -> np.ndarray:
-    """Take the value of the nearest voxel, whatever its type.
+    """Interpolate an image of any type by the value of the nearest voxel.
 
-    The numbers of the voxels are transformed instead of their values.
+    The indices of the voxels are transformed instead of their values.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Measures of a finished registration, by which its success is judged.
+"""Measures of a registration, from which the verdict is derived.
 
 The images are compared on a coarse grid (voxels of 1/64 of static's longest side, 3 mm
 for a head).  A failed registration is visible at that resolution, and the measures take
@@ -24,9 +24,9 @@ from dipy_dl_reg.optimization.masked_image import BACKGROUND
 _SIZE, _SIGMA_FACTOR = 64, 0.5
 #: Windows of local correlation are cubes ``2 _RADIUS + 1`` voxels wide.
 _RADIUS = 2
-#: A window holds structure if its variance, of images scaled to [0, 1], is above this.
-#: The value is also added to the variances, so that noise in a flat window has no
-#: effect.
+#: A window contains structure if its variance, in images scaled to [0, 1], is above
+#: this.  The value is also added to the variances, so that noise in a constant window
+#: has no effect.
 _STRUCTURE_VARIANCE = 1e-3
 #: At least this many windows with structure are needed for a similarity, and this many
 #: voxels for an object.
@@ -43,7 +43,8 @@ class Measures(NamedTuple):
         alone, with the prealign, and with the whole map.  NaN if too few windows hold
         structure.
     overlap_before, overlap_affine, overlap : float
-        Dice coefficient of the two objects (all that is not background), likewise.
+        Dice coefficient of the two objects (all voxels that are not background), in the
+        same three cases.
     visible : float
         Fraction of static's object that lies in the moving image's field of view.
     displacement : float

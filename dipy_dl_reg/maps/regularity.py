@@ -1,7 +1,7 @@
-"""Regularity of a map: Jacobian determinants, folds, and how well its fields invert.
+"""Regularity of a map: Jacobian determinants, folds and inverse consistency.
 
-The measures are over the whole grid of the field and without the prealign, which is
-affine.  Whether a registration is right is judged by `dipy_dl_reg.maps.verdict`.
+The measures cover the whole grid of the field; the prealign is not included, because it
+is affine.  `dipy_dl_reg.maps.verdict` assesses whether a registration is correct.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 
 from dipy_dl_reg.maps.dipy_map import check_mapping, displacement_to_voxels
 
-#: A point up to this many voxels beyond the border is taken as on it: conversion
-#: between mm and voxels rounds.
+#: A point up to this many voxels beyond the border counts as inside, because of
+#: rounding in the conversion between mm and voxels.
 _BORDER_TOLERANCE = 1e-5
 
 
@@ -39,10 +39,11 @@ class RegularityMeasures(NamedTuple):
         Standard deviation of the logarithm of the forward determinant; determinants
         below 0.001 are taken as 0.001.
     round_trip_mean : float
-        Mean distance, in voxels, between a voxel's centre and its position after one
-        field and then the other, over voxels that the first field does not move out of
-        the grid; the larger of the two orders (forward first, inverse first). A
-        registration logs this value and has it in its `quality`.
+        Mean inverse consistency error, in voxels: the distance between a voxel's centre
+        and its position after one field and then the other, over voxels that the first
+        field does not move out of the grid; the larger value of the two orders (forward
+        first, inverse first). A registration logs this value and stores it in its
+        `quality`.
     round_trip_max : float
         The largest such distance, in voxels; the larger of the two orders.
     round_trip_mean_mm : float
@@ -65,7 +66,7 @@ class RegularityMeasures(NamedTuple):
 def measure_regularity(
     mapping: DiffeomorphicMap, *, forward_jacobian: np.ndarray | None = None
 ) -> RegularityMeasures:
-    """Measure how regular a map is, and how well its two fields invert each other.
+    """Measure the regularity and the inverse consistency of a map.
 
     Parameters
     ----------
@@ -77,8 +78,8 @@ def measure_regularity(
     Returns
     -------
     measures : RegularityMeasures
-        The measures. Those of the round trip are NaN if, in both orders, no voxel
-        stays on the grid.
+        The measures. The inverse consistency errors are NaN if, in both orders, no
+        voxel stays on the grid.
 
     Raises
     ------
@@ -164,7 +165,7 @@ def _round_trip_errors(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Distances between each voxel and its position after both fields: voxels, mm.
 
-    It goes slab by slab, which is faster than all at once and takes little memory.
+    The grid is processed in slabs, which is faster and needs less memory.
     """
     shape, dim = first.shape[:-1], first.shape[-1]
     ends = np.array(shape) - 1

@@ -39,12 +39,12 @@ def plot_registration(
 ) -> RegularityMeasures:
     """Draw one registration to a file.
 
-    From left to right: static with its outlines; moving before (through the prealign
-    alone) and after, with static's outlines; both in a checkerboard; a regular grid
-    of moving transformed to static; the logarithm of the Jacobian determinant. The
-    rows are three planes through the middle of static's foreground (in 2D the image
-    itself), in true proportions, on the grid of the field. The measures of
-    `measure_regularity` are written below.
+    The columns are: static with its outlines; moving before registration (with the
+    prealign only) and after, both with static's outlines; a checkerboard of static and
+    moving; a regular grid of moving transformed to static; the logarithm of the
+    Jacobian determinant. The rows are three planes through the middle of static's
+    foreground (in 2D the image itself), in true proportions, on the grid of the field.
+    The measures of `measure_regularity` are written below.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ def _format_measures(measures: RegularityMeasures) -> Sequence[str]:
         f"(inverse {m.minimum_jacobian_inverse:.3g}); folded voxels "
         f"{m.folds_percent:.3g} % (inverse {m.folds_percent_inverse:.3g} %); "
         f"SD of its logarithm {m.sd_log_jacobian:.3f}",
-        f"round trip, the worse of both orders: mean {m.round_trip_mean:.3f}, at most "
+        f"inverse consistency error: mean {m.round_trip_mean:.3f}, maximum "
         f"{m.round_trip_max:.3f} voxel ({m.round_trip_mean_mm:.3f} and "
         f"{m.round_trip_max_mm:.3f} mm)",
     )

@@ -1,4 +1,4 @@
-"""Maps written to files and read from them.
+"""Functions that write maps to files and read them.
 
 `save_mapping` and `load_mapping` store the whole map; `write_dipy_mapping` and
 `read_dipy_mapping` exchange its displacements with DIPY.  `dipy_dl_reg.maps.formats`
@@ -34,7 +34,7 @@ def save_mapping(
         entries `forward`, `backward` (mm, float32), the shapes and matrices of all
         grids, the prealign as the map holds it, `is_inverse`, `dim`, and the name
         and version of this format.  Another suffix stands for another format of
-        `dipy_dl_reg.maps.formats.table` that holds the whole map, if there is one.
+        `dipy_dl_reg.maps.formats.table` that stores the whole map, if there is one.
     overwrite : bool, optional
         Replace the file if it exists.
 
@@ -42,7 +42,7 @@ def save_mapping(
     ------
     ValueError
         If `mapping` is no map or has no fields, `path` does not end in `.npz` or in
-        the suffix of another such format, or this format cannot hold the map.
+        the suffix of another such format, or this format cannot store the map.
     FileExistsError
         If the file exists and `overwrite` is False.
 
@@ -106,8 +106,8 @@ def write_dipy_mapping(
     `read_mapping` reads it correctly when called as
     `read_mapping(path, moving, static, prealign=np.linalg.inv(prealign))`.
 
-    The format has **no room for the prealign**: keep it beside the file (a warning
-    says so), or use `save_mapping`. NIfTI also rounds the affine to float32.
+    The format **does not contain the prealign**: store it in another file (a warning is
+    given), or use `save_mapping`. NIfTI also rounds the affine to float32.
 
     Parameters
     ----------
@@ -138,8 +138,8 @@ def write_dipy_mapping(
     matrix = mapping.prealign
     if matrix is not None and not np.array_equal(matrix, np.eye(len(matrix))):
         warnings.warn(
-            "the map has a prealign, and DIPY's file format has no room for it: keep "
-            "it (np.savetxt), and give it to read_dipy_mapping; or use save_mapping",
+            "the map has a prealign, which DIPY's file format does not contain: store "
+            "it (np.savetxt) and give it to read_dipy_mapping, or use save_mapping",
             UserWarning,
             stacklevel=2,
         )
@@ -162,7 +162,7 @@ def read_dipy_mapping(
         The images that were registered. Only their grids are used.
     prealign : ndarray, shape (4, 4), optional
         The prealign of the registration: static world to moving world. DIPY's format
-        does not hold it, and without it the map is a different one.
+        does not contain it; without it the map is wrong.
 
     Returns
     -------

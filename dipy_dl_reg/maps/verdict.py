@@ -1,8 +1,8 @@
 """The verdict on a registration: good, doubtful or failed, and why.
 
-Folds and round trips say whether a map is regular, not whether it is right.  The
-verdict compares the measures of a registration (`dipy_dl_reg.maps.measures`) with those
-of right and of wrong registrations of brains.
+Folds and inverse consistency show whether a map is regular, not whether it is correct.
+The verdict compares the measures of a registration (`dipy_dl_reg.maps.measures`) with
+those of correct and wrong registrations of brains.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ if TYPE_CHECKING:
 
 GRADES = ("good", "doubtful", "failed")
 
-# Values after "right" and "wrong" are those measured in right and in wrong
-# registrations.
+# Values after "Right:" and "wrong:" were measured in correct and wrong registrations.
 
 #: Smallest mean squared local correlation after the affine part.  Right: .20 and more,
 #: also between contrasts; wrong pose, scale or position: up to .22.
 _AFFINE_SIMILARITY = 0.19
-#: Smallest value of the same minus 5 times the mean displacement (as a fraction of the
-#: longest side).  Right: .08 and more; wrong: up to .06.
+#: Smallest value of this correlation minus 5 times the mean displacement (as a fraction
+#: of the longest side).  Right: .08 and more; wrong: up to .06.
 _BALANCE, _DISPLACEMENT_COST = 0.07, 5.0
 #: Final similarity above which the deformation has corrected a poor affine part.
 #: Wrong: up to .61.
@@ -32,9 +31,9 @@ _CORRECTED_SIMILARITY = 0.68
 #: Largest mean displacement, as a fraction of the longest side, of such a correction.
 #: Right: up to .047.
 _MAX_CORRECTION = 0.06
-#: Images that do not match were forced onto each other if the affine similarity is
-#: below the first, the mean displacement above the second and the final similarity
-#: below the third.
+#: A registration has forced unrelated images onto each other if the affine similarity
+#: is below the first value, the mean displacement above the second, and the final
+#: similarity below the third.
 _FORCED = (0.18, 0.04, _CORRECTED_SIMILARITY)
 #: Smallest final similarity.  Right: .33 and more.
 _FINAL_SIMILARITY = 0.2
@@ -45,12 +44,13 @@ _DOUBTFUL_OVERLAP, _FAILED_OVERLAP = 0.6, 0.4
 _SCALES, _SCALE_RATIO = (0.74, 1.34), 1.4
 #: Smallest visible fraction of static's object.
 _VISIBLE = 0.15
-#: If the similarity after the affine part is below the third, a registration is
-#: doubtful if another pose is worse by less than the first, or the affine part rotates
-#: by more than the second, in degrees.
+#: If the similarity after the affine part is below the third value, a registration is
+#: doubtful if another pose is worse by less than the first value, or if the affine part
+#: rotates by more than the second value, in degrees.
 _RIVAL_GAIN, _ROTATION, _CLEAR_SIMILARITY = 0.1, 45.0, 0.25
-#: By how much the mutual information with a mirror image may be higher.  Right pairs of
-#: two people: up to .03; one person, mirrored: .08 and more (.02 for b0 and T1).
+#: Limit of the relative increase of mutual information with a mirror image.  Correct
+#: pairs of two people: up to .03; one person, mirrored: .08 and more (.02 for b0 and
+#: T1).
 _MIRROR_GAIN = 0.04
 
 
@@ -71,7 +71,7 @@ class Rival(NamedTuple):
 
 
 class PoseComparison(NamedTuple):
-    """How clear the result of a search over poses is.
+    """Comparison of the chosen pose with other poses of a search.
 
     Attributes
     ----------
@@ -161,7 +161,7 @@ def log_verdict(
 
 
 def _find_failures(m: Measures) -> list[str]:
-    """The reasons for which a result cannot be right."""
+    """Find the reasons why a result cannot be correct."""
     reasons = []
     if m.mirrors:
         reasons.append("the prealign mirrors the image (its determinant is negative)")
@@ -190,7 +190,7 @@ def _find_failures(m: Measures) -> list[str]:
 
 
 def _find_doubts(m: Measures) -> list[str]:
-    """The reasons to look at a result before it is used."""
+    """Find the reasons why the user should check a result before using it."""
     reasons = []
     balance = m.similarity_affine - _DISPLACEMENT_COST * m.displacement
     aligned = m.similarity_affine >= _AFFINE_SIMILARITY and balance >= _BALANCE
@@ -219,7 +219,7 @@ def _find_doubts(m: Measures) -> list[str]:
 
 
 def _describe_poor_affine(m: Measures) -> str:
-    """What is wrong before the deformation, and the remedy."""
+    """Describe a poor alignment before the deformation, and what to do."""
     value = f"mean squared local correlation {m.similarity_affine:.2f}"
     if m.displacement:
         value += f", mean displacement {m.displacement:.1%} of the image's length"
@@ -235,7 +235,7 @@ def _describe_poor_affine(m: Measures) -> str:
 
 
 def _find_pose_doubts(m: Measures, poses: PoseComparison) -> list[str]:
-    """The doubts that follow from the search over poses."""
+    """Find the reasons for doubt that result from the search over poses."""
     reasons = []
     rival = poses.rival
     if (

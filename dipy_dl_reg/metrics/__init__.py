@@ -1,1 +1,1 @@
-"""Torch only: what compares two images, and penalties on a displacement."""
+"""Metrics of two images, and penalties on a displacement, with Torch only."""

@@ -1,13 +1,14 @@
-"""The base class of all metrics: their options, and the two ways to evaluate one.
+"""The base class of all metrics: options, and two ways to evaluate a metric.
 
 ``metric(static, warped, mask=None)``
-    returns a scalar that autograd differentiates (for training), the mean over a
+    returns a scalar that autograd can differentiate (for training), the mean over a
     batch;
 ``metric.bind(static, mask=None, moving=None)``
-    returns a function ``warped -> (value, d value / d warped)`` that keeps what
-    depends on the static image alone (refinement calls it hundreds of times).
+    returns a function ``warped -> (value, d value / d warped)`` that stores all
+    quantities that depend only on the static image (refinement calls this function
+    hundreds of times).
 
-Gradients are written out instead of traced by autograd, which needs less memory.
+Gradients are implemented explicitly, because autograd would need more memory.
 Values are to be minimised.  Images are ``(B, 1, *shape)`` and the mask, if any, is 0 or
 1 on the same grid; voxels outside of it are ignored.
 """
@@ -22,14 +23,15 @@ import torch
 
 from dipy_dl_reg.validation import check_number
 
-#: What `Metric.bind` returns: the value and its derivative, of a warped image.
+#: Return type of `Metric.bind`: a function of a warped image that returns the value and
+#: its derivative.
 BoundMetric = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 #: A penalty on a displacement field.
 Regularizer = Callable[[torch.Tensor], torch.Tensor]
 
 
 class _Analytic(torch.autograd.Function):
-    """Pass the gradient that a bound metric computes on to autograd."""
+    """Passes the gradient of a bound metric to autograd."""
 
     @staticmethod
     def forward(ctx: Any, warped: torch.Tensor, bound: BoundMetric) -> torch.Tensor:
@@ -44,7 +46,7 @@ class _Analytic(torch.autograd.Function):
 
 
 class _RenamedAttribute:
-    """A former name of an attribute: reads and writes the present one, and warns."""
+    """A deprecated name of an attribute: accesses the current one, with a warning."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -53,7 +55,7 @@ class _RenamedAttribute:
         self.former = former
 
     def __get__(self, metric: Any, owner: type) -> Any:
-        if metric is None:  # also what lists the members of a class: no warning
+        if metric is None:  # access through the class, such as by `dir`: no warning
             return getattr(owner, self.name)
         self._warn()
         return getattr(metric, self.name)
@@ -63,9 +65,10 @@ class _RenamedAttribute:
         setattr(metric, self.name, value)
 
     def take_from(self, owner: type) -> None:
-        """Rename the attribute of a class that was written with the former name.
+        """Rename an attribute of a class that uses the deprecated name.
 
-        It may come from a base class that is no metric, such as a mixin.
+        The attribute may be defined in a base class that is not a metric, such as a
+        mixin.
         """
         for base in owner.__mro__:
             if issubclass(base, Metric) and base is not owner:
@@ -103,25 +106,25 @@ class Metric:
 
     #: Its name in `dipy_dl_reg.metrics.registry.METRICS`.
     name: str | None = None
-    #: Part of the largest gradient below which a voxel moves in proportion to its
-    #: gradient; above it all voxels move by a full step.  A local metric can judge each
-    #: voxel by itself.  A metric computed from the statistics of whole images cannot:
-    #: with equal steps it follows the noise, away from the true field.
+    #: Fraction of the largest gradient: voxels with a smaller gradient move in
+    #: proportion to it; all others move by a full step.  Equal steps are suitable for a
+    #: local metric.  With a metric that is computed from statistics of the whole
+    #: images, equal steps would follow the noise, away from the true field.
     gradient_floor: float = 0.01
-    #: Number of steps by which the voxels of the largest gradient move in one
-    #: iteration.  A value above 1 makes up for a large `gradient_floor`, with which
+    #: Number of steps by which the voxels with the largest gradient move in one
+    #: iteration.  A value above 1 compensates for a large `gradient_floor`, with which
     #: most voxels move by less than a step.
     max_step_factor: float = 1.0
-    #: Former names of these two; still read and written, with a warning.
+    #: Deprecated names of these two attributes; they can still be used, with a warning.
     weak_gradient = _RenamedAttribute("gradient_floor")
     stride = _RenamedAttribute("max_step_factor")
     #: Standard deviation, in voxels, of the Gaussian that smooths the whole field after
     #: each iteration, unless the user sets another.
     sigma_field: float = 0.7
-    #: Memory of one level of refinement, in bytes per voxel; measured.
+    #: Measured memory of one level of refinement, in bytes per voxel.
     bytes_per_voxel: int = 240
-    #: Whether `bind`, given a batch without a mask, itself takes the mean over its
-    #: entries.  MI and CR handle one entry only, which is what refinement has.
+    #: Whether `bind` accepts a batch without a mask and computes the mean over it.  MI
+    #: and CR accept only one entry, which is sufficient for refinement.
     batched: bool = False
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -147,9 +150,9 @@ class Metric:
         Parameters
         ----------
         static : Tensor, shape (B, 1, *shape)
-            Taken as constant.
+            The static image, which is treated as constant.
         mask : Tensor, shape (B, 1, *shape), optional
-            1 where a voxel counts, 0 elsewhere; by default all count.
+            1 at voxels that are compared, 0 elsewhere; by default all are compared.
         moving : Tensor, shape (B, 1, *any), optional
             The moving image before it is warped; `MIMetric` takes the range of its
             intensities.
@@ -181,11 +184,11 @@ class Metric:
         Parameters
         ----------
         static : Tensor, shape (B, 1, *shape)
-            Taken as constant.
+            The static image, which is treated as constant.
         warped : Tensor, shape (B, 1, *shape)
             Moving image on the static grid.
         mask : Tensor, shape (B, 1, *shape), optional
-            1 where a voxel counts, 0 elsewhere.
+            1 at voxels that are compared, 0 elsewhere.
 
         Returns
         -------
@@ -208,7 +211,7 @@ class Metric:
 def on_selected_voxels(
     compare: BoundMetric, selected: torch.Tensor | None
 ) -> BoundMetric:
-    """Restrict a comparison of lists of intensities to selected voxels of an image.
+    """Convert a function of intensities to a function of an image's selected voxels.
 
     Parameters
     ----------

@@ -12,12 +12,13 @@ _MOST_VOXELS = 1_000_000
 
 
 class CRMetric(Metric):
-    """Correlation ratio: the part of the warped image that static does not explain.
+    """Correlation ratio: the fraction of the warped image's variance not explained.
 
-    Each intensity of static predicts the one of moving that fits best, so that the
-    contrasts may differ :footcite:p:`Roche1998`.  DIPY's EMMetric rests on the same
-    idea, with the mean of moving for each level of static.  More robust than mutual
-    information, which however can also match one intensity of static to two of moving.
+    The best function of static's intensity is used to predict moving's intensity, so
+    that the contrasts may differ :footcite:p:`Roche1998`.  DIPY's EMMetric uses the
+    same principle, with the mean of moving for each level of static.  The correlation
+    ratio is more robust than mutual information.  However, only mutual information can
+    match one intensity of static to two intensities of moving.
 
     Parameters
     ----------
@@ -36,13 +37,14 @@ class CRMetric(Metric):
 
     Notes
     -----
-    With ``f`` the continuous function, linear between the levels, that is nearest to
-    the warped image in least squares, and ``m`` the mean,
+    Let ``f`` be the continuous function, linear between the levels, with the best
+    least-squares fit to the warped image, and ``m`` the mean of the warped image.  Then
     ``value = sum((w - f(s))**2) / sum((w - m)**2) = N / D`` and
-    ``d value / d w = 2 (w - f(s)) / D - 2 (w - m) N / D**2``: ``f`` and ``m`` need no
-    derivative, since the sums are least there.  With a mean for each level instead, an
-    image would move away from itself, towards the middles of its levels.  Voxels with
-    the least and greatest thousandth of static's intensities are left out.
+    ``d value / d w = 2 (w - f(s)) / D - 2 (w - m) N / D**2``.  ``f`` and ``m`` need not
+    be differentiated, because they minimise the sums.  If ``f`` were a mean for each
+    level, the minimum would not be at identical images: intensities would move towards
+    the centres of the levels.  Voxels with the lowest and the highest thousandth of
+    static's intensities are excluded.
 
     References
     ----------
@@ -75,7 +77,7 @@ class CRMetric(Metric):
             chosen = chosen[counts]
         rate = (self.nbins - 1) / (high - low).clamp_min(torch.finfo(low.dtype).eps)
         curve = PiecewiseLinear((chosen - low) * rate, self.nbins)
-        least = len(chosen) * torch.finfo(low.dtype).eps ** 2  # rounding alone
+        least = len(chosen) * torch.finfo(low.dtype).eps ** 2  # due to rounding
 
         def compare(warped: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             rest, spread = warped - curve.fit_to(warped), warped - warped.mean()
@@ -109,8 +111,8 @@ class PiecewiseLinear:
         first[1:] += second[:-1]
         both = both[:-1]
         gram = first.diag() + both.diag(1) + both.diag(-1)
-        # Nodes without an intensity leave the fit undetermined: the pseudoinverse takes
-        # the one of least norm.
+        # Without intensities near a node the fit is not unique; the pseudoinverse gives
+        # the solution of least norm.
         self._inverse = torch.linalg.pinv(gram, hermitian=True, rtol=1e-10)
 
     def fit_to(self, values: torch.Tensor) -> torch.Tensor:

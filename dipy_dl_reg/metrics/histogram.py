@@ -1,8 +1,9 @@
 """Joint histograms by cubic B-splines, and sums by index in double precision.
 
-Each intensity is spread over four neighbouring bins, by the weights of a cubic
-B-spline.  If it fell into one bin only, a second image would gain by moving towards
-the middles of the bins: a metric of such bins moves an image away from itself.
+Each intensity is distributed over four neighbouring bins with the weights of a cubic
+B-spline.  If each intensity were assigned to one bin only, the optimum of the metric
+would not be at identical images: intensities would move towards the centres of the
+bins.
 """
 
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ import torch
 
 #: Numbers converted and summed at a time: as many as a processor's cache holds.
 _AT_ONCE = 2**16
-#: Bins at either end of a histogram that hold no position, only weights of the spline.
+#: Bins at each end of a histogram that contain no position, only weights of the spline.
 _PADDING = 2
 #: The four bins that a position contributes to, counted from the one below it.
 _OFFSETS = (-1, 0, 1, 2)
@@ -24,7 +25,7 @@ BIN_FRACTION = 1 / 16
 def choose_bin_count(count: int, *, per_bin: float = 20, fewest: int = 12) -> int:
     """Choose the number of bins by the number of intensities.
 
-    With too many bins, chance alone makes two images look dependent.
+    With too many bins, independent images have a high mutual information by chance.
 
     Parameters
     ----------
@@ -55,7 +56,7 @@ def bin_positions(
     nbins : int
         Number of bins.
     low, high : Tensor, shape ()
-        Intensities of the first and last position; those beyond are moved there.
+        Intensities of the first and last position; intensities outside are clipped.
 
     Returns
     -------
@@ -186,13 +187,13 @@ class LookUp(NamedTuple):
     Attributes
     ----------
     out : Tensor
-        What the sum is added to.
+        Tensor to which the sum is added.
     table : Tensor, shape (size,)
         A number for each bin.
     weights : tuple of Tensor
         From `bspline_weights` or `bspline_derivatives`.
     sign : int
-        1 or -1: what the sum is multiplied with.
+        1 or -1, the factor of the sum.
     """
 
     out: torch.Tensor
@@ -211,7 +212,7 @@ def add_from_bins(index: torch.Tensor, *terms: LookUp) -> None:
     index : Tensor of int64
         Index of the bin below each position.
     *terms : LookUp
-        What is looked up and where it is added.
+        The sums to compute, and the tensors to which they are added.
     """
     for k, offset in enumerate(_OFFSETS):
         shifted = index + offset
@@ -232,7 +233,7 @@ def mutual_information(joint: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
     value : Tensor, shape ()
         In nats.
     ratio : Tensor, shape (n, n)
-        Its derivatives, but for a constant: ``log(p / (p_1 p_2))``, 0 where empty.
+        Its derivatives, up to a constant: ``log(p / (p_1 p_2))``, 0 for empty bins.
     """
     tiny = torch.finfo(joint.dtype).tiny
     sums = (joint.sum(axis, keepdim=True).clamp_min(tiny) for axis in (0, 1))
@@ -250,15 +251,15 @@ def sum_by_index(index: torch.Tensor, weight: torch.Tensor, size: int) -> torch.
     index : Tensor of int64, shape (N,)
         From 0 to `size` - 1.
     weight : Tensor, shape (N,)
-        What is added up.
+        The values to sum.
     size : int
         Number of sums.
 
     Returns
     -------
     sums : Tensor, shape (size,)
-        In float64; on devices without it in float32, summed by parts.  The same from
-        run to run where `torch.use_deterministic_algorithms` asks for it.
+        In float64; on devices without float64, in float32, summed in parts.  The result
+        is reproducible if `torch.use_deterministic_algorithms` requires it.
     """
     if index.is_cuda:
         weight = weight.double()

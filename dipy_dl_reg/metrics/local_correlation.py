@@ -17,8 +17,8 @@ _LEAST_WINDOW = 1e-6
 class CCMetric(Metric):
     """One minus the squared local correlation, averaged over the image.
 
-    The metric of SyN :footcite:p:`Avants2008`; it does not depend on the sign and the
-    scale of the intensities within each window.
+    This is the metric of SyN :footcite:p:`Avants2008`.  It does not depend on the sign
+    and the scale of the intensities within each window.
 
     Parameters
     ----------
@@ -30,9 +30,10 @@ class CCMetric(Metric):
     radius : int, optional
         The window is a cube ``2 radius + 1`` voxels wide.
     variance_floor : float, optional
-        Added to the variances and the covariance of each window, as if both images
-        had the same texture of this variance: windows of a lower variance, which hold
-        noise, contribute little.  For images scaled to about [0, 1].
+        Added to the variances and the covariance of each window, as if both images had
+        the same additional texture of this variance.  Windows with a lower variance,
+        which contain mainly noise, then contribute little.  The value is for images
+        scaled to about [0, 1].
 
     Raises
     ------
@@ -45,9 +46,9 @@ class CCMetric(Metric):
     ``cross = mean(s w) - mean(s) mean(w) + floor``,
     ``var = mean(w w) - mean(w)**2 + floor`` (and so for s),
     ``cc = cross**2 / (var_s var_w)``; ``value = 1 - mean(cc)``.  With the floor in
-    `cross` too, ``cc <= 1`` with equality for equal images; without it higher contrast
-    alone would raise ``cc``, and identical images would move.  By the chain rule, box
-    sums being their own transpose,
+    `cross`, too, ``cc <= 1`` with equality for equal images; without it, a higher
+    contrast would increase ``cc``, and the optimum would not be at identical images.
+    By the chain rule, because box sums are their own transpose,
     ``d sum(cc) / d w = s box[2 a] - w box[2 b] + box[2 b mean(w) - 2 a mean(s)]``
     with ``a = cross / (var_s var_w)`` and ``b = cc / var_w``, each over the
     window's count.
@@ -59,8 +60,8 @@ class CCMetric(Metric):
 
     name = "CC"
     batched = True
-    # Long steps where the images differ most, short ones where the gradient is weak:
-    # with equal steps the field is rougher, and no better.
+    # Long steps where the images differ most, short steps where the gradient is weak:
+    # with equal steps the field is rougher, and the overlap is not higher.
     gradient_floor = 0.3
     max_step_factor = 2.8
     sigma_field = 0.8
@@ -87,14 +88,14 @@ class CCMetric(Metric):
 
 
 class LocalCorrelation:
-    """Local correlation against one static image, on buffers kept between calls.
+    """Local correlation with one static image; buffers are reused between calls.
 
     Parameters
     ----------
     static : Tensor, shape (B, 1, *shape)
-        Taken as constant.
+        The static image, which is treated as constant.
     mask : Tensor, shape (B, 1, *shape), or None
-        1 where a voxel counts, 0 elsewhere.
+        1 at voxels that are compared, 0 elsewhere.
     radius : int
         The window is a cube ``2 radius + 1`` voxels wide.
     floor : float
@@ -161,7 +162,7 @@ class LocalCorrelation:
         value : Tensor, shape ()
             One minus the mean of squared local correlations.
         gradient : Tensor, shape (B, 1, *shape)
-            Its derivative by `warped`.
+            Derivative of the value by `warped`.
         """
         if dispatch.supports(warped, self.static, self.mask):
             return self._kernel(warped)

@@ -12,14 +12,14 @@ from dipy_dl_reg.validation import check_number, check_whole_number
 class MINDMetric(Metric):
     """Mean squared difference of self-similarity descriptors, for any two contrasts.
 
-    Each voxel is described by the differences between patches around it, which hardly
-    change with the contrast :footcite:p:`Heinrich2013`; see
+    Each voxel is described by the differences between patches around it, which are
+    almost independent of the contrast :footcite:p:`Heinrich2013`; see
     `dipy_dl_reg.metrics.self_similarity` for the formula.
-    Unlike mutual information it is local: it is not disturbed by a bias field, or by a
-    tissue whose intensity differs between places.
+    In contrast to mutual information, this metric is local: it is robust to a bias
+    field, and to a tissue whose intensity differs between regions.
 
-    For two images of one subject, such as a b0 and its T1, which differ by distortion
-    only, a smoother field is better: ``sigma_field=1.4`` or more.
+    For two images of the same subject, such as a b0 and its T1, which differ only by
+    distortion, a smoother field is better: ``sigma_field=1.4`` or more.
 
     Parameters
     ----------
@@ -34,8 +34,8 @@ class MINDMetric(Metric):
         Distance of the neighbours that are compared, in voxels of the level: one
         number, or one for each axis, for voxels that are longer along one axis.
     floor : float, optional
-        Variance, for images scaled to about [0, 1], below which a region is described
-        as alike in all directions.
+        Variance, for images scaled to about [0, 1], below which all differences count
+        as noise: the descriptor of such a region is the same in all directions.
 
     Raises
     ------

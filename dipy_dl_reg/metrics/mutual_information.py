@@ -27,7 +27,8 @@ _MOST_VOXELS = 1_000_000
 class MIMetric(Metric):
     """Minus the mutual information of the two images, normalised.
 
-    Suits two contrasts, such as b0 and T1 :footcite:p:`Mattes2003`.
+    This metric is suitable for different contrasts, such as b0 and T1
+    :footcite:p:`Mattes2003`.
 
     Parameters
     ----------
@@ -47,16 +48,17 @@ class MIMetric(Metric):
 
     Notes
     -----
-    Both images are spread over the bins by a cubic B-spline ``h``; ``p`` is the joint
+    Intensities are distributed over bins by a cubic B-spline ``h``; ``p`` is the joint
     histogram, ``I(s, w) = sum p log(p / (p_s p_w))`` and
-    ``value = -I(s, w) / sqrt(I(w, w))``.  With ``t`` a voxel's position among the bins
-    of warped and ``s`` that among those of static, rounded to a sixteenth of a bin,
+    ``value = -I(s, w) / sqrt(I(w, w))``.  With ``t`` the position of a voxel's
+    intensity among the bins of warped, and ``s`` its position among the bins of static,
+    rounded to a sixteenth of a bin,
     ``d I(s, w) / d t = sum_ik h(s - i) h'(t - k) log(p[i, k] / p_w[k]) / N``.
 
-    ``I(s, w)`` alone is not largest where the two images are equal: the spline spreads
-    frequent intensities over the bins of rare ones, and ``I(s, w)`` rises if the rare
-    ones move away from these bins.  ``I(w, w)`` then rises by twice as much, so that
-    the quotient does not.
+    The maximum of ``I(s, w)`` alone is not at equal images: the spline distributes
+    frequent intensities over the bins of rare intensities, and ``I(s, w)`` increases if
+    the rare intensities move away from these bins.  ``I(w, w)`` then increases by twice
+    as much, so that the quotient does not increase.
 
     References
     ----------
@@ -124,7 +126,7 @@ class BoundInformation:
         value : Tensor, shape ()
             ``-I(s, w) / sqrt(I(w, w))``.
         slope : Tensor, shape (N,)
-            Its derivative by `warped`.
+            Derivative of the value by `warped`.
         """
         (rows, nbins), count = self.weights.shape, len(warped)
         low, high = self.limits

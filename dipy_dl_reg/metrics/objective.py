@@ -1,4 +1,4 @@
-"""What is minimised: dissimilarity of the images plus roughness of the field."""
+"""The objective: dissimilarity of the images plus a penalty on the field."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -45,8 +45,8 @@ class Objective:
     weight : float, optional
         Weight of the penalty.
     landmark_weight : float, optional
-        Weight of the mean squared distance, mm**2, of a pair's landmarks: a term that
-        depends on the field alone, and that `refine` adds, which has the pair.
+        Weight of the mean squared distance, mm**2, of a pair's landmarks.  This class
+        does not compute this term; `refine` adds it, because it has the landmarks.
 
     Raises
     ------
@@ -75,18 +75,18 @@ class Objective:
         displacement: torch.Tensor,
         mask: torch.Tensor | None = None,
     ) -> Terms:
-        """Terms that autograd differentiates, for training.
+        """Evaluate the objective for training; autograd can differentiate the terms.
 
         Parameters
         ----------
         static : Tensor, shape (B, 1, *shape)
-            Taken as constant.
+            The static image, which is treated as constant.
         warped : Tensor, shape (B, 1, *shape)
             Moving image on the static grid.
         displacement : Tensor, shape (B, D, *shape)
             Field in voxels.
         mask : Tensor, shape (B, 1, *shape), optional
-            1 where a voxel counts.
+            1 at voxels that are compared.
 
         Returns
         -------
@@ -111,9 +111,9 @@ class Objective:
         Parameters
         ----------
         static : Tensor, shape (B, 1, *shape)
-            Taken as constant.
+            The static image, which is treated as constant.
         mask : Tensor, shape (B, 1, *shape), optional
-            1 where a voxel counts.
+            1 at voxels that are compared.
         moving : Tensor, optional
             The moving image before it is warped, for the range of its intensities.
 

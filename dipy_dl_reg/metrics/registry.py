@@ -1,9 +1,9 @@
-"""All metrics and regularizers, by the names that users give them.
+"""All metrics and regularizers, by name.
 
 A metric is added by one file with a subclass of `dipy_dl_reg.metrics.base.Metric` and
 one line in `METRICS`; a regularizer by one file with a function and one line in
 `REGULARIZERS`.  Messages, help texts, documentation and tests read these two tables.
-Torch is imported where a metric is made, so that ``--help`` need not wait for it.
+Torch is imported only when a metric is made, so that ``--help`` is fast.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def metric_names() -> list[str]:
 
 
 def describe_metrics() -> dict[str, str]:
-    """Say what each metric measures.
+    """Describe what each metric measures.
 
     Returns
     -------
@@ -125,7 +125,7 @@ def regularizer_names() -> list[str]:
 
 
 def describe_regularizers() -> dict[str, str]:
-    """Say what each regularizer penalises.
+    """Describe what each regularizer penalises.
 
     Returns
     -------
@@ -136,12 +136,12 @@ def describe_regularizers() -> dict[str, str]:
 
 
 def is_metric_name(name: str) -> bool:
-    """Tell whether a metric has this name.
+    """Whether a metric has this name.
 
     Parameters
     ----------
     name : str
-        In any case.
+        The name, in upper or lower case.
 
     Returns
     -------
@@ -157,7 +157,7 @@ def metric_class(name: str) -> type[Metric]:
     Parameters
     ----------
     name : str
-        One of `METRICS` in any case; "MSE" is "SSD".
+        One of `METRICS`, in upper or lower case; "MSE" is "SSD".
 
     Returns
     -------
@@ -182,14 +182,14 @@ def metric_by_name(name: str, **options: Any) -> Metric:
     Parameters
     ----------
     name : str
-        One of `METRICS` in any case; "MSE" is "SSD".
+        One of `METRICS`, in upper or lower case; "MSE" is "SSD".
     **options : dict
         Options of its class.
 
     Returns
     -------
     metric : Metric
-        A new one.
+        A new object.
 
     Raises
     ------
@@ -201,7 +201,7 @@ def metric_by_name(name: str, **options: Any) -> Metric:
     unknown = [option for option in options if option not in known]
     if unknown:
         raise ValueError(
-            f"{unknown[0]} is no option of metric {made.name!r}, which has "
+            f"{unknown[0]} is not an option of metric {made.name!r}; its options are "
             f"{list(known)}."
         )
     return made(**options)

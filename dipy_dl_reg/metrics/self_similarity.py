@@ -1,4 +1,4 @@
-"""Self-similarity: a description of images that hardly depends on contrast.
+"""Self-similarity: a descriptor of images that is almost independent of contrast.
 
 MIND-SSC (see `dipy_dl_reg.metrics.mind.MINDMetric` for its source) describes a voxel by
 the differences between patches around its neighbours, which are at a distance
@@ -11,10 +11,10 @@ With ``a`` and ``b`` the steps to the two neighbours,
 
 with the minimum and the mean over the channels, so that the largest ``m`` is 1.
 
-Since ``d`` of the pair ``(a, b)`` equals that of ``(-b, -a)`` at another voxel, half as
-many distance images are enough, each read at two places.  The image is processed slab
-by slab, on buffers kept between calls, so that of all channels only those of the static
-image are in memory for a whole image.
+Since ``d`` of the pair ``(a, b)`` equals ``d`` of ``(-b, -a)`` at another voxel, half
+as many distance images are sufficient; each is read at two voxels.  The image is
+processed in slabs, with buffers that are reused between calls.  Therefore only the
+channels of the static image are stored for the whole image.
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,8 +27,8 @@ import torch.nn.functional as F
 
 from dipy_dl_reg.geometry.smoothing import box_sum
 
-#: Voxels of a slab: on the CPU, so that its twelve channels stay in the cache, and on
-#: other devices, which are faster on large slabs.
+#: Number of voxels of a slab: on the CPU, so that its twelve channels fit the cache;
+#: and on other devices, which are faster with large slabs.
 _SLAB, _SLAB_GPU = 60_000, 8_000_000
 
 
@@ -63,16 +63,16 @@ def mind_ssc(
     image : Tensor, shape (B, 1, *shape)
         Intensities, scaled to about [0, 1].
     mask : Tensor, shape (B, 1, *shape), optional
-        Only patches of voxels where it is 1 are compared.  By default the image is
-        continued beyond its edges with the value there.
+        Only voxels where the mask is 1 are used in the patches.  By default the image
+        is extended beyond its edges with the values at the edges.
     radius : int, optional
         A patch is ``2 radius + 1`` voxels wide.
     dilation : int or sequence of int, optional
         Distance of the neighbours, in voxels: one number, or one for each axis, for
         voxels that are longer along one axis.
     floor : float, optional
-        Variance, for images scaled to about [0, 1], below which a region is described
-        as alike in all directions.
+        Variance, for images scaled to about [0, 1], below which all differences count
+        as noise: the descriptor of such a region is the same in all directions.
 
     Returns
     -------
@@ -86,14 +86,14 @@ def mind_ssc(
 
 
 class SelfSimilarity:
-    """Mean squared difference of descriptors, against one static image.
+    """Mean squared difference of the descriptors of an image and one static image.
 
     Parameters
     ----------
     static : Tensor, shape (B, 1, *shape)
-        Taken as constant.
+        The static image, which is treated as constant.
     mask : Tensor, shape (B, 1, *shape), or None
-        1 where a voxel counts, 0 elsewhere.
+        1 at voxels that are compared, 0 elsewhere.
     radius : int
         See `mind_ssc`.
     dilation : int or sequence of int
@@ -176,7 +176,7 @@ class SelfSimilarity:
         value : Tensor, shape ()
             Mean of squared differences over voxels and channels.
         gradient : Tensor, shape (B, 1, *shape)
-            Its derivative by `warped`.
+            Derivative of the value by `warped`.
         """
         image = self._pad(warped)
         gradient, value = torch.zeros_like(image), warped.new_zeros(())
@@ -205,8 +205,8 @@ class _Slab:
         inner = (batch, 2 * len(self.directions), *shape)
 
         def buffer(name: str, sizes: tuple[int, ...]) -> torch.Tensor:
-            # Shared by slabs of one size.  Zeros: the margins of `differences` are
-            # summed but never written.
+            # Shared by slabs of the same size.  Initialised with zeros, because the
+            # margins of `differences` are summed but never written.
             if (name, sizes) not in buffers:
                 buffers[name, sizes] = parent.like.new_zeros(sizes)
             return buffers[name, sizes]

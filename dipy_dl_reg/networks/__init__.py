@@ -3,12 +3,15 @@
 The class of each network in `NETWORKS` is imported when it is first used.
 """
 
-import lazy_loader
+from __future__ import annotations
 
 from dipy_dl_reg.networks.registry import NETWORKS, make_network, network_class
 
-_CLASSES = (name.rpartition(".") for name in NETWORKS.values() if isinstance(name, str))
-__getattr__, __dir__, _class_names = lazy_loader.attach(
-    __name__, submod_attrs={module: [name] for module, _, name in _CLASSES}
-)
-__all__ = ["NETWORKS", "make_network", "network_class", *_class_names]
+__all__ = ["NETWORKS", "make_network", "network_class"]
+
+
+def __getattr__(name: str) -> type:
+    for network, path in NETWORKS.items():
+        if isinstance(path, str) and path.rpartition(".")[2] == name:
+            return network_class(network)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

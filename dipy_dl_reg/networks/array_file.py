@@ -21,7 +21,7 @@ import torch
 
 FORMAT, VERSION = "dipy_dl_reg network", 1
 _HEADER = "header.json"
-#: Errors that reading a damaged file can lead to; a missing file is found before.
+#: Errors that can occur when a damaged file is read; a missing file is found earlier.
 _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -41,16 +41,17 @@ _DAMAGE = (
 def write_arrays(
     path: str | Path, header: dict[str, Any], arrays: dict[str, np.ndarray]
 ) -> None:
-    """Write arrays and a header to a file, whole or not at all.
+    """Write arrays and a header to a file, completely or not at all.
 
     Parameters
     ----------
     path : str or Path
-        Replaced if it exists.
+        The file; it is replaced if it exists.
     header : dict
-        What JSON can hold; the format, and a checksum of it and all arrays, are added.
+        Values that JSON can store; the format and a checksum of the header and all
+        arrays are added.
     arrays : dict of ndarray
-        Numbers, by their names.
+        Numerical arrays by name.
 
     Raises
     ------
@@ -78,7 +79,7 @@ def write_arrays(
 
 
 def read_arrays(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Read what `write_arrays` wrote.
+    """Read a file that `write_arrays` wrote.
 
     Parameters
     ----------
@@ -97,7 +98,7 @@ def read_arrays(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is anything but a whole file of this kind.
+        If the file is damaged or has another format.
     """
     with open(path, "rb") as stream, errors_name_file(path):
         with zipfile.ZipFile(stream) as file:
@@ -106,7 +107,7 @@ def read_arrays(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]
             names = [n for n in file.namelist() if n != _HEADER]
             arrays = {n.removesuffix(".npy"): _read_entry(file, n) for n in names}
         if _checksum(header, arrays) != header.get("sha256"):
-            raise ValueError("its checksum is another: it was damaged or changed")
+            raise ValueError("its checksum is wrong: it was damaged or changed")
     return header, arrays
 
 
@@ -151,7 +152,7 @@ def to_array(tensor: torch.Tensor) -> np.ndarray:
 def errors_name_file(
     path: str | Path, what: str = "a network that can be read"
 ) -> Iterator[None]:
-    """Turn any error of reading a file into one that names the file.
+    """Convert errors while a file is read to errors with the name of the file.
 
     Parameters
     ----------
@@ -168,7 +169,7 @@ def errors_name_file(
     Raises
     ------
     ValueError
-        If anything goes wrong meanwhile.
+        If an error occurs while the file is read.
     """
     try:
         yield
@@ -179,7 +180,7 @@ def errors_name_file(
 
 
 def canonical_json(value: object) -> str:
-    """One text for all values that JSON takes for the same.
+    """Convert a value to a unique JSON text: equal values have equal texts.
 
     Parameters
     ----------
@@ -195,12 +196,12 @@ def canonical_json(value: object) -> str:
 
 
 def _check_format(header: dict[str, Any]) -> None:
-    """Raise unless a file is of this format, and of a version known here."""
+    """Check that a file is of this format, and of a version known here."""
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ValueError("it is another kind of file")
     if header.get("version") != VERSION:
         raise ValueError(
-            f"it is of version {header.get('version')!r}, this program reads {VERSION}"
+            f"its version is {header.get('version')!r}, but only {VERSION} can be read"
         )
 
 
@@ -213,7 +214,7 @@ def _read_entry(file: zipfile.ZipFile, name: str) -> np.ndarray:
 def _checksum(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
     """SHA-256 of the header without its checksum, and of all arrays.
 
-    Of each array the name, type, shape and values count.
+    The checksum depends on the name, type, shape and values of each array.
     """
     rest = {key: value for key, value in header.items() if key != "sha256"}
     total = sha256(canonical_json(rest).encode())

@@ -1,12 +1,12 @@
-"""Common part of all networks: two images of one grid in, a field on that grid out.
+"""The base class of all networks: predicts a field from two images on the same grid.
 
-Fields follow `dipy_dl_reg.geometry.fields`.  An image of any size is padded at its far
-ends to the next size that the network can halve as often as it does (for most a
-multiple plus one, so that grids of all resolutions share their corners: voxel ``i`` of
-a grid ``2**k`` times coarser is at voxel ``2**k i``), and the field is cropped.  Images
-are never resampled to a fixed size.  Voxels are taken as isotropic;
-`dipy_dl_reg.initialization.network` resamples images with other voxels, and the field
-back.
+Fields have the convention of `dipy_dl_reg.geometry.fields`.  An image of any size is
+padded at the end of each axis to the next size that can be halved as often as the
+network requires, and the field is cropped.  For most networks this size is a multiple
+plus one, so that the grids of all resolutions have the same corners: voxel ``i`` of a
+grid ``2**k`` times coarser is at voxel ``2**k i``.  Images are never resampled to a
+fixed size.  Voxels are assumed to be isotropic; `dipy_dl_reg.initialization.network`
+resamples images with other voxels, and resamples the field to the original grid.
 """
 
 from __future__ import annotations
@@ -23,20 +23,22 @@ import torch.nn.functional as F
 from dipy_dl_reg.geometry.fields import exp
 from dipy_dl_reg.validation import check_choice, check_number, wrong_value
 
-#: Squarings by which a velocity is integrated to a displacement: one of 8 voxels begins
-#: with steps of a quarter of a voxel.  Each squaring costs as much as a layer.
+#: Number of squarings for the integration of a velocity.  With this number, a
+#: displacement of 8 voxels begins with steps of a quarter of a voxel.  Each squaring
+#: needs as much time as a layer.
 SQUARINGS = 5
 
 
 class Prediction(NamedTuple):
-    """What a network predicts for a pair of images.
+    """The prediction of a network for a pair of images.
 
     Attributes
     ----------
     displacement : Tensor, shape (B, D, *shape)
         In voxels, static to moving: ``warp(moving, displacement)`` resembles static.
     velocity : Tensor, shape (B, D, *shape), or None
-        The stationary velocity whose flow it is, where the network predicts one.
+        The stationary velocity whose flow is the displacement, if the network predicts
+        a velocity.
     coarse : tuple of Tensor, shape (B, D, *ceil(shape / 2**k))
         Displacements on grids 2, 4, ... times coarser, in voxels of these grids; for
         training.
@@ -48,7 +50,7 @@ class Prediction(NamedTuple):
 
 
 class RegistrationNetwork(nn.Module):
-    """Common part of all networks; calling one gives a `Prediction`.
+    """Base class of all networks; a call returns a `Prediction`.
 
     Parameters
     ----------
@@ -56,12 +58,13 @@ class RegistrationNetwork(nn.Module):
         Dimension of the images.
     spacing : float, optional
         Voxel size, mm, for which the network was trained: images are resampled to it,
-        and the field back.  None takes every image at its own size, made isotropic.
+        and the field is resampled to the original grid.  With None, each image is used
+        with its own voxel size, made isotropic.
     output : {"displacement", "velocity"}, optional
-        What the last layer gives: a displacement, or a stationary velocity whose flow
-        is the displacement.
+        Output of the last layer: a displacement, or a stationary velocity whose flow is
+        the displacement.
     **arguments : dict
-        All other arguments of the subclass, from which `load_network` makes it again.
+        All other arguments of the subclass; `load_network` needs them to construct it.
 
     Raises
     ------
@@ -78,9 +81,9 @@ class RegistrationNetwork(nn.Module):
     symmetric: ClassVar[bool] = False
     #: Weight of the loss at each resolution in training, the finest first.
     level_weights: ClassVar[tuple[float, ...]] = (1.0,)
-    #: What is known about the network, see `save_network`.
+    #: Information about the network, see `save_network`.
     card: dict[str, Any] | None = None
-    #: How its last training went, see `train_network`.
+    #: History of its last training, see `train_network`.
     history: Any = None
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -129,7 +132,7 @@ class RegistrationNetwork(nn.Module):
         Raises
         ------
         ValueError
-            If the two differ in shape, or are not of this network's dimension, or
+            If the images differ in shape, do not have the dimension of the network, or
             have several channels.
         """
         fine, *coarse = self.output_fields(static, moving)
@@ -141,7 +144,7 @@ class RegistrationNetwork(nn.Module):
     def output_fields(
         self, static: torch.Tensor, moving: torch.Tensor
     ) -> list[torch.Tensor]:
-        """Fields of the last layers; velocities are not integrated.
+        """Compute the fields of the last layers, without integration of velocities.
 
         Parameters
         ----------
@@ -166,7 +169,8 @@ class RegistrationNetwork(nn.Module):
                 f"got {tuple(static.shape)} and {tuple(moving.shape)}."
             )
         padded = self._pad(torch.cat([static, moving], 1))
-        # Under autocast the layers' output has half precision; the flow must not.
+        # Under autocast the output of layers has half precision, which is not
+        # sufficient for the integration.
         fields = (u.to(static.dtype) for u in self._fields(padded))
         return [_crop(u, [-(-n // 2**k) for n in shape]) for k, u in enumerate(fields)]
 
@@ -191,7 +195,7 @@ class RegistrationNetwork(nn.Module):
         raise NotImplementedError
 
     def _pad(self, images: torch.Tensor) -> torch.Tensor:
-        """Continue the images at their far ends up to a size that can be halved."""
+        """Pad the images at the end of each axis to a size that can be halved."""
         missing = [(self.remainder - n) % self.multiple for n in images.shape[2:]]
         widths = [w for m in reversed(missing) for w in (0, m)]
         return F.pad(images, widths, mode="replicate") if any(missing) else images

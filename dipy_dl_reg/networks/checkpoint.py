@@ -1,7 +1,7 @@
-"""Networks in files (`array_file`): weights, architecture, and a card about them.
+"""Reads and writes networks: weights, architecture, and a card with information.
 
-Arrays ``weights/...`` are the network's.  A training adds its own state as
-``training/...``, which `load_network` ignores.
+The arrays ``weights/...`` are the weights of the network.  A training also stores its
+state as ``training/...``, which `load_network` ignores.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dipy_dl_reg.networks.base import RegistrationNetwork
 from dipy_dl_reg.networks.layers import torch_defaults
 from dipy_dl_reg.networks.registry import NETWORKS, network_class
 
-#: Entries that every card has; None where nothing is known.
+#: Entries of every card; None if unknown.
 CARD: dict[str, Any] = {
     "preprocessing": None,
     "licence": None,
@@ -51,9 +51,9 @@ def save_network(
     network : RegistrationNetwork
         On any device.
     card : dict, optional
-        What is known about it: "licence", "recipe", "scores", "preprocessing" (of the
-        images in training; for information only), and anything else that JSON can
-        hold.  By default that of the network, if it has one.
+        Information about the network: "licence", "recipe", "scores", "preprocessing"
+        (of the training images; for information only), and other values that JSON can
+        store.  By default ``network.card``.
     overwrite : bool, optional
         Replace an existing file.
 
@@ -90,7 +90,7 @@ def load_network(
     Returns
     -------
     network : RegistrationNetwork
-        In evaluation mode; ``network.card`` is what is known about it.
+        In evaluation mode; ``network.card`` is the information about it.
 
     Raises
     ------
@@ -132,7 +132,7 @@ def network_header(
     name = network.name
     if name is None or name not in NETWORKS or network_class(name) is not type(network):
         raise ValueError(
-            f"network must be one of {sorted(NETWORKS)} to be kept in a file, got "
+            f"network must be one of {sorted(NETWORKS)} to be saved in a file, got "
             f"{type(network).__name__}."
         )
     card = check_card({**CARD, **(card or {})})
@@ -140,7 +140,7 @@ def network_header(
 
 
 def check_card(card: object) -> dict[str, Any]:
-    """Check what is known about a network.
+    """Check the card of a network.
 
     Parameters
     ----------
@@ -173,14 +173,14 @@ def check_card(card: object) -> dict[str, Any]:
 def name_arrays(
     prefix: str, tensors: dict[str, torch.Tensor] | None
 ) -> dict[str, np.ndarray]:
-    """Arrays of tensors, with a prefix to their names.
+    """Convert tensors to arrays whose names have a prefix.
 
     Parameters
     ----------
     prefix : str
         First part of the names.
     tensors : dict of Tensor or None
-        By name; None is an empty one.
+        Tensors by name; None is an empty dict.
 
     Returns
     -------
@@ -193,7 +193,7 @@ def name_arrays(
 def to_state(
     network: nn.Module, weights: dict[str, np.ndarray]
 ) -> dict[str, torch.Tensor]:
-    """Check the weights of a file against a network, and make tensors of them.
+    """Check that the weights of a file fit a network, and convert them to tensors.
 
     Parameters
     ----------
@@ -235,16 +235,17 @@ def _make_from_header(header: dict[str, Any]) -> RegistrationNetwork:
     name, arguments = header.get("architecture"), header.get("arguments")
     if not isinstance(name, str) or name not in NETWORKS:
         names = sorted(NETWORKS)
-        raise ValueError(f"its architecture is {name!r}, and must be one of {names}")
+        raise ValueError(f"its architecture must be one of {names}, got {name!r}")
     if not isinstance(arguments, dict):
         raise ValueError(f"its arguments must be a dict, got {arguments!r}")
-    # Its first weights are replaced: the global random numbers must not change by them.
+    # Its initial weights are replaced; drawing them must not change the global random
+    # state.
     with torch.random.fork_rng(devices=[]):
         try:
             with torch_defaults():
                 network = network_class(name)(**arguments)
         except (TypeError, AttributeError) as error:
-            raise ValueError(f"its arguments are not {name}'s: {error}") from None
+            raise ValueError(f"its arguments do not fit {name}: {error}") from None
     if canonical_json(network.arguments) != canonical_json(arguments):
         raise ValueError(f"its arguments {arguments} are read as {network.arguments}")
     return network

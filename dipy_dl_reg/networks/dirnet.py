@@ -12,8 +12,8 @@ from dipy_dl_reg.networks.base import RegistrationNetwork
 from dipy_dl_reg.networks.layers import AVERAGE_POOL, BatchNorm, conv
 from dipy_dl_reg.validation import check_whole_number
 
-#: Largest displacement of control points that cannot fold the spline, as a part of
-#: their distance.
+#: Largest displacement of control points, as a fraction of their distance, with which
+#: the spline cannot fold.
 BOUND = 0.4
 
 
@@ -21,10 +21,11 @@ class DIRNet(RegistrationNetwork):
     """Regressor of B-spline control points, as in DIRNet :footcite:p:`deVos2017`.
 
     Each halving of the resolution, down to that of the control points, is a convolution
-    3 voxels wide, an ELU, batch normalisation and average pooling 2 voxels wide.  Then
-    two convolutions 1 voxel wide with ELU, and a linear one whose first weights are
-    zero, give the displacements of the control points, which are in the middle of the
-    blocks that were pooled.  The field is their cubic B-spline, see `bspline_field`.
+    3 voxels wide, an ELU, batch normalisation and average pooling 2 voxels wide.  Two
+    convolutions 1 voxel wide with ELU follow, and a linear convolution with initial
+    weights of zero, whose outputs are the displacements of the control points.  The
+    control points are at the centres of the pooled blocks.  The field is a cubic
+    B-spline of these displacements, see `bspline_field`.
 
     Parameters
     ----------
@@ -127,7 +128,7 @@ def bspline(distance: torch.Tensor) -> torch.Tensor:
 
 
 def bspline_matrix(count: int, grid_spacing: int) -> torch.Tensor:
-    """Weights of the control points of one axis at its voxels.
+    """Compute the weights of the control points of one axis at its voxels.
 
     Parameters
     ----------
@@ -139,8 +140,8 @@ def bspline_matrix(count: int, grid_spacing: int) -> torch.Tensor:
     Returns
     -------
     weights : Tensor, shape (grid_spacing * count, count)
-        In float64.  The sum of each row is 1: beyond the ends the control points have
-        the value of the last one.
+        In float64.  The sum of each row is 1: control points outside the grid have the
+        value of the last control point.
     """
     exact: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
     voxels = torch.arange(grid_spacing * count, **exact)
@@ -152,7 +153,7 @@ def bspline_matrix(count: int, grid_spacing: int) -> torch.Tensor:
 
 
 def bspline_field(points: torch.Tensor, grid_spacing: int) -> torch.Tensor:
-    """Field whose control points are in the middle of blocks of voxels.
+    """Evaluate the spline whose control points are at the centres of voxel blocks.
 
     ``u(x) = sum_i c_i prod_d B((x_d - i_d s - (s - 1) / 2) / s)`` with `s` the grid
     spacing and `B` the cubic B-spline: a transposed convolution of stride `s` by a
@@ -168,7 +169,7 @@ def bspline_field(points: torch.Tensor, grid_spacing: int) -> torch.Tensor:
     Returns
     -------
     u : Tensor, shape (B, C, *(grid_spacing * shape))
-        Field of the same unit; at least in float32, in mixed precision too.
+        Field with the same unit; at least in float32, also with mixed precision.
     """
     u = points.to(torch.promote_types(points.dtype, torch.float32))
     with torch.autocast(u.device.type, enabled=False):

@@ -1,4 +1,4 @@
-"""Layers by the number of spatial axes, so that 2D and 3D have one definition."""
+"""Layers for 2D and 3D with a common definition."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LOCK = RLock()
 
 @contextmanager
 def torch_defaults() -> Iterator[None]:
-    """Make layers in float32 on the CPU, whatever Torch's defaults are.
+    """Make layers in float32 on the CPU, independently of Torch's defaults.
 
     Yields
     ------
@@ -43,7 +43,7 @@ def torch_defaults() -> Iterator[None]:
 def conv(
     dim: int, inputs: int, outputs: int, *, width: int = 3, stride: int = 1
 ) -> nn.Conv2d | nn.Conv3d:
-    """Make a convolution that keeps the size (or divides it by its stride).
+    """Make a convolution that preserves the size (or divides it by the stride).
 
     Parameters
     ----------
@@ -59,11 +59,12 @@ def conv(
     Returns
     -------
     layer : torch.nn.Module
-        With zeros beyond the edges.
+        The convolution, with zero padding.
     """
     layer = CONV[dim](inputs, outputs, width, stride=stride, padding=width // 2)
-    # With Torch's own initial weights each layer's output is smaller than its input,
-    # and that of ten layers almost 0: training would begin several times more slowly.
+    # With Torch's default initial weights, the output of each layer is smaller than its
+    # input, and the output of ten layers is almost 0: training would be several times
+    # slower at the beginning.
     nn.init.kaiming_normal_(layer.weight, a=0.2)
     _zero_bias(layer)
     return layer
@@ -79,8 +80,8 @@ def flow_conv(dim: int, inputs: int, *, std: float = 1e-5) -> nn.Conv2d | nn.Con
     inputs : int
         Channels.
     std : float, optional
-        Standard deviation of its first weights; near 0, so that an untrained network is
-        nearly the identity map.
+        Standard deviation of the initial weights; near 0, so that an untrained network
+        predicts nearly the identity map.
 
     Returns
     -------
@@ -94,34 +95,35 @@ def flow_conv(dim: int, inputs: int, *, std: float = 1e-5) -> nn.Conv2d | nn.Con
 
 
 def _zero_bias(layer: nn.Conv2d | nn.Conv3d) -> None:
-    """Begin without a bias."""
+    """Set the bias to 0."""
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
 
 
 def upsample(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Repeat each voxel, up to the size of a finer tensor.
+    """Upsample a tensor to the size of a finer one, by repetition of voxels.
 
     Parameters
     ----------
     x : Tensor, shape (B, C, *shape)
         Features.
     like : Tensor, shape (B, any, *finer)
-        Gives the size.
+        A tensor of the wanted size.
 
     Returns
     -------
     y : Tensor, shape (B, C, *finer)
-        The same, finer.
+        The upsampled features.
     """
     return F.interpolate(x, size=like.shape[2:], mode="nearest")
 
 
 class _Total(torch.autograd.Function):
-    """Sum over all processes; its gradient is summed too, for each has its own loss.
+    """Sum over all processes; the gradient is also summed, over the losses of all.
 
-    Torch's own differentiable sum keeps a reference to the group of processes, whose
-    threads then outlive it: one that frees a tensor while Python ends aborts.
+    Torch's differentiable sum has a reference to the process group, so that the group's
+    threads exist until Python ends.  If such a thread then frees a tensor, the process
+    aborts.
     """
 
     @staticmethod
@@ -138,12 +140,12 @@ class _Total(torch.autograd.Function):
 class BatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch normalisation over all processes of a distributed training.
 
-    It gives the same numbers for a batch on one process as for its parts on several, on
-    any device; Torch's own synchronised layer works on GPUs only.
+    The result for a batch on one process is the same as for its parts on several
+    processes, on any device.  Torch's synchronised layer supports only GPUs.
     """
 
     def _check_input_dim(self, x: torch.Tensor) -> None:
-        """Any dimension will do."""
+        """Accept tensors of any dimension."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise by the batch in training, by the running statistics afterwards.
@@ -166,7 +168,7 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
 
     def _normalise_together(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise by the batches of all processes."""
-        # Under autocast x has half precision, in which large numbers are not exact.
+        # Under autocast x has half precision, which is not sufficient for large sums.
         x = x.to(self.weight.dtype)
         axes = [0, *range(2, x.ndim)]
         count = x.new_tensor(x.numel() / x.shape[1])

@@ -19,7 +19,7 @@ _FOLDER = Path(__file__).parent / "trained"
 
 
 class Weights(NamedTuple):
-    """Entry of the table of trained networks; more is on the card in the file.
+    """Entry of the table of trained networks; the card in the file has more details.
 
     Attributes
     ----------
@@ -28,13 +28,13 @@ class Weights(NamedTuple):
     checksum : str
         SHA-256 of the file.
     about : str
-        What it is for.
+        Purpose of the network.
     licence : str
         Licence under which it may be used.
     recipe : str
-        The command that made it.
+        The command with which it was trained.
     scores : dict
-        What was measured, by a committed script.
+        Measured results of a script of this repository.
     """
 
     file: str
@@ -78,7 +78,7 @@ WEIGHTS: dict[str, Weights] = {
     ),
 }
 
-#: By dimension, those that ``DeepRegistration(model="auto")`` takes.
+#: Default networks, by dimension, for ``DeepRegistration(model="auto")``.
 DEFAULT_MODELS = {2: "pyramid-slices", 3: "pyramid-brain"}
 
 
@@ -106,7 +106,7 @@ def load_model(name: str, *, device: torch.device | str = "cpu") -> Registration
     Returns
     -------
     network : RegistrationNetwork
-        In evaluation mode; ``network.card`` is what is known about it.
+        In evaluation mode; ``network.card`` is the information about it.
 
     Raises
     ------

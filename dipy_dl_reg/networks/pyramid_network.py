@@ -1,7 +1,7 @@
-"""Pyramid: a velocity from coarse to fine, antisymmetric in the two images.
+"""Pyramid: predicts a velocity from coarse to fine, antisymmetric in the images.
 
-The network is given the self-similarity of each voxel (`metrics.self_similarity`)
-besides its intensity: it does not depend on whether a tissue is bright or dark.
+In addition to intensities, the input contains the self-similarity descriptors of each
+voxel (`metrics.self_similarity`), which are almost independent of the contrast.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dipy_dl_reg.validation import check_whole_number
 #: Distances along every axis at which features are compared, in voxels of each
 #: resolution.
 REACH = (1, 2)
-#: Squarings by which half a velocity is integrated: in coarser voxels it is short.
+#: Squarings by which half a velocity is integrated; in coarser voxels it is short.
 HALF_FLOW_SQUARINGS = 3
 #: Added to the mean square of features before they are divided by its root.
 _FLOOR = 1e-3
@@ -30,19 +30,20 @@ _FLOOR = 1e-3
 class Pyramid(RegistrationNetwork):
     """Stationary velocity from coarse to fine, symmetric in the two images.
 
-    One encoder is applied to each image: its intensity and its self-similarity
-    (MIND-SSC) :footcite:p:`Heinrich2013`; at every halving it has a convolution of
-    stride 2 and another.  From the coarsest to half the full resolution, and several
-    times at each, the features `a` of static and `b` of moving are warped half-way to
-    each other by the velocity so far, and compared at the same voxel and at 1 and 2
-    voxels along every axis; two convolutions ``g`` give the update of the velocity:
+    The same encoder is applied to both images.  Its input is the intensity and the
+    self-similarity (MIND-SSC) :footcite:p:`Heinrich2013`; at each resolution it has a
+    convolution of stride 2 and a second convolution.  The velocity is updated from the
+    coarsest to half the full resolution, several times at each resolution.  In each
+    update, the features `a` of static and `b` of moving are warped half-way to each
+    other by the current velocity, and are correlated at the same voxel and at distances
+    of 1 and 2 voxels along every axis; two convolutions ``g`` give the update:
 
         ``v <- v + (g(a, b) - g(b, a)) / 2``
 
-    Swapping the images therefore changes the sign of `v`, and gives the inverse map,
-    whatever the weights.  All convolutions are 3 voxels wide, and followed by a leaky
-    ReLU (0.2) except the last of every resolution: it is linear, has no bias (which the
-    difference would cancel), and its first weights are near zero.
+    If the images are swapped, the sign of `v` changes and the map is inverted, for any
+    weights.  All convolutions are 3 voxels wide and followed by a leaky ReLU (0.2),
+    except the last convolution of each resolution: it is linear, has no bias (which the
+    difference would cancel), and its initial weights are near zero.
 
     Parameters
     ----------
@@ -100,7 +101,7 @@ class Pyramid(RegistrationNetwork):
         if output != "velocity":
             raise ValueError(f"output must be 'velocity', got {output!r}.")
         if not features:
-            raise ValueError("features must name at least one resolution, got none.")
+            raise ValueError("features must have at least one number, got none.")
         self.multiple = 2 ** len(features)
         described = [1 + channel_count(dim), *features]
         self.encoder = nn.ModuleList(
@@ -117,7 +118,7 @@ class Pyramid(RegistrationNetwork):
             layer.register_parameter("bias", None)
 
     def _fields(self, images: torch.Tensor) -> Sequence[torch.Tensor]:
-        # Both images as one batch, which is faster on a CPU than one after the other.
+        # Both images are one batch, which is faster on a CPU than two calls.
         x, pyramid = self.describe(torch.cat([images[:, :1], images[:, 1:]])), []
         for block in self.encoder:
             x = block(x)
@@ -180,7 +181,7 @@ class Pyramid(RegistrationNetwork):
 
 
 def warp_half_way(both: torch.Tensor, velocity: torch.Tensor) -> torch.Tensor:
-    """Warp static backward by half a flow, and moving forward by the other half.
+    """Warp features half-way to each other: static by minus half, moving by half.
 
     Parameters
     ----------
@@ -192,14 +193,14 @@ def warp_half_way(both: torch.Tensor, velocity: torch.Tensor) -> torch.Tensor:
     Returns
     -------
     both : Tensor, shape (2 B, C, *shape)
-        The same in the middle between both.
+        The warped features, in mid-space.
     """
     half = exp(torch.cat([-velocity, velocity]) / 2, steps=HALF_FLOW_SQUARINGS)
     return warp(both, half.to(both.dtype))
 
 
 def _block(*layers: nn.Module) -> nn.Sequential:
-    """Convolutions, each with its ReLU."""
+    """Make a sequence of convolutions, each followed by a ReLU."""
     return nn.Sequential(*(m for layer in layers for m in (layer, nn.LeakyReLU(0.2))))
 
 
@@ -220,13 +221,13 @@ def correlate_neighbours(first: torch.Tensor, second: torch.Tensor) -> torch.Ten
     dim, most = first.ndim - 2, max(REACH)
     padded = F.pad(second, (most, most) * dim)
     found = [(first * second).mean(1)]
-    for axis, step in _steps(dim):
+    for axis, step in _neighbour_steps(dim):
         found.append((first * _shift(padded, axis, step)).mean(1))
     return torch.stack(found, 1)
 
 
 def swap_correlations(found: torch.Tensor) -> torch.Tensor:
-    """Correlations of the features in the other order.
+    """Compute the correlations of the features in the reverse order.
 
     ``b(x) a(x + s)`` is at `x` what ``a(x) b(x - s)`` is at ``x + s``.
 
@@ -238,11 +239,11 @@ def swap_correlations(found: torch.Tensor) -> torch.Tensor:
     Returns
     -------
     swapped : Tensor, same shape
-        Computed from `found` alone.
+        Correlations with first and second exchanged.
     """
     dim, most = found.ndim - 2, max(REACH)
     padded = F.pad(found, (most, most) * dim)
-    steps = _steps(dim)
+    steps = _neighbour_steps(dim)
     turned = [found[:, :1]]
     for axis, step in steps:
         opposite = 1 + steps.index((axis, -step))
@@ -250,7 +251,7 @@ def swap_correlations(found: torch.Tensor) -> torch.Tensor:
     return torch.cat(turned, 1)
 
 
-def _steps(dim: int) -> list[tuple[int, int]]:
+def _neighbour_steps(dim: int) -> list[tuple[int, int]]:
     """Axis and distance of the neighbours compared."""
     return [(axis, k * sign) for axis in range(dim) for k in REACH for sign in (-1, 1)]
 

@@ -1,7 +1,7 @@
-"""Networks by name: each is one file of this folder and one line of the table below.
+"""Networks by name: each has one file in this folder and one line in the table below.
 
-Error messages, the help of the command, documentation and tests take the names from
-here.  Torch is imported where a network is made, so that ``--help`` need not wait.
+Error messages, the help of the command, documentation and tests use this table.  Torch
+is imported only when a network is made, so that ``--help`` is fast.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NETWORKS: dict[str, str | type[RegistrationNetwork]] = {
 
 
 def network_class(name: str) -> type[RegistrationNetwork]:
-    """The class of a network.
+    """Find the class of a network.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def make_network(
     Returns
     -------
     network : RegistrationNetwork
-        On the CPU, in float32, whatever Torch's defaults are.
+        A network on the CPU, in float32, independently of Torch's defaults.
 
     Raises
     ------

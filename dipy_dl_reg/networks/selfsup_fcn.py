@@ -1,4 +1,4 @@
-"""A fully convolutional network whose loss counts at three resolutions."""
+"""A fully convolutional network with a loss at three resolutions."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from dipy_dl_reg.validation import check_whole_number
 class SelfSupFCN(RegistrationNetwork):
     """Fully convolutional network with deep self-supervision :footcite:p:`Li2017`.
 
-    The encoder has two times a convolution and a pooling of stride 2, and a convolution
-    at a quarter of the resolution; the decoder has transposed convolutions of stride 2,
-    with one more convolution between them.  All are 3 voxels wide, followed by batch
-    normalisation and a ReLU.  At each of the three resolutions a linear convolution,
-    whose first weights are near zero, gives a field, and the images are compared: such
-    a network can be trained on a single pair.
+    The encoder has two blocks of a convolution and a pooling of stride 2, and a
+    convolution at a quarter of the resolution.  The decoder has two transposed
+    convolutions of stride 2, with a convolution between them.  All are 3 voxels wide,
+    followed by batch normalisation and a ReLU.  At each of the three resolutions a
+    linear convolution, with initial weights near zero, gives a field, and the images
+    are compared.  Such a network can be trained on a single pair.
 
     Parameters
     ----------
@@ -43,9 +43,9 @@ class SelfSupFCN(RegistrationNetwork):
     -----
     Parameters: 2D 226950, 3D 684585.
 
-    The source does not say how to pool and to pad: here pooling takes the maximum, and
-    one voxel is padded, so that voxel ``i`` of a coarser grid is at voxel ``2 i`` of
-    the finer one.
+    The publication does not specify pooling and padding.  Here, pooling uses the
+    maximum, and one voxel is padded, so that voxel ``i`` of a coarser grid is at voxel
+    ``2 i`` of the finer grid.
 
     References
     ----------
@@ -92,10 +92,10 @@ class SelfSupFCN(RegistrationNetwork):
 
 
 def _double(dim: int, inputs: int, outputs: int) -> nn.Module:
-    """A transposed convolution from n voxels to 2 n - 1."""
+    """Make a transposed convolution from n to 2 n - 1 voxels."""
     return TRANSPOSED[dim](inputs, outputs, 3, stride=2, padding=1)
 
 
 def _with_normalisation(layer: Any) -> tuple[nn.Module, ...]:
-    """A convolution, batch normalisation, ReLU."""
+    """Return a layer, followed by batch normalisation and a ReLU."""
     return layer, BatchNorm(layer.out_channels), nn.ReLU()

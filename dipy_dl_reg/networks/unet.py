@@ -16,10 +16,10 @@ class UNet(RegistrationNetwork):
     """Encoder and decoder with skip connections :footcite:p:`Ronneberger2015`.
 
     The encoder has two convolutions at each resolution, with maximum pooling 2 voxels
-    wide between resolutions.  The decoder has two again, after the coarser features
-    have been repeated and the encoder's of the same resolution joined.  All are 3
-    voxels wide, followed by a ReLU.  A last, linear convolution, whose first weights
-    are near zero, gives the field.
+    wide between resolutions.  The decoder also has two convolutions at each resolution;
+    their input is the upsampled coarser features, concatenated with the encoder's
+    features of the same resolution.  All convolutions are 3 voxels wide, followed by a
+    ReLU.  A last, linear convolution, with initial weights near zero, gives the field.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class UNet(RegistrationNetwork):
         widths = [check_whole_number("features", width, low=1) for width in features]
         super().__init__(dim, spacing=spacing, output=output, features=widths)
         if not widths:
-            raise ValueError("features must name at least one resolution, got none.")
+            raise ValueError("features must have at least one number, got none.")
         self.multiple = 2 ** (len(widths) - 1)
         self.down = nn.ModuleList(
             _block(dim, above, width) for above, width in zip([2, *widths], widths)

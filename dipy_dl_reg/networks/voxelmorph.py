@@ -1,4 +1,4 @@
-"""VoxelMorph: a U-Net from two images to a field :footcite:p:`Balakrishnan2018`."""
+"""VoxelMorph: a U-Net that predicts a field :footcite:p:`Balakrishnan2018`."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ DECODERS = {
 
 
 class VoxelMorph(RegistrationNetwork):
-    """U-Net of four halvings, as in VoxelMorph :footcite:p:`Balakrishnan2018`.
+    """U-Net with five resolutions, as in VoxelMorph :footcite:p:`Balakrishnan2018`.
 
     The encoder has four convolutions of stride 2 with 16, 32, 32, 32 channels.  The
-    decoder has a convolution at each resolution, after the encoder's features of that
-    resolution have been joined; the last ones are at full resolution, where the images
-    themselves are joined.  All are 3 voxels wide, followed by a leaky ReLU (0.2).  A
-    last, linear convolution, whose first weights are near zero, gives the field.
+    decoder has a convolution at each resolution; its input is concatenated with the
+    encoder's features of this resolution.  The last convolutions are at full
+    resolution; the input of the first of them is concatenated with the images.  All are
+    3 voxels wide, followed by a leaky ReLU (0.2).  A last, linear convolution, with
+    initial weights near zero, gives the field.
 
     Parameters
     ----------
@@ -36,10 +37,11 @@ class VoxelMorph(RegistrationNetwork):
     variant : {"vm1", "vm2"}, optional
         Channels of the decoder: 32, 32, 32, 32, 8, 8 or 32, 32, 32, 32, 32, 16, 16.
     output : {"velocity", "displacement"}, optional
-        The diffeomorphic form :footcite:p:`Dalca2018`, or the original one.
+        "velocity" is the diffeomorphic variant :footcite:p:`Dalca2018`, "displacement"
+        the original one.
     half_resolution : bool, optional
-        End at half the resolution, without the layers at full resolution, and
-        interpolate the field, as the diffeomorphic form does: a third of the time.
+        Omit the layers at full resolution, and interpolate the field from half the
+        resolution, as the diffeomorphic variant does; this needs a third of the time.
     spacing : float, optional
         See `RegistrationNetwork`.
 

@@ -1,1 +1,1 @@
-"""Torch only: minimise a metric over a displacement field or an affine."""
+"""Optimization of a displacement field or an affine transform, with Torch only."""

@@ -1,4 +1,4 @@
-"""Adam for a displacement field: one second moment for each voxel's vector."""
+"""Adam for a displacement field, with one second moment for each voxel."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dipy_dl_reg.geometry.kernels import functions as kernels
 #: Decay rates of the first and of the second moment.
 _BETAS = (0.9, 0.99)
 #: Lower bound of the largest gradient, for a mean over voxels of images scaled to
-#: [0, 1]: the round-off between two equal images must not move anything.
+#: [0, 1], so that round-off between two equal images causes no displacement.
 _LEAST_GRADIENT = 1e-2
 
 
 class Adam:
-    r"""Adam whose second moment belongs to the vector of a voxel, not to a component.
+    r"""Adam with one second moment for each voxel's vector, not for each component.
 
     With the gradient :math:`g` of a voxel, the moments are
 
@@ -33,15 +33,16 @@ class Adam:
 
     where :math:`g_\text{max}` is the largest :math:`\sqrt{\hat s}` of all voxels and
     iterations so far.  One second moment per voxel keeps the direction of the gradient.
-    :math:`\epsilon` is relative to the largest gradient, so that the round-off in a
-    flat background hardly moves it, and nothing moves once the images match.
+    :math:`\epsilon` is relative to the largest gradient, so that round-off causes
+    almost no displacement in a constant background, or if the images are equal.
 
     Parameters
     ----------
     like : Tensor, shape (1, D, *shape)
         A field with the shape, type and device of the gradients.
     epsilon : float
-        Gradients below about this part of the largest move their voxels in proportion.
+        Voxels with gradients below about this fraction of the largest gradient move in
+        proportion to their gradient.
 
     Attributes
     ----------
@@ -99,7 +100,7 @@ class Adam:
     def _torch_direction(
         self, gradient: torch.Tensor, rate: float, unbias: float
     ) -> torch.Tensor:
-        """The same without the compiled loops."""
+        """Update the moments and compute the displacement with torch."""
         b1, b2 = _BETAS
         self.first.mul_(b1).add_(gradient, alpha=1 - b1)
         square = gradient.square_().sum(1, keepdim=True)

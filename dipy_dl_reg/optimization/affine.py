@@ -1,4 +1,4 @@
-"""Optimize the parameters of affine transforms, from one start or from many at once."""
+"""Optimizes the parameters of affine transforms, from one or many starts at once."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from dipy_dl_reg.optimization.affine_objective import AffineObjective
 from dipy_dl_reg.optimization.affine_sampling import Level
 from dipy_dl_reg.optimization.bfgs import BatchFunction, Minimum, minimize_batch
 
-#: Parameters that move the points by less than this part of what others do are fixed,
-#: such as those that move a single slice out of its plane.
+#: A parameter is fixed if it moves the points by less than this fraction of the motion
+#: by other parameters; for example, parameters that move a single slice out of its
+#: plane.
 _LEAST_MOTION = 1e-8
-#: Smallest determinant, over the start's: a map must not become a mirror image.
+#: Smallest ratio of the determinant to that of the start, so that no reflection occurs.
 _LEAST_VOLUME = 0.05
 #: Optimization ends when steps are shorter than this part of a voxel of the level.
 _TOLERANCE = 0.01
@@ -35,17 +36,17 @@ def optimize_parameters(
 ) -> Minimum:
     """Optimize the parameters at one resolution, for a batch of starts.
 
-    The matrix is ``T(c) M(theta) T(-c) start``, where ``c`` is the centre of what is
-    compared, for transforms with a translation, and ``M(theta) start`` for others.
-    Steps are measured by how far they move the points (root mean square, mm), so that
-    rotations, scales and translations are comparable.
+    For transforms with a translation, the matrix is ``T(c) M(theta) T(-c) start``,
+    where ``c`` is the centre of the compared points; for others it is ``M(theta)
+    start``.  The length of a step is the root mean square distance, in mm, by which it
+    moves the points, so that rotations, scales and translations are comparable.
 
     Parameters
     ----------
     objective : AffineObjective
         The images.
     transform : AffineTransform
-        Kind of affine transform.
+        Type of affine transform.
     start : Tensor, shape (B, D + 1, D + 1)
         Matrices from static's world to moving's, float64.
     theta : Tensor, shape (B, P)
@@ -78,8 +79,8 @@ def optimize_parameters(
 class _Chart(NamedTuple):
     """Coordinates in mm for the parameters of a batch of transforms.
 
-    The parameters are about the centre of what is compared, and matrices are ``to_world
-    M(parameters) from_start``.
+    The parameters are relative to the centre of the compared points; matrices are
+    ``to_world M(parameters) from_start``.
     """
 
     transform: AffineTransform
@@ -106,7 +107,7 @@ class _Chart(NamedTuple):
 def _make_chart(
     transform: AffineTransform, start: torch.Tensor, theta: torch.Tensor, level: Level
 ) -> _Chart:
-    """Coordinates about the centre of what is compared."""
+    """Make the coordinates, relative to the centre of the compared points."""
     dim = transform.dim
     to_world = torch.eye(dim + 1, **_EXACT).repeat(len(start), 1, 1)
     if transform.has_translation:
@@ -176,11 +177,11 @@ def optimize_levels(
     levels : list of Level
         Coarsest first.
     transform : AffineTransform
-        Kind of affine transform.
+        Type of affine transform.
     start : ndarray, shape (D + 1, D + 1)
         Static's world to moving's, before the transform.
     theta : ndarray, shape (P,) or None
-        First parameters; None for the identity.
+        Initial parameters; None for the identity.
     level_iters : sequence of int
         Maximum number of evaluations at each level.
     metric : Metric, optional

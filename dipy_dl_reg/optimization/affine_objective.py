@@ -1,8 +1,9 @@
 """Dissimilarity of two images for a batch of matrices, and its derivatives.
 
 For points ``x`` of static and a matrix ``M`` the moving image is sampled at ``M x``.
-The derivative by the matrix is one sum over the points, ``sum g(x) [x, 1]'``, where
-``g`` is the derivative by the sampled place: it serves every kind of affine transform.
+The derivative by the matrix is a sum over the points, ``sum g(x) [x, 1]'``, where ``g``
+is the derivative by the sampled position; it is used for all types of affine
+transforms.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ from dipy_dl_reg.metrics.histogram import (
 from dipy_dl_reg.metrics.mutual_information import MIMetric
 from dipy_dl_reg.optimization.affine_sampling import Level
 
-#: Overlap, as a part of the largest possible, below which values fade to "unlike".
+#: Overlap, as a fraction of the largest possible overlap, below which the value is
+#: changed gradually to that of unrelated images.
 _FULL_OVERLAP = 0.8
-#: Bins of a joint histogram where the metric does not set them.
+#: Default number of bins of a joint histogram.
 _NBINS = 32
-#: The range of the bins is found from about this number of intensities.
+#: Approximate number of intensities from which the range of the bins is determined.
 _MOST_POINTS = 500_000
 #: Number of points, summed over matrices, evaluated at a time: limits memory.
 _CHUNK = 2**18
@@ -58,15 +60,16 @@ class AffineObjective:
 
     Notes
     -----
-    With ``w`` the weight of each point (0 where moving is unknown), MI is that of
-    ``p[i, j] = sum_x w B(x in bin i) h(place of moving - j) / sum_x w``, where static
-    falls into bins and moving is spread by a cubic B-spline ``h``
-    :footcite:p:`Mattes2003`.  The overlap ``o``, the sum of ``w`` over its largest
-    possible value, turns a value ``V`` into ``h V + (1 - h) V0``: ``V0`` is the value
-    of unlike images; ``h`` is 1 for ``o`` of 0.8 and more, and falls to 0 with ``o``.
+    With ``w`` the weight of each point (0 where moving is unknown), MI is computed from
+    ``p[i, j] = sum_x w B(x in bin i) h(position of moving - j) / sum_x w``, where each
+    static intensity belongs to one bin, and moving intensities are distributed by a
+    cubic B-spline ``h`` :footcite:p:`Mattes2003`.  The overlap ``o`` is the ratio of
+    the sum of ``w`` to its largest possible value.  It changes a value ``V`` to
+    ``h V + (1 - h) V0``: ``V0`` is the value of unrelated images; ``h`` is 1 for ``o``
+    of 0.8 and more, and decreases to 0 with ``o``.
 
-    Derivatives go backwards through `torch.nn.functional.grid_sample`, which on CUDA is
-    not the same from run to run, and an error under
+    The backward pass of `torch.nn.functional.grid_sample` is used.  On CUDA its result
+    is not reproducible, and it raises an error with
     ``torch.use_deterministic_algorithms(True)``.
 
     References
@@ -118,7 +121,7 @@ class AffineObjective:
 
     @torch.inference_mode(False)
     def _evaluate(self, matrices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """`__call__` for as many matrices as are evaluated at a time."""
+        """Evaluate a part of a batch, which is limited by memory."""
         level = self.level
         dim = level.points.shape[1]
         shift = torch.eye(dim + 1, dtype=torch.float64, device="cpu")
@@ -148,7 +151,7 @@ class AffineObjective:
         by_weight: torch.Tensor,
         weight: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Value and derivatives (B, 2, N) that take the overlap into account."""
+        """Combine value and derivatives (B, 2, N) with the effect of the overlap."""
         fade, by_overlap = _fade_by_overlap(weight.sum(1) / self.level.most)
         by_overlap = by_overlap * (value - self.unlike) / self.level.most
         by_weight = by_weight * fade[:, None] + by_overlap[:, None]
@@ -187,11 +190,11 @@ class AffineObjective:
     def _spread_over_bins(
         self, moving: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Place of each point in the joint histograms of a batch.
+        """Find the position of each point in the joint histograms of a batch.
 
-        Returns the second of the four bins that a point is spread over, as an index
-        into all histograms (B, N); how far the point is beyond that bin's centre, in
-        bins (B, N); and the number of bins per unit of intensity.
+        Returns the index, into all histograms, of the second of the four bins over
+        which a point is distributed (B, N); the distance of the point from the centre
+        of this bin, in bins (B, N); and the number of bins per unit of intensity.
         """
         positions, bins_per_unit = bin_positions(moving, self.nbins, *self.limits)
         lower, t = split_positions(positions, self.nbins)
@@ -245,8 +248,8 @@ def _information(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Minus the mutual information of joint histograms, and its derivatives.
 
-    Returns the values (B,), and for each bin, flat: its derivative by what is in the
-    bin but for a constant of its row, and with that constant.
+    Returns the values (B,) and two flat arrays over bins: the derivative by the content
+    of each bin up to a constant of its row, and the derivative with this constant.
     """
     tiny = torch.finfo(joint.dtype).tiny
     by_moving = joint.sum(1, keepdim=True).clamp_min(tiny)

@@ -1,10 +1,10 @@
 """Two images at one resolution, sampled for affine registration.
 
-Static is sampled once, at points; moving where a matrix takes these.  What lies outside
-the moving image's field of view is decided for each of its faces.  If a face shows
-background only, background continues beyond it, and is compared.  If a face cuts
-through the object (a slab, a neck), nothing is known beyond it, and nothing is compared
-there.
+Static is sampled once, at fixed points; moving is sampled at these points transformed
+by a matrix.  The treatment of points outside the moving image's field of view depends
+on the face of the image.  If a face shows only background, background is assumed beyond
+it, and these points are compared.  If a face cuts through the object (as in a slab, or
+at the neck), points beyond it are not compared.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _EXACT: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
 
 
 class Level(NamedTuple):
-    """What is compared at one resolution.
+    """The samples of two images at one resolution.
 
     Attributes
     ----------
@@ -45,8 +45,8 @@ class Level(NamedTuple):
     static : Tensor, shape (N,)
         Static's intensities at the points.
     volume : Tensor, shape (1, 1 or 2, *shape)
-        Moving's intensities and, unless everything counts, the weight of each voxel.
-        It is one voxel larger on every side than moving is.
+        Moving's intensities and, unless all weights are 1, the weight of each voxel.
+        It has a margin of one voxel on every side of moving.
     world2volume : Tensor, shape (D + 1, D + 1)
         Moving's world to `sample_at` coordinates of `volume`, float64.
     most : float
@@ -60,8 +60,8 @@ class Level(NamedTuple):
     moments : Tensor, shape (D + 1, D + 1)
         Mean of ``[x, 1] [x, 1]'`` over the points, float64.
     smaller : float
-        Number of points that would show both objects if the smaller object lay all
-        inside the other.
+        Number of points at which both objects would be present if the smaller object
+        were completely inside the other.
     """
 
     points: torch.Tensor
@@ -105,15 +105,15 @@ def make_levels(
     Parameters
     ----------
     pair : Pair
-        The two images; of their prealign only the scale matters.
+        The two images; only the scale of the prealign is used.
     factors : sequence of float
         Voxel sizes over the smallest one of static, coarsest first.
     sigmas : sequence of float
         Standard deviations of the smoothing, in the smallest voxel size of static.
     most_points : int
-        Number of points that are drawn at random where a level has more voxels.
+        Number of points that are drawn at random if a level has more voxels.
     proportion : float, optional
-        Part of a level's voxels to draw, in place of `most_points`.
+        Fraction of a level's voxels to draw, instead of `most_points`.
     grids : bool, optional
         Take whole grids of points instead of drawing; coarser grids where
         `most_points` requires it.
@@ -152,7 +152,7 @@ def _make_level(
     scale: float,
     sampling: _Sampling,
 ) -> Level:
-    """Sample static, and prepare moving for being sampled."""
+    """Sample static, and prepare the volume from which moving is sampled."""
     dim = static.grid.dim
     chosen = _choose_points(static, sampling)
     affine = torch.as_tensor(static.grid.affine, **_EXACT)
@@ -162,7 +162,7 @@ def _make_level(
     volume, world2volume = _pad_volume(moving, faces)
     points = world - centre
     ones = torch.cat([points, torch.ones(len(points), 1, **_EXACT)], 1)
-    # As many cells of static as moving's whole field of view would fill.
+    # Number of static's cells that would fill moving's whole field of view.
     view = np.prod(np.array(moving.grid.shape) * moving.grid.spacing) / scale**dim
     cells = view / chosen.cell
     return Level(
@@ -183,7 +183,7 @@ def _make_level(
 def _sample_static(
     static: MaskedImage, chosen: _Points
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Static at its points; and, for a whole grid, which of them its mask holds."""
+    """Sample static; for a whole grid, also return which points are in the mask."""
     ends = torch.tensor([max(n - 1, 1) for n in static.grid.shape], **_EXACT)
     places = (chosen.voxels * (2 / ends) - 1).float().to(static.image.device)
     values = sample_at(static.image, places[None])[0, 0]
@@ -221,7 +221,7 @@ def _smaller_object(
 
 
 def measure_overlap(level: Level, matrix: np.ndarray) -> float:
-    """Part of the smaller object that lies on the other, through a matrix.
+    """Compute the fraction of the smaller object that overlaps the other one.
 
     Parameters
     ----------
@@ -233,7 +233,7 @@ def measure_overlap(level: Level, matrix: np.ndarray) -> float:
     Returns
     -------
     overlap : float
-        0 where they are apart; 1 also where there is hardly any object.
+        0 if the objects do not overlap; 1 also if there is hardly any object.
     """
     if level.smaller < 1:
         return 1.0
@@ -293,14 +293,14 @@ def _draw_points(
         chosen = np.flatnonzero(static.mask[0, 0].cpu().numpy()[box])
     count = sampling.most_points
     if len(chosen) > count:
-        # One voxel from each of `count` stretches: even, but without a pattern.
+        # One voxel from each of `count` intervals: evenly distributed, but irregular.
         edges = np.linspace(0, len(chosen), count, endpoint=False)
         width = len(chosen) / count
         cell *= width
         chosen = chosen[(edges + rng.random(count) * width).astype(int)]
     places = np.stack(np.unravel_index(chosen, size), -1) + low
-    # Not at voxel centres: there, linear interpolation blurs least, and two grids that
-    # coincide would seem to match.
+    # Points are not at voxel centres: there, linear interpolation blurs least, so that
+    # poses in which the two grids coincide would have a better value.
     places = places + rng.uniform(-0.5, 0.5, places.shape) * (shape > 1)
     return _Points(torch.from_numpy(places.clip(0, shape - 1)), cell, None)
 
@@ -341,7 +341,7 @@ def _pad_volume(moving: MaskedImage, faces: Faces) -> tuple[torch.Tensor, torch.
                 if is_open:
                     counts.select(axis + 2, side).zero_()
         volume = torch.cat([volume, counts], 1)
-    # Axes reversed in memory, as `sample_at` passes them to torch.
+    # The order of axes in memory is reversed, as `sample_at` passes them to torch.
     order = (0, 1, *range(dim + 1, 1, -1))
     volume = volume.permute(order).contiguous().permute(order)
     matrix = torch.from_numpy(np.array(moving.grid.inverse, dtype=np.float64))

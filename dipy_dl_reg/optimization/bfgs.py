@@ -1,4 +1,4 @@
-"""Minimize a function of few parameters from a batch of starts at once (BFGS)."""
+"""Minimizes a function of few parameters from a batch of starts at once (BFGS)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Minimum(NamedTuple):
     Attributes
     ----------
     parameters : Tensor, shape (B, P)
-        Where the lowest values were found.
+        Parameters with the lowest values.
     value : Tensor, shape (B,)
         Value of the function there.
     evaluations : int
@@ -45,10 +45,10 @@ def minimize_batch(
 ) -> Minimum:
     """Minimize by a quasi-Newton method (BFGS, :footcite:p:`Nocedal2006`).
 
-    The parameters should be scaled alike: a step of length 1 should matter as much in
-    one direction as in another.  Every call of the function is one trial for each entry
-    of the batch: entries whose value decreases enough take their step, the others
-    shorten it.
+    The parameters should be scaled so that steps of length 1 have similar effects in
+    all
+    directions.  Every call of the function tries one step for each entry of the batch:
+    if the value decreases enough, the step is accepted; otherwise it is shortened.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ def _take_steps(
     length = state.step[taken].norm(dim=1)
     _set_next_steps(state, taken, first_step)
     short = state.step[entries].norm(dim=1) < tolerance
-    # A short step after a long one may be due to a poor model: go on.
+    # A short step after a long one may result from a poor quadratic model: continue.
     short[good] &= length < 10 * tolerance
     state.running[entries[short]] = False
 

@@ -6,11 +6,11 @@ composes this with the field: ``u <- step + u(x + step)``.  The gradient by the 
 ``dM/dwarped * grad(warped)``, by the chain rule at a step of zero; the gradient of the
 unwarped moving image is not needed.
 
-The inverse is updated along with it, ``v <- v - step(y + v)``, and in each iteration
-both fields are corrected by half of their inverse consistency error
-(`enforce_inverse_consistency`).  So detail that the two sampled fields cannot represent
-together does not build up, and the similarity adapts in time.  With this correction at
-the end only, overlap was lower at the same inversion error.
+The inverse is updated in the same iteration, ``v <- v - step(y + v)``, and both fields
+are corrected by half of their inverse consistency error
+(`enforce_inverse_consistency`).  This prevents details that the two sampled fields
+cannot both represent.  If the correction is done only at the end, the overlap is lower
+at the same inverse consistency error.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from dipy_dl_reg.metrics.objective import Objective
 from dipy_dl_reg.optimization.adam import Adam
 from dipy_dl_reg.optimization.landmark_penalty import LandmarkPenalty
 
-#: Convergence compares the mean energy of the last so many iterations with the mean of
-#: as many before.
+#: For convergence, the mean energy of this number of last iterations is compared with
+#: the mean of the same number of iterations before.
 _WINDOW = 10
-#: Folds are repaired after every so many iterations.
+#: Number of iterations between repairs of folds.
 _REPAIR_INTERVAL = 10
-#: The fields of the lowest energy are copied in each of the first so many iterations,
-#: and afterwards at most once in so many.
+#: The fields with the lowest energy are copied in each of this number of first
+#: iterations, and afterwards at most once in this number of iterations.
 _COPY_INTERVAL = 5
 
 #: A displacement and its inverse, each of shape (1, D, *shape), in voxels.
@@ -69,8 +69,8 @@ class IterationOptions(NamedTuple):
 class LevelState(NamedTuple):
     """Both fields of a level, and two buffers of the same shape.
 
-    An iteration writes its results to the buffers, and what it read becomes the buffers
-    of the next one: to allocate a field would take longer than to compute it.
+    An iteration writes its results to the buffers; its input fields become the buffers
+    of the next iteration.  The allocation of a field takes longer than its computation.
 
     Attributes
     ----------
@@ -125,8 +125,9 @@ def refine(
         Maximum number of iterations of each level, coarsest first; 0 skips a level.
     start : tuple of Tensor, shape (1, D, *static_shape), optional
         Field to begin with and its inverse, in voxels; by default no displacement.
-        Coarser levels then refine what it leaves, so that its detail is not lost on
-        their grids.  Their result is dropped if it does not lower the objective.
+        Coarser levels then refine the images warped by this field, so that the details
+        of the field are preserved.  Their result is rejected if it does not lower the
+        objective.
     step : float, optional
         Length of a step, in voxels of the level; the longest displacement of an
         iteration is this times the `max_step_factor` of the metric.
@@ -144,7 +145,7 @@ def refine(
         ``"iteration_start"``, ``"iteration_end"``, ``"level_end"``; `level` counts from
         0, the finest; `energy` is a float at ``"iteration_end"``, else None.
         ``"level_reverted"`` comes before ``"level_end"`` if a level ended with a higher
-        energy than it began with; the fields of the given `energy` are then kept.
+        energy than it began with; the fields with the given `energy` are then used.
 
     Returns
     -------
@@ -224,7 +225,7 @@ def _add_to_start(
     start: Fields,
     found: Fields,
 ) -> Fields:
-    """The start composed with the result of coarser levels, if that is better."""
+    """Compose the start with the result of coarser levels, if this is better."""
     if max(found[0].shape[2:]) == 1:  # no coarser level had iterations
         return start
     u, v = _resize_both(found, pair.static_grid.shape)
@@ -244,7 +245,7 @@ def _refine_level(
     """Iterate at one resolution; return the best fields if the energy ends higher."""
     mask = make_compared_mask(pair, fields[0], pair.frame())
     if mask is not None and not bool(mask.any()):
-        return fields  # two thin masks without a common voxel at this resolution
+        return fields  # the masks have no common voxel at this resolution
     evaluate, metric = _LevelObjective(pair, objective, mask), objective.metric
     adam = Adam(fields[0], epsilon=metric.gradient_floor)
     history, best, state = _EnergyHistory(), _BestFields(fields), _copy_fields(fields)
@@ -328,19 +329,19 @@ def _repair_fields(state: LevelState) -> LevelState:
 
 
 class _BestFields:
-    """The fields of the lowest energy among those that were compared."""
+    """The fields with the lowest energy so far."""
 
     def __init__(self, fields: Fields) -> None:
         self.fields, self.energy, self.index = fields, float("inf"), 0
         self._copies: Fields | None = None
 
     def update(self, index: int, energy: float, state: LevelState) -> None:
-        """Copy an iteration's fields if they are the best and a copy is due."""
+        """Copy the fields of an iteration if they are the best and a copy is due."""
         due = index < _COPY_INTERVAL or index - self.index >= _COPY_INTERVAL
         if not (energy < self.energy and due):
             return
         self.energy, self.index = energy, index
-        if index == 0:  # the fields of the first iteration are those given
+        if index == 0:  # the first iteration has the initial fields
             return
         if self._copies is None:
             self._copies = torch.empty_like(state.u), torch.empty_like(state.v)
@@ -352,9 +353,10 @@ class _BestFields:
 class _EnergyHistory:
     """The energies of a level's iterations.
 
-    With landmarks a level has converged, or has become worse, only if this holds for
-    the total and for the images alone: the gradient of the penalty is bounded, so that
-    the landmarks may give way a little, and a large weight exaggerates this.
+    With landmarks, a level has converged or become worse only if this holds both for
+    the total energy and for the images alone.  The reason is that the gradient of the
+    penalty is bounded: the landmark error can increase slightly, and a large weight
+    would exaggerate the corresponding increase of the total energy.
     """
 
     def __init__(self) -> None:

@@ -3,8 +3,8 @@ r"""Penalty on the distance between mapped landmarks and their targets.
 .. math:: E = \frac{w}{N} \sum_i |\varphi(p_i) - q_i|^2
 
 with distances in mm in the world of the moving image.  The gradient at a landmark is
-spread over the voxels around it by a Gaussian: the smoothing of the field would cancel
-the displacement of a single voxel at once.
+distributed over the voxels around it by a Gaussian, because the smoothing of the field
+would remove the displacement of a single voxel.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ class LandmarkPenalty:
     ) -> torch.Tensor:
         """Evaluate the penalty, and add its gradient to that of the images.
 
-        The smoothed gradient of a landmark is at most as long as `largest`, and shorter
-        in proportion within a voxel of its target.  So the field comes to rest on the
-        landmark however large the weight is, and an optimiser that compares gradients
-        with the largest one still takes the others into account.
+        The length of a landmark's smoothed gradient is at most `largest`; within one
+        voxel of the target it decreases in proportion to the distance.  Therefore the
+        field converges at the landmark for any weight, and the gradients of the images
+        remain relevant in an optimiser that compares gradients with the largest one.
 
         Parameters
         ----------

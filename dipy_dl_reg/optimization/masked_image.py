@@ -1,4 +1,4 @@
-"""An image with its mask and grid: coarser versions, and where it cuts the object."""
+"""An image with its mask and grid: coarser versions, and faces that cut the object."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from dipy_dl_reg.grid import Grid
 
 #: Intensities (of a range of about 1) up to which voxels are background.
 BACKGROUND = 0.1
-#: A face is all background if no more than this part of it is above.
-_LARGEST_STRAY_PART = 0.03
-#: Least smoothing, in voxels, per unit by which the voxel size grows: see
+#: A face shows only background if at most this fraction of its voxels is brighter.
+_LARGEST_OBJECT_PART = 0.03
+#: Smallest smoothing, in voxels, per unit by which the voxel size grows: see
 #: `MaskedImage.coarsen`.
 _LEAST_SIGMA = 0.4
 
@@ -32,7 +32,7 @@ class MaskedImage(NamedTuple):
     image : Tensor, shape (1, 1, *shape)
         Intensities.
     mask : Tensor, shape (1, 1, *shape), or None
-        1 where a voxel counts, 0 elsewhere; None if all count.
+        1 at voxels that are compared, 0 elsewhere; None if all are compared.
     grid : Grid
         Grid of the voxels.
     sigma : float
@@ -52,8 +52,8 @@ class MaskedImage(NamedTuple):
         spacing : float
             Wanted voxel size, mm.
         sigma : float
-            Standard deviation of all the smoothing since the original image, mm.  It is
-            larger where the voxels would miss details otherwise.
+            Standard deviation of the total smoothing of the original image, mm.  It is
+            increased if the new voxels would otherwise cause aliasing.
 
         Returns
         -------
@@ -93,7 +93,7 @@ def mask_images(pair: Pair) -> tuple[MaskedImage, MaskedImage]:
 
 
 def open_faces(image: MaskedImage) -> Faces:
-    """Faces of an image that cut through the object.
+    """Find the faces of an image that cut through the object.
 
     Parameters
     ----------
@@ -103,8 +103,9 @@ def open_faces(image: MaskedImage) -> Faces:
     Returns
     -------
     faces : list of tuple of bool
-        For each axis, the first face and the last.  A single slice has none.  All faces
-        of an image with a mask are open: what is beyond the mask is unknown.
+        For each axis, True if the first or the last face cuts through the object.  A
+        single slice has no such face.  In an image with a mask, all faces count as such
+        faces, because the region outside the mask is unknown.
     """
     faces = []
     for axis, size in enumerate(image.grid.shape):
@@ -118,4 +119,4 @@ def open_faces(image: MaskedImage) -> Faces:
 
 
 def _shows_object(face: torch.Tensor) -> bool:
-    return float((face > BACKGROUND).float().mean()) > _LARGEST_STRAY_PART
+    return float((face > BACKGROUND).float().mean()) > _LARGEST_OBJECT_PART

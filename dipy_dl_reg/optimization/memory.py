@@ -1,4 +1,4 @@
-"""Memory: how much is free, how much a registration needs, and plans for less."""
+"""Free memory, memory that a registration needs, and reduction of the iterations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 #: Bytes per voxel of the static grid that every registration needs: both images, both
 #: fields twice, and the final checks.  Measured, rounded up.
 _BASE_BYTES = 150
-#: Bytes per voxel of a level with a penalty on the field, whose gradient is autograd's.
+#: Bytes per voxel of a level with a penalty on the field, which autograd
+#: differentiates.
 _PENALTY_BYTES = 520
 #: Bytes per voxel of the working grid of the displacement search, and the voxels along
 #: the longest side of that grid, margins included.
@@ -37,7 +38,7 @@ _CONTAINER = (
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Memory that is free on a device.
+    """Determine the free memory of a device.
 
     Parameters
     ----------
@@ -47,8 +48,8 @@ def free_memory(device: torch.device) -> int | None:
     Returns
     -------
     size : int or None
-        Bytes, at most what the limit of a container leaves.  None if the system does
-        not report it: the CPU of systems other than Linux.
+        Bytes, limited by the memory that is left for a container.  None if the system
+        does not report it (the CPU of systems other than Linux).
     """
     if device.type == "cuda":
         reserved = torch.cuda.memory_reserved(device)
@@ -180,7 +181,7 @@ def plan_within_budget(
     dim: int,
     objective: Objective,
 ) -> list[int]:
-    """Leave out the finest levels until a refinement fits into a memory budget.
+    """Omit the finest levels until a refinement fits into a memory budget.
 
     Parameters
     ----------
@@ -194,8 +195,8 @@ def plan_within_budget(
     Returns
     -------
     level_iters : list of int
-        The same with 0 for the levels left out.  At least one level that had
-        iterations keeps them, also if the budget does not suffice for it.
+        The iterations, with 0 for omitted levels.  At least one level with iterations
+        is not omitted, even if the budget does not suffice for it.
     """
     plan = list(level_iters)
     size = estimate_memory(plan, voxels, dim, objective)

@@ -1,1 +1,1 @@
-"""The classes and calls that users know, and their options."""
+"""The public registration classes and functions, and their options."""

@@ -1,4 +1,4 @@
-"""The verdict on a map that was computed before, or by another program."""
+"""Verdict on a map that was computed earlier or by another program."""
 
 from __future__ import annotations
 
@@ -24,38 +24,39 @@ def assess_mapping(
     moving_mask: Any = None,
     num_threads: int | None = None,
 ) -> Verdict:
-    """Judge a registration by its images and its map.
+    """Assess a registration by its images and its map.
 
-    `DeepRegistration.verdict` is the same for a registration just done, but it also
-    considers the search over poses, which a map does not hold.
+    `DeepRegistration.verdict` is the same verdict for the last registration, but it
+    also uses the result of the search over poses, which a map does not contain.
 
     Parameters
     ----------
     mapping : DiffeomorphicMap
-        The map of this package, of SyN, or read by `load_mapping`.
+        A map from this package, from SyN, or from `load_mapping`.
     static, moving : array, nibabel image, str or Path
         The images that were registered, on their own grids.
     static_mask, moving_mask : array, nibabel image, str or Path, optional
         The masks that were used.
     num_threads : int, optional
-        Threads on the CPU; None is Torch's own choice, -1 all processors.
+        Threads on the CPU; None uses Torch's default, -1 all processors.
 
     Returns
     -------
     verdict : Verdict
-        "good", "doubtful" or "failed" (`verdict.grade`), and why (`verdict.reasons`).
+        "good", "doubtful" or "failed" (`verdict.grade`), and the reasons
+        (`verdict.reasons`).
 
     Raises
     ------
     ValueError
-        If `mapping` is no map in SyN's form, or an image has another shape than its
-        grid in the map.
+        If `mapping` is not a map in SyN's form, or the shape of an image differs from
+        that of its grid in the map.
     """
     check_mapping(mapping)
     if not mapping.is_inverse:
         raise ValueError(
-            "mapping must be the whole map of a registration, got one in another form "
-            "(is_inverse is False)."
+            "mapping must be the map that a registration returns (is_inverse=True), "
+            "got one with is_inverse=False."
         )
     affines: dict[str, Any] = {
         "static_grid2world": mapping.codomain_grid2world,

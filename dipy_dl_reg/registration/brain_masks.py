@@ -1,11 +1,11 @@
-"""Detect a stripped brain beside a whole head, and give the mask that it needs.
+"""Detects pairs of a skull-stripped brain and a whole head, and makes a brain mask.
 
-Scalp, skull and neck of a head have no counterpart in a brain without skull: without a
-mask, an affine registration enlarges the brain to the size of the head.  Within a mask
-of the brain the two are comparable.
+Scalp, skull and neck of a whole head have no counterpart in a skull-stripped brain.
+Without a mask, an affine registration enlarges the brain to the size of the head.
+Within a mask of the brain the two images can be compared.
 
-An image counts as stripped if everything near its object has one constant value; around
-a head as the scanner measured it there is noise.
+An image counts as stripped if the background around its object is constant.  Around a
+head that was not stripped the background contains noise.
 """
 
 from __future__ import annotations
@@ -19,34 +19,35 @@ from scipy.ndimage import binary_fill_holes, distance_transform_edt, label
 from dipy_dl_reg.geometry.intensity import quantile_limits
 from dipy_dl_reg.grid import Grid
 
-#: Both images are inspected on about this many voxels along the longest axis.
+#: Both images are subsampled to about this many voxels along the longest axis.
 _SIZE, _SIZE_OF_MASK = 56, 112
-#: Part of the intensity range above which there is an object, and within which two
-#: background values count as equal.
+#: Fractions of the intensity range: above the first, a voxel belongs to an object;
+#: background values that differ by less than the second count as equal.
 _OBJECT, _EQUAL = 0.1, 1e-3
-#: Least part of constant voxels in the shell around the object of a stripped image.
+#: Smallest fraction of constant voxels in the shell around a stripped image's object.
 #: Stripped brains have .99 and more, whole heads .84 at most.
 _CONSTANT = 0.95
-#: Inner and outer distance of that shell, in inspected voxels.
+#: Inner and outer distance of that shell from the object, in subsampled voxels.
 _SHELL = (1.2, 4.0)
-#: Least volume of the other object over that of the brain: a head may be cut by the
-#: field of view, and a template is larger than most brains.
+#: Smallest ratio of the other object's volume to the brain's.  It is not larger because
+#: the field of view may cut the head, and a template is larger than most brains.
 _LEAST_RATIO = 0.7
-#: Margin of the mask around the brain, as a part of the longest side (2 mm of a head).
+#: Margin of the mask around the brain, as a fraction of the longest side (2 mm for a
+#: head).
 _MARGIN = 0.01
 
 
 class _Object(NamedTuple):
     """The largest connected object of an image."""
 
-    volume: float  # in the cube of the unit of length
+    volume: float  # in the unit of length, cubed
     is_stripped: bool
 
 
 def find_brain_mask(
     images: Sequence[np.ndarray], grids: Sequence[Grid]
 ) -> tuple[int | None, np.ndarray | None]:
-    """Mask of the stripped brain if the other image shows a whole head.
+    """Make a mask of the stripped brain if the other image shows a whole head.
 
     Parameters
     ----------
@@ -58,8 +59,8 @@ def find_brain_mask(
     Returns
     -------
     index : int or None
-        Which of the two is stripped; None if no mask is needed: both images are
-        stripped, or neither is, or the other one shows a much smaller object.
+        Index of the stripped image; None if no mask is needed, because both images are
+        stripped, neither is, or the other image shows a much smaller object.
     mask : ndarray of bool, or None
         The brain with a margin of 1 % of the image's longest side.
     """
@@ -76,7 +77,7 @@ def find_brain_mask(
 
 
 def _find_object(image: np.ndarray, grid: Grid) -> _Object:
-    """Volume of the largest object, and whether the image is stripped."""
+    """Measure the largest object, and find out whether the image is stripped."""
     image, spacing = _subsample(image, grid, _SIZE)
     scaled, background = _scale_intensities(image)
     inside = _fill_largest_part(np.abs(scaled - background) > _OBJECT)
@@ -90,20 +91,22 @@ def _find_object(image: np.ndarray, grid: Grid) -> _Object:
 
 
 def _mask_with_margin(image: np.ndarray, grid: Grid) -> np.ndarray:
-    """Mask of the object and a margin, on the image's grid."""
+    """Make a mask of the object with a margin, on the image's grid."""
     sampled, spacing = _subsample(image, grid, _SIZE_OF_MASK)
     scaled, background = _scale_intensities(sampled)
     inside = _fill_largest_part(np.abs(scaled - background) > _EQUAL)
     margin = _MARGIN * grid.longest_side
     mask = distance_transform_edt(~inside, sampling=spacing) <= margin
-    for axis, (size, step) in enumerate(zip(image.shape, _steps(grid, _SIZE_OF_MASK))):
+    for axis, (size, step) in enumerate(
+        zip(image.shape, _subsampling_steps(grid, _SIZE_OF_MASK))
+    ):
         nearest = (np.arange(size) + step // 2) // step
         mask = mask.take(nearest.clip(max=mask.shape[axis] - 1), axis)
     return mask
 
 
-def _steps(grid: Grid, size: int) -> list[int]:
-    """Step from one inspected voxel to the next along each axis, in voxels."""
+def _subsampling_steps(grid: Grid, size: int) -> list[int]:
+    """Compute the step of subsampling along each axis, in voxels."""
     wanted = grid.longest_side / size
     return [max(1, int(wanted / spacing + 0.5)) for spacing in grid.spacing]
 
@@ -111,17 +114,17 @@ def _steps(grid: Grid, size: int) -> list[int]:
 def _subsample(
     image: np.ndarray, grid: Grid, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Every n-th voxel of an image, values unchanged, and the spacing of these."""
-    steps = _steps(grid, size)
+    """Take every n-th voxel of an image; also return the spacing of these voxels."""
+    steps = _subsampling_steps(grid, size)
     image = image[tuple(slice(None, None, step) for step in steps)]
     return image, grid.spacing * steps
 
 
 def _scale_intensities(image: np.ndarray) -> tuple[np.ndarray, float]:
-    """Intensities from 0 to 1, and the background's: the median of the six faces."""
+    """Scale intensities to [0, 1]; also return the background's (median of faces)."""
     image = np.asarray(image, dtype=np.float64)
     known = np.isfinite(image)
-    if not known.any():  # none of the inspected voxels has data
+    if not known.any():  # all subsampled voxels are missing data
         return np.zeros_like(image), 0.0
     low, high = quantile_limits(image[known])
     scaled = np.where(known, image, low)
@@ -131,7 +134,7 @@ def _scale_intensities(image: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _fill_largest_part(mask: np.ndarray) -> np.ndarray:
-    """The largest connected part of a mask, its holes filled."""
+    """Return the largest connected part of a mask, with its holes filled."""
     parts, count = label(mask)
     if count > 1:
         mask = parts == 1 + np.bincount(parts.ravel())[1:].argmax()

@@ -1,4 +1,4 @@
-"""`DeepRegistration`, in place of DIPY's `SymmetricDiffeomorphicRegistration`.
+"""`DeepRegistration`, which replaces DIPY's `SymmetricDiffeomorphicRegistration`.
 
 Start reading at `DeepRegistration.optimize`.  Arrays become a `Pair` of tensors
 (`dipy_adapter`); `choose_start` decides on the first field and the metric
@@ -49,7 +49,7 @@ _RESULTS = (
     *("static_to_moving", "static_to_ref", "moving_to_ref", "quality", "verdict"),
     *("network_used", "initialization_used", "landmark_distances", "affine_only"),
 )
-#: Options that are attributes as `DeformableOptions` has them.
+#: Options that are attributes with the values of `DeformableOptions`.
 _KEPT_OPTIONS = (
     *("step_length", "ss_sigma_factor", "opt_tol", "inv_iter", "inv_tol", "callback"),
     *("model", "initialization", "landmarks", "landmark_weight", "progress"),
@@ -60,20 +60,21 @@ _KEPT_OPTIONS = (
 @fill_docstring(metrics=list_metrics())
 @document_options(DeformableOptions)
 class DeepRegistration(DiffeomorphicRegistration):
-    """Diffeomorphic registration by Torch, called as DIPY's SyN is.
+    """Diffeomorphic registration with Torch, with the interface of DIPY's SyN.
 
     Parameters
     ----------
     metric : str or metric, optional
-        Measures how alike the images are: a metric of this package; one of
+        Measure of similarity of the images: a metric of this package; a metric of
         `dipy.align.metrics`, for which the corresponding metric of this package is
         used; or a name:
         {metrics}.
-        By default, or as ``"auto"``, it is chosen for the pair: local correlation for
-        images of one contrast; for two contrasts, such as T1 and b0, local correlation
-        after an intensity mapping of the moving image to static's contrast, or
-        self-similarity where no such mapping explains static.  The log says which
-        metric was chosen, and why (`initialization.metric_selection.select_metric`).
+        By default, or with ``"auto"``, the metric is chosen for the pair: local
+        correlation if the images have the same contrast; if they have different
+        contrasts, such as T1 and b0, local correlation after an intensity mapping of
+        the moving image to static's contrast, or self-similarity if no such mapping
+        explains static.  The log names the chosen metric and the reason
+        (`initialization.metric_selection.select_metric`).
     options : DeformableOptions
         Each of its fields is a parameter.
 
@@ -96,8 +97,9 @@ class DeepRegistration(DiffeomorphicRegistration):
     network_used : bool
         After `optimize`: whether refinement started from the network's field.
     affine_only : bool
-        After `optimize`: whether ``level_iters=0`` asked for the field of a network
-        (or search) alone and none was used, so that the map is the affine alone.
+        After `optimize`: True if ``level_iters=0`` requested only the field of a
+        network (or search), but no such field was used, so that the map contains only
+        the affine.
     initialization_used : bool
         After `optimize`: whether refinement started from the field of a search.
     landmark_distances : ndarray, shape (N,), or None
@@ -106,8 +108,8 @@ class DeepRegistration(DiffeomorphicRegistration):
     energy_list, full_energy_profile : list of float
         Energies of the current level and of all levels; lower is better.
     levels, level_iters, current_level, niter : int or list
-        Number of levels, their iterations, and the current ones; level 0 is the
-        finest.
+        Number of levels, iterations of each level, current level (0 is the finest),
+        and number of iterations done at it.
     static_to_ref, moving_to_ref, static_to_moving : DiffeomorphicMap
         After `optimize`: see `get_intermediate_maps` and `get_map`.
 
@@ -147,13 +149,16 @@ class DeepRegistration(DiffeomorphicRegistration):
     @warning_for_keywords()
     @takes_options(DeformableOptions)
     def __init__(self, metric: Any = None, *, options: DeformableOptions):
-        # The metric and the options come in SyN's order, for positional arguments.
+        # The metric and the options have SyN's order, for positional arguments.
         self._metric = factory.make_metric(metric)
         super().__init__(metric=self._metric or CCMetric())
         self.__dict__.update({name: getattr(options, name) for name in _KEPT_OPTIONS})
         for name in ("inv_iter", "inv_tol"):
             if getattr(options, name) is not None:
-                logger.info(f"{name} has no effect: both fields are made inverses.")
+                logger.info(
+                    f"{name} has no effect: the inverse is always computed until its "
+                    "error is below a fixed bound."
+                )
         self.network = factory.make_model(options.model)
         self._network_is_default = factory.is_default_model(options.model)
         self._sigma_field = options.sigma_field
@@ -180,7 +185,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         Raises
         ------
         ValueError
-            If it is empty or holds anything but whole numbers from 0.
+            If it is empty, or an entry is not a whole number of at least 0.
         """
         self._automatic_iters = level_iters is None
         super().set_level_iters(check_iters(level_iters))
@@ -198,41 +203,42 @@ class DeepRegistration(DiffeomorphicRegistration):
         moving_mask: np.ndarray | None = None,
         num_threads: int | None = None,
     ) -> DiffeomorphicMap:
-        """Register moving to static, which must be aligned by an affine already.
+        """Register moving to static; both must already be aligned affinely.
 
         Static comes first, as in SyN; `deep_registration` takes moving first.
 
         Parameters
         ----------
         static : array, shape (S, R, C) or (R, C)
-            Fixed image, on whose grid the fields are.  NaN is missing data, as are
-            masked values of a `numpy.ma.MaskedArray`.
+            Fixed image; the displacement fields are defined on its grid.  NaN and
+            masked values of a `numpy.ma.MaskedArray` are missing data.
         moving : array, shape (S', R', C') or (R', C')
-            Image that is registered to it; on a grid of its own.
+            Image that is registered to static; it may have another grid.
         static_grid2world, moving_grid2world : array, shape (dim+1, dim+1), optional
             Voxels to world (mm) of the two images; by default the identity.
         prealign : array, shape (dim+1, dim+1), optional
             Affine from static world to moving world, as DIPY's affine registration
             returns it; by default the identity.
         static_mask, moving_mask : array, optional
-            Of the shape of their images: only voxels other than 0 are compared.
+            Arrays of the shapes of the images; only voxels other than 0 are compared.
         num_threads : int, optional
-            Threads on the CPU; None is Torch's own choice, -1 all processors.  A
-            process that was forked after Torch was loaded has one.
+            Threads on the CPU; None uses Torch's default, -1 all processors.  A process
+            that was forked after Torch was loaded uses one thread.
 
         Returns
         -------
         mapping : dipy.align.imwarp.DiffeomorphicMap
-            As SyN's: ``mapping.transform(moving)`` lies on the static grid,
+            As from SyN: ``mapping.transform(moving)`` lies on the static grid,
             ``mapping.transform_inverse(static)`` on the moving grid.
 
         Raises
         ------
         ValueError
-            If an image, mask or matrix cannot be used, or an image holds none of its
-            landmarks; before any work.  The map of an earlier pair is then gone, too.
+            If an image, mask or matrix cannot be used, or if all landmarks of an image
+            lie outside it.  This is checked before the registration begins.  The map
+            of an earlier pair is then no longer available.
         """
-        for name in _RESULTS:  # a failure leaves nothing of an earlier pair
+        for name in _RESULTS:  # no results of an earlier pair after an error
             self.__dict__.pop(name, None)
         self.energy_list, self.full_energy_profile = [], []
         poses, self.poses = self.poses, None
@@ -276,7 +282,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         return mapping
 
     def get_map(self) -> DiffeomorphicMap:
-        """The map that the last `optimize` returned.
+        """Return the map that the last `optimize` returned.
 
         Returns
         -------
@@ -292,17 +298,18 @@ class DeepRegistration(DiffeomorphicRegistration):
         return self.static_to_moving
 
     def get_intermediate_maps(self) -> tuple[DiffeomorphicMap, DiffeomorphicMap]:
-        """The maps from static and from moving to the reference between them.
+        """Return the maps from static and from moving to a common reference space.
 
-        SyN's lie halfway.  Here the reference is the prealigned moving image: the
-        first map is the whole of the deformation, the second the prealign alone.
+        In SyN the reference is half-way between the images.  Here the reference is the
+        prealigned moving image: the first map contains the whole deformation, the
+        second only the prealign.
 
         Returns
         -------
         static_to_ref : DiffeomorphicMap
-            The whole map.
+            The whole deformation.
         moving_to_ref : DiffeomorphicMap
-            No displacement.
+            The prealign, without displacement.
 
         Raises
         ------
@@ -319,7 +326,7 @@ class DeepRegistration(DiffeomorphicRegistration):
             )
 
     def _choose_start(self, pair: Pair, images: dict[str, Any]) -> Start:
-        """Fit levels and network to the images, and decide where refinement begins."""
+        """Set the levels and the network for the images, and choose the first field."""
         self.dim = pair.static_grid.dim
         self.metric = factory.check_metric_dim(self._metric, self.dim) or CCMetric()
         if self._automatic_iters:
@@ -335,7 +342,9 @@ class DeepRegistration(DiffeomorphicRegistration):
         given = self._sigma_field
         self.sigma_field = self.metric.sigma_field if given is None else given
         monitor.call_back(self, RegistrationStages.OPT_START)
-        start = choose_start(pair, self._initializers(), self._whole(pair, images))
+        start = choose_start(
+            pair, self._initializers(), self._remove_masks_for_network(pair, images)
+        )
         monitor.log_messages(start.messages, self.verbosity)
         self.metric = start.comparison.metric
         self.sigma_field = start.comparison.sigma_field if given is None else given
@@ -349,7 +358,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         return start
 
     def _initializers(self) -> Initializers:
-        """What the options say refinement may begin with."""
+        """Collect the methods of initialization that the options allow."""
         return Initializers(
             objective=self._objective,
             metric=self._metric,
@@ -361,7 +370,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         )
 
     def _objective(self, metric: Any) -> Objective:
-        """What refinement minimises, by a metric."""
+        """Make the objective that refinement minimises, with a given metric."""
         return Objective(
             metric,
             regularizer=self.regularizer,
@@ -369,8 +378,11 @@ class DeepRegistration(DiffeomorphicRegistration):
             landmark_weight=self.landmark_weight,
         )
 
-    def _whole(self, pair: Pair, images: dict[str, Any]) -> Pair:
-        """The images without masks for a user's network, trained on whole ones."""
+    def _remove_masks_for_network(self, pair: Pair, images: dict[str, Any]) -> Pair:
+        """Return the pair without masks if the user chose the network.
+
+        The user's network was trained on whole images.
+        """
         masked = pair.static_mask is not None or pair.moving_mask is not None
         own = self.network is not None and not self._network_is_default
         if not (masked and own):
@@ -379,7 +391,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         return whole._replace(landmarks=pair.landmarks)
 
     def _finish(self, mapping: DiffeomorphicMap, pair: Pair, start: Start) -> None:
-        """Keep the map, and log how good it is."""
+        """Set the attributes of the result, and log its quality and verdict."""
         log_verdict(self.verdict, quiet=self.verbosity < monitor.VerbosityLevels.STATUS)
         messages = [monitor.describe_quality(self.quality)]
         self.landmark_distances = monitor.measure_landmark_distances(

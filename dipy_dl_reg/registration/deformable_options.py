@@ -1,7 +1,7 @@
-"""Options of `DeepRegistration`, checked once, and what follows from their defaults.
+"""Options of `DeepRegistration`: their validation and their default values.
 
-The help of the commands reads the options' descriptions, so this module is imported
-without torch: what needs it is imported where it is used.
+The help of the commands is made from the descriptions of these options.  Therefore this
+module does not import torch; functions that need torch import it when they are called.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from dipy_dl_reg.validation import check_number, wrong_value
 if TYPE_CHECKING:
     from dipy_dl_reg.networks.base import RegistrationNetwork
 
-#: Most iterations per level, coarsest first, by the number of levels.
+#: Maximum number of iterations at each level, coarsest first, by the number of levels.
 LEVEL_ITERS = {1: [100], 2: [100, 100], 3: [100, 100, 60], 4: [100, 100, 60, 40]}
-#: Values of SyN's options where they are None.
+#: Values of SyN's options if they are None.
 DEFAULTS = {"step_length": 0.25, "ss_sigma_factor": 0.8, "opt_tol": 0.005}
-#: Iterations from a network's start between images of different contrasts, at levels of
-#: voxels up to so many mm.
+#: For images of different contrasts, if refinement starts from a network's field:
+#: number of iterations, and largest voxel size (mm) of the levels that have them.
 _BRIEF, _COARSEST_BRIEF = 10, 2.6
-#: A level is added while the longest axis still has this many voxels on it.
+#: A coarser level is added while its longest axis still has this many voxels.
 _LEAST_LEVEL_SIZE = 20
 
 
@@ -42,17 +42,17 @@ class DeformableOptions:
     level_iters : sequence of int, or 0, optional
         Maximum number of iterations at each level of the pyramid; `level_iters[0]` is
         the coarsest.  0 skips a level; the number 0 alone means no refinement.  By
-        default there are as many levels as the static image has room for, with up to
-        100 iterations each (40 at the finest of four); most levels end earlier, see
-        `opt_tol`.  Where refinement starts from a network's field and the images are
-        of different contrasts, the default is 10 iterations at the levels of 2 mm and
-        finer: more iterations reduce the overlap again.
+        default the number of levels depends on the size of the static image, with up
+        to 100 iterations each (40 at the finest of four); most levels end earlier, see
+        `opt_tol`.  If refinement starts from a network's field and the images have
+        different contrasts, the default is 10 iterations at the levels of 2 mm and
+        finer, because more iterations reduce the overlap again.
     step_length : float, optional
-        How far an iteration moves each image, in voxels of the level.  SyN moves both
-        images towards their middle, so the displacement grows by twice this; it does
-        so here, too.  With local correlation, voxels where the images differ most move
-        by up to 2.8 times as much, and most voxels by less.  By default 0.25, as in
-        SyN.
+        Displacement of each image by an iteration, in voxels of the level.  SyN moves
+        both images towards their middle, so the total displacement grows by twice this
+        length; the same holds here.  With local correlation, voxels where the images
+        differ most move by up to 2.8 times as much, and most voxels by less.  By
+        default 0.25, as in SyN.
     ss_sigma_factor : float, optional
         Smoothing of the images for a coarser level: the standard deviation along an
         axis, in voxels of the image, is this times (level's voxel size / image's voxel
@@ -62,8 +62,8 @@ class DeformableOptions:
         iterations, falls below this part of the decrease since its first iteration.
         By default 0.005.
     inv_iter, inv_tol : float, optional
-        Options of SyN, accepted without effect: the inverse is always computed until
-        its error is below a fixed bound.  A message says so.
+        Options of SyN, accepted without effect and with a message in the log: the
+        inverse is always computed until its error is below a fixed bound.
     callback : callable, optional
         ``callback(registration, stage)`` is called with DIPY's `RegistrationStages`.
     model : str, Path, RegistrationNetwork or None, optional
@@ -73,51 +73,54 @@ class DeformableOptions:
         images of any contrast: ``"pyramid-brain"`` in 3D, ``"pyramid-slices"`` in 2D
         and for volumes of one slice.
 
-        With ``level_iters=0`` the network's field is the result, invertible and
-        without folds like any other.  A field with which the images are no more
-        similar, by the metric, is not used: a warning is logged, `network_used` is
-        False, and with ``level_iters=0`` the map is the affine alone.
+        With ``level_iters=0`` the network's field is the result; it is made invertible
+        and free of folds, like every result.  If the field does not increase the
+        similarity of the images, as measured by the metric, it is not used: a warning
+        is logged, `network_used` is False, and with ``level_iters=0`` the map contains
+        only the affine.
 
-        The default network sees nothing outside masks; a network that is named sees
-        the whole images.  The default network is not used where there are landmarks
-        or ``initialization="discrete"``, nor for images of less than 16 of its voxels
-        along an axis.  Its field is also left out where the images are similar without
-        it and a coarse refinement from it ends no better.
+        Masks are applied to the images before the default network sees them; a network
+        that the user names sees the whole images.  The default network is not used if
+        landmarks or ``initialization="discrete"`` are given, or if an image has less
+        than 16 of the network's voxels along an axis.  Its field is also not used if
+        the images are already similar and a coarse refinement that starts from this
+        field does not end with a lower energy.
     initialization : {"discrete", "auto"} or None, optional
         "discrete" first searches for displacements of up to a quarter of the static
         image's longest side, and refinement starts from the field found; the search
         compares images by self-similarity, so contrasts may differ.  "auto" uses that
         field only if a coarse refinement from it lowers the energy by 5 % more than a
-        coarse refinement without it.  The search is for images that are far apart: it
-        takes seconds in 3D, and can reduce the overlap of images that are close
-        already.  It is not done where a network's field is used.  By default None.
+        coarse refinement without it.  The search is intended for images with large
+        displacements between them: it takes seconds in 3D, and can reduce the overlap
+        of images that are already well aligned.  It is not done if a network's field is
+        used.  By default None.
     sigma_field : float, optional
         Standard deviation, in voxels of the level, of the Gaussian that smooths the
         whole field after each iteration.  A larger one gives a smoother field and less
         overlap (see the benchmark).  By default 0.8 for local correlation and 0.7 for
-        other metrics; where the metric is chosen for the pair, so is this.
+        other metrics; if the metric is chosen for the pair, this value is chosen, too.
     regularizer : str or callable, optional
         Penalty on the displacement, in addition to the smoothing: {regularizers}, or a
         function of a field.  By default none.
     regularizer_weight : float, optional
-        Weight of that penalty; required with it.
+        Weight of the penalty; required if `regularizer` is given.
     landmarks : tuple of array, shape (N, dim), optional
         Points in static's world and the corresponding points in moving's world, mm,
         row by row; at least dim + 1 of them, not on one line or plane.  Refinement
-        starts from the thin-plate spline through them.  A warning names landmarks
-        that lie outside the images, and those that the map misses.
+        starts from the thin-plate spline through them.  A warning is logged if
+        landmarks lie outside the images, or if the map has a large error at a landmark.
     landmark_weight : float, optional
-        Refinement minimises the dissimilarity plus this times the mean squared
-        distance of the landmarks, mm**2.  0 uses landmarks for the start only; the
-        default, 1, makes the map meet them.
+        Refinement minimises the dissimilarity plus this weight times the mean squared
+        distance of the landmarks, mm**2.  With 0, landmarks are used only for the
+        first field; with the default, 1, the map meets the landmarks.
     device : str or torch.device, optional
-        ``"auto"`` is CUDA, else MPS where it works, else the CPU.
+        ``"auto"`` is CUDA if available, else MPS if it works, else the CPU.
     max_memory : float or str, optional
         Memory that refinement may use besides the given images: bytes, or a string
-        such as ``"1.5 GB"``; by default what is free on the device.  If that is too
-        little, the finest levels, or the search, are left out with a warning; so they
-        are if memory runs out during the computation.  The memory of the network, up
-        to 2 GB for a head at 1 mm, is not included; ``model=None`` avoids it.
+        such as ``"1.5 GB"``; by default the free memory of the device.  If it is not
+        enough, or if memory runs out during the computation, the finest levels or the
+        search are omitted with a warning.  The memory of the network, up to 2 GB for a
+        head at 1 mm, is not included; ``model=None`` avoids it.
     progress : bool, optional
         Show a progress bar of the iterations; by default only at a terminal.
 
@@ -155,7 +158,9 @@ class DeformableOptions:
             wanted = "'discrete', 'auto' or None"
             raise wrong_value("initialization", wanted, self.initialization)
         if (self.regularizer is None) != (self.regularizer_weight is None):
-            raise ValueError("regularizer and regularizer_weight go together.")
+            raise ValueError(
+                "regularizer and regularizer_weight must be given together."
+            )
         for name in ("landmark_weight", "sigma_field", "regularizer_weight"):
             value = getattr(self, name)
             if value is not None or name == "landmark_weight":
@@ -170,12 +175,12 @@ class DeformableOptions:
 
 
 def automatic_iters(grid: Grid) -> list[int]:
-    """Iterations of each level by default.
+    """Compute the default number of iterations of each level.
 
     Parameters
     ----------
     grid : Grid
-        Of the static image; its longest axis determines the number of levels.
+        Grid of the static image; its longest axis determines the number of levels.
 
     Returns
     -------
@@ -189,19 +194,21 @@ def automatic_iters(grid: Grid) -> list[int]:
 
 
 def brief_iters(level_iters: Sequence[int], grid: Grid) -> list[int]:
-    """Iterations from a network's field across contrasts, where many lose overlap.
+    """Reduce the iterations for a network's field and images of different contrasts.
+
+    With more iterations the overlap of anatomical structures decreases again.
 
     Parameters
     ----------
     level_iters : list of int
-        Of `automatic_iters`.
+        The result of `automatic_iters`.
     grid : Grid
-        The static image's.
+        Grid of the static image.
 
     Returns
     -------
     level_iters : list of int
-        10 at the finest level and at others of about 2 mm and less, else 0.
+        10 at the finest level and at other levels of about 2 mm or less, else 0.
     """
     from dipy_dl_reg.geometry.pyramid import level_spacings
 
@@ -216,17 +223,17 @@ def check_iters(level_iters: Sequence[int] | int | None) -> list[int] | None:
     Parameters
     ----------
     level_iters : sequence of int, 0 or None
-        Coarsest first; 0 is no iterations at all.
+        Coarsest first; 0 means no refinement.
 
     Returns
     -------
     level_iters : list of int, or None
-        None, the default, is None.
+        None if `level_iters` is None.
 
     Raises
     ------
     ValueError
-        If it is empty or holds anything but whole numbers from 0.
+        If it is empty, or an entry is not a whole number of at least 0.
     """
     if level_iters is None:
         return None
@@ -252,7 +259,7 @@ def check_landmark_pair(
     Parameters
     ----------
     landmarks : tuple of array, or None
-        Points of static and of moving.
+        Points in static and in moving.
 
     Returns
     -------
@@ -262,7 +269,7 @@ def check_landmark_pair(
     Raises
     ------
     ValueError
-        If they are no pair of arrays, or do not determine an affine.
+        If they are not a pair of arrays, or do not determine an affine.
     """
     if landmarks is None:
         return None

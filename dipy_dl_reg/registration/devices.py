@@ -1,4 +1,4 @@
-"""The device that computes, and how many threads it uses on the CPU."""
+"""Choice of the Torch device, and of the number of threads on the CPU."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def find_device(name: str | torch.device = "auto") -> torch.device:
     ----------
     name : str or torch.device, optional
         ``"auto"`` is CUDA if it is available, else MPS if it can sample volumes, else
-        the CPU; anything else is Torch's own name for a device.
+        the CPU; other values are Torch's names of devices.
 
     Returns
     -------
     device : torch.device
-        A device that can be used.
+        The device.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def find_device(name: str | torch.device = "auto") -> torch.device:
 
 
 def _mps_works() -> bool:
-    """Whether Torch can sample volumes on Apple's device, as not all versions can."""
+    """Whether this version of Torch can sample volumes on Apple's device."""
     if not torch.backends.mps.is_available():
         return False
     try:
@@ -76,8 +76,7 @@ _COUNTS = _ThreadCounts()
 def _use_one_thread() -> None:
     """Limit Torch to one thread in a process that was forked.
 
-    A fork does not copy OpenMP's waiting threads, and a parallel loop would wait for
-    them without end.
+    A fork does not copy OpenMP's threads; a parallel loop would wait for them forever.
     """
     _ThreadCounts.lock, _ThreadCounts.forked = threading.Lock(), True
     _ThreadCounts.open_blocks = _COUNTS.depth = 0
@@ -90,19 +89,19 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def threads(count: int | None = None) -> Iterator[None]:
-    """Let Torch use a number of threads within a ``with`` block.
+    """Set Torch's number of threads within a ``with`` block.
 
     Parameters
     ----------
     count : int, optional
-        As in DIPY: None keeps Torch's own number, a negative number counts back from
-        all processors (-1 is all of them).  A process that was forked, such as a
-        worker of `multiprocessing.Pool` on Linux, has one thread whatever is asked for.
+        As in DIPY: None leaves Torch's number unchanged; a negative number counts back
+        from the number of processors (-1 is all of them).  A process that was forked,
+        such as a worker of `multiprocessing.Pool` on Linux, always uses one thread.
 
     Yields
     ------
     None
-        The former number is restored afterwards.
+        The previous number is restored afterwards.
 
     Raises
     ------
@@ -111,10 +110,11 @@ def threads(count: int | None = None) -> Iterator[None]:
 
     Notes
     -----
-    Torch keeps a number for each Python thread; a new one begins with the number that
-    was set last in any thread.  Blocks may be nested, and may be open in several Python
-    threads at once.  A thread that enters a block while another thread's is open gets
-    back, at the end, the number that was set before the first of these blocks.
+    Torch stores one number for each Python thread; a new Python thread begins with the
+    number that was set last in any thread.  Blocks may be nested, and may be open in
+    several Python threads at once.  If a thread enters a block while a block of another
+    thread is open, its number is restored at the end to the number that was set before
+    the first of these blocks.
     """
     if count is None:
         yield
@@ -122,7 +122,9 @@ def threads(count: int | None = None) -> Iterator[None]:
     from dipy.utils.omp import determine_num_threads
 
     if not isinstance(count, (int, np.integer)) or count == 0:
-        raise ValueError(f"num_threads must be a whole number but 0, got {count!r}.")
+        raise ValueError(
+            f"num_threads must be a whole number other than 0, got {count!r}."
+        )
     wanted = 1 if _COUNTS.forked else max(1, determine_num_threads(int(count)))
     before = _enter_block(wanted)
     try:
@@ -132,9 +134,9 @@ def threads(count: int | None = None) -> Iterator[None]:
 
 
 def _enter_block(count: int) -> int:
-    """Set the number of threads; returns the one to set afterwards."""
+    """Set the number of threads; return the number to restore afterwards."""
     with _COUNTS.lock:
-        # A Python thread that is new to Torch would have what another has just set.
+        # A new Python thread begins with the number that another has just set.
         others_alone = _COUNTS.open_blocks and not _COUNTS.depth
         before = _COUNTS.outer_count if others_alone else torch.get_num_threads()
         if not _COUNTS.open_blocks:
@@ -146,7 +148,7 @@ def _enter_block(count: int) -> int:
 
 
 def _leave_block(before: int) -> None:
-    """Set the number of threads that was there before."""
+    """Restore the previous number of threads."""
     with _COUNTS.lock:
         _ThreadCounts.open_blocks -= 1
         _COUNTS.depth -= 1

@@ -1,8 +1,8 @@
 """Conversion between NumPy arrays or DIPY's maps and Torch tensors.
 
-`make_pair` checks arrays, affines and a prealign once, before any work, and converts
-them to a `Pair` of tensors.  `make_map` converts displacements in voxels to the
-`DiffeomorphicMap` that SyN would have returned.
+`make_pair` checks arrays, affines and a prealign once, before the registration, and
+converts them to a `Pair` of tensors.  `make_map` converts displacements in voxels to a
+`DiffeomorphicMap` like that of SyN.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from dipy_dl_reg.registration.image_checks import (
 
 
 class GridPair(Protocol):
-    """The grids of two images, such as a `Pair` has."""
+    """An object with the grids of two images, such as a `Pair`."""
 
     @property
     def static_grid(self) -> Grid:
@@ -50,7 +50,7 @@ class GridPair(Protocol):
 
 
 def mask_of_nonzero(image: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """The mask of an image's voxels other than 0, unless another mask is given.
+    """Return the given mask or, without one, the mask of voxels other than 0.
 
     Parameters
     ----------
@@ -62,25 +62,25 @@ def mask_of_nonzero(image: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     Returns
     -------
     mask : array
-        `mask`, or where the image is not 0.
+        `mask` if it is given, else True where the image is not 0.
     """
     return np.not_equal(image, 0) if mask is None else mask
 
 
 def exact_tensor(array: np.ndarray, device: torch.device | str) -> torch.Tensor:
-    """An array as a tensor in double precision.
+    """Convert an array to a tensor in double precision.
 
     Parameters
     ----------
     array : array
-        Numbers.
+        Real numbers.
     device : torch.device or str
-        Where it goes; the CPU for devices that have no double precision.
+        Device of the tensor; the CPU is used if the device has no double precision.
 
     Returns
     -------
     tensor : Tensor
-        float64.
+        The values as float64.
     """
     device = torch.device(device)
     device = torch.device("cpu") if device.type == "mps" else device
@@ -100,40 +100,41 @@ def make_pair(
     apart: bool = False,
     find_masks: bool = False,
 ) -> Pair:
-    """Check two images and their geometry, and give them to Torch.
+    """Check two images and their geometry, and convert them to tensors.
 
     Parameters
     ----------
     static, moving : array, 2D or 3D
-        The images; NaN is missing data, and so is what is masked in a masked array.
-        Values far outside the range of all others are clipped.
+        The images; NaN and masked values of a masked array are missing data.  Values
+        far outside the range of all others are clipped.
     static_grid2world, moving_grid2world : array, shape (dim + 1, dim + 1), optional
         Voxels to world, mm; by default the identity.
     prealign : array, shape (dim + 1, dim + 1), optional
         Static world to moving world; by default the identity.
     static_mask, moving_mask : array, optional
-        Shaped as their images; voxels other than 0 count.  What is masked in a masked
-        array does not.
+        Arrays of the shapes of the images; only voxels other than 0 are compared.
+        Masked values of a masked array are not compared.
     device : torch.device or str, optional
-        Where the tensors go.
+        Device of the tensors.
     apart : bool, optional
-        They need not overlap yet, and each is scaled by its own intensities.
+        If True, the images need not overlap yet, and the intensities of each image are
+        scaled independently of the other image.
     find_masks : bool, optional
-        Where no mask is given and one image shows a brain without skull, the other a
-        whole head: mask the former with its brain (`find_brain_mask`).
+        If True, no mask is given, and one image shows a brain without skull and the
+        other a whole head, the former is masked with its brain (`find_brain_mask`).
 
     Returns
     -------
     pair : Pair
-        Intensities scaled to about [0, 1].
+        The images, with intensities scaled to about [0, 1].
 
     Raises
     ------
     ValueError
-        If an image is not 2D or 3D, the two differ in that, or one is too small,
-        constant, all NaN or infinite somewhere; if a mask is empty or of another
-        shape; if a matrix is of the wrong shape, singular or not finite; if the
-        images do not overlap.
+        If an image is not 2D or 3D, is too small or constant, or contains only NaN or
+        an infinite value; if the images differ in dimension; if a mask is empty or has
+        another shape; if a matrix has the wrong shape, is singular or not finite; if
+        the images do not overlap.
     """
     images = {"static": static, "moving": moving}
     images = {role: check_image(image, role) for role, image in images.items()}
@@ -161,9 +162,9 @@ def make_pair(
         return scale_separately(pair)
     if not bool(pair.overlap().any()):
         raise ValueError(
-            "static and moving do not overlap: no static voxel falls inside the "
-            "moving image through the affines and prealign given. Was one left out? "
-            "A pipeline that begins with center_of_mass brings them together."
+            "static and moving do not overlap: with the affines and prealign given, no "
+            "static voxel lies inside the moving image. Check that none is missing, "
+            "or use a pipeline that begins with center_of_mass."
         )
     return scale_by_compared_voxels(pair)
 
@@ -171,7 +172,7 @@ def make_pair(
 def _make_grids(
     images: dict[str, np.ndarray], affines: dict[str, np.ndarray | None]
 ) -> dict[str, Grid]:
-    """The grids of two images of one number of dimensions."""
+    """Make the grids of two images, which must have the same number of dimensions."""
     dim = images["static"].ndim
     if images["moving"].ndim != dim:
         raise ValueError(
@@ -187,7 +188,7 @@ def _make_grids(
 
 
 def _find_brain_masks(images, grids):
-    """A mask of the brain without skull, if the other image shows a whole head."""
+    """Make a mask for a brain without skull if the other image shows a whole head."""
     roles = list(images)
     index, mask = find_brain_mask(
         [images[role] for role in roles], [grids[role] for role in roles]
@@ -196,9 +197,9 @@ def _find_brain_masks(images, grids):
     if index is not None:
         brain, head = roles[index], roles[1 - index]
         logger.info(
-            f"{brain} shows a brain without skull and {head} a whole head: only what "
-            f"lies within {brain}'s brain is compared. Give static_mask or moving_mask "
-            "to choose the region yourself."
+            f"{brain} shows a brain without skull and {head} a whole head: only the "
+            f"region of {brain}'s brain is compared. To choose another region, give "
+            "static_mask or moving_mask."
         )
         masks[brain] = mask
     return masks
@@ -217,12 +218,12 @@ def with_landmarks(pair: Pair, landmarks: tuple[np.ndarray, np.ndarray] | None) 
     Returns
     -------
     pair : Pair
-        With the landmarks; the same for None.
+        The pair with the landmarks; the same pair for None.
 
     Raises
     ------
     ValueError
-        If the landmarks are of another dimension than the images.
+        If the landmarks and the images differ in dimension.
     """
     if landmarks is None:
         return pair
@@ -230,7 +231,7 @@ def with_landmarks(pair: Pair, landmarks: tuple[np.ndarray, np.ndarray] | None) 
     static_points, moving_points = landmarks
     if static_points.shape[1] != dim:
         raise ValueError(
-            f"landmarks are {static_points.shape[1]}D, and the images {dim}D."
+            f"landmarks are {static_points.shape[1]}D, but the images are {dim}D."
         )
     back = np.linalg.inv(pair.prealign)
     targets = moving_points @ back[:dim, :dim].T + back[:dim, dim]
@@ -240,22 +241,23 @@ def with_landmarks(pair: Pair, landmarks: tuple[np.ndarray, np.ndarray] | None) 
 
 
 def _to_tensors(image, mask, role, device):
-    """Image scaled to [0, 1], and its mask (None if all voxels count) without NaN.
+    """Scale an image to [0, 1], and make its mask without NaN.
 
-    Masked voxels take the value of the nearest voxel that counts, so that smoothing
-    and derivatives at the mask's edge see valid values.
+    The mask is None if all voxels are valid.  Masked voxels are filled with the value
+    of the nearest valid voxel, so that smoothing and derivatives at the edge of the
+    mask use valid values.
     """
     missing = np.isnan(image)
     if missing.any():
         logger.info(
             f"{role}: {100 * missing.mean():.1f} % of the voxels are NaN; they are "
-            "taken as missing data and masked while fitting."
+            "treated as missing data and masked during the registration."
         )
         mask = ~missing if mask is None else mask & ~missing
     values = image if mask is None else image[mask]
     low, high = extreme_limits(values)
     if not high > low:
-        raise ValueError(f"{role} is constant: there is nothing to register.")
+        raise ValueError(f"{role} is constant and cannot be registered.")
     if not high - low < np.inf:
         raise ValueError(f"{role} has a range beyond double precision.")
     log_clipped_values(values, (low, high), role)
@@ -264,7 +266,7 @@ def _to_tensors(image, mask, role, device):
             ~mask, return_distances=False, return_indices=True
         )
         image = image[tuple(nearest)]
-    # In double precision: an offset must not cost the image its digits.
+    # Double precision, because a large offset would reduce the precision of float32.
     clipped = np.clip(image, low, high, dtype=np.float64)
     scaled = scale_intensities(clipped, low, high)
     image = torch.from_numpy(np.ascontiguousarray(scaled, dtype=np.float32))
@@ -282,25 +284,26 @@ def make_map(
     moving_grid2world: np.ndarray | None = None,
     prealign: np.ndarray | None = None,
 ) -> DiffeomorphicMap:
-    """Make the map that SyN would have returned, from fields in voxels.
+    """Make a DIPY map, in the form that SyN returns, from fields in voxels.
 
     Parameters
     ----------
     u : Tensor, shape (1, dim, *static_shape)
-        Displacement of static voxels to where the prealigned moving image is sampled.
+        Displacement from each static voxel to the point at which the prealigned moving
+        image is sampled.
     v : Tensor, shape (1, dim, *static_shape)
-        Its inverse.
+        The inverse of `u`.
     pair : GridPair
-        The grids of what was registered.
+        The grids of the registered images.
     static_grid2world, moving_grid2world, prealign : array or None
-        As the user gave them; None stays None in the map.
+        The user's values; None stays None in the map.
 
     Returns
     -------
     mapping : dipy.align.imwarp.DiffeomorphicMap
-        ``mapping.transform(moving)`` lies on the static grid.  Its domain is moving,
-        its codomain static, its `prealign` the inverse of the one given, and its
-        fields are float32, in mm along the world axes.
+        ``mapping.transform(moving)`` lies on the static grid.  The domain of the map is
+        moving, its codomain is static, its `prealign` is the inverse of the given
+        prealign, and its fields are float32, in mm along the world axes.
     """
     mapping = _empty_map(
         pair, pair.moving_grid.shape, static_grid2world, moving_grid2world, prealign
@@ -314,22 +317,22 @@ def make_map(
 def make_halves(
     mapping: DiffeomorphicMap, pair: Pair
 ) -> tuple[DiffeomorphicMap, DiffeomorphicMap]:
-    """The two intermediate maps, for a registration without a halfway image.
+    """Make the two intermediate maps that `get_intermediate_maps` returns.
 
     Parameters
     ----------
     mapping : DiffeomorphicMap
         The whole map.
     pair : Pair
-        What was registered.
+        The registered images.
 
     Returns
     -------
     static_to_ref : DiffeomorphicMap
         The whole map on the static grid.
     moving_to_ref : DiffeomorphicMap
-        The prealign alone.  Static to reference to moving is `mapping`; both have
-        ``is_inverse=False``.
+        Only the prealign.  The composition of both, from static through the reference
+        to moving, equals `mapping`.  Both have ``is_inverse=False``.
     """
     static_grid2world = mapping.codomain_grid2world
     static_to_ref = _empty_map(
@@ -349,7 +352,7 @@ def make_halves(
 
 
 def _empty_map(pair, domain_shape, static_grid2world, domain_grid2world, prealign):
-    """A map on the static grid without fields, its matrices copies of the user's."""
+    """Make a map on the static grid without fields, with copies of the matrices."""
 
     def own(matrix):
         return None if matrix is None else np.array(matrix, dtype=np.float64)
@@ -367,7 +370,7 @@ def _empty_map(pair, domain_shape, static_grid2world, domain_grid2world, prealig
 
 
 def _to_world(u, grid):
-    """Field ``(1, dim, *shape)`` in voxels to ``(*shape, dim)`` in mm, float32."""
+    """Convert a field (1, dim, *shape) in voxels to (*shape, dim) in mm, float32."""
     linear = exact_tensor(grid.affine[: grid.dim, : grid.dim], "cpu")
     flat = u[0].flatten(1).cpu().T
     world = (flat.double() @ linear.T).float().view(*grid.shape, grid.dim)
@@ -382,7 +385,7 @@ def displacement_to_tensor(displacement: np.ndarray, grid: Grid) -> torch.Tensor
     displacement : ndarray, shape (*shape, dim)
         In mm along the world axes.
     grid : Grid
-        Where it lies.
+        Grid of the displacement.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""`register_dwi_to_template`, in place of DIPY's function of this name."""
+"""`register_dwi_to_template`, which replaces DIPY's function of the same name."""
 
 from __future__ import annotations
 
@@ -28,26 +28,28 @@ def register_dwi_to_template(
 ) -> tuple[np.ndarray, DiffeomorphicMap | np.ndarray]:
     """Register diffusion data to a template through the mean of its b0 volumes.
 
-    Mirrors `dipy.align.register_dwi_to_template`; in contrast to it, the affine part is
-    found too.
+    The interface is that of `dipy.align.register_dwi_to_template`.  In contrast to
+    DIPY's function, the affine part is also computed.
 
     Parameters
     ----------
     dwi : array, nibabel image, str or Path
-        The moving image, first as in DIPY's function: the series, 4D, its volumes
-        aligned to each other; or, with ``gtab=None``, a b0 volume, 3D.
+        The moving image: a 4D series whose volumes are aligned to each other or, with
+        ``gtab=None``, a 3D b0 volume.
     gtab : GradientTable, pair of (bvals, bvecs), or None
-        Says which volumes are b0; bvals and bvecs may be files.
+        Determines which volumes are b0; bvals and bvecs may be files.
     dwi_affine : array, shape (4, 4), optional
-        Voxels to world of the series; needed for an array, by default the file's own.
+        Voxels to world of the series.  Required for an array; by default the affine in
+        the file.
     template : array, nibabel image, str or Path, optional
-        By default DIPY's MNI template (T2), which DIPY downloads at its first use.
+        The static image.  By default DIPY's MNI template (T2), which DIPY downloads at
+        its first use.
     template_affine : array, shape (4, 4), optional
-        Voxels to world of the template; needed for an array.
+        Voxels to world of the template; required for an array.
     reg_method : {"deep", "aff"}, optional
         `deep_registration`, or `deep_affine_registration` alone.
     **reg_kwargs : dict
-        Passed to that function.  The default pipeline of `deep_registration` is here
+        Passed to that function.  Here, the default pipeline of `deep_registration` is
         centre of mass, translation, rigid, affine, deform.
 
     Returns
@@ -55,7 +57,8 @@ def register_dwi_to_template(
     warped_b0 : ndarray, shape of the template
         The mean b0 volume on the template's grid.
     mapping : DiffeomorphicMap or ndarray, shape (4, 4)
-        From the template to the series; with ``reg_method="aff"`` the matrix.
+        The map from the template (static) to the series (moving); with
+        ``reg_method="aff"`` the matrix.
 
     Raises
     ------
@@ -75,7 +78,7 @@ def register_dwi_to_template(
     static = read_input_image(template, template_affine, name="template")
     for name, image in (("dwi", series), ("template", static)):
         if image.grid2world is None:
-            raise ValueError(f"{name}_affine is needed where {name} is an array.")
+            raise ValueError(f"{name}_affine is required if {name} is an array.")
     given = {
         "moving": b0,
         "static": static.values,
@@ -104,8 +107,8 @@ def _mean_b0(data: np.ndarray, gtab: Any) -> np.ndarray:
     chosen = np.asarray(gtab.b0s_mask)
     if data.ndim != 4 or data.shape[3] != len(chosen):
         raise ValueError(
-            f"dwi must be 4D with a volume for each of gtab's {len(chosen)}, got shape "
-            f"{data.shape}."
+            f"dwi must be 4D with {len(chosen)} volumes, as many as gtab has, got "
+            f"shape {data.shape}."
         )
     if not chosen.any():
         raise ValueError("gtab has no b0 volume: see GradientTable's b0_threshold.")

@@ -1,4 +1,4 @@
-"""Metrics, networks and penalties from names, files and DIPY's metrics."""
+"""Makes metrics, networks and penalties from names, files and DIPY's metrics."""
 
 from __future__ import annotations
 
@@ -36,41 +36,43 @@ from dipy_dl_reg.networks.pretrained import (
     load_model,
 )
 
-#: Factor of a DIPY metric's smoothing of the update, and the standard deviation below
-#: which it does not apply.  Here steps are of about equal length everywhere, while in
-#: SyN only the largest is of full length, which acts like a stronger smoothing.  With
-#: less than a voxel, the smoothing of the field would remove the update's detail at
-#: every iteration: the correlation of T1 brains at 3 mm ended below SyN's.
+#: Factor that is applied to a DIPY metric's smoothing of the update, and the standard
+#: deviation (voxels) below which it is not applied.  Here all steps have about the same
+#: length, whereas in SyN only the largest step has the full length; this acts like a
+#: stronger smoothing.  With less than one voxel, the smoothing of the field would
+#: remove the details of the update at every iteration: the final correlation of T1
+#: brains at 3 mm was then lower than SyN's.
 _SMOOTHING, _LEAST_SMOOTHING = 0.5, 1.0
-#: Voxels along every axis of an image that the default network is asked about.
+#: Minimum number of voxels along each axis of an image for the default network.
 _LEAST_EXTENT = 16
 
 
 def make_metric(metric: object, **options: Any) -> Metric | None:
-    """A metric of this package from a name or a metric of DIPY.
+    """Make a metric of this package from a name or a metric of DIPY.
 
     Parameters
     ----------
     metric : None, str, Metric or dipy.align.metrics.SimilarityMetric
-        None and "auto" choose it for the images; a name is one of ``"CC"``, ``"SSD"``
-        (or ``"MSE"``), ``"NCC"``, ``"MI"``, ``"CR"``, ``"MIND"`` in any case, or
-        ``"EM"``; a metric of DIPY is translated: its radius stays, its smoothing is
-        halved but not below one voxel (see the module), other options have no
-        counterpart; a message names the replacement of EMMetric.
+        With None and "auto" the metric is chosen later for the images.  A name is one
+        of ``"CC"``, ``"SSD"`` (or ``"MSE"``), ``"NCC"``, ``"MI"``, ``"CR"``,
+        ``"MIND"`` or ``"EM"``, in upper or lower case.  A metric of DIPY is replaced by
+        the corresponding one of this package: its radius is used; its smoothing is
+        halved, but is at least one voxel; other options have no counterpart.  A message
+        names the replacement of EMMetric.
     **options : dict
-        Of the metric, where `metric` is a name; of local correlation, where it is
+        Options of the metric if `metric` is a name, and of local correlation if it is
         None.
 
     Returns
     -------
     metric : Metric or None
-        None where it is chosen for the images.
+        None if the metric is to be chosen for the images.
 
     Raises
     ------
     ValueError
-        If there is no such metric, options come with a metric object, or it does not
-        have them.
+        If there is no such metric, if options are given together with a metric object,
+        or if the metric does not have an option.
     """
     if is_automatic(metric):
         return _metric_by_name("CC", options) if options else None
@@ -78,8 +80,8 @@ def make_metric(metric: object, **options: Any) -> Metric | None:
         return _metric_by_name(metric, options)
     if options:
         raise ValueError(
-            f"{', '.join(sorted(options))}: options of a metric go with its name, not "
-            f"with {metric!r}."
+            f"{', '.join(sorted(options))}: options of a metric can only be given with "
+            f"its name, not with {metric!r}."
         )
     if isinstance(metric, Metric):
         return metric
@@ -94,18 +96,18 @@ def is_automatic(metric: object) -> bool:
     Parameters
     ----------
     metric : None, str or metric
-        As a user gave it.
+        The user's value.
 
     Returns
     -------
     automatic : bool
-        True for None and for "auto" in any case.
+        True for None and for "auto", in upper or lower case.
     """
     return metric is None or (isinstance(metric, str) and metric.lower() == "auto")
 
 
 def _metric_by_name(name: str, options: dict[str, Any]) -> Metric:
-    """A metric from its name, "EM" included."""
+    """Make a metric from its name, which may also be "EM"."""
     if name.upper() == "EM":
         _log_replacement_of_em()
         return metric_by_name("CR", **options)
@@ -115,7 +117,7 @@ def _metric_by_name(name: str, options: dict[str, Any]) -> Metric:
 
 
 def _no_metric(given: str) -> ValueError:
-    """The error for what names no metric."""
+    """Make the error for a value that is not a metric."""
     return ValueError(
         f"metric must be 'auto' (or None), one of {sorted(METRICS)}, or a metric "
         f"object of this package or of dipy.align.metrics, got {given}."
@@ -123,17 +125,17 @@ def _no_metric(given: str) -> ValueError:
 
 
 def _translate(metric: dipy_metrics.SimilarityMetric) -> Metric:
-    """The counterpart of a DIPY metric."""
+    """Make the metric of this package that corresponds to a metric of DIPY."""
     if isinstance(metric, dipy_metrics.CCMetric):
         smoothing = _smoothing(metric.sigma_diff)
         return CCMetric(metric.dim, radius=metric.radius, sigma_diff=smoothing)
     if isinstance(metric, dipy_metrics.SSDMetric):
-        # With Gauss-Newton steps DIPY's `smooth` weighs a penalty instead.
+        # With Gauss-Newton steps, DIPY's `smooth` is the weight of a penalty instead.
         demons = metric.step_type == "demons"
         options = {"smooth": _smoothing(metric.smooth)} if demons else {}
         return SSDMetric(metric.dim, **options)
     kind = type(metric).__name__
-    if kind == "MIMetric":  # by name, for it is in DIPY's newest version only
+    if kind == "MIMetric":  # by name, because only DIPY's newest version has it
         return MIMetric(metric.dim)
     if isinstance(metric, dipy_metrics.EMMetric):
         _log_replacement_of_em()
@@ -142,36 +144,36 @@ def _translate(metric: dipy_metrics.SimilarityMetric) -> Metric:
 
 
 def _smoothing(sigma: float) -> float:
-    """Smoothing of the update here for a DIPY metric's, both in voxels."""
+    """Convert a DIPY metric's smoothing of the update to ours, both in voxels."""
     return max(_SMOOTHING * sigma, min(sigma, _LEAST_SMOOTHING))
 
 
 def _log_replacement_of_em() -> None:
     logger.info(
-        "EMMetric: the correlation ratio (CRMetric) is used in its place. For b0 to "
-        "T1, where one intensity can stand for two tissues, consider metric='MI'."
+        "EMMetric: the correlation ratio (CRMetric) is used instead. For b0 to T1, "
+        "where two tissues can have the same intensity, consider metric='MI'."
     )
 
 
 def make_model(model: object) -> RegistrationNetwork | None:
-    """A trained network from a name or a file.
+    """Load a trained network from a name or a file.
 
     Parameters
     ----------
     model : None, str, Path or RegistrationNetwork
-        A network; the name of one that comes with the package (`list_models`); or the
-        file of one, as `save_network` writes it.  ``"auto"`` is chosen for the images
-        later, see `choose_network`.
+        A network; the name of a network that comes with the package (`list_models`); or
+        a file that `save_network` wrote.  With ``"auto"`` the network is chosen later
+        for the images, see `choose_network`.
 
     Returns
     -------
     network : RegistrationNetwork or None
-        None for no network, and for "auto".
+        None if no network is wanted, and for "auto".
 
     Raises
     ------
     ValueError
-        If there is no such network, or the file holds none.
+        If there is no such network, or the file does not contain a network.
     FileNotFoundError
         If there is no such file.
     """
@@ -187,47 +189,49 @@ def make_model(model: object) -> RegistrationNetwork | None:
         return load_model(str(model))
     if str(model) in NETWORKS:
         raise ValueError(
-            f"model={str(model)!r} names a kind of network, which has to be trained "
-            "first: give the file that dipy_dl_reg.fit or dipy_train_deep saved, or "
-            f"one of {list_models()}."
+            f"model={str(model)!r} is a type of network, which must be trained first: "
+            "give the file that dipy_dl_reg.fit or dipy_train_deep saved, or one of "
+            f"{list_models()}."
         )
     if not Path(model).exists():
         raise FileNotFoundError(
             f"model: there is no file {model}, and no trained network of that name; "
-            f"there are {list_models()}."
+            f"the trained networks are {list_models()}."
         )
     return load_network(Path(model))
 
 
 def check_metric_dim(metric: Metric | None, dim: int) -> Metric | None:
-    """Check that a metric is for images of a dimension.
+    """Check that a metric accepts images of a dimension.
 
     Parameters
     ----------
     metric : Metric or None
-        None is for any.
+        The metric; None is accepted for all dimensions.
     dim : int
-        Of the images.
+        Dimension of the images.
 
     Returns
     -------
     metric : Metric or None
-        The same.
+        The same metric.
 
     Raises
     ------
     ValueError
-        If it is for another dimension.
+        If the metric is for images of another dimension.
     """
     if metric is not None and metric.dim not in (None, dim):
-        raise ValueError(f"metric is for {metric.dim}D images, these are {dim}D.")
+        raise ValueError(
+            f"metric is for {metric.dim}D images, but the images are {dim}D."
+        )
     return metric
 
 
 def make_regularizer(
     regularizer: str | Callable | None,
 ) -> Callable | None:
-    """A smoothness penalty from its name.
+    """Make a smoothness penalty from its name.
 
     Parameters
     ----------
@@ -254,7 +258,7 @@ def is_default_model(model: object) -> bool:
     Parameters
     ----------
     model : object
-        As a user gave it.
+        The user's value.
 
     Returns
     -------
@@ -265,18 +269,18 @@ def is_default_model(model: object) -> bool:
 
 
 def default_model(static_grid: Grid, moving_grid: Grid) -> RegistrationNetwork | None:
-    """The default network: the one in the package for images of any contrast.
+    """Load the default network: the package's network for images of any contrast.
 
     Parameters
     ----------
     static_grid, moving_grid : Grid
-        Of the two images.
+        Grids of the two images.
 
     Returns
     -------
     network : RegistrationNetwork or None
-        For images of that dimension; None where one of them is of less than 16 of its
-        voxels along an axis.
+        The network for images of this dimension; None if an image has less than 16 of
+        the network's voxels along an axis.
     """
     network = load_model(DEFAULT_MODELS[static_grid.dim])
     for grid in (static_grid, moving_grid):
@@ -294,28 +298,28 @@ def choose_network(
     search: str | None,
     level_iters: Sequence[int],
 ) -> tuple[RegistrationNetwork | None, tuple[Message, ...]]:
-    """The network for a pair of images.
+    """Choose the network for a pair of images.
 
     Parameters
     ----------
     network : RegistrationNetwork or None
-        The user's, see `make_model`.
+        The user's network, see `make_model`.
     pair : Pair
         The images.
     default : bool
-        Whether the default network is wanted in its place (`is_default_model`).
+        Whether to use the default network instead (`is_default_model`).
     search : {"discrete", "auto"} or None
-        The search for large displacements; "discrete" takes the default network's
-        place, and so do landmarks.
+        The search for large displacements.  The default network is not used with
+        "discrete", nor if there are landmarks.
     level_iters : sequence of int
         Iterations of the refinement.
 
     Returns
     -------
     network : RegistrationNetwork or None
-        The user's own, or the default one.
+        The user's network, or the default one.
     messages : tuple of Message
-        A warning where there is neither a network nor a refinement.
+        A warning if there is neither a network nor a refinement.
     """
     if not default:
         return network, ()
@@ -326,7 +330,7 @@ def choose_network(
     if network is not None or search is not None or any(level_iters):
         return network, ()
     text = (
-        "The default network is not used: an image has less than 16 of its "
-        f"voxels along an axis. {NO_DISPLACEMENT} Leave out level_iters."
+        "The default network is not used: an image has less than 16 of the network's "
+        f"voxels along an axis. {NO_DISPLACEMENT} Omit level_iters."
     )
     return None, (Message(text, warns=True),)

@@ -1,4 +1,4 @@
-"""Checks of the images and masks of a registration, before any work."""
+"""Checks of the images and masks before a registration."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 from dipy_dl_reg.io.masks import fill_masked
 from dipy_dl_reg.validation import check_affine
 
-#: Fewest voxels along the longest axis of an image.
+#: Minimum number of voxels along the longest axis of an image.
 _LEAST_SIZE = 4
 #: Numbers of channels of a colour image: RGB, RGBA.
 _COLOURS = (3, 4)
-#: Least length of a colour image's sides, in pixels: a smaller array may be a volume.
+#: Minimum length of a colour image's sides, in pixels; a smaller array may be a volume.
 _LEAST_PICTURE = 16
 
 
@@ -29,7 +29,7 @@ def refuse_colour_pair(images: Mapping[str, np.ndarray]) -> None:
     Raises
     ------
     ValueError
-        If both are unsigned bytes with 3 or 4 values in a last axis.
+        If both are arrays of unsigned bytes with 3 or 4 values along the last axis.
     """
     for image in images.values():
         sides, colours = image.shape[:2], image.shape[2:]
@@ -38,13 +38,14 @@ def refuse_colour_pair(images: Mapping[str, np.ndarray]) -> None:
     shapes = " and ".join(str(image.shape) for image in images.values())
     if all(image.dtype == np.uint8 for image in images.values()):
         raise ValueError(
-            f"static and moving, unsigned bytes of the shapes {shapes}, look like "
-            "colour images: give one channel of each or a mean of them, 2D. (Slabs of "
-            "so few slices can be given as floating-point numbers.)"
+            f"static and moving, unsigned bytes of the shapes {shapes}, seem to be "
+            "colour images: give one channel or the mean of the channels, in 2D. "
+            "(Volumes of 3 or 4 slices can be given as floating-point numbers.)"
         )
     logger.warning(
-        f"static and moving, of the shapes {shapes}, are registered as slabs of few "
-        "slices: of colour images give one channel of each or a mean of them, 2D."
+        f"static and moving, of the shapes {shapes}, are registered as volumes of few "
+        "slices. If they are colour images, give one channel or the mean of the "
+        "channels, in 2D."
     )
 
 
@@ -54,31 +55,31 @@ def check_image(image: np.ndarray, role: str) -> np.ndarray:
     Parameters
     ----------
     image : array
-        What the user gave; what is masked in a masked array becomes NaN.
+        The user's value; masked values of a masked array become NaN.
     role : str
-        "static" or "moving", for the error.
+        "static" or "moving", for error messages.
 
     Returns
     -------
     image : ndarray, 2D or 3D
-        Of real numbers; NaN is missing data.
+        The image, of real numbers; NaN is missing data.
 
     Raises
     ------
     ValueError
-        If it is not 2D or 3D, too small, infinite somewhere, NaN everywhere, or not of
-        real numbers.
+        If the array is not 2D or 3D, is too small, is not of real numbers, contains an
+        infinite value, or contains only NaN.
     """
     image = np.asarray(fill_masked(image))
     if image.dtype.names:
         raise ValueError(
-            f"{role} holds colours or other records (dtype {image.dtype}), not real "
-            "numbers: give one channel of it or a mean of them."
+            f"{role} must hold real numbers, not colours or other records, got dtype "
+            f"{image.dtype}: give one channel or the mean of the channels."
         )
     if image.ndim not in (2, 3):
         raise ValueError(
             f"{role} must be a 2D or 3D image, got shape {image.shape}"
-            + ("; pick one volume of it." if image.ndim == 4 else ".")
+            + ("; give one of its volumes." if image.ndim == 4 else ".")
             + (" (deep_registration reads files.)" if image.ndim == 0 else "")
         )
     if image.size == 0 or max(image.shape) < _LEAST_SIZE:
@@ -90,7 +91,8 @@ def check_image(image: np.ndarray, role: str) -> np.ndarray:
         raise ValueError(f"{role} must hold real numbers, got dtype {image.dtype}.")
     if image.dtype.kind == "f" and np.isinf(image).any():
         raise ValueError(
-            f"{role} holds infinity; replace it, or set it to NaN for missing data."
+            f"{role} holds infinite values; replace them, or set them to NaN if they "
+            "are missing data."
         )
     if np.isnan(image).all():
         raise ValueError(f"{role} is NaN everywhere.")
@@ -98,14 +100,14 @@ def check_image(image: np.ndarray, role: str) -> np.ndarray:
 
 
 def check_affine_or_none(matrix: np.ndarray | None, name: str, dim: int) -> np.ndarray:
-    """Check a matrix that may be left out.
+    """Check an affine matrix that may be None.
 
     Parameters
     ----------
     matrix : array, shape (dim + 1, dim + 1), or None
-        What the user gave.
+        The user's value.
     name : str
-        Of the parameter.
+        Name of the parameter, for error messages.
     dim : int
         2 or 3.
 
@@ -117,7 +119,7 @@ def check_affine_or_none(matrix: np.ndarray | None, name: str, dim: int) -> np.n
     Raises
     ------
     ValueError
-        If it is no invertible affine matrix.
+        If `matrix` is not an invertible affine matrix.
     """
     return np.eye(dim + 1) if matrix is None else check_affine(matrix, dim, name)
 
@@ -130,21 +132,21 @@ def check_mask(
     Parameters
     ----------
     mask : array or None
-        What the user gave.
+        The user's value.
     image : ndarray
         The image; NaN is missing data.
     role : str
-        "static" or "moving", for the error.
+        "static" or "moving", for error messages.
 
     Returns
     -------
     mask : ndarray of bool, or None
-        True where voxels count.
+        True at voxels that are compared.
 
     Raises
     ------
     ValueError
-        If it has another shape than the image, or no voxel of the image counts.
+        If the shapes of mask and image differ, or no voxel is left to compare.
     """
     if mask is None:
         return None
@@ -156,21 +158,21 @@ def check_mask(
         )
     mask = np.nan_to_num(mask) != 0
     if not (mask & ~np.isnan(image)).any():
-        raise ValueError(f"{role}_mask is empty: no voxel of {role} would count.")
+        raise ValueError(f"{role}_mask is empty: it contains no valid voxel of {role}.")
     return mask
 
 
 def log_clipped_values(
     values: np.ndarray, limits: tuple[float, float], role: str
 ) -> None:
-    """Log how many values lie outside a range and are clipped to it, if any do.
+    """Log the number of values that lie outside a range and are clipped to it.
 
     Parameters
     ----------
     values : ndarray
-        Of an image.
+        Values of an image.
     limits : tuple of float
-        Ends of the range.
+        Lower and upper limit of the range.
     role : str
         "static" or "moving".
     """
@@ -179,5 +181,5 @@ def log_clipped_values(
         logger.info(
             f"{role}: {beyond} voxels of extreme value, from {values.min():.3g} to "
             f"{values.max():.3g}, are clipped to the range from {limits[0]:.3g} to "
-            f"{limits[1]:.3g} while fitting."
+            f"{limits[1]:.3g} during the registration."
         )

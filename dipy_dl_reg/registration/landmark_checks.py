@@ -1,7 +1,7 @@
-"""Check landmarks, and describe in words which of them a map misses.
+"""Checks landmarks, and describes those at which a map has a large error.
 
 Landmarks are points in world coordinates (mm), shape (N, dim): row i of the static
-points and row i of the moving points are the same anatomical place.
+points and row i of the moving points are the same anatomical point.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.registration import dipy_adapter
 from dipy_dl_reg.validation import check_points
 
-#: Points count as the same if their distance is below this part of the set's extent.
+#: Two points count as equal if their distance is below this fraction of the extent of
+#: all points.
 _SAME = 1e-7
 #: Number of rows that are compared with all others at a time, which limits memory.
 _CHUNK = 1000
@@ -27,32 +28,34 @@ _CHUNK = 1000
 def check_landmarks(
     static_points: object, moving_points: object, *, exact: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Check that a spline through landmarks exists, and remove repeated pairs.
+    """Check that a spline through the landmarks exists, and remove repeated pairs.
 
     Parameters
     ----------
     static_points, moving_points : array, shape (N, dim)
         World coordinates, mm.
     exact : bool, optional
-        Whether the spline meets every landmark.  One static landmark with two
-        different moving ones is then an error; otherwise both pairs are kept.
+        Whether the spline must pass through every landmark.  If so, a static landmark
+        with two different moving landmarks is an error; otherwise both pairs are used.
 
     Returns
     -------
     static_points, moving_points : ndarray, shape (M, dim)
-        float64; a pair that was given twice is there once, and a warning is logged.
+        The landmarks as float64.  A repeated pair is used once, and a warning is
+        logged.
 
     Raises
     ------
     ValueError
-        If the two differ in shape, hold anything but finite numbers in 2 or 3
-        columns, are too few, lie on one line or plane, or contradict each other.
+        If the two arrays differ in shape, do not have 2 or 3 columns of finite numbers,
+        or have too few rows; if the points lie on one line or plane; or if landmarks
+        contradict each other.
     """
     static_points = check_points(static_points, "static_points")
     moving_points = check_points(moving_points, "moving_points")
     if static_points.shape != moving_points.shape:
         raise ValueError(
-            "static_points and moving_points must be pairs, of one shape, got "
+            "static_points and moving_points must have the same shape, got "
             f"{static_points.shape} and {moving_points.shape}."
         )
     static_points, moving_points = _remove_copies(static_points, moving_points, exact)
@@ -75,7 +78,7 @@ def _check_not_flat(points: np.ndarray, name: str) -> None:
 def _remove_copies(
     static_points: np.ndarray, moving_points: np.ndarray, exact: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of landmarks, each of them once."""
+    """Remove repeated pairs of landmarks."""
     if not len(static_points):
         return static_points, moving_points
     extents = [np.ptp(p, axis=0).max() for p in (static_points, moving_points)]
@@ -89,14 +92,14 @@ def _remove_copies(
     if exact and apart.any():
         i, j = close[apart][0]
         raise ValueError(
-            f"static_points: rows {i} and {j} are one point, {static_points[i]}, which "
-            f"cannot be at both {moving_points[i]} and {moving_points[j]} of "
-            "moving_points; drop one, or give a regularization above 0."
+            f"static_points: rows {i} and {j} are the same point, {static_points[i]}, "
+            f"but moving_points has {moving_points[i]} and {moving_points[j]} for it; "
+            "remove one of the rows, or give a regularization above 0."
         )
     copies = np.unique(close[~apart, 1])
     if not len(copies):
         return static_points, moving_points
-    logger.warning(f"{len(copies)} landmarks repeat others and are left out.")
+    logger.warning(f"{len(copies)} landmarks repeat others and are not used.")
     keep = np.setdiff1d(np.arange(len(static_points)), copies)
     return static_points[keep], moving_points[keep]
 
@@ -104,7 +107,7 @@ def _remove_copies(
 def find_swapped_rows(
     static_points: np.ndarray, moving_points: np.ndarray
 ) -> tuple[int, int] | None:
-    """Find the two landmarks that were most probably exchanged.
+    """Find the two landmarks that were most probably swapped.
 
     Parameters
     ----------
@@ -114,14 +117,14 @@ def find_swapped_rows(
     Returns
     -------
     rows : tuple of int, or None
-        The two rows whose exchange in `moving_points` brings the landmarks nearest to
-        an affine map; None if no exchange brings them nearer.
+        The two rows of `moving_points` whose exchange gives the best least-squares fit
+        of an affine map; None if no exchange improves the fit.
 
     Notes
     -----
-    Let ``r`` be the residuals of the affine map nearest to the landmarks ``p`` and
-    ``q``, and ``R`` the matrix with ``r = R q``.  Exchanging rows i and j changes the
-    sum of squares of the map that is then the nearest by
+    Let ``r`` be the residuals of the least-squares affine map from the landmarks ``p``
+    to ``q``, and ``R`` the matrix with ``r = R q``.  If rows i and j are exchanged, the
+    residual sum of squares of the least-squares map changes by
     ``|q_i - q_j|**2 (R_ii + R_jj - 2 R_ij) - 2 (q_i - q_j) . (r_i - r_j)``.
     """
     q = moving_points - moving_points.mean(0)
@@ -147,7 +150,7 @@ def find_swapped_rows(
 def check_landmarks_in_view(
     landmarks: tuple[np.ndarray, np.ndarray] | None, pair: Pair
 ) -> None:
-    """Check that images show their landmarks; log a warning for those outside.
+    """Check that landmarks lie in their images; log a warning if some lie outside.
 
     Parameters
     ----------
@@ -168,15 +171,15 @@ def check_landmarks_in_view(
         (landmarks[1], "moving", pair.moving_grid),
     ]
     for points, role, grid in views:
-        # Up to the faces of the outermost voxels: a slice has no thickness otherwise.
+        # Up to the faces of the outermost voxels; otherwise a slice has no thickness.
         if not grid.contains(points, margin=0.5).any():
             ends = np.array(list(product(*((0, n - 1) for n in grid.shape))))
             ends = ends @ grid.affine[:-1, :-1].T + grid.affine[:-1, -1]
             raise ValueError(
-                f"landmarks must lie in the images, in mm of their worlds (not voxels):"
-                f" {role} reaches from {ends.min(0).round(1)} to "
-                f"{ends.max(0).round(1)}, and none of its {len(points)} landmarks lies "
-                f"there; the first is {points[0].round(1)}."
+                "landmarks must lie in the images, in world coordinates (mm, not "
+                f"voxels): {role} extends from {ends.min(0).round(1)} to "
+                f"{ends.max(0).round(1)}, but all of its {len(points)} landmarks lie "
+                f"outside; the first is {points[0].round(1)}."
             )
     for points, role, grid in views:
         find_landmarks_in_view(points, grid, role)
@@ -203,7 +206,7 @@ def find_landmarks_in_view(
     """
     inside = grid.contains(points)
     if not inside.all():
-        beyond = ", where the map is its affine part alone" if role == "static" else ""
+        beyond = ", where the map is only its affine part" if role == "static" else ""
         logger.warning(
             f"{np.count_nonzero(~inside)} of {len(inside)} {role} landmarks lie "
             f"outside {role}'s field of view{beyond}."
@@ -219,8 +222,7 @@ def describe_worst_landmark(
     Parameters
     ----------
     distances : ndarray, shape (N,)
-        Distance between each moving landmark and where the map takes the static one,
-        mm.
+        Distance between each mapped static landmark and its moving landmark, mm.
     static_points, moving_points : ndarray, shape (N, dim)
         The landmarks.
 
@@ -231,13 +233,13 @@ def describe_worst_landmark(
     """
     worst = int(distances.argmax())
     return (
-        f"The worst is missed by {distances[worst]:.3g} mm: static "
+        f"The largest error, {distances[worst]:.3g} mm, is at the landmark static "
         f"{static_points[worst].round(2)}, moving {moving_points[worst].round(2)}."
     )
 
 
 def describe_swapped_rows(static_points: np.ndarray, moving_points: np.ndarray) -> str:
-    """Describe the two landmarks that were most probably exchanged.
+    """Describe the two landmarks that were most probably swapped.
 
     Parameters
     ----------
@@ -247,8 +249,8 @@ def describe_swapped_rows(static_points: np.ndarray, moving_points: np.ndarray) 
     Returns
     -------
     sentence : str
-        A sentence with their rows and coordinates, after a space; empty if there are
-        no such landmarks, see `find_swapped_rows`.
+        A sentence with their rows and coordinates, which begins with a space; empty if
+        there are no such landmarks, see `find_swapped_rows`.
     """
     rows = find_swapped_rows(static_points, moving_points)
     if rows is None:
@@ -259,6 +261,6 @@ def describe_swapped_rows(static_points: np.ndarray, moving_points: np.ndarray) 
         for row in rows
     )
     return (
-        f" Rows {rows[0]} and {rows[1]} (from 0, copies left out) contradict each "
-        f"other most, as if swapped: {'; '.join(places)}."
+        f" Rows {rows[0]} and {rows[1]} (counted from 0, without repeated landmarks) "
+        f"may have been swapped: {'; '.join(places)}."
     )

@@ -1,8 +1,9 @@
-"""`ThinPlateSplineRegistration`: a map of DIPY from pairs of landmarks.
+"""`ThinPlateSplineRegistration`: computes a map from pairs of landmarks.
 
 Landmarks are points in world coordinates (mm), shape (N, 2) or (N, 3): `static_points`
-in static's world, `moving_points` the same places in moving's.  The spline itself is in
-`geometry.thin_plate`; `DeepRegistration(landmarks=...)` starts from one.
+in static's world, `moving_points` the same anatomical points in moving's world.  The
+spline itself is in `geometry.thin_plate`; `DeepRegistration(landmarks=...)` starts from
+such a spline.
 """
 
 from __future__ import annotations
@@ -35,28 +36,28 @@ from dipy_dl_reg.validation import (
 if TYPE_CHECKING:
     import torch
 
-#: The affine part is kept apart from the field only if it shrinks no direction to less
-#: than this part of another: it must be invertible.
+#: The affine part is stored as the prealign only if the ratio of its smallest to its
+#: largest singular value is at least this, because the prealign must be invertible.
 _LEAST_SHRINKAGE = 1e-3
 
 
 class _Grids(NamedTuple):
-    """The grids of the two images, which is what `dipy_adapter.make_map` reads."""
+    """The grids of the two images, for `dipy_adapter.make_map`."""
 
     static_grid: Grid
     moving_grid: Grid
 
 
 class ThinPlateSplineRegistration:
-    r"""Registration by landmarks: a thin-plate spline as DIPY's map.
+    r"""Registration with landmarks: computes a thin-plate spline and a DIPY map.
 
     The spline :math:`f` from static world to moving world,
 
     .. math:: f(x) = A x + b + \sum_i w_i \phi(|x - p_i|),
 
-    takes each static landmark :math:`p_i` to its moving one :math:`q_i`, or near it,
-    and bends as little as that allows :footcite:p:`Bookstein1989`.  It minimises
-    :math:`\frac{1}{N} \sum_i |f(p_i) - q_i|^2 + \lambda\, w^T K w` with
+    maps each static landmark :math:`p_i` to its moving landmark :math:`q_i`, exactly or
+    approximately, with minimal bending energy :footcite:p:`Bookstein1989`.  It
+    minimises :math:`\frac{1}{N} \sum_i |f(p_i) - q_i|^2 + \lambda\, w^T K w` with
     :math:`K_{ij} = \phi(|p_i - p_j| / L)` and L the root mean square distance of the
     static landmarks from their mean.
 
@@ -64,28 +65,29 @@ class ThinPlateSplineRegistration:
     ----------
     regularization : float, optional
         :math:`\lambda`, without a unit; its effect does not depend on the number of
-        landmarks.  0, the default, meets every landmark.  For landmarks placed by hand
-        begin with 0.001 to 0.01.  The `smoothing` of SciPy's `RBFInterpolator` is N
-        :math:`\lambda` L**2 for the first kernel, N :math:`\lambda` L for ``-r``.
+        landmarks.  With 0, the default, the spline passes through every landmark.  For
+        landmarks placed by hand, begin with 0.001 to 0.01.  The corresponding
+        `smoothing` of SciPy's `RBFInterpolator` is N :math:`\lambda` L**2 for the first
+        kernel and N :math:`\lambda` L for ``-r``.
     kernel : {"thin_plate_spline", "biharmonic"}, optional
         The first is ``r**2 log(r)`` in 2D and 3D, as in SciPy.  The second is the same
-        in 2D, and ``-r`` in 3D (SciPy's "linear" with ``degree=1``), the kernel of
-        least bending energy there; it oscillates less between landmarks that are
-        inaccurate by some mm.
+        in 2D, and ``-r`` in 3D (SciPy's "linear" with ``degree=1``), which minimises
+        the bending energy in 3D; the spline then oscillates less between landmarks with
+        errors of some mm.
     device : str or torch.device, optional
-        ``"auto"`` is CUDA, else MPS where it works, else the CPU.
+        ``"auto"`` is CUDA if available, else MPS if it works, else the CPU.
 
     Attributes
     ----------
     prealign : ndarray, shape (dim + 1, dim + 1)
-        After `optimize`: the affine part of the map, static world to moving world:
-        the matrix given, or the affine map nearest to the landmarks.
+        After `optimize`: the affine part of the map, static world to moving world: the
+        matrix given, or the least-squares affine map of the landmarks.
     distances : ndarray, shape (N,)
-        After `optimize`: distance between each moving landmark and where the map takes
-        the static one, mm; repeated landmarks count once.
+        After `optimize`: distance between each mapped static landmark and its moving
+        landmark, mm; repeated landmarks count once.
     quality : Quality
-        After `optimize`: smallest Jacobian determinants, inversion error and number of
-        repairs, see `DeepRegistration`.
+        After `optimize`: smallest Jacobian determinants, inverse consistency error and
+        number of repairs, see `DeepRegistration`.
     static_to_moving : DiffeomorphicMap
         After `optimize`: the map.
 
@@ -96,14 +98,15 @@ class ThinPlateSplineRegistration:
 
     Notes
     -----
-    N landmarks need N**2 numbers of memory in double precision: 72 MB for 3000, 0.8 GB
-    for 10000.
+    N landmarks need memory for N**2 numbers in double precision: 72 MB for 3000
+    landmarks, 0.8 GB for 10000.
 
-    The map holds the spline on static's grid and interpolates linearly between voxels;
-    `transform_points` and `transform_points_inverse` here evaluate the spline itself.
-    On large grids the field is the sum of a part on coarser nodes and a part around
-    each landmark.  The mean error next to landmarks is then below 0.03 voxel, unless
-    landmarks at a distance of one or two voxels move in different directions.
+    The map stores the spline on static's grid and interpolates linearly between voxels.
+    `transform_points` and `transform_points_inverse` of this class evaluate the spline
+    itself.  On large grids the field is computed as the sum of a smooth part on coarser
+    nodes and a local part around each landmark.  The mean error next to landmarks is
+    then below 0.03 voxel, unless landmarks that are one or two voxels apart move in
+    different directions.
 
     References
     ----------
@@ -155,28 +158,28 @@ class ThinPlateSplineRegistration:
         Parameters
         ----------
         static_points, moving_points : array, shape (N, dim)
-            The landmarks, world coordinates (mm): row i of the one and row i of the
-            other are the same place.  At least dim + 1, not all on one line or plane.
+            The landmarks in world coordinates (mm): row i of both arrays is the same
+            anatomical point.  At least dim + 1 points, not all on one line or plane.
         static_shape : tuple of int
-            Shape of the static image, on whose grid the map is defined.
+            Shape of the static image; the map is defined on its grid.
         moving_shape : tuple of int, optional
-            Shape of the moving image; by default it has static's grid.
+            Shape of the moving image; by default moving has static's grid.
         static_grid2world, moving_grid2world : array, shape (dim+1, dim+1), optional
             Voxels to world (mm) of the two images; by default the identity.
         prealign : array, shape (dim+1, dim+1), optional
-            Affine part of the map, static world to moving world; the fields hold the
-            rest of the spline.  By default the affine map nearest to the landmarks,
-            with which the fields are smallest: they are 0 for landmarks that move
-            affinely.
+            Affine part of the map, static world to moving world; the fields contain
+            the rest of the spline.  By default the least-squares affine map of the
+            landmarks, so that the fields are small: they are 0 if the landmarks are
+            related by an affine map.
         num_threads : int, optional
-            Threads on the CPU; None is Torch's own choice, -1 all processors.
+            Threads on the CPU; None uses Torch's default, -1 all processors.
 
         Returns
         -------
         mapping : dipy.align.imwarp.DiffeomorphicMap
             As returned by `DeepRegistration`: ``mapping.transform(moving)`` is on the
-            static grid, ``mapping.transform_points(static_points)`` are the
-            `moving_points`.  The map never folds: where the spline does, because
+            static grid, and ``mapping.transform_points(static_points)`` gives the
+            `moving_points`.  The map never folds: where the spline folds because
             landmarks cross, the map is smoothed and a warning is logged.
 
         Raises
@@ -239,8 +242,8 @@ class ThinPlateSplineRegistration:
     def transform_points(self, points: np.ndarray) -> np.ndarray:
         """Map points from static's world to moving's by the spline itself.
 
-        The spline is exact and also defined outside static's field of view.  Where it
-        folds and the map was smoothed, the two differ.
+        The spline is exact, and is also defined outside static's field of view.  It
+        differs from the map where the spline folds and the map was smoothed.
 
         Parameters
         ----------
@@ -263,7 +266,7 @@ class ThinPlateSplineRegistration:
     def transform_points_inverse(self, points: np.ndarray) -> np.ndarray:
         """Map points from moving's world to static's by inverting the spline itself.
 
-        Newton's method is started from where the map takes the points.
+        The initial value of Newton's method is the position that the map gives.
 
         Parameters
         ----------
@@ -273,8 +276,8 @@ class ThinPlateSplineRegistration:
         Returns
         -------
         moved : ndarray, shape (M, dim)
-            float64; NaN where the spline takes no point there, or the iteration does
-            not converge.
+            float64; NaN if the spline maps no point to this position, or if the
+            iteration does not converge.
 
         Raises
         ------
@@ -299,7 +302,7 @@ class ThinPlateSplineRegistration:
             )
 
     def _make_tensor(self, points: np.ndarray) -> torch.Tensor:
-        """Check points of the landmarks' dimension, and make them a tensor."""
+        """Check points of the landmarks' dimension, and convert them to a tensor."""
         self._check_done()
         points = check_points(points, "points")
         dim = len(self.prealign) - 1
@@ -319,15 +322,15 @@ class ThinPlateSplineRegistration:
 
 
 def _affine_part(spline: thin_plate.ThinPlateSpline) -> np.ndarray:
-    """The affine map nearest to the landmarks; a translation if it is singular."""
+    """Return the least-squares affine map; a translation if that is singular."""
     matrix = spline.nearest_affine.cpu().numpy()
     dim = len(matrix) - 1
     sizes = np.linalg.svd(matrix[:dim, :dim], compute_uv=False)
     if sizes[-1] > _LEAST_SHRINKAGE * sizes[0]:
         if np.linalg.det(matrix) < 0:
             logger.warning(
-                "The landmarks are mirrored: their affine part exchanges left and "
-                "right. Are both sets in one convention (RAS or LPS)?"
+                "The affine part of the landmarks contains a reflection. Check that "
+                "both sets have the same coordinate convention (RAS or LPS)."
             )
         return matrix
     centre = spline.centre.cpu().numpy()
@@ -339,7 +342,7 @@ def _affine_part(spline: thin_plate.ThinPlateSpline) -> np.ndarray:
 def _residual_field(
     spline: thin_plate.ThinPlateSpline, grid: Grid, prealign: np.ndarray
 ) -> torch.Tensor:
-    """The spline without its affine part, as a displacement in voxels of a grid."""
+    """Evaluate the spline without its affine part, as a displacement in voxels."""
     from_world = grid.inverse @ np.linalg.inv(prealign)
     return thin_plate_grid.sample_spline(spline, grid.shape, grid.affine, from_world)
 
@@ -348,23 +351,23 @@ def _log_quality(quality: Quality, distances: np.ndarray, inside: int) -> None:
     """Log Jacobian determinants, inversion error and landmark errors."""
     logger.info(
         f"Smallest Jacobian determinant {quality.minimum_jacobian:.3f}, of the inverse "
-        f"{quality.minimum_jacobian_inverse:.3f}; round trip "
-        f"{quality.round_trip_mean:.3f} voxel on average, {quality.round_trip_max:.3f} "
-        f"at most; landmarks missed by {distances.sum() / max(1, inside):.3f} mm on "
-        f"average, {distances.max():.3f} at most."
+        f"{quality.minimum_jacobian_inverse:.3f}; inverse consistency error: mean "
+        f"{quality.round_trip_mean:.3f}, maximum {quality.round_trip_max:.3f} voxel; "
+        f"landmark error: mean {distances.sum() / max(1, inside):.3f}, maximum "
+        f"{distances.max():.3f} mm."
     )
 
 
 def _warn_of_folds(
     distances: np.ndarray, static_points: np.ndarray, moving_points: np.ndarray
 ) -> None:
-    """Log a warning that the map misses landmarks because their spline folds."""
+    """Log a warning that the map does not meet all landmarks because of folds."""
     landmarks = static_points, moving_points
     logger.warning(
-        "The spline through these landmarks folds, or bends more sharply than the grid "
-        "can hold, and was smoothed there: the map does not meet all of them. "
-        f"{describe_worst_landmark(distances, *landmarks)} Landmarks that cross may be "
-        "the cause; a larger regularization may help."
+        "The spline through these landmarks folds, or varies too fast for the "
+        "resolution of the grid, and was smoothed there: the map does not meet all "
+        f"landmarks. {describe_worst_landmark(distances, *landmarks)} Landmarks that "
+        "cross may be the cause; a larger regularization may help."
         + describe_swapped_rows(*landmarks)
     )
 
@@ -378,7 +381,7 @@ def _make_grids(
 ) -> _Grids:
     """Check shapes and matrices, and make the grids of both images."""
     if moving_shape is None and moving_grid2world is not None:
-        raise ValueError("moving_grid2world needs the moving_shape that it goes with.")
+        raise ValueError("moving_shape is required if moving_grid2world is given.")
     static_grid = _make_grid(dim, static_shape, static_grid2world, "static")
     if moving_shape is None:
         return _Grids(static_grid, static_grid)

@@ -1,4 +1,4 @@
-"""What a deformable registration logs, records and shows while it runs."""
+"""Log messages, records and progress bar of a deformable registration."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ _STAGES = {
 
 
 class Recorded(Protocol):
-    """What a `Monitor` reads and sets of a registration.
+    """The attributes of a registration that a `Monitor` reads and sets.
 
     Attributes
     ----------
     energy_list, full_energy_profile : list of float
         Energies of the current level and of all levels.
     current_level, niter : int
-        The level, 0 the finest, and the iterations done on it.
+        The current level (0 is the finest), and the number of iterations done at it.
     callback : callable or None
-        The user's, called at each stage.
+        The user's function, which is called at each stage.
     progress : bool or None
         Whether to show a progress bar; None shows it at a terminal.
     verbosity : int
-        Of DIPY's `VerbosityLevels`.
+        One of DIPY's `VerbosityLevels`.
     """
 
     energy_list: list[float]
@@ -61,16 +61,16 @@ class Recorded(Protocol):
 
 
 class Monitor(AbstractContextManager):
-    """Observes a refinement: DIPY's records, a progress bar, the user's callback.
+    """Records energies, shows a progress bar and calls the callback during refinement.
 
-    The records are public attributes of the registration, as in SyN.
+    The records are stored in public attributes of the registration, as in SyN.
 
     Parameters
     ----------
     registration : Recorded
         Such as a `DeepRegistration`.
     iterations : int
-        Most iterations that there will be.
+        Maximum number of iterations of all levels.
     """
 
     def __init__(self, registration: Recorded, iterations: int):
@@ -88,17 +88,17 @@ class Monitor(AbstractContextManager):
         Parameters
         ----------
         stage : str
-            Which event, see `refine`.
+            Name of the event, see `refine`.
         level : int
-            Of the pyramid; 0 is the finest.
+            Level of the pyramid; 0 is the finest.
         energy : float or None
-            At the end of an iteration.
+            Energy at the end of an iteration; None for other events.
         """
         registration = self.registration
         if stage == "level_reverted":
             self._log(
-                f"Level {level} ended with a higher energy than it began with: its "
-                f"fields of the lowest energy, {energy:.4f}, are kept."
+                f"Level {level} ended with a higher energy than it began with: the "
+                f"fields with the lowest energy, {energy:.4f}, are used instead."
             )
             return
         if stage == "level_start":
@@ -115,7 +115,7 @@ class Monitor(AbstractContextManager):
             registration.niter += 1  # after the callback, as SyN counts
 
     def _record(self, energy: float) -> None:
-        """Keep an iteration's energy."""
+        """Store the energy of an iteration."""
         registration = self.registration
         registration.energy_list.append(energy)
         self.bar.update()
@@ -133,23 +133,23 @@ def call_back(registration: Recorded, stage: int) -> None:
     Parameters
     ----------
     registration : Recorded
-        Its `callback` takes the registration and the stage.
+        The registration; its `callback` is called with it and the stage.
     stage : int
-        Of DIPY's `RegistrationStages`.
+        One of DIPY's `RegistrationStages`.
     """
     if registration.callback is not None:
         registration.callback(registration, stage)
 
 
 def log_messages(messages: Iterable[Message], verbosity: int) -> None:
-    """Log messages: warnings always, others from DIPY's verbosity STATUS.
+    """Log messages: warnings always, others from DIPY's verbosity STATUS on.
 
     Parameters
     ----------
     messages : iterable of Message
-        What to log.
+        The messages.
     verbosity : int
-        Of DIPY's `VerbosityLevels`.
+        One of DIPY's `VerbosityLevels`.
     """
     for message in messages:
         if message.warns:
@@ -159,43 +159,43 @@ def log_messages(messages: Iterable[Message], verbosity: int) -> None:
 
 
 def describe_quality(quality: Quality) -> Message:
-    """The regularity of the fields in one line.
+    """Describe the regularity of the fields in one line.
 
     Parameters
     ----------
     quality : Quality
-        Of the final fields.
+        Quality of the final fields.
 
     Returns
     -------
     message : Message
-        For the log.
+        Message for the log.
     """
     repairs = f"; rounds of repair: {quality.repairs}." if quality.repairs else "."
     return Message(
-        f"Least Jacobian determinant {quality.minimum_jacobian:.3f}, of the inverse "
-        f"{quality.minimum_jacobian_inverse:.3f}; round trip "
-        f"{quality.round_trip_mean:.3f} voxel on average, "
-        f"{quality.round_trip_max:.3f} at most{repairs}"
+        f"Smallest Jacobian determinant {quality.minimum_jacobian:.3f}, of the inverse "
+        f"{quality.minimum_jacobian_inverse:.3f}; inverse consistency error: mean "
+        f"{quality.round_trip_mean:.3f}, maximum {quality.round_trip_max:.3f} "
+        f"voxel{repairs}"
     )
 
 
 def measure_landmark_distances(
     mapping: DiffeomorphicMap, landmarks: tuple[np.ndarray, np.ndarray] | None
 ) -> np.ndarray | None:
-    """How far a map misses landmarks.
+    """Measure the distances between mapped static landmarks and moving landmarks.
 
     Parameters
     ----------
     mapping : DiffeomorphicMap
-        From static to moving.
+        The map from static to moving.
     landmarks : tuple of ndarray, shape (N, dim), or None
-        Points of static and of moving, mm.
+        Points in static and in moving, mm.
 
     Returns
     -------
     distances : ndarray, shape (N,), or None
-        From where the map takes each static point to its moving point, mm.
+        Distance of each mapped static point from its moving point, mm.
     """
     if landmarks is None:
         return None
@@ -211,37 +211,35 @@ def describe_landmark_errors(
     weight: float,
     spline_folds: bool,
 ) -> list[Message]:
-    """How near a map comes to its landmarks, with a warning if it misses some.
+    """Describe the landmark errors of a map, with a warning if they are large.
 
     Parameters
     ----------
     distances : ndarray, shape (N,)
-        Of `measure_landmark_distances`.
+        The result of `measure_landmark_distances`.
     landmarks : tuple of ndarray, shape (N, dim)
-        Points of static and of moving, mm.
+        Points in static and in moving, mm.
     grid : Grid
-        Of static; landmarks outside it are left out.
+        Grid of static; landmarks outside it are not used.
     weight : float
-        Weight of the landmarks; 0 means that they need not be met.
+        Weight of the landmarks; with 0, large errors give no warning.
     spline_folds : bool
-        Whether the thin-plate spline through them had to be repaired.
+        Whether the thin-plate spline through the landmarks had to be repaired.
 
     Returns
     -------
     messages : list of Message
-        For the log.
+        Messages for the log.
     """
     inside = grid.contains(landmarks[0])
     errors = np.where(inside, distances, 0)
     mean, largest = errors.sum() / max(1, inside.sum()), errors.max()
-    messages = [
-        Message(f"Landmarks missed by {mean:.3f} mm on average, {largest:.3f} at most.")
-    ]
+    messages = [Message(f"Landmark error: mean {mean:.3f}, maximum {largest:.3f} mm.")]
     far = weight and largest > _LARGE_LANDMARK_ERROR * grid.spacing.max()
     if spline_folds or far:
         text = (
             "The map does not meet all landmarks"
-            + (", for their spline folds. " if spline_folds else ". ")
+            + (", because their spline folds. " if spline_folds else ". ")
             + describe_worst_landmark(errors, *landmarks)
             + " Landmarks that cross or contradict the images may be the cause."
             + (describe_swapped_rows(*landmarks) if spline_folds else "")

@@ -1,7 +1,7 @@
-"""Registration of raw images in one call: affine steps, and the deformable one.
+"""Registration in one function call: affine steps and deformable registration.
 
-`deep_registration` replaces DIPY's `syn_registration` and, with a `pipeline`, its
-`affine_registration` before it.
+`deep_registration` replaces DIPY's `syn_registration` and, with a `pipeline`, also the
+call of `affine_registration` before it.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from dipy_dl_reg.registration.deformable import DeepRegistration
 
 #: The last step of a pipeline that deforms.
 DEFORM = "deform"
-#: Options that ask for a displacement in the map.
+#: Options that require a displacement in the map.
 _DISPLACING = ("level_iters", "model", "landmarks", "initialization")
 
 
 class _Images(NamedTuple):
-    """Two images that were read."""
+    """The values and affines of two images."""
 
     static: InputImage
     moving: InputImage
@@ -55,57 +55,57 @@ def deep_registration(
     affine_options: dict[str, Any] | None = None,
     **options: Any,
 ) -> tuple[np.ndarray, DiffeomorphicMap]:
-    """Register a moving image to a static one: files, NIfTI images or arrays.
+    """Register a moving image to a static image: files, NIfTI images or arrays.
 
-    Mirrors `dipy.align.syn_registration`: moving comes first, where
-    `DeepRegistration.optimize` takes static first.  With a `pipeline` it does the
-    affine registration before it too; without one the images must be aligned already.
+    The order of arguments is that of `dipy.align.syn_registration`: moving comes first.
+    `DeepRegistration.optimize` and the commands take static first.  With a `pipeline`,
+    this function also does the affine registration; without one, the images must
+    already be aligned affinely.
 
     Parameters
     ----------
     moving, static : str, Path, nibabel image or array
-        The images, 2D or 3D: moving first, as in `dipy.align.syn_registration`, while
-        `DeepRegistration.optimize` and the commands take static first.  Masked values
-        of a `numpy.ma.MaskedArray` are missing data, as NaN is.
+        The images, 2D or 3D; moving is first.  Masked values of a
+        `numpy.ma.MaskedArray` and NaN are missing data.
     moving_affine, static_affine : array, shape (dim + 1, dim + 1), optional
-        Voxels to world of the two; by default the file's own.  Arrays need both, or
-        neither: both have the identity then.
+        Voxels to world of the images; by default the affines in the files.  For arrays,
+        give both or neither; without them, both affines are the identity.
     step_length : float, optional
         See `DeepRegistration`.
     metric : str or metric, optional
         See `DeepRegistration`.
     dim : {2, 3}, optional
-        Dimension of the images; by default what they have.
+        Dimension of the images; by default it is taken from their shapes.
     level_iters : sequence of int, optional
         See `DeepRegistration`.
     prealign : array or AffineMap, optional
         Static world to moving world; the affine steps of a pipeline start from it (the
         step ``"center_of_mass"`` replaces it, with a warning).
     static_mask, moving_mask : str, Path, nibabel image or array, optional
-        Only voxels other than 0 are compared.  A file or nibabel image on another
-        grid than its image's is resampled onto that, nearest neighbour, through both
-        affines; an array has the image's shape.
+        Only voxels other than 0 are compared.  A mask in a file or nibabel image is
+        resampled to the image's grid if its grid differs (nearest neighbour, through
+        both affines).  A mask in an array must have the image's shape.
     num_threads : int, optional
         See `DeepRegistration.optimize`.
     pipeline : sequence of str, optional
         Steps, in order: those of `deep_affine_registration`, such as
         ``"center_of_mass"``, ``"rigid"``, ``"affine"``, and then ``"deform"``.  Without
-        the last the map holds no displacement, and options that ask for one are an
-        error.  By default ``["deform"]``: the images are aligned already, or by
-        `prealign`.
+        ``"deform"`` the map contains no displacement, and options that require one are
+        an error.  By default ``["deform"]``: the images must already be aligned, or
+        `prealign` must align them.
     affine_options : dict, optional
         Passed to `deep_affine_registration`; only with affine steps.
     **options : dict
-        Passed to `DeepRegistration`; those that it does not have, such as ``radius``,
-        to the metric, if `metric` is a name, or to local correlation if it is None.
+        Options of `DeepRegistration`.  All others, such as ``radius``, are passed to
+        the metric if `metric` is a name, or to local correlation if it is None.
 
     Returns
     -------
     warped : ndarray, shape of static
         The moving image on the static grid.
     mapping : dipy.align.imwarp.DiffeomorphicMap
-        From static to moving; in 2D if both images are single slices, also of shape
-        (X, Y, 1).
+        The map from static to moving.  It is 2D if both images are single slices, of
+        shape (X, Y) or (X, Y, 1).
 
     Raises
     ------
@@ -125,7 +125,7 @@ def deep_registration(
     )
     shape, prealign = images.static.values.shape, getattr(prealign, "affine", prealign)
     if dim is not None and len(shape) != dim:
-        raise ValueError(f"dim is {dim}, and static has {len(shape)} axes.")
+        raise ValueError(f"dim is {dim}, but static has {len(shape)} axes.")
     _check_both_or_none(images)
     if all(is_slice(image.values.shape) for image in images):
         images, prealign = _drop_slice_axis(images, prealign)
@@ -143,7 +143,7 @@ def deep_registration(
 def _make_registration(
     metric: Any, dim: int | None, options: dict[str, Any], deforms: bool
 ) -> DeepRegistration:
-    """The registration with its metric; options that it does not have go to that."""
+    """Make the registration; options that it does not have are passed to the metric."""
     own = signature(DeepRegistration).parameters
     for_metric = {name: options[name] for name in options if name not in own}
     options = {name: options[name] for name in options if name in own}
@@ -161,7 +161,7 @@ def _align(
     num_threads: int | None = None,
     **options: Any,
 ) -> AffineResult:
-    """The affine steps."""
+    """Run the affine steps."""
     return align_images(
         images.static,
         images.moving,
@@ -178,7 +178,7 @@ def _deform(
     prealign: np.ndarray | None,
     num_threads: int | None,
 ) -> DiffeomorphicMap:
-    """The deformable step."""
+    """Run the deformable step."""
     return registration.optimize(
         static=images.static.values,
         moving=images.moving.values,
@@ -194,7 +194,7 @@ def _deform(
 def _drop_slice_axis(
     images: _Images, prealign: np.ndarray | None
 ) -> tuple[_Images, np.ndarray | None]:
-    """Two single slices and their prealign in 2D."""
+    """Convert two single slices and their prealign to 2D."""
     static, moving = images
     prealign = _in_plane_of(static.grid2world, prealign)
     values_and_affines = match_dimensions(
@@ -212,32 +212,34 @@ def _drop_slice_axis(
 def split_pipeline(
     pipeline: str | Sequence[str | Callable] | None,
 ) -> tuple[list[str], bool]:
-    """Split a pipeline into its affine steps and the deformable one.
+    """Split a pipeline into affine steps and the deformable step.
 
     Parameters
     ----------
     pipeline : str, sequence of str or None
-        Affine steps, and ``"deform"`` as the last; None is ``"deform"`` alone.
+        Affine steps, followed by ``"deform"`` or not; None is only ``"deform"``.
 
     Returns
     -------
     steps : list of str
         The affine steps.
     deforms : bool
-        Whether the deformable one follows.
+        Whether the deformable step follows.
 
     Raises
     ------
     ValueError
-        If a step is unknown, there is none, or ``"deform"`` is not the last.
+        If there is no step, a step is unknown, or ``"deform"`` is not the last step.
     """
     if pipeline is None:
         return [], True
     steps = [pipeline] if isinstance(pipeline, str) else list(pipeline)
     if not steps:
-        raise ValueError("pipeline must have a step, such as 'deform'.")
+        raise ValueError("pipeline must have at least one step, such as 'deform'.")
     if DEFORM in steps[:-1]:
-        raise ValueError(f"pipeline must have 'deform' once, as its last, got {steps}.")
+        raise ValueError(
+            f"pipeline must have 'deform' only once, as the last step, got {steps}."
+        )
     deforms = steps[-1] == DEFORM
     steps = steps[: len(steps) - deforms]
     if not steps:
@@ -245,47 +247,47 @@ def split_pipeline(
     try:
         return check_pipeline(steps), deforms
     except ValueError as error:
-        raise ValueError(f"{error}; the last may be {DEFORM!r}.") from None
+        raise ValueError(f"{error}; the last step may be {DEFORM!r}.") from None
 
 
 def disable_deformation(options: dict[str, Any]) -> dict[str, Any]:
-    """Options of a `DeepRegistration` without a displacement.
+    """Change the options of a `DeepRegistration` so that there is no displacement.
 
     Parameters
     ----------
     options : dict
-        As the user gave them.
+        The user's options.
 
     Returns
     -------
     options : dict
-        The same, without a network and without iterations.
+        The options, without a network and without iterations.
 
     Raises
     ------
     ValueError
-        If one of them asks for a displacement.
+        If one of the options requires a displacement.
     """
     asked = [n for n in _DISPLACING if options.get(n) is not None]
     asked = [n for n in asked if (n, options[n]) != ("model", "auto")]
     if asked:
-        raise ValueError(f"{asked[0]} needs 'deform' at the end of the pipeline.")
+        raise ValueError(f"{asked[0]} requires 'deform' at the end of the pipeline.")
     return options | {"model": None, "level_iters": 0}
 
 
 def _check_affine_options(
     options: dict[str, Any] | None, steps: list[str]
 ) -> dict[str, Any]:
-    """Check that options are a dictionary, and only given with affine steps."""
+    """Check that the options are a dictionary and are given only with affine steps."""
     if options is None:
         return {}
     if not isinstance(options, dict) or "pipeline" in options:
         raise ValueError(
-            "affine_options must be a dictionary of other options than pipeline, got "
+            "affine_options must be a dictionary of options without pipeline, got "
             f"{options!r}."
         )
     if options and not steps:
-        raise ValueError("affine_options needs affine steps in the pipeline.")
+        raise ValueError("affine_options requires affine steps in the pipeline.")
     return options
 
 
@@ -297,15 +299,15 @@ def _check_both_or_none(images: _Images) -> None:
     if len(without) == 1:
         (role,) = without
         raise ValueError(
-            f"{role}_affine is needed: {role} is an array without an affine, and the "
-            "other image has one."
+            f"{role}_affine is required: {role} is an array without an affine, but the "
+            "other image has an affine."
         )
 
 
 def _in_plane_of(
     grid2world: np.ndarray | None, prealign: np.ndarray | None
 ) -> np.ndarray | None:
-    """The part of a prealign, world to world, that acts in the plane of a slice."""
+    """Reduce a prealign, world to world, to the plane of a slice."""
     if prealign is None or grid2world is None:
         return prealign
     if np.shape(prealign) != (4, 4) or np.shape(grid2world) != (4, 4):

@@ -1,4 +1,4 @@
-"""Refinement within the memory there is: planned before, cut down if it runs out."""
+"""Refinement within the available memory: fewer iterations if memory is too small."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from dipy_dl_reg.registration.monitor import Monitor, Recorded
 
 
 def memory_budget(max_memory: float | None, device: Any) -> float:
-    """Bytes of memory that a refinement may use.
+    """Determine the number of bytes of memory that a refinement may use.
 
     Parameters
     ----------
     max_memory : float or None
-        The user's limit; by default what is free on the device.
+        The user's limit; None is the free memory of the device.
     device : torch.device
-        Where the refinement runs.
+        Device of the refinement.
 
     Returns
     -------
     budget : float
-        Infinity where it is not known.
+        Bytes; infinity if the free memory is unknown.
     """
     free = max_memory or memory.free_memory(device)
     return float("inf") if free is None else free
@@ -38,23 +38,23 @@ def memory_budget(max_memory: float | None, device: Any) -> float:
 def plan_iterations(
     pair: Pair, objective: Objective, level_iters: Sequence[int], budget: float
 ) -> list[int]:
-    """Iterations per level that memory suffices for; a warning if they are fewer.
+    """Reduce the iterations to those for which memory suffices, with a warning.
 
     Parameters
     ----------
     pair : Pair
         The images.
     objective : Objective
-        What is minimised.
+        The function that refinement minimises.
     level_iters : sequence of int
-        As asked for, coarsest first.
+        Requested iterations, coarsest level first.
     budget : float
-        Bytes.
+        Bytes of memory that may be used.
 
     Returns
     -------
     level_iters : list of int
-        The finest levels may be 0.
+        Iterations of each level; 0 at the finest levels if memory is too small.
     """
     shape = pair.static_grid.shape
     sizes = int(np.prod(shape)), len(shape), objective
@@ -62,10 +62,10 @@ def plan_iterations(
     needed = memory.estimate_memory(plan, *sizes)
     if plan != level_iters or needed > budget:
         logger.warning(
-            f"Refinement with {level_iters} iterations would take "
-            f"{memory.estimate_memory(level_iters, *sizes):.2g} bytes of memory where "
-            f"{budget:.2g} may be used: it is cut down to {plan}"
-            + (f", which takes {needed:.2g} still." if needed > budget else ".")
+            f"Refinement with {level_iters} iterations would need "
+            f"{memory.estimate_memory(level_iters, *sizes):.2g} bytes of memory, but "
+            f"{budget:.2g} may be used: the iterations are reduced to {plan}"
+            + (f", which still need {needed:.2g} bytes." if needed > budget else ".")
         )
     return plan
 
@@ -79,27 +79,27 @@ def refine_within_memory(
     recorded: Recorded,
     **options: Any,
 ) -> Fields:
-    """Refine a pair; leave the finest level out whenever memory runs out.
+    """Refine the field of a pair; omit the finest level if memory runs out.
 
     Parameters
     ----------
     pair : Pair
-        The images as they are compared.
+        The images, after the intensity mapping if there is one.
     objective : Objective
-        What is minimised.
+        The function that refinement minimises.
     level_iters : sequence of int
-        As asked for, coarsest first.
+        Requested iterations, coarsest level first.
     budget : float
-        Bytes that may be used.
+        Bytes of memory that may be used.
     recorded : Recorded
-        Where the records of the optimisation are kept.
+        The registration whose attributes store the records of the optimisation.
     **options : dict
-        Of `dipy_dl_reg.optimization.deformable.refine`.
+        Options of `dipy_dl_reg.optimization.deformable.refine`.
 
     Returns
     -------
     displacement, inverse : Tensor, shape (1, D, *static_shape)
-        In voxels of the static grid.
+        Fields in voxels of the static grid.
     """
     plan = plan_iterations(pair, objective, level_iters, budget)
     while True:
@@ -115,6 +115,8 @@ def refine_within_memory(
             smaller = memory.drop_finest_level(plan)
             if smaller is None:
                 raise
-        # Here the exception, and the tensors that its traceback holds, are gone.
-        logger.warning(f"Memory has run out: from {plan} iterations to {smaller}.")
+        # Outside `except`, so that the traceback and the tensors in it are freed.
+        logger.warning(
+            f"Memory has run out: iterations are reduced from {plan} to {smaller}."
+        )
         plan = smaller

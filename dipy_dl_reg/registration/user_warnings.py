@@ -1,4 +1,4 @@
-"""Warnings that point to the user's line of code."""
+"""Warnings that show the user's line of code as their origin."""
 
 from __future__ import annotations
 

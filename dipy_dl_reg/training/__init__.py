@@ -1,1 +1,1 @@
-"""From image files to a trained network."""
+"""Training of networks on image files and arrays."""

@@ -1,7 +1,7 @@
-"""Training a network on a user's own images: files and arrays in, a network out.
+"""`fit`: trains a network on the user's own images, in files or arrays.
 
-`fit` checks the headers of the images and resamples them onto a grid of the form in
-which networks are applied (`pairing`), and trains on their pairs (`loop`).
+`fit` checks the headers of the images, resamples them to a grid in the standard form of
+networks (`pairing`), and trains on pairs of them (`loop`).
 """
 
 from __future__ import annotations
@@ -56,31 +56,32 @@ def fit(
 ) -> RegistrationNetwork:
     """Train a network on images, in files or in memory.
 
-    Images on different grids are resampled onto one, through their affines and the
-    prealign, by one linear interpolation; it is isotropic, its axes along the world's,
-    as it is when the network is applied.  Intensities are scaled so that the quantiles
-    .001 and .999 become 0 and 1; NaN, missing data, becomes 0.
+    Images on different grids are resampled to a common grid, through their affines and
+    the prealign, by one linear interpolation.  This grid is isotropic, and its axes are
+    along those of the world, as when the network is applied.  Intensities are scaled so
+    that the quantiles .001 and .999 become 0 and 1; NaN (missing data) becomes 0.
 
     Parameters
     ----------
     network : RegistrationNetwork or str
-        What is trained, in place; or the name of a new one: {networks}.
+        The network, which is trained in place; or the name of a new network:
+        {networks}.
     images : str, Path, or sequence
-        A folder, of which all NIfTI files are taken; a list of files, nibabel images
-        or arrays, all 2D or all 3D; or a list of pairs (static, moving) of these, of
-        which one is enough.  Arrays have no affine and are on one grid already.
+        A folder, of which all NIfTI files are used; a list of files, nibabel images or
+        arrays, all 2D or all 3D; or a list of one or more pairs (static, moving) of
+        these.  Arrays have no affine and must be on the same grid.
     network_arguments : dict, optional
         Arguments of a new network's class, see `make_network`.
     save : str or Path, optional
-        Where to write the trained network, with what is known about it.
+        File to which the trained network and its card are written.
     overwrite : bool, optional
-        Replace that file; a training that is resumed replaces it in any case.
+        Replace this file; a training that is resumed always replaces it.
     licence : str, optional
-        Under which the trained network may be used, to be written into the file.
+        Licence of the trained network, to be written into the file.
     device : str or torch.device, optional
-        ``"auto"`` is CUDA, else MPS where it works, else the CPU.
+        ``"auto"`` is CUDA if available, else MPS if it works, else the CPU.
     num_threads : int, optional
-        Threads on the CPU; None is Torch's own choice, -1 all processors.
+        Threads on the CPU; None uses Torch's default, -1 all processors.
     training : TrainingOptions
         Options of the loss and of the loop.
     data : DataOptions
@@ -130,7 +131,7 @@ def fit(
         network, opened, data.spacing, network_arguments, training.seed
     )
     if save is not None:
-        network_header(network)  # a class of the user's own cannot be saved
+        network_header(network)  # raises for a class of the user, which cannot be saved
     card = _describe(network, opened, training, licence)
     group = join(device)
     with threads(num_threads):
@@ -152,7 +153,7 @@ def fit(
 
 
 def _check_before_reading(training: TrainingOptions, data: DataOptions) -> None:
-    """Raise what the training would begin with."""
+    """Check options before the images are read."""
     training.check_validation(data.validation is not None)
     TrainingLoss.from_options(training)
     check_files(training)
@@ -161,7 +162,7 @@ def _check_before_reading(training: TrainingOptions, data: DataOptions) -> None:
 def _read(
     images: TrainingImages, training: TrainingOptions, group: Group, limit: TimeLimit
 ) -> tuple[Pairs, Pairs | None]:
-    """Pairs to train on and to validate with, affine registrations included."""
+    """Read the pairs for training and validation, after affine registrations."""
     path = training.checkpoint and Path(training.checkpoint)
     images = find_prealigns(
         images,
@@ -176,21 +177,21 @@ def _read(
 def _choose_spacing(
     network: RegistrationNetwork | str, spacing: float | None
 ) -> float | None:
-    """The voxel size of the network, or else the one given."""
+    """Return the voxel size of the network or, without one, the given voxel size."""
     own = getattr(network, "spacing", None)
     if own is not None and spacing not in (None, own):
-        raise ValueError(f"spacing is {spacing!r}, and the network's is {own} mm")
+        raise ValueError(f"spacing is {spacing!r}, but the network's is {own} mm")
     return spacing if own is None else own
 
 
 def _check_images(images: TrainingImages, training: TrainingOptions) -> None:
-    """Raise if the images are not what the options need."""
+    """Check that the images have what the options require."""
     if training.dice_weight and not images.has_labels:
-        raise ValueError("dice_weight is above 0 and there are no labels")
+        raise ValueError("dice_weight is above 0, but there are no labels")
     shapes = images.grids()
     if len(shapes) > 1 and training.batch_size > 1:
         raise ValueError(
-            f"a batch_size above 1 needs images on one grid, got {shapes}: give a "
+            f"a batch_size above 1 requires images on one grid, got {shapes}: give a "
             "reference"
         )
 
@@ -202,22 +203,22 @@ def _prepare_network(
     arguments: dict[str, Any] | None,
     seed: int,
 ) -> RegistrationNetwork:
-    """The network, made now if its name was given."""
+    """Check the network; make a new one if its name was given."""
     if isinstance(network, RegistrationNetwork):
         if arguments is not None:
-            raise ValueError("network_arguments are for a network given by its name")
+            raise ValueError("network_arguments require a network given by its name")
         if network.dim != images.dim:
             raise ValueError(
-                f"network is for {network.dim}D images, these are {images.dim}D"
+                f"network is for {network.dim}D images, but images are {images.dim}D"
             )
         if images.has_affine:
-            # Without a size of its own it would be applied to voxels of any size.
+            # Without a voxel size it would be applied to voxels of any size.
             network.spacing = network.arguments["spacing"] = images.spacing
         return network
     arguments = dict(arguments or {})
     for name in {"dim", "spacing", "seed"} & arguments.keys():
-        raise ValueError(f"network_arguments must not hold {name}, which is known")
-    # Arrays have no mm: their network takes images as they are.
+        raise ValueError(f"network_arguments must not contain {name}: it is known")
+    # Arrays have no unit of length; their network is applied to voxels of any size.
     size = images.spacing if images.has_affine else spacing
     return make_network(network, images.dim, spacing=size, seed=seed, **arguments)
 
@@ -225,7 +226,7 @@ def _prepare_network(
 def _card_before(
     network: RegistrationNetwork, training: TrainingOptions
 ) -> dict[str, Any] | None:
-    """What was known about the network when the training first began."""
+    """Return the card of the network before its training first began."""
     if not training.is_resumed or training.checkpoint is None:
         return getattr(network, "card", None)
     header, _ = read_arrays(training.checkpoint)
@@ -239,7 +240,7 @@ def _describe(
     training: TrainingOptions,
     licence: str,
 ) -> dict[str, Any]:
-    """The card: what is known about the network, without names of files."""
+    """Make the card of the network, without names of files."""
     packages = ("dipy_dl_reg", "torch", "dipy")
     versions = {name: version(name) for name in packages}
     recipe = {

@@ -1,4 +1,4 @@
-"""Arrays of images and label maps as tensors, checked."""
+"""Checks arrays of images and label maps, and converts them to tensors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def normalize(image: Any) -> torch.Tensor:
     if not np.isfinite(values).all():
         raise ValueError("image has infinite values.")
     if not values.size or values.min() == values.max():
-        raise ValueError("image is constant: there is nothing to register.")
+        raise ValueError("image is constant and cannot be registered.")
     low, high = quantile_limits(values)
     scaled = np.nan_to_num(scale_intensities(image, low, high), nan=0.0)
     return torch.from_numpy(scaled.astype(np.float32))
@@ -63,7 +63,7 @@ def as_array(image: Any) -> np.ndarray:
 def image_tensors(
     images: Sequence[Any], name: str, normalized: bool
 ) -> list[torch.Tensor]:
-    """Make tensors of images.
+    """Convert images to tensors.
 
     Parameters
     ----------
@@ -72,17 +72,17 @@ def image_tensors(
     name : str
         Name of the parameter, for errors.
     normalized : bool
-        Whether intensities are taken as they are, or scaled by `normalize`.
+        If True, intensities are not changed; otherwise they are scaled by `normalize`.
 
     Returns
     -------
     tensors : list of Tensor of float32, shape (1, *shape)
-        One of each image.
+        A tensor for each image.
 
     Raises
     ------
     ValueError
-        If there is none, or one cannot be used.
+        If there is no image, or an image cannot be used.
     """
     if len(images) == 0:
         raise ValueError(f"{name} must hold at least one image, got none.")
@@ -110,12 +110,12 @@ def _image_tensor(image: Any, name: str, normalized: bool) -> torch.Tensor:
 def label_tensors(
     labels: Sequence[Any] | None, images: list[torch.Tensor], name: str
 ) -> list[torch.Tensor] | None:
-    """Make tensors of label maps.
+    """Convert label maps to tensors.
 
     Parameters
     ----------
     labels : sequence of array of int, shape (*shape), or None
-        A map of each image.
+        A label map for each image.
     images : list of Tensor, shape (1, *shape)
         The images.
     name : str
@@ -129,7 +129,8 @@ def label_tensors(
     Raises
     ------
     ValueError
-        If maps are missing, of another shape than their images, or not whole numbers.
+        If label maps are missing, differ in shape from their images, or are not whole
+        numbers.
     """
     if labels is None:
         return None
@@ -157,7 +158,7 @@ def _label_tensor(labels: Any, image: torch.Tensor, name: str) -> torch.Tensor:
 
 
 def check_one_shape(images: Sequence[torch.Tensor], name: str) -> None:
-    """Raise unless images have the same shape.
+    """Check that images have the same shape.
 
     Parameters
     ----------
@@ -173,4 +174,4 @@ def check_one_shape(images: Sequence[torch.Tensor], name: str) -> None:
     """
     shapes = {tuple(image.shape[1:]) for image in images}
     if len(shapes) > 1:
-        raise ValueError(f"{name} must be of one shape, got {sorted(shapes)}.")
+        raise ValueError(f"{name} must have the same shape, got {sorted(shapes)}.")

@@ -1,4 +1,4 @@
-"""An image whose header is read first, and which is resampled onto any grid."""
+"""An image whose header is read first; its values are read and resampled later."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SIGMA_FACTOR = 0.5
 
 @dataclass(frozen=True)
 class LazyImage:
-    """An image whose header was read, and whose values were not.
+    """An image whose header is read, but whose values are not read yet.
 
     Attributes
     ----------
@@ -31,7 +31,8 @@ class LazyImage:
     image : ndarray or nibabel image
         Holds the values.
     grid : Grid
-        Its grid; voxels are the world for an array, which has no affine.
+        Grid of the image; for an array, which has no affine, world coordinates are
+        voxel coordinates.
     has_affine : bool
         Whether it has an affine.
     """
@@ -58,7 +59,7 @@ class LazyImage:
         with np.errstate(over="ignore"):
             data = np.asarray(data, dtype=np.float32).reshape(self.grid.shape)
         if np.isinf(data).any():
-            raise ValueError(f"{self.name} holds infinities, or beyond float32")
+            raise ValueError(f"{self.name} has values that are infinite in float32")
         self._check_varies(data)
         return data
 
@@ -73,7 +74,8 @@ class LazyImage:
         Raises
         ------
         ValueError
-            If the file is damaged, or a value is no whole number from 0 (of 31 bits).
+            If the file is damaged, or a value is not a whole number of at least 0 (and
+            31 bits).
         """
         data, _ = read_image(self.image, name=self.name)
         data = np.nan_to_num(np.asarray(data)).reshape(self.grid.shape)
@@ -86,14 +88,14 @@ class LazyImage:
     def values_on(self, grid: Grid, prealign: np.ndarray | None = None) -> np.ndarray:
         """Resample the intensities onto a grid, by one linear interpolation.
 
-        Beyond the image the values at its edge continue.
+        Outside the image, the values at its edge are used.
 
         Parameters
         ----------
         grid : Grid
             The grid.
         prealign : ndarray, shape (D + 1, D + 1), optional
-            Takes points of the grid's world to the image's.
+            From the world of the grid to that of the image.
 
         Returns
         -------
@@ -103,7 +105,7 @@ class LazyImage:
         Raises
         ------
         ValueError
-            As `values` does, and if nothing of the image is on the grid.
+            As in `values`, and if the image and the grid do not overlap.
         """
         matrix, values = self._matrix(grid, prealign), self.values()
         if _is_same(self.grid.shape, grid.shape, matrix):
@@ -130,7 +132,7 @@ class LazyImage:
         grid : Grid
             The grid.
         prealign : ndarray, shape (D + 1, D + 1), optional
-            Takes points of the grid's world to the map's.
+            From the world of the grid to that of the label map.
 
         Returns
         -------
@@ -140,7 +142,7 @@ class LazyImage:
         Raises
         ------
         ValueError
-            As `labels` does, and if nothing of the map is on the grid.
+            As in `labels`, and if the label map and the grid do not overlap.
         """
         matrix, labels = self._matrix(grid, prealign), self.labels()
         if _is_same(self.grid.shape, grid.shape, matrix):
@@ -148,7 +150,7 @@ class LazyImage:
         return resample_array(labels, matrix, grid.shape, order=0, mode="grid-constant")
 
     def _matrix(self, grid: Grid, prealign: np.ndarray | None) -> np.ndarray:
-        """Takes the grid's voxels to these, if the two overlap."""
+        """Matrix from the grid's voxels to the image's; raises without an overlap."""
         matrix = grid.to(self.grid, prealign)
         inside = np.ones(self.grid.shape, np.uint8)
         inside = resample_array(
@@ -169,18 +171,18 @@ class LazyImage:
         return _SIGMA_FACTOR * np.maximum(ratio - 1, 0)
 
     def _check_varies(self, values: np.ndarray, where: str = "") -> None:
-        """Raise if the image is constant or missing: there is nothing to register."""
+        """Raise if the image is constant or has only missing values."""
         known = values[~np.isnan(values)]
         if not known.size:
-            raise ValueError(f"{self.name} holds nothing but NaN{where}")
+            raise ValueError(f"{self.name} contains only NaN{where}")
         if known.min() == known.max():
-            raise ValueError(f"{self.name} is constant{where}: nothing to register")
+            raise ValueError(f"{self.name} is constant{where}: it cannot be registered")
 
 
 def _is_same(
     shape: tuple[int, ...], other: tuple[int, ...], matrix: np.ndarray
 ) -> bool:
-    """Whether the voxels of two grids are the same; `matrix` takes one's to other's."""
+    """Whether two grids are equal; `matrix` maps the voxels of one to the other."""
     return shape == other and np.allclose(matrix, np.eye(len(matrix)), atol=1e-4)
 
 
@@ -197,15 +199,15 @@ def open_lazy_image(image: Any, name: str) -> LazyImage:
     Returns
     -------
     opened : LazyImage
-        Its values still unread.
+        The image, whose values are not read yet.
 
     Raises
     ------
     FileNotFoundError
         If the file is missing.
     ValueError
-        If it is no image, neither 2D nor 3D, not of real numbers, or its affine is
-        singular.
+        If it is not an image, is neither 2D nor 3D, does not have real numbers, or has
+        a singular affine.
     """
     if isinstance(image, (str, os.PathLike)):
         image = open_image(image, name=name)
@@ -235,6 +237,6 @@ def _check_affine_of(image: Any, dim: int, name: str) -> np.ndarray:
     if dim == 3:
         return affine
     if np.abs(affine[2, :2]).max() > 1e-4 * np.abs(affine[:2, :2]).max():
-        raise ValueError(f"{name} is 2D, and must be in the world's xy-plane")
+        raise ValueError(f"{name} is 2D and must lie in the xy-plane of the world")
     chosen = [0, 1, 3]
     return check_affine(affine[np.ix_(chosen, chosen)], 2, f"the affine of {name}")

@@ -1,8 +1,8 @@
 """Selects, pairs and resamples the training images.
 
-Headers are checked by `open_training_images`, before any work; values are read by
-`read_pairs`.  Grids have the form in which networks are applied, `Grid.to_standard`: a
-network is trained on images as it meets them later.
+`open_training_images` checks the headers first; `read_pairs` reads the values later.
+Images are resampled to the standard grid on which networks are applied
+(`Grid.to_standard`), so that training images are similar to those of registration.
 """
 
 from __future__ import annotations
@@ -34,37 +34,37 @@ from dipy_dl_reg.training.training_set import (
 def open_training_images(
     images: Any, *, seed: int = 0, data: DataOptions
 ) -> TrainingImages:
-    """Open images to train on, and check that they go together.
+    """Open the training images, and check that they can be used together.
 
     Parameters
     ----------
     images : str, Path, or sequence
-        As `dipy_dl_reg.fit` takes them.
+        See `dipy_dl_reg.fit`.
     seed : int, optional
-        Determines which images are held out.
+        Determines which images are held out for validation.
     data : DataOptions
-        Labels, pairs, grid, those held out.
+        Options of labels, pairs, grid and validation images.
 
     Returns
     -------
     images : TrainingImages
-        Their values still unread.
+        The images, whose values are not read yet.
 
     Raises
     ------
     FileNotFoundError
         If a file or folder is missing.
     ValueError
-        If an image cannot be trained on, or arguments do not go together.
+        If an image cannot be used, or options contradict each other.
     """
     cases, held_out = _open_cases(images, data.labels, "images"), []
     atlas = _open_atlas(data)
     if atlas is not None and cases[0].static is not None:
-        raise ValueError("atlas: images are pairs, which have their static images")
+        raise ValueError("atlas cannot be given with pairs, which have static images")
     if data.validation is not None and data.validation_part is None:
         held_out = _open_cases(data.validation, data.validation_labels, "validation")
         if (held_out[0].static is None) != (cases[0].static is None):
-            raise ValueError("validation must be pairs as images are, or not")
+            raise ValueError("images and validation must both be pairs, or neither")
     reference = None
     if data.reference is not None:
         reference = open_lazy_image(data.reference, "reference")
@@ -90,28 +90,29 @@ def open_training_images(
 def read_pairs(
     images: TrainingImages, limit: TimeLimit | None = None
 ) -> tuple[Pairs, Pairs | None]:
-    """Read all images, and resample them onto their grids.
+    """Read all images, and resample them to their grids.
 
     Parameters
     ----------
     images : TrainingImages
-        With their prealigns.
+        The images, with their prealigns.
     limit : TimeLimit, optional
         Checked before each image.
 
     Returns
     -------
     pairs : CrossSubject, AtlasPairs or ListedPairs
-        To train on.
+        The training pairs.
     validation : AtlasPairs, ListedPairs or None
-        Of those held out; without an atlas, each of them once with the next.
+        Pairs of the images that were held out; without an atlas, each image is paired
+        with the next one.
 
     Raises
     ------
     ValueError
-        If a file is damaged, or there is nothing in it to be registered.
+        If a file is damaged, or an image is constant or has only missing values.
     TimeoutError
-        If the time is over before all are read.
+        If the time limit is reached before all images are read.
     """
     count = len(images.cases) + len(images.held_out)
     shapes = ", ".join("x".join(map(str, shape)) for shape in images.grids()[:3])
@@ -166,14 +167,14 @@ def _split(
 def _pair_with_next(
     images: list[np.ndarray], labels: list[np.ndarray] | None, *, normalized: bool
 ) -> ListedPairs:
-    """Pair each image with the next one: not all pairs, which are many."""
+    """Pair each image with the next one, because there are too many pairs in all."""
     pairs = list(zip(images, images[1:] + images[:1]))
     maps = None if labels is None else list(zip(labels, labels[1:] + labels[:1]))
     return ListedPairs(pairs, maps, normalized=normalized)
 
 
 def _open_cases(images: Any, labels: Any, name: str) -> list[Case]:
-    """A case of each image or pair given, unread."""
+    """Make a case for each image or pair, without reading values."""
     found = open_subjects(images, labels, name=name)
     return [
         Case(item) if isinstance(item, Subject) else Case(item[1], item[0])
@@ -182,7 +183,7 @@ def _open_cases(images: Any, labels: Any, name: str) -> list[Case]:
 
 
 def _open_atlas(data: DataOptions) -> Subject | None:
-    """The atlas, unread."""
+    """Open the atlas, without reading its values."""
     if data.atlas is None:
         return None
     atlas, labels = open_lazy_image(data.atlas, "atlas"), None
@@ -192,7 +193,7 @@ def _open_atlas(data: DataOptions) -> Subject | None:
 
 
 def _check_all(images: TrainingImages, reference: LazyImage) -> None:
-    """Raise unless all images can be resampled onto a grid of the reference."""
+    """Check that all images can be resampled onto a grid of the reference."""
     cases = images.cases + images.held_out
     subjects = [s for c in cases for s in (c.static, c.subject) if s is not None]
     if images.atlas is not None:
@@ -201,7 +202,7 @@ def _check_all(images: TrainingImages, reference: LazyImage) -> None:
 
 
 def _hold_out(images: TrainingImages, part: float, seed: int) -> TrainingImages:
-    """Move a part of the cases, chosen by the seed, to those held out."""
+    """Hold out a fraction of the cases for validation, chosen by the seed."""
     order = np.random.default_rng(seed).permutation(len(images.cases))
     count = max(_least_count(images), round(part * len(order)))
     chosen = set(order[:count].tolist())
@@ -213,7 +214,7 @@ def _hold_out(images: TrainingImages, part: float, seed: int) -> TrainingImages:
 
 
 def _check_counts(images: TrainingImages) -> None:
-    """Raise unless there is an image to pair each one with."""
+    """Check that there are enough images to make pairs."""
     least = _least_count(images)
     for cases, name in ((images.cases, "images"), (images.held_out, "validation")):
         if len(cases) < least and (cases or name == "images"):
@@ -225,7 +226,7 @@ def _check_counts(images: TrainingImages) -> None:
 
 
 def _least_count(images: TrainingImages) -> int:
-    """How many cases make a pair."""
+    """Minimum number of cases to make a pair."""
     case = (images.cases or images.held_out)[0]
     return 2 if case.static is None and images.atlas is None else 1
 

@@ -1,4 +1,4 @@
-"""Affine registrations of training images: divided among processes, kept in a file."""
+"""Affine registration of training images, on several processes, stored in a file."""
 
 from __future__ import annotations
 
@@ -30,31 +30,32 @@ def find_prealigns(
     reuse: bool = False,
     limit: TimeLimit | None = None,
 ) -> TrainingImages:
-    """Find the affine matrices that are still to be found, if any.
+    """Compute the affine matrices that are not known yet, if there are any.
 
     Parameters
     ----------
     images : TrainingImages
-        Images with prealign "affine", or others, which are returned as they are.
+        Images with prealign "affine"; others are returned unchanged.
     group : Group, optional
-        Processes among which the work is divided; all get the same matrices.
+        Processes among which the registrations are divided; all return the same
+        matrices.
     path : str or Path, optional
-        File to which they are written, for a training that is resumed: matrices found
-        again might differ in the last digit.
+        File to which the matrices are written, for a training that is resumed: if they
+        were computed again, they might differ in the last digit.
     reuse : bool, optional
-        Take those of the file, if it has them for images on the same grids.
+        Use the matrices of the file, if it has matrices for images on the same grids.
     limit : TimeLimit, optional
         Checked before each registration.
 
     Returns
     -------
     images : TrainingImages
-        With a matrix for each image.
+        The images, with a matrix for each image.
 
     Raises
     ------
     TimeoutError
-        If the time is over before all are found.
+        If the time limit is reached before the end.
     """
     cases = images.cases + images.held_out
     if not isinstance(cases[0].prealign, str):
@@ -76,14 +77,14 @@ def find_prealigns(
 def find_matrices(
     pairs: Sequence[Pair], group: Group | None, limit: TimeLimit
 ) -> np.ndarray:
-    """Register pairs of images, of which each process does a part.
+    """Register pairs of images affinely; each process registers a part of them.
 
     Parameters
     ----------
     pairs : sequence of (LazyImage, LazyImage)
         Static and moving image.
     group : Group or None
-        The processes; by default there is this one.
+        The processes; None is only this process.
     limit : TimeLimit
         Checked before each registration.
 
@@ -95,7 +96,7 @@ def find_matrices(
     Raises
     ------
     TimeoutError
-        If the time is over in any process.
+        If the time limit is reached in any process.
     """
     found = np.zeros((len(pairs), 4, 4))
     rank, size = (0, 1) if group is None else (group.rank, group.size)
@@ -110,7 +111,7 @@ def find_matrices(
 
 
 def _register(static: LazyImage, moving: LazyImage, number: str) -> np.ndarray:
-    """World of one image to that of another."""
+    """Compute the affine from static's world to moving's."""
     if static is moving:
         return np.eye(4)
     logger.info(f"Affine registration {number}: {moving.name} to {static.name}")
@@ -129,9 +130,9 @@ def write_matrices(
     path : str or Path
         The file, JSON; replaced if it exists.
     pairs : sequence of (LazyImage, LazyImage)
-        Their images.
+        Static and moving image of each matrix.
     matrices : ndarray, shape (N, 4, 4)
-        What was found.
+        The matrices.
     """
     text = json.dumps({"of": _digest(pairs), "matrices": matrices.tolist()})
     with write_all_or_none([path], overwrite=True) as (temporary,):
@@ -151,19 +152,19 @@ def read_matrices(path: str | Path, pairs: Sequence[Pair]) -> np.ndarray | None:
     Returns
     -------
     matrices : ndarray of float64, shape (N, 4, 4), or None
-        None if the file is missing, or of images on other grids.
+        The matrices; None if the file is missing, or is for images on other grids.
     """
     try:
         stored = json.loads(Path(path).read_text())
         if stored["of"] == _digest(pairs):
             return np.array(stored["matrices"], dtype=np.float64)
     except (OSError, ValueError, KeyError, TypeError):
-        logger.info(f"{path} holds no matrices; they are found again")
+        logger.info(f"{path} contains no matrices; they are computed again")
     return None
 
 
 def _digest(pairs: Sequence[Pair]) -> str:
-    """Digest of the grids of images that are registered."""
+    """Compute a checksum of the grids of the images."""
     grids = [
         [image.grid.shape, image.grid.affine.tolist()]
         for pair in pairs

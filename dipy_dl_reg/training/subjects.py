@@ -1,4 +1,4 @@
-"""Images of many subjects and their label maps, found and checked by their headers."""
+"""Finds images of many subjects and their label maps, and checks their headers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dipy_dl_reg.training.lazy_image import LazyImage, open_lazy_image
 Image = Any
 
 ENDINGS = (".nii.gz", ".nii")
-#: What may follow an image's name in the name of its label map.
+#: Possible suffixes of an image's name in the name of its label map.
 LABEL_SUFFIXES = ("", "_labels", "_label", "_seg", "_dseg")
 
 
@@ -26,7 +26,7 @@ class Subject(NamedTuple):
     image : LazyImage
         The image.
     labels : LazyImage or None
-        Its label map, on whatever grid.
+        Its label map, on any grid.
     """
 
     image: LazyImage
@@ -34,7 +34,7 @@ class Subject(NamedTuple):
 
     @classmethod
     def with_labels(cls, image: LazyImage, labels: LazyImage | None = None) -> Subject:
-        """Pair an image with its label map, if the map can be resampled onto its grid.
+        """Combine an image with its label map, after a check of their grids.
 
         Parameters
         ----------
@@ -51,13 +51,13 @@ class Subject(NamedTuple):
         Raises
         ------
         ValueError
-            If their shapes differ, and there are no affines that relate them.
+            If their shapes differ, but one of them has no affine.
         """
         if labels is not None and labels.grid.shape != image.grid.shape:
             have_affines = labels.has_affine and image.has_affine
             if not have_affines or labels.grid.dim != image.grid.dim:
                 raise ValueError(
-                    f"{labels.name} has the shape {labels.grid.shape}, and "
+                    f"{labels.name} has the shape {labels.grid.shape}, but "
                     f"{image.name} {image.grid.shape}"
                 )
         return cls(image, labels)
@@ -71,14 +71,14 @@ def open_subjects(
     Parameters
     ----------
     images : str, Path, or sequence
-        A folder, of which all NIfTI files are taken, by name; a sequence of files,
+        A folder, of which all NIfTI files are used, by name; a sequence of files,
         nibabel images or arrays; an array of several images; or a sequence of pairs
         (static, moving) of these.
     labels : str, Path, or sequence, optional
-        A sequence as `images` is; or a folder with a file for each image, of the
-        image's name or of that and one of `LABEL_SUFFIXES`.
+        A sequence like `images`; or a folder with a file for each image, whose name is
+        that of the image, with or without one of `LABEL_SUFFIXES`.
     name : str, optional
-        What errors call the images.
+        Name of the images in error messages.
 
     Returns
     -------
@@ -88,9 +88,9 @@ def open_subjects(
     Raises
     ------
     FileNotFoundError
-        If a folder or a file is missing, or an image's label map is.
+        If a folder, a file, or an image's label map is missing.
     ValueError
-        If there is no image, one cannot be used, or labels do not match.
+        If there is no image, an image cannot be used, or labels do not match.
     """
     items = _list_images(images, name)
     are_pairs = [isinstance(item, (tuple, list)) and len(item) == 2 for item in items]
@@ -109,7 +109,7 @@ def open_subjects(
 
 
 def _open_all(items: Sequence[Image], name: str, paired: bool) -> list[LazyImage]:
-    """Open each image of a list; errors name its place in the list."""
+    """Open each image of a list; error messages contain its position in the list."""
     places = [f"[{i // 2}][{i % 2}]" if paired else f"[{i}]" for i in range(len(items))]
     return [
         open_lazy_image(
@@ -136,7 +136,7 @@ def _list_images(images: Any, name: str) -> list[Image]:
 
 
 def _nifti_files(folder: Path, name: str) -> list[Path]:
-    """The NIfTI files of a folder, by name."""
+    """List the NIfTI files of a folder, by name."""
     if not folder.exists():
         raise FileNotFoundError(f"{name}: no such folder: {folder}")
     if not folder.is_dir():
@@ -154,7 +154,7 @@ def _nifti_files(folder: Path, name: str) -> list[Path]:
 def _match_labels(
     labels: Any, images: Sequence[Image], name: str, paired: bool
 ) -> list[Image]:
-    """The label map of each image, in their order."""
+    """Find the label map of each image, in the order of the images."""
     if isinstance(labels, (str, os.PathLike)):
         files = {
             path.name: path for path in _nifti_files(Path(labels), f"labels of {name}")
@@ -165,24 +165,24 @@ def _match_labels(
         labels = [one for pair in labels for one in pair]
     if len(labels) != len(images):
         raise ValueError(
-            f"labels of {name} must be as many as the images, {len(images)}, got "
+            f"labels must have a map for each of {len(images)} {name}, got "
             f"{len(labels)}"
         )
     return labels
 
 
 def _label_file(image: Image, files: dict[str, Path], folder: Path) -> Path:
-    """The one label file of a folder whose name matches that of an image."""
+    """Find the label file of a folder whose name matches that of an image."""
     if not isinstance(image, (str, os.PathLike)):
         raise ValueError(
-            "labels can be a folder only if images are files; give a list of label maps"
+            "labels can only be a folder if images are files; give a list of label maps"
         )
     stem = _stem(image)
     wanted = [stem + suffix + end for suffix in LABEL_SUFFIXES for end in ENDINGS]
     found = [files[name] for name in wanted if name in files]
     if not found:
         raise FileNotFoundError(
-            f"labels: {folder} holds none for {image}: neither {stem}.nii.gz nor "
+            f"labels: {folder} has no file for {image}: neither {stem}.nii.gz nor "
             f"{stem}_labels.nii.gz"
         )
     if len(found) > 1:
@@ -199,7 +199,7 @@ def _stem(path: str | os.PathLike) -> str:
 
 
 def check_together(images: Sequence[LazyImage]) -> None:
-    """Raise unless images can be resampled onto one grid.
+    """Check that images can be resampled to a common grid.
 
     Parameters
     ----------
@@ -209,8 +209,8 @@ def check_together(images: Sequence[LazyImage]) -> None:
     Raises
     ------
     ValueError
-        If they differ in their number of axes; if only some have affines; or if none
-        has, and they differ in shape.
+        If the images differ in their number of axes, if only some have affines, or if
+        none has an affine and they differ in shape.
     """
     first = images[0]
     for image in images[1:]:
@@ -221,11 +221,11 @@ def check_together(images: Sequence[LazyImage]) -> None:
             )
         if image.has_affine != first.has_affine:
             raise ValueError(
-                "images must all have affines or none: arrays cannot be placed beside "
+                "all images or none must have affines: arrays cannot be combined with "
                 "files; give nibabel images"
             )
         if not image.has_affine and image.grid.shape != first.grid.shape:
             raise ValueError(
-                "arrays must be of one shape, since they have no affines, got "
+                "arrays must have the same shape, because they have no affines, got "
                 f"{image.grid.shape} and {first.grid.shape}"
             )

@@ -1,4 +1,4 @@
-"""Images to train on: which are paired, on which grid, and which are held out."""
+"""The training images: pairs, grids, and division into training and validation."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from dipy_dl_reg.training.subjects import Subject
 
 
 class Case(NamedTuple):
-    """An image to train on, and what it is registered to.
+    """A training image, and the image to which it is registered.
 
     Attributes
     ----------
     subject : Subject
         The image, with its label map if there is one.
     static : Subject or None
-        The other one of a listed pair.
+        The static image of a listed pair.
     prealign : ndarray, shape (D + 1, D + 1), "affine" or None
-        World of the reference (of `static`) to the image's; "affine" until it is found.
+        From the world of the reference (or of `static`) to that of the image; "affine"
+        until it is computed.
     """
 
     subject: Subject
@@ -33,27 +34,27 @@ class Case(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class TrainingImages:
-    """Images to train on, whose headers were checked and whose values are unread.
+    """The training images: headers are checked, values are not read yet.
 
     Parameters
     ----------
     cases : tuple of Case
-        Those trained on.
+        Cases for training.
     held_out : tuple of Case
-        Those for validation.
+        Cases for validation.
     atlas : Subject or None
         Static image of every pair.
     reference : LazyImage or None
         Image that was given for the grid.
     first : LazyImage
-        The atlas, or the first image given, held out or not: reference of all images
-        that have none of their own.
+        The atlas, or the first image given (also if it is held out); it is the
+        reference of all images that have no reference of their own.
     spacing : float
         Voxel size, mm, of all grids.
     prealign_kind : {"none", "affine", "matrices"}
         Kind of the prealign, for a network's card.
     atlas_prealign : ndarray or None
-        World of the reference to the atlas's.
+        From the world of the reference to that of the atlas.
     """
 
     cases: tuple[Case, ...]
@@ -72,7 +73,7 @@ class TrainingImages:
         Returns
         -------
         kind : {"cross-subject", "atlas", "pairs"}
-            With each other, with the atlas, or as they were given.
+            Images are paired with each other or with the atlas, or pairs were given.
         """
         if self.cases[0].static is not None:
             return "pairs"
@@ -96,7 +97,7 @@ class TrainingImages:
         Returns
         -------
         dim : {2, 3}
-            The same of all.
+            The same for all images.
         """
         return self.first.grid.dim
 
@@ -112,7 +113,7 @@ class TrainingImages:
         return self.first.has_affine
 
     def grid_of(self, case: Case) -> Grid:
-        """The grid onto which an image is resampled.
+        """The grid to which an image is resampled.
 
         Parameters
         ----------
@@ -122,13 +123,13 @@ class TrainingImages:
         Returns
         -------
         grid : Grid
-            Over the field of view of its reference.
+            The grid, with the field of view of the image's reference.
         """
         reference = self.reference or self.own_reference(case)
         return reference.grid.to_standard(self.spacing)
 
     def own_reference(self, case: Case) -> LazyImage:
-        """Reference of an image where none was given.
+        """Reference of an image if the user gave none.
 
         Parameters
         ----------
@@ -148,7 +149,7 @@ class TrainingImages:
         Returns
         -------
         pairs : list of (LazyImage, LazyImage)
-            Of each case; and, last, of the atlas with a reference of its own.
+            A pair for each case and, last, for the atlas if it has another reference.
         """
         pairs = []
         for case in self.cases + self.held_out:
@@ -161,12 +162,12 @@ class TrainingImages:
         return pairs
 
     def with_prealigns(self, matrices: Sequence[Any]) -> TrainingImages:
-        """The same images with other prealigns.
+        """Replace the prealigns of the images.
 
         Parameters
         ----------
         matrices : sequence of array
-            Of each case, those held out last.
+            A matrix for each case; cases for validation are last.
 
         Returns
         -------
@@ -179,12 +180,12 @@ class TrainingImages:
         return replace(self, cases=cases[:count], held_out=cases[count:])
 
     def grids(self) -> list[tuple[int, ...]]:
-        """Shapes of the grids onto which images are resampled.
+        """Shapes of the grids to which images are resampled.
 
         Returns
         -------
         shapes : list of tuple
-            Each once.
+            The distinct shapes.
         """
         cases = self.cases + self.held_out
         return list(dict.fromkeys(self.grid_of(case).shape for case in cases))

@@ -1,7 +1,7 @@
-"""Options of a training, each declared once: name, type, default, description, check.
+"""Options of a training: names, types, defaults, descriptions and checks.
 
 `dipy_dl_reg.fit`, `train_network`, the command ``dipy_train_deep`` and the recipe in a
-network's card all take them from here.
+network's card use these definitions.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ class TrainingOptions:
     Parameters
     ----------
     steps : int
-        Updates of the weights, those before an interruption included.
+        Number of updates of the weights, including those before an interruption.
     batch_size : int, optional
         Pairs per step and process.
     metric : Metric or str, optional
-        Measure of how alike two images are:
+        Measure of the similarity of two images:
         {metrics},
-        in any case; "MSE" is another name of "SSD".  None compares the labels alone.
+        in upper or lower case; "MSE" is another name of "SSD".  With None, only labels
+        are compared.
     regularizer : callable or str, optional
         Penalty on the field: {regularizers}, or None.
     weight : float, optional
@@ -54,46 +55,48 @@ class TrainingOptions:
     amsgrad : bool, optional
         Divide by the largest second moment so far :footcite:p:`Reddi2018`.
     schedule : {None, "cosine"}, optional
-        None keeps the learning rate; "cosine" lowers it to 0 along half a cosine.
+        With None the learning rate is constant; "cosine" decreases it to 0 along half a
+        cosine.
     validate_every : int, optional
-        Steps from one row of the log, and one validation, to the next.
+        Number of steps between rows of the log, and between validations.
     patience : int, optional
-        Validations in a row without a better one after which training stops.
+        Number of successive validations without improvement after which training stops.
     augment : callable, optional
         ``augment(example, generator) -> example``: changes a pair at random, such as
         `Augment`.
     seed : int, optional
-        Seed of all that is random.
+        Seed of all random numbers.
     workers : int, optional
-        Processes that prepare examples; the examples stay the same.
+        Number of processes that prepare examples; it does not change the examples.
     mixed_precision : bool, optional
-        Run the network in bfloat16 and all else in float32; by default on CUDA.
+        Run the network in bfloat16 and all other computations in float32; by default
+        only on CUDA.
     checkpoint : str or Path, optional
-        File for the state of the training, which ``resume`` continues; it is also a
-        file of the network.  On several machines it must be one that all see.
+        File for the state of the training, from which ``resume`` continues; it is also
+        a file of the network.  With several machines, all must be able to access it.
     checkpoint_every : int, optional
-        Steps from one checkpoint to the next; the last is written at the end, or where
+        Number of steps between checkpoints; the last one is written at the end, or when
         the training is interrupted (Ctrl-C).
     resume : bool, optional
         Continue from the checkpoint, if there is one.
     time_limit : float, optional
-        Seconds from the call after which training stops, the time for reading images
-        and for affine registrations included.  The current step is finished, the
-        checkpoint written, and the validation that would follow left out.
+        Seconds after which training stops, counted from the call; this includes the
+        time for reading images and for affine registrations.  The current step is
+        completed and the checkpoint is written, but there is no further validation.
     log : str or Path, optional
-        File ``....csv`` for the losses, or a folder for TensorBoard; a training that is
-        resumed writes all its rows again.
+        File ``....csv`` for the losses, or a folder for TensorBoard; a resumed training
+        also writes the rows of the interrupted one.
     progress : bool, optional
         Show a progress bar.  By default a bar is shown if the output is a terminal;
-        else the log gets a line every minute.
+        otherwise a line is logged every minute.
 
     Raises
     ------
     ValueError
-        If an option is out of range, or options do not go together.
+        If an option is out of range, or options contradict each other.
     """
 
-    #: Options of where a training runs and writes, which do not change its result.
+    #: Options of execution and output, which do not change the result of a training.
     NOT_IN_RECIPE: ClassVar[frozenset[str]] = frozenset(
         {"checkpoint", "checkpoint_every", "resume", "log", "progress", "workers"}
     )
@@ -130,16 +133,16 @@ class TrainingOptions:
         check_number("weight", self.weight)
         check_number("dice_weight", self.dice_weight)
         if self.metric is None and not self.dice_weight:
-            raise ValueError("metric=None needs a dice_weight above 0.")
+            raise ValueError("metric=None requires a dice_weight above 0.")
         if self.schedule not in (None, "cosine"):
             raise wrong_value("schedule", "None or 'cosine'", self.schedule)
         if self.time_limit is not None:
             check_number("time_limit", self.time_limit, above=True)
         if self.resume and self.checkpoint is None:
-            raise ValueError("resume needs a checkpoint to continue from, got none.")
+            raise ValueError("resume requires a checkpoint, got none.")
 
     def check_validation(self, given: bool) -> None:
-        """Check that there is validation where options need it.
+        """Check that there are validation pairs if options require them.
 
         Parameters
         ----------
@@ -149,10 +152,10 @@ class TrainingOptions:
         Raises
         ------
         ValueError
-            If there are none, and `patience` is set.
+            If there are no validation pairs, but `patience` is set.
         """
         if self.patience is not None and not given:
-            raise ValueError("patience needs validation pairs, got none.")
+            raise ValueError("patience requires validation pairs, got none.")
 
     @property
     def is_resumed(self) -> bool:
@@ -161,17 +164,18 @@ class TrainingOptions:
         Returns
         -------
         resumed : bool
-            False where the training begins anew.
+            False if the training begins from the start.
         """
         return bool(self.resume and self.checkpoint and Path(self.checkpoint).exists())
 
     def loop_settings(self) -> dict[str, Any]:
-        """Options of the loop that a training must share with its continuation.
+        """Options of the loop that must be equal when a training is resumed.
 
         Returns
         -------
         settings : dict
-            By name; the steps count only where the learning rate depends on them.
+            Options by name; the number of steps is included only if the learning rate
+            depends on it.
         """
         names = ["seed", "learning_rate", "amsgrad", "schedule", "augment"]
         names += ["validate_every", "mixed_precision"]
@@ -180,12 +184,13 @@ class TrainingOptions:
         return {name: getattr(self, name) for name in names}
 
     def recipe(self) -> dict[str, Any]:
-        """Options that a network's card states.
+        """Options to be stored in a network's card.
 
         Returns
         -------
         recipe : dict
-            Values that JSON can hold; of functions and metrics the name or the `repr`.
+            Values that JSON can store; functions and metrics are stored by their name
+            or `repr`.
         """
         names = [f.name for f in fields(self) if f.name not in self.NOT_IN_RECIPE]
         return {name: _json_value(getattr(self, name)) for name in names}
@@ -193,41 +198,45 @@ class TrainingOptions:
 
 @dataclass(frozen=True, eq=False)
 class DataOptions:
-    """Options of the images of a training: labels, pairs, grid, those held out.
+    """Options of the images of a training: labels, pairs, grid and validation images.
 
     Parameters
     ----------
     atlas : str, Path, nibabel image or array, optional
         Static image of every pair.  By default images are paired with each other.
     labels : str, Path, or sequence, optional
-        Label maps, for a ``dice_weight`` above 0: a list as long as that of the images;
-        or a folder with a file for each image, of its name or of that and ``_labels``,
-        ``_label``, ``_seg`` or ``_dseg``.
+        Label maps, for a ``dice_weight`` above 0: a list with one map for each image;
+        or a folder with a file for each image, whose name is that of the image or that
+        followed by ``_labels``, ``_label``, ``_seg`` or ``_dseg``.
     atlas_labels : str, Path, nibabel image or array, optional
-        Label map of the atlas; goes with `labels`.
+        Label map of the atlas; required if both `atlas` and `labels` are given.
     reference : str, Path, nibabel image or array, optional
-        Image whose field of view the common grid has.  By default the atlas, else the
-        first image; of a list of pairs each has its own, that of its static image.
+        Image that defines the field of view of the common grid.  By default the atlas,
+        else the first image; in a list of pairs, the reference of each pair is its
+        static image.
     prealign : {None, "affine"} or sequence of array, shape (dim+1, dim+1), optional
-        None takes world coordinates as they are; "affine" registers each image to
-        the reference first (of a pair, moving to static; to an atlas, which
-        itself is registered to a `reference`); or a matrix for each image, the
-        validation's last: reference world (static's) to its world.  The matrices found
-        are stored beside the checkpoint, ``NAME.prealign.json``, for ``resume``.
+        With None, images are resampled by their world coordinates.  With "affine", each
+        image is first registered to the reference; in a pair, moving to static; with an
+        atlas, each image to the atlas, and the atlas to a `reference` if there is one.
+        Otherwise a matrix for each image, from the world of the reference (or static)
+        to that of the image; matrices of validation images are last.  The matrices that
+        are computed are stored beside the checkpoint, as ``NAME.prealign.json``, for
+        ``resume``.
     spacing : float, optional
-        Voxel size, mm.  By default the network's, else the finest of the reference;
-        a network without one takes it on, unless the images are arrays.
+        Voxel size, mm.  By default that of the network, else the smallest of the
+        reference.  If the network has no voxel size, this value is set as its voxel
+        size, unless the images are arrays.
     validation : float, str, Path, or sequence, optional
-        Part of the images (or pairs) that is held out, such as 0.2, chosen by `seed`;
-        or other images, given as those trained on are.  The network ends with the
-        weights that did best on it.
+        Fraction of the images (or pairs) that is held out, such as 0.2, chosen by
+        `seed`; or other images, in the same form as the training images.  The trained
+        network has the weights with the lowest validation loss.
     validation_labels : str, Path, or sequence, optional
-        Label maps of the validation images, where these are given.
+        Label maps of the validation images, if images are given in `validation`.
 
     Raises
     ------
     ValueError
-        If an option is out of range, or options do not go together.
+        If an option is out of range, or options contradict each other.
     """
 
     atlas: ImageLike | None = None
@@ -258,12 +267,12 @@ class DataOptions:
 
     @property
     def validation_part(self) -> float | None:
-        """Part of the images that is held out.
+        """Fraction of the images that is held out.
 
         Returns
         -------
         part : float or None
-            None where validation images are given, or none are wanted.
+            None if validation images are given, or there is no validation.
         """
         value = self.validation
         if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -289,15 +298,15 @@ class DataOptions:
         Parameters
         ----------
         count : int
-            Number of images (or pairs), the validation's included.
+            Number of images (or pairs), including those for validation.
         dim : {2, 3}
             Their dimension.
 
         Returns
         -------
         matrices : list
-            A matrix of each; "affine" where it is still to be found; None where world
-            coordinates are taken as they are.
+            For each image a matrix; "affine" if it must be computed; None if there is
+            no prealign.
 
         Raises
         ------
@@ -320,14 +329,14 @@ class DataOptions:
         ]
         if len(matrices) != count:
             raise ValueError(
-                f"prealign must hold a matrix for each of {count} images (or pairs), "
-                f"the validation's last, got {len(matrices)}"
+                f"prealign must have a matrix for each of {count} images (or pairs), "
+                f"those for validation last, got {len(matrices)}"
             )
         return list(matrices)
 
 
 def _json_value(value: object) -> object:
-    """An option as a value that JSON can hold."""
+    """Convert an option to a value that JSON can store."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     return getattr(value, "__qualname__", repr(value))

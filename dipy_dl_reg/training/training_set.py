@@ -1,7 +1,7 @@
 """Pairs of images for training, from arrays.
 
-A network is trained on any object of the form of `Pairs`.  The names of its attributes
-that hold tensors are part of checkpoints (`fingerprint`): they must not change.
+A network can be trained on any object with the interface `Pairs`.  The names of its
+attributes with tensors are part of checkpoints (`fingerprint`) and must not change.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from dipy_dl_reg.training.image_tensors import (
 
 
 class Example(NamedTuple):
-    """A pair of images on one grid; or, with an axis B in front, a batch of them.
+    """A pair of images on one grid or, with an additional first axis B, a batch.
 
     Attributes
     ----------
     static, moving : Tensor, shape (1, *shape)
         Intensities in about [0, 1].
     static_labels, moving_labels : Tensor, optional
-        Either label maps, whole numbers ``(1, *shape)``, 0 the background; or shares
-        ``(K, *shape)``, how much of each voxel each of K classes fills.
+        Either label maps, whole numbers ``(1, *shape)`` with 0 for the background; or
+        shares ``(K, *shape)``, the fraction of each voxel that each of K classes
+        occupies.
     """
 
     static: torch.Tensor
@@ -38,12 +39,12 @@ class Example(NamedTuple):
     moving_labels: torch.Tensor | None = None
 
 
-#: Images, their label maps, and the number of one of them.
+#: Images, their label maps, and an index.
 _Side = tuple[list[torch.Tensor], list[torch.Tensor] | None, int]
 
 
 class Pairs(Protocol):
-    """What a network is trained on."""
+    """Interface of the pairs on which a network can be trained."""
 
     def draw(self, generator: torch.Generator) -> Example:
         """Draw a pair.
@@ -51,7 +52,7 @@ class Pairs(Protocol):
         Parameters
         ----------
         generator : torch.Generator
-            All that is random comes from it.
+            Source of all random numbers.
 
         Returns
         -------
@@ -63,11 +64,11 @@ class Pairs(Protocol):
         """Number of pairs of a fixed enumeration, for validation."""
 
     def __getitem__(self, index: int) -> Example:
-        """One of them, always the same."""
+        """Return a pair of this enumeration, always the same for an index."""
 
 
 class _EquallyLikely:
-    """Pairs of which each is drawn with the same probability."""
+    """Base class of pairs that are all drawn with the same probability."""
 
     #: Whether intensities were scaled here.
     scaled = False
@@ -84,7 +85,7 @@ class _EquallyLikely:
         Parameters
         ----------
         generator : torch.Generator
-            All that is random comes from it.
+            Source of all random numbers.
 
         Returns
         -------
@@ -108,7 +109,7 @@ class CrossSubject(_EquallyLikely):
         Subjects are paired only with those of the same group, such as one class of
         digits; by default with all.
     normalized : bool, optional
-        Take intensities as they are, without scaling by `normalize`.
+        If True, intensities are not scaled by `normalize`.
 
     Raises
     ------
@@ -131,7 +132,7 @@ class CrossSubject(_EquallyLikely):
         groups = [0] * len(self.images) if groups is None else list(groups)
         if len(groups) != len(self.images):
             raise ValueError(
-                f"groups must name a group for each of {len(self.images)} images, got "
+                f"groups must have a value for each of {len(self.images)} images, got "
                 f"{len(groups)}."
             )
         members: dict[Any, list[int]] = {}
@@ -140,7 +141,8 @@ class CrossSubject(_EquallyLikely):
         self.members = [m for m in members.values() if len(m) > 1]
         if not self.members:
             raise ValueError(
-                f"images must hold two of one group to pair, got {len(self.images)}."
+                "images must have at least two images of a group, got "
+                f"{len(self.images)}."
             )
         self._ends = list(accumulate(len(m) * (len(m) - 1) for m in self.members))
 
@@ -148,12 +150,12 @@ class CrossSubject(_EquallyLikely):
         return self._ends[-1]
 
     def __getitem__(self, index: int) -> Example:
-        """One of all ordered pairs.
+        """Return one of all ordered pairs.
 
         Parameters
         ----------
         index : int
-            Its number.
+            Index of the pair.
 
         Returns
         -------
@@ -173,7 +175,7 @@ class CrossSubject(_EquallyLikely):
 
 
 class AtlasPairs(_EquallyLikely):
-    """Every subject with one atlas, which is the static image.
+    """Pairs of every subject (moving) with an atlas (static).
 
     Parameters
     ----------
@@ -218,7 +220,7 @@ class AtlasPairs(_EquallyLikely):
         return len(self.images)
 
     def __getitem__(self, index: int) -> Example:
-        """The pair of one image.
+        """Return the pair of the atlas and one image.
 
         Parameters
         ----------
@@ -228,7 +230,7 @@ class AtlasPairs(_EquallyLikely):
         Returns
         -------
         example : Example
-            The atlas, and the image.
+            The pair of the atlas and the image.
         """
         _check_index(index, len(self))
         return _example(
@@ -237,13 +239,13 @@ class AtlasPairs(_EquallyLikely):
 
 
 class ListedPairs(_EquallyLikely):
-    """The pairs of a list, and no others; one pair is enough.
+    """The pairs of a list of one or more pairs.
 
     Parameters
     ----------
     pairs : sequence of (array, array), each of shape (*shape)
-        Static and moving image.  The two of a pair are of one shape; so are all that
-        come into one batch.
+        Static and moving images.  Both images of a pair, and all pairs of a batch, must
+        have the same shape.
     labels : sequence of (array of int, array of int), optional
         Label maps of both images of each pair.
     normalized : bool, optional
@@ -277,12 +279,12 @@ class ListedPairs(_EquallyLikely):
         return len(self.static)
 
     def __getitem__(self, index: int) -> Example:
-        """One of the pairs.
+        """Return one of the pairs.
 
         Parameters
         ----------
         index : int
-            Its place in the list.
+            Index of the pair in the list.
 
         Returns
         -------
@@ -297,23 +299,23 @@ class ListedPairs(_EquallyLikely):
 
 
 def as_pairs(data: Any) -> Pairs:
-    """Make pairs from what a network is to be trained on.
+    """Convert images or pairs of images to an object with the interface `Pairs`.
 
     Parameters
     ----------
     data : array of shape (N, *shape), sequence of arrays, of pairs of arrays, or pairs
-        Images are paired by `CrossSubject`, pairs listed by `ListedPairs`; an object
-        with ``draw`` is itself returned.
+        Images become a `CrossSubject`, and a list of pairs becomes a `ListedPairs`; an
+        object with ``draw`` is returned unchanged.
 
     Returns
     -------
     pairs : object
-        Of the form of `Pairs`.
+        An object with the interface `Pairs`.
 
     Raises
     ------
     ValueError
-        If it is none of these.
+        If `data` is none of these.
     """
     if hasattr(data, "draw"):
         return data
@@ -329,14 +331,14 @@ def as_pairs(data: Any) -> Pairs:
 
 
 def _sides(pairs: Sequence[Any], name: str) -> tuple[list[Any], list[Any]]:
-    """The first and the second image of all pairs."""
+    """Split pairs into their first and second images."""
     if len(pairs) == 0 or any(len(pair) != 2 for pair in pairs):
         raise ValueError(f"{name} must be a list of pairs (static, moving).")
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
 
 def _example(static: _Side, moving: _Side) -> Example:
-    """An example of two (images, labels or None, index)."""
+    """Make an example from two tuples (images, labels or None, index)."""
     (image, labels), (other, other_labels) = (
         (images[i], None if maps is None else maps[i])
         for images, maps, i in (static, moving)
@@ -345,6 +347,6 @@ def _example(static: _Side, moving: _Side) -> Example:
 
 
 def _check_index(index: int, count: int) -> None:
-    """Raise for a number that is none of the pairs."""
+    """Raise for an invalid index of a pair."""
     if not 0 <= index < count:
         raise IndexError(f"pair {index} of {count}.")

@@ -1,4 +1,4 @@
-"""The commands, as DIPY's workflows; each is imported when it is first used."""
+"""The commands, as DIPY workflows; each is imported when it is first used."""
 
 import lazy_loader
 

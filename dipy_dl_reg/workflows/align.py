@@ -1,6 +1,6 @@
-"""The command `dipy_align_deep`: image files registered with `DeepRegistration`.
+"""The command `dipy_align_deep`: registers image files with `DeepRegistration`.
 
-The options are the signature and the docstring of `run` (see
+The options of the command are defined by the signature and the docstring of `run` (see
 `dipy_dl_reg.workflows.base`).
 """
 
@@ -24,7 +24,7 @@ from dipy_dl_reg.workflows.base import (
 )
 from dipy_dl_reg.workflows.help_texts import describe_options, list_meanings
 
-#: Suffixes of the outputs, by parameter; a prealign may have any.
+#: Suffixes of the outputs, by parameter; the prealign may have any suffix.
 SUFFIXES = {
     "out_warped": NIFTI,
     "out_inv_static": NIFTI,
@@ -118,16 +118,16 @@ class AlignDeepFlow(StrictWorkflow):
             wrote, the name of a network of the package (such as voxelmorph-t1), or
             None. auto is the package's network for images of any contrast.
         static_mask : string or Path, optional
-            Mask of static: an image on static's grid, above 0 inside.
+            Mask of static: an image on static's grid with values above 0 inside.
         moving_mask : string or Path, optional
-            Mask of moving: an image on moving's grid, above 0 inside.
+            Mask of moving: an image on moving's grid with values above 0 inside.
         static_landmarks : string or Path, optional
             Text file (such as CSV) of points in static whose counterparts in moving
             are known, one a line: x, y, z in mm in the image's world (RAS for NIfTI).
             At least 4, not in one plane. Registration starts from them. For slices the
             two coordinates in the plane, at least 3 points, not on one line.
         moving_landmarks : string or Path, optional
-            The corresponding points in moving's world, line by line.
+            The corresponding points in moving's world, in the same order.
         landmark_weight : float, optional
             {landmark_weight}
         initialization : string, optional
@@ -157,8 +157,8 @@ class AlignDeepFlow(StrictWorkflow):
         out_mapping : string, optional
             The whole map, prealign included, for dipy_apply_deep and load_mapping.
         out_prealign : string, optional
-            The prealign that was used, as text: a matrix from static world to moving
-            world, the identity if there was none.
+            The prealign that was used, as a text file: a matrix from static world to
+            moving world; the identity if there was no prealign.
         out_report : string, optional
             The picture, if --report is given.
         """
@@ -221,7 +221,7 @@ class AlignDeepFlow(StrictWorkflow):
 def _choose_steps(
     prealign: PathLike | None, affine: bool, pipeline: Sequence[str] | None
 ) -> tuple[list[str], bool]:
-    """The affine steps of the options, and whether the deformable step follows."""
+    """Choose the affine steps, and whether the deformable step follows."""
     from dipy_dl_reg.registration.affine.steps import AFFINE_STEPS
     from dipy_dl_reg.registration.pipeline import split_pipeline
 
@@ -237,7 +237,7 @@ def _choose_steps(
 
 
 def _name_outputs(**names: str | None) -> dict[str, str]:
-    """The names of the files that are wanted, by parameter, with checked suffixes."""
+    """Check the suffixes of the requested outputs; return their names by parameter."""
     if names["out_report"] is not None:
         from dipy_dl_reg.maps.figure import load_matplotlib
 
@@ -260,14 +260,14 @@ def _check_pairs(
 
     if landmarks is not None and len(pairs) > 1:
         raise ValueError(
-            f"static_landmarks and moving_landmarks are of one pair of images, got "
-            f"{len(pairs)} pairs"
+            "static_landmarks and moving_landmarks can only be given for one pair of "
+            f"images, got {len(pairs)} pairs"
         )
     dims = {check_pair(static, moving, masks) for static, moving in pairs}
     if landmarks is not None and dims - {landmarks[0].shape[1]}:
         raise ValueError(
             f"static_landmarks and moving_landmarks have {landmarks[0].shape[1]} "
-            f"coordinates, and the images are {max(dims)}D"
+            f"coordinates, but the images are {max(dims)}D"
         )
     if 2 in dims and out_field is not None:
         raise ValueError("out_field: DIPY's format holds 3D maps only, not slices")

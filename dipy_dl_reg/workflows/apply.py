@@ -1,6 +1,6 @@
-"""The command `dipy_apply_deep`: images transformed by a map that is in a file.
+"""The command `dipy_apply_deep`: transforms images by a map that is read from a file.
 
-The options are the signature and the docstring of `run` (see
+The options of the command are defined by the signature and the docstring of `run` (see
 `dipy_dl_reg.workflows.base`).
 """
 
@@ -74,8 +74,8 @@ class ApplyDeepFlow(StrictWorkflow):
         inverse : boolean, optional
             Transform from static to moving.
         prealign : string or Path, optional
-            Text file of the prealign of the registration, for a map in a format that
-            does not hold it, such as DIPY's.
+            Text file of the prealign of the registration. It is needed for a map in a
+            format that does not contain the prealign, such as DIPY's.
         skip_existing : boolean, optional
             Skip images whose output exists.
         out_dir : string or Path, optional

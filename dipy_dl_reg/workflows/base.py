@@ -1,11 +1,11 @@
-"""The base class of the commands' workflows, and how a command is run.
+"""The base class of the commands' workflows, and the function that runs a command.
 
-A command's options are the signature and the docstring of the `run` method of its
-class, as in DIPY.  Three situations that DIPY's workflows only log are errors here: an
-output that exists, two inputs that give one output, and an input that is no image.
-Either all files of one run are written, or none.
+The options of a command are defined by the signature and the docstring of the `run`
+method of its class, as in DIPY.  Three situations that DIPY's workflows only log are
+errors here: an output file exists already, two inputs have the same output file, or an
+input is not an image.  Either all output files of a run are written, or none.
 
-`--help` must answer at once: what imports torch is imported inside `run`.
+`--help` must be fast; therefore modules that need torch are imported inside `run`.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _MAX_NAMES = 3
 
 
 class _FilePlanner(IOIterator):
-    """DIPY's rules for inputs and output names; it makes no folders."""
+    """DIPY's rules for inputs and output names, without the creation of folders."""
 
     def create_directories(self) -> None:
-        """Make no folder: folders are made when the files are written."""
+        """Do nothing: folders are created when the files are written."""
 
 
 class StrictWorkflow(Workflow):
-    """A workflow that raises an error where those of DIPY log a message and go on.
+    """A workflow that raises errors where DIPY's workflows only log a message.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class StrictWorkflow(Workflow):
         others: Iterable[PathLike | None] = (),
         skip_existing: bool = False,
     ) -> list[tuple[list[Path], dict[str, Path]]]:
-        """Pair inputs with outputs by DIPY's rules, and check all files.
+        """Assign outputs to inputs by DIPY's rules, and check all files.
 
         Parameters
         ----------
@@ -116,7 +116,7 @@ class StrictWorkflow(Workflow):
     def _pair_files(
         self, inputs: Sequence[Any], out_dir: PathLike, outputs: dict[str, str]
     ) -> _FilePlanner:
-        """The inputs of each run and its output paths, by DIPY's rules."""
+        """Find the inputs and the output paths of each run, by DIPY's rules."""
         planned = _FilePlanner(
             output_strategy=self._output_strategy, mix_names=self._mix_names
         )
@@ -126,7 +126,7 @@ class StrictWorkflow(Workflow):
         counts = {len(i) for i in planned.inputs}
         if len(counts - {1}) > 1:
             raise ValueError(
-                "inputs must be as many on each side, or one on one side; got "
+                "the numbers of inputs must be equal, or one of them must be 1; got "
                 + " and ".join(str(len(i)) for i in planned.inputs)
             )
         planned.set_out_dir(out_dir or ".")
@@ -179,12 +179,13 @@ class StrictWorkflow(Workflow):
         twice = {path for path in outputs if outputs.count(path) > 1}
         if twice:
             raise ValueError(
-                f"{len(outputs)} outputs share names ({sorted(twice)[0]}): add "
-                "--mix_names, or give each its own --out_* name"
+                f"some of {len(outputs)} outputs have the same name "
+                f"({sorted(twice)[0]}): add --mix_names, or give each --out_* option "
+                "another name"
             )
         given = {Path(path).resolve() for paths in inputs for path in paths}
         for path in given.intersection(outputs):
-            raise ValueError(f"{path} is an input, and would be overwritten")
+            raise ValueError(f"{path} is an input and would be overwritten")
 
     def manage_output_overwrite(self) -> bool:
         """Check that every output can be written.
@@ -206,7 +207,7 @@ class StrictWorkflow(Workflow):
         there = [str(path) for path in self.flat_outputs if Path(path).is_file()]
         if there and not self._force_overwrite:
             raise FileExistsError(
-                f"{format_names(there)} already there: add --force to overwrite"
+                f"existing outputs: {format_names(there)}; add --force to overwrite"
             )
         for path in self.flat_outputs:
             check_writable(path, overwrite=self._force_overwrite)
@@ -259,7 +260,7 @@ def format_names(paths: Sequence[PathLike]) -> str:
 
 
 def _is_done(inputs: list[Path], outputs: dict[str, Path]) -> bool:
-    """Whether all outputs of a run exist; if so, a line of the log says it."""
+    """Whether all outputs of a run exist; if so, a message is logged."""
     done = all(path.is_file() for path in outputs.values())
     if done:
         images = ", ".join(map(str, inputs))
@@ -269,7 +270,7 @@ def _is_done(inputs: list[Path], outputs: dict[str, Path]) -> bool:
 
 
 def log_result(text: str) -> None:
-    """Log the last line of a command, which is shown in spite of --quiet.
+    """Log the last line of a command, which is also shown with --quiet.
 
     Parameters
     ----------
@@ -289,7 +290,7 @@ def run_command(flow: StrictWorkflow) -> None:
     flow : StrictWorkflow
         The workflow; its options are in `sys.argv`.
     """
-    # This must be set before torch is loaded: threads that wait then sleep, which is
+    # This must be set before torch is loaded.  Waiting threads then sleep, which is
     # many times faster if other programs use the same processors.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from dipy.workflows.flow_runner import run_flow
@@ -336,7 +337,7 @@ def _raise_on_signals() -> Iterator[None]:
 
     def leave(number: int, frame: object) -> NoReturn:
         for each in before:
-            signal.signal(each, signal.SIG_IGN)  # cleaning up is not interrupted
+            signal.signal(each, signal.SIG_IGN)  # do not interrupt the clean-up
         raise SystemExit(128 + number)
 
     numbers = [getattr(signal, n, None) for n in ("SIGTERM", "SIGHUP")]
@@ -352,12 +353,12 @@ def _raise_on_signals() -> Iterator[None]:
 
 
 def _format_error(error: BaseException) -> str:
-    """An error in one line."""
+    """Format an error as one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def _format_warning(
     message: object, category: object, filename: str, lineno: int, line: object = None
 ) -> str:
-    """A warning in one line, without the place in the code."""
+    """Format a warning as one line, without its position in the code."""
     return f"WARNING: {' '.join(str(message).split())}\n"

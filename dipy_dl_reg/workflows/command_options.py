@@ -1,8 +1,8 @@
-"""Options of a command: declared once, from them DIPY makes the command line.
+"""Options of a command, made from the fields of a dataclass.
 
-`command_options` makes them from the fields of a dataclass (`dipy_dl_reg.options`);
-`takes_command_options` gives them to the command's method ``run``: DIPY reads its
-signature and its docstring.
+`command_options` makes the options from the fields of a dataclass
+(`dipy_dl_reg.options`).  `takes_command_options` adds them to the signature and the
+docstring of the command's method ``run``, from which DIPY makes the command line.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def command_options(
     names : sequence of str
         The fields that are options of the command, in its order.
     **changes : dict
-        By the names of fields, the parts of a `CommandOption` that are others, such as
+        Attributes of a `CommandOption` to replace, by the name of the field, such as
         ``steps={"default": 100}``.
 
     Returns
@@ -88,24 +88,24 @@ def command_options(
 
 
 def strip_markup(text: str) -> str:
-    """Remove citations and marks of code from a description.
+    """Remove citations and code markup from a description.
 
     Parameters
     ----------
     text : str
-        Of a docstring.
+        Description from a docstring.
 
     Returns
     -------
     text : str
-        For a terminal.
+        The description for a terminal.
     """
     text = re.sub(r"\s?:[\w:]+:`[^`]*`", "", text)
     return re.sub(r"`+([^`]*)`+", r"\1", text)
 
 
 def _command_entries(options: Iterable[CommandOption]) -> str:
-    """Entries of a command's section "Parameters"."""
+    """Format options as entries of the docstring section "Parameters"."""
     return format_entries(
         {
             option.name: OptionText(
@@ -119,7 +119,7 @@ def _command_entries(options: Iterable[CommandOption]) -> str:
 
 
 def takes_command_options(options: Sequence[CommandOption]) -> Callable:
-    """Give the method ``run`` of a command its options.
+    """Add options to the method ``run`` of a command.
 
     Parameters
     ----------
@@ -129,9 +129,10 @@ def takes_command_options(options: Sequence[CommandOption]) -> Callable:
     Returns
     -------
     decorate : callable
-        A decorator.  The decorated method takes all options, by place or name, and
-        calls the one given with all of them by name.  In its docstring the line
-        ``NAME : CommandOption`` and its description are replaced by all entries.
+        A decorator.  The decorated method accepts all options by position or name, and
+        calls the original method with all of them by name.  In its docstring, the line
+        ``NAME : CommandOption`` and its description are replaced by the entries of all
+        options.
     """
 
     def decorate(run: Callable) -> Callable:
@@ -174,7 +175,7 @@ def command_type(annotation: Any) -> str:
     Raises
     ------
     ValueError
-        If there is none.
+        If DIPY's command line has no such type.
     """
     kinds = [kind for kind in _members(annotation) if kind is not NoneType]
     for kind in kinds:

@@ -29,11 +29,11 @@ class Command(NamedTuple):
 
     @property
     def entry_point(self) -> str:
-        """The function, as pyproject.toml names it."""
+        """The function in the form ``module:function``, as in pyproject.toml."""
         return f"dipy_dl_reg.workflows.{self.module}:{self.function}"
 
 
-#: By the name that is typed.
+#: The commands by name.
 COMMANDS = {
     "dipy_align_deep": Command("align", "AlignDeepFlow", "align_deep"),
     "dipy_apply_deep": Command("apply", "ApplyDeepFlow", "apply_deep"),

@@ -1,4 +1,4 @@
-"""Descriptions of command options that are written once, elsewhere.
+"""Descriptions of command options that are taken from other docstrings.
 
 An option of `DeepRegistration` is described in `DeformableOptions`, and a metric in
 `dipy_dl_reg.metrics.registry`.  A command describes an option itself if it takes a file
@@ -14,7 +14,7 @@ from dipy_dl_reg.workflows.command_options import strip_markup
 
 
 def describe_options(options_class: type) -> dict[str, str]:
-    """Collect the descriptions of options, without the marks of code.
+    """Collect the descriptions of options, without code markup.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def describe_options(options_class: type) -> dict[str, str]:
 
 
 def list_meanings(meanings: Mapping[str, str]) -> str:
-    """List metrics with their meanings, as a command takes their names.
+    """List the metric names of a command with their meanings.
 
     Parameters
     ----------

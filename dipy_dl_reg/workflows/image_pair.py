@@ -1,4 +1,4 @@
-"""Two image files that are registered: checked by their headers, then read."""
+"""Checks the headers of two image files, and reads the images."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from dipy_dl_reg.io.images import open_volume, read_image
 
 @dataclass(frozen=True)
 class ImagePair:
-    """Two images as they are registered.
+    """Two images that are to be registered, with their masks.
 
     Attributes
     ----------
     name : str
-        File names, or as much of the paths as tells the two apart, for messages and
-        the picture.
+        File names of both images, with folders if the names are equal; used in
+        messages and in the picture.
     dim : {2, 3}
         Dimension of the registration.
     static_image, moving_image : nibabel image
@@ -92,21 +92,21 @@ def read_pair(
 
 
 def _drop_last_axis(data: np.ndarray, dim: int) -> np.ndarray:
-    """An array of shape (X, Y) for one of (X, Y, 1) in 2D."""
+    """In 2D, convert an array of shape (X, Y, 1) to (X, Y)."""
     return data.reshape(data.shape[:dim])
 
 
 def _read_values(image: Any, name: str) -> np.ndarray:
-    """The values as float32, checked."""
+    """Read the values as float32, and check them."""
     data, _ = read_image(image, name=name, dtype=np.float32)
     where = f"{name}: {image.get_filename()}"
     if np.isinf(data).any():
         raise ValueError(f"{where} holds infinities")
     known = data[np.isfinite(data)]
     if not known.size:
-        raise ValueError(f"{where} holds nothing but NaN")
+        raise ValueError(f"{where} contains only NaN")
     if known.min() == known.max():
-        raise ValueError(f"{where} is constant: nothing to register")
+        raise ValueError(f"{where} is constant and cannot be registered")
     return data
 
 
@@ -121,7 +121,7 @@ def _read_mask(path: str | os.PathLike, name: str) -> np.ndarray:
 
 
 def distinct_names(first: str | os.PathLike, second: str | os.PathLike) -> list[str]:
-    """The shortest ends of two paths by which they differ.
+    """Shorten two paths to the last parts in which they differ.
 
     Parameters
     ----------
@@ -131,8 +131,8 @@ def distinct_names(first: str | os.PathLike, second: str | os.PathLike) -> list[
     Returns
     -------
     names : list of str
-        The files' names, with as many of their folders as are needed to tell them
-        apart; without folders if they are the same file.
+        The file names, with as many folders as are needed to distinguish them; without
+        folders if both paths are the same file.
     """
     parts = [Path(os.path.abspath(path)).parts for path in (first, second)]
     if parts[0] == parts[1]:

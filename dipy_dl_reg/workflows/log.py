@@ -1,4 +1,4 @@
-"""The log of a command, on the terminal and in a file, and its options.
+"""The log of a command, on the terminal and in a file; options of the log.
 
 DIPY's `run_flow` has `--log_level` and `--log_file`, and configures the root logger, to
 which DIPY's own logger does not propagate.  Here DIPY's logger is configured instead,
@@ -22,7 +22,7 @@ LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG", "NOTSET")
 
 
 class _Store(argparse.Action):
-    """Stores an option in a dict, so that it is no argument of the workflow."""
+    """Stores an option in a dict, so that it is not passed to the workflow."""
 
     def __init__(
         self, option_strings: Any, dest: str, *, values: dict[str, Any], **options: Any
@@ -111,7 +111,7 @@ class LogOptions:
 
     @contextlib.contextmanager
     def configure(self, arguments: dict[str, Any]) -> Iterator[LogOptions]:
-        """Log as the options say, Python's warnings included.
+        """Configure the log by the options; Python's warnings are logged, too.
 
         Parameters
         ----------
@@ -187,7 +187,7 @@ class LogOptions:
 
 
 def _is_shown_when_quiet(record: logging.LogRecord) -> bool:
-    """Whether a line is shown in spite of --quiet."""
+    """Whether a line is also shown with --quiet."""
     return record.levelno >= logging.WARNING or getattr(record, "result", False)
 
 
@@ -199,5 +199,5 @@ def _log_warning(
     file: object = None,
     line: object = None,
 ) -> None:
-    """Log a warning of Python."""
+    """Log a Python warning."""
     logger.warning(" ".join(str(message).split()))

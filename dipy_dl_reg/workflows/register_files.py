@@ -1,4 +1,4 @@
-"""One registration from image files to result files."""
+"""Registers two image files, and writes the result files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DIAGNOSE = VerbosityLevels.DIAGNOSE
 
 
 class FileResult(NamedTuple):
-    """The result of a registration, as it is written to files.
+    """The result of a registration, to be written to files.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ def register_files(
     num_threads: int | None,
     overwrite: bool,
 ) -> str:
-    """Register two image files, and write all files of the result or none.
+    """Register two image files, and write either all result files or none.
 
     Parameters
     ----------
@@ -91,14 +91,15 @@ def register_files(
     Returns
     -------
     summary : str
-        What was done, where it is, and the verdict, in one line.
+        One line with the names of the images, the time, the output folder and the
+        verdict.
 
     Raises
     ------
     ValueError
         If an image cannot be registered.
     RuntimeError
-        If no start was kept for a registration without refinement.
+        If no refinement was requested and no initial field was used.
     OSError
         If a file cannot be written.
     """
@@ -107,7 +108,7 @@ def register_files(
         prealign = prealigns[pair.dim]
         poses: PoseComparison | None = None
         if steps:
-            prealign, poses = find_prealign(pair, steps, prealign, num_threads)
+            prealign, poses = find_affine_prealign(pair, steps, prealign, num_threads)
         start = time.perf_counter()
         mapping = register_pair(pair, registration, prealign, poses, num_threads)
         seconds = time.perf_counter() - start
@@ -127,7 +128,7 @@ def register_files(
     )
 
 
-def find_prealign(
+def find_affine_prealign(
     pair: ImagePair,
     steps: Sequence[str],
     starting_affine: np.ndarray | None,
@@ -142,7 +143,7 @@ def find_prealign(
     steps : sequence of str
         Affine steps.
     starting_affine : ndarray, shape (dim + 1, dim + 1), or None
-        Matrix with which they start.
+        Initial matrix of the first step.
     num_threads : int or None
         Threads on the CPU.
 
@@ -197,8 +198,8 @@ def register_pair(
     Raises
     ------
     RuntimeError
-        If no refinement was asked for and no start was kept: the map would be the
-        affine alone.
+        If no refinement was requested and no initial field was used, so that the map
+        would contain only the affine.
     """
     logger.info(f"Deformable registration of {pair.name}")
     registration.poses = poses
@@ -213,36 +214,36 @@ def register_pair(
     )
     if registration.affine_only:
         raise RuntimeError(
-            f"no deformation of {pair.name}, nothing is written: --level_iters 0 "
-            "asks for the network's field alone, which was not used (the reason is "
-            "in the warning). Leave out --level_iters 0 to refine without it"
+            f"no deformation of {pair.name}, no file is written: --level_iters 0 "
+            "requests only the network's field, which was not used (see the warning). "
+            "Omit --level_iters 0 to refine without this field"
         )
     return mapping
 
 
 def _write_warped(pair: ImagePair, result: FileResult, path: Path) -> None:
-    """Moving on static's grid."""
+    """Write moving on static's grid."""
     _save_on(pair.static_image, result.warped, path)
 
 
 def _write_inverse(pair: ImagePair, result: FileResult, path: Path) -> None:
-    """Static on moving's grid."""
+    """Write static on moving's grid."""
     warped = transform_array(result.mapping, pair.static, inverse=True)
     _save_on(pair.moving_image, warped, path)
 
 
 def _write_field(pair: ImagePair, result: FileResult, path: Path) -> None:
-    """The displacement fields, in DIPY's format."""
+    """Write the displacement fields in DIPY's format."""
     FORMATS["dipy"].write(result.mapping, path)
 
 
 def _write_mapping(pair: ImagePair, result: FileResult, path: Path) -> None:
-    """The whole map."""
+    """Write the whole map."""
     find_format(path).write(result.mapping, path)
 
 
 def _write_prealign(pair: ImagePair, result: FileResult, path: Path) -> None:
-    """The prealign as text."""
+    """Write the prealign as text."""
     np.savetxt(path, result.prealign, header="static world to moving world")
 
 

@@ -1,6 +1,6 @@
-"""The command `dipy_train_deep`: a network from a folder of images.
+"""The command `dipy_train_deep`: trains a network on a folder of images.
 
-Modules that load slowly are imported where they are used: ``--help`` answers at once.
+Modules that load slowly are imported inside functions, so that ``--help`` is fast.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from dipy_dl_reg.workflows.command_options import (
     takes_command_options,
 )
 
-#: Options of the command in the order of its help.  Those of a training are declared in
-#: `training_options`; defaults and texts that differ are given here.
+#: Options of the command in the order of its help.  Options of the training are defined
+#: in `training_options`; different defaults and descriptions are given here.
 OPTIONS = [
     CommandOption(
         "image_files",
@@ -137,13 +137,13 @@ class TrainDeepFlow(StrictWorkflow):
         Parameters
         ----------
         given : CommandOption
-            By their names.
+            The options by name.
         """
         began = monotonic()
         from dipy_dl_reg.training.fit import fit
 
         limit = given["time_limit"]
-        if limit is not None and limit > 0:  # loading took some of it
+        if limit is not None and limit > 0:  # loading used a part of the time limit
             given["time_limit"] = max(1e-3, limit - (monotonic() - began))
         path = self._plan(given)
         images = _files_or_part(given["image_files"], "image_files")
@@ -153,16 +153,16 @@ class TrainDeepFlow(StrictWorkflow):
         log_result(f"Saved {path}")
 
     def _plan(self, given: dict[str, Any]) -> Path:
-        """Check the output, and that it is none of the inputs."""
+        """Check the output file, which must not be one of the inputs."""
         name = check_suffix(given["out_model"], (".npz",), "out_model")
         checkpoint = given["checkpoint"]
         if given["resume"] and checkpoint is not None and Path(checkpoint).exists():
-            self._force_overwrite = True  # the training wrote it before
+            self._force_overwrite = True  # written earlier by the same training
         inputs = [given["network"], checkpoint]
         return self.plan_one(given["out_dir"], "out_model", name, inputs)
 
 
-#: Options of the command that `fit` takes as they are given.
+#: Options of the command that are passed to `fit` without change.
 _UNCHANGED = [
     *("steps", "batch_size", "learning_rate", "seed", "patience", "time_limit"),
     *("checkpoint", "checkpoint_every", "resume", "log", "atlas", "atlas_labels"),
@@ -171,7 +171,7 @@ _UNCHANGED = [
 
 
 def _fit_options(given: dict[str, Any]) -> dict[str, Any]:
-    """Options of `fit` from those of the command."""
+    """Convert the options of the command to those of `fit`."""
     options = {name: given[name] for name in _UNCHANGED}
     options["network_arguments"] = _network_arguments(
         given["variant"], given["output"], given["network_arguments"]
@@ -197,7 +197,7 @@ def _fit_options(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _files_or_part(given: Any, name: str, *, part: bool = False) -> Any:
-    """Interpret what was given as a folder, files, patterns, or a number."""
+    """Interpret a value as a folder, files, patterns, or a number."""
     if given is None:
         return None
     given = [given] if isinstance(given, (str, Path)) else list(given)
@@ -216,7 +216,7 @@ def _files_or_part(given: Any, name: str, *, part: bool = False) -> Any:
 
 
 def _start_network(network: str | Path) -> Any:
-    """The network of a file, or the name of a new one."""
+    """Load a network from a file, or return the name of a new network."""
     if not str(network).endswith(".npz"):
         return network
     from dipy_dl_reg.networks.checkpoint import load_network
@@ -227,7 +227,7 @@ def _start_network(network: str | Path) -> Any:
 def _network_arguments(
     variant: str | None, output: str | None, more: list[str] | None
 ) -> dict[str, Any] | None:
-    """Arguments of a new network, from words such as ``features=8,16``; or None."""
+    """Parse the arguments of a new network, such as ``features=8,16``."""
     named = {"variant": variant, "output": output}
     arguments: dict[str, Any] = {k: v for k, v in named.items() if v is not None}
     for word in more or []:
@@ -241,7 +241,7 @@ def _network_arguments(
 
 
 def _value(text: str) -> Any:
-    """A number, several with commas between, true, false, none, or the text itself."""
+    """Parse a number, numbers separated by commas, true, false, none, or a text."""
     if text.lower() in ("true", "false", "none"):
         text = text.title()
     try:
@@ -257,7 +257,7 @@ def _loss_options(
     dice_weight: float | None,
     labels: Any,
 ) -> dict[str, Any]:
-    """Options of the loss; those not given are `fit`'s own, but that labels count."""
+    """Options of the loss: `fit`'s defaults, but labels are used if they are given."""
     if dice_weight is None:
         dice_weight = 0.0 if labels is None else 1.0
     options = {

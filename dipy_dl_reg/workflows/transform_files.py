@@ -1,4 +1,4 @@
-"""Image files transformed by a map that is in a file."""
+"""Transforms image files by a map that is read from a file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from dipy_dl_reg.validation import check_affine
 
 
 def open_reference(path: str | os.PathLike | None) -> Any:
-    """Open the image on whose grid the results are.
+    """Open the image that defines the grid of the results.
 
     Parameters
     ----------
@@ -80,7 +80,8 @@ def read_map(
     Raises
     ------
     ValueError
-        If the file holds no such map, or what it does not hold was not given.
+        If the file does not contain such a map, or if information that is missing in
+        the file was not given.
     """
     map_format = find_format(path)
     _check_grids(path, map_format, reference, inverse)
@@ -96,35 +97,39 @@ def read_map(
 def _check_grids(
     path: Path, map_format: MapFormat, reference: Any, inverse: bool
 ) -> None:
-    """Check that the grids are given that a format does not hold."""
+    """Check that grids that the file does not contain are given."""
     if inverse and not map_format.holds_static_grid:
         raise ValueError(
-            f"inverse: {path} does not hold static's grid, and --reference is an image "
-            "on moving's; convert the file with save_mapping"
+            f"inverse: {path} does not contain static's grid, and --reference is an "
+            "image on moving's; convert the file with save_mapping"
         )
     if reference is not None:
         return
     if not map_format.holds_static_grid:
         raise ValueError(
-            f"reference: {path} does not hold static's grid; give static as --reference"
+            f"reference: {path} does not contain static's grid; give static as "
+            "--reference"
         )
     if inverse and not map_format.holds_moving_grid:
         raise ValueError(
-            f"reference: {path} does not hold moving's grid; give moving, or another "
-            "image, as --reference"
+            f"reference: {path} does not contain moving's grid; give moving, or "
+            "another image, as --reference"
         )
 
 
 def _read_prealign(
     path: Path, prealign: str | os.PathLike | None, map_format: MapFormat
 ) -> np.ndarray | None:
-    """The prealign of a format that does not hold it."""
+    """Read the prealign for a file format that does not contain it."""
     if map_format.holds_prealign:
         if prealign is not None:
-            raise ValueError(f"prealign: {path} holds its own; leave it out")
+            raise ValueError(f"prealign must not be given: {path} contains it")
         return None
     if prealign is None:
-        logger.warning(f"{path} holds no prealign, and --prealign was not given: none")
+        logger.warning(
+            f"{path} contains no prealign, and --prealign was not given: the identity "
+            "is used"
+        )
         return None
     return read_matrix(prealign, name="prealign")
 
@@ -221,13 +226,13 @@ def transform_file(
 def _log_interpolation(
     path: Path, interpolation: str, chosen: str, data: np.ndarray, dim: int
 ) -> None:
-    """Log a choice that the user may not expect."""
+    """Log which interpolation was chosen, if the user may not expect it."""
     if interpolation == "auto" and chosen == "nearest":
-        logger.info(f"{path} says that it holds labels: nearest neighbour")
+        logger.info(f"{path}: its header declares labels; nearest neighbour is used")
     elif should_warn_of_labels(interpolation, chosen, data, dim):
         logger.warning(
-            f"{path} looks like labels or a mask, and is interpolated linearly: "
-            "give --interpolation nearest, or linear if that is wanted"
+            f"{path} seems to contain labels or a mask, but is interpolated linearly: "
+            "give --interpolation nearest, or linear if this is intended"
         )
 
 

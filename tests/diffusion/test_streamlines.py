@@ -1,4 +1,4 @@
-"""Streamlines go with the images, though the maps of points run the other way."""
+"""Streamlines are transformed like the images, by the inverse map of points."""
 
 from dipy.tracking.streamline import Streamlines
 from maps import affine, blob, make_map, oblique_map
@@ -31,7 +31,7 @@ def centre_of_mass(image, grid2world):
 @pytest.mark.parametrize("dim", [2, 3])
 @pytest.mark.parametrize("inverse", [False, True])
 def test_streamline_through_a_blob_goes_where_the_blob_goes(dim, inverse):
-    """The direction: what lies on the moving image's blob lies on the warped one's."""
+    """Points on the blob of moving are mapped to the blob of the warped image."""
     grids = affine([1.0, -1.0, 1.0][:dim], (0.1,)), affine([1.0, 1.0, -1.0][:dim])
     shape = (33, 31, 29)[:dim]
     middles = [g[:dim, :dim] @ ((np.array(shape) - 1) / 2) for g in grids]
@@ -149,7 +149,7 @@ def test_bad_streamlines_are_named():
         ([np.full((2, 3), np.nan)], r"streamlines\[0\] must be finite"),
         (Streamlines([np.full((2, 3), np.inf)]), "streamlines must be finite"),
         (Streamlines([np.zeros((2, 2))]), "streamlines must be an array of points"),
-        (nib.streamlines.Tractogram([good]), r"pass its \.streamlines"),
+        (nib.streamlines.Tractogram([good]), r"pass its attribute \.streamlines"),
     ):
         with pytest.raises(ValueError, match=message):
             transform_streamlines(mapping, wrong)

@@ -1,4 +1,4 @@
-"""Which values are extreme, and which only bright."""
+"""Distinction of extreme values from bright ones."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ def test_both_sides_and_single_precision(rng):
 
 @pytest.mark.parametrize("inside", [np.ones(60), np.linspace(0.5, 1, 60)])
 def test_a_small_object_and_an_extreme_value(inside):
-    """The object does not vanish beside it, as it would between two quantiles."""
+    """The object is still visible, unlike with quantiles."""
     values = np.r_[np.zeros(100_000), inside, 1e9]
     found = clipped(values)
     assert np.array_equal(found[:-1], values[:-1])

@@ -1,4 +1,4 @@
-"""Inverses, and the promise: no folds, and there and back again."""
+"""Inversion of fields, absence of folds, and inverse consistency."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ SHAPES = [(40, 32), (24, 20, 22), (24, 1, 20)]
 
 
 def rough(shape, amplitude, seed=0, sigma=2.0):
-    """Random field, as large as it is asked to be, that does not care for folds."""
+    """Random field of a given size, which may fold."""
     rng = np.random.default_rng(seed)
     noise = rng.standard_normal((1, len(shape), *shape))
     noise = ndimage.gaussian_filter(noise, (0, 0, *[sigma] * len(shape)))
@@ -38,7 +38,7 @@ def rough(shape, amplitude, seed=0, sigma=2.0):
 
 
 def scipy_round_trip(u, v):
-    """There by u and back by v, in NumPy: distances of points that stay inside."""
+    """Inverse consistency error in NumPy, for points that stay inside."""
     shape = u.shape[2:]
     x = np.indices(shape).astype(float)
     y = x + u[0].numpy()
@@ -108,7 +108,7 @@ def test_the_promise(shape, amplitude):
 
 @pytest.fixture
 def bounded(monkeypatch):
-    """Fail instead of going on without end."""
+    """Fail instead of an endless loop."""
     calls, measured = [], fold_repair._VoxelMeasures.of.__func__
 
     def of(cls, u, v):
@@ -122,7 +122,7 @@ def bounded(monkeypatch):
 @pytest.mark.parametrize("amplitude", [1e3, 1e6, 1e30, 3e38])
 @pytest.mark.parametrize("shape", [(32, 32), (48, 48), (20, 18, 1)])
 def test_any_finite_field_ends_sound(shape, amplitude, bounded):
-    """A network may predict a thousand voxels, and smoothing does not mend that."""
+    """Smoothing cannot repair a displacement of a thousand voxels."""
     u, v, quality = make_diffeomorphic(rough(shape, amplitude))
     assert torch.isfinite(u).all() and torch.isfinite(v).all()
     assert jacobian(u).min() > 0 and jacobian(v).min() > 0
@@ -144,7 +144,7 @@ def test_a_sound_field_is_left_nearly_alone():
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_where_a_field_leads_out_of_the_grid_it_is_kept(shape):
-    """The other field says nothing about what is beyond."""
+    """The other field is unknown outside the grid."""
     given = rough(shape, 6.0, sigma=8.0)
     inverse = invert(given)
     _, inside = round_trip(given, inverse)
@@ -195,7 +195,7 @@ def test_limits_are_those_that_are_promised():
 
 
 def test_repair_folds_in_given_buffers():
-    """The same fields whether or not there is room for them to be written to."""
+    """The fields are the same with and without buffers for the result."""
     u, v = rough((16, 18, 14), 5.0), rough((16, 18, 14), 5.0, seed=1)
     wanted = repair_folds(u.clone(), v.clone())
     assert not torch.equal(wanted[0], u)  # there was something to mend

@@ -40,7 +40,7 @@ SHAPES = [
 
 @pytest.fixture(autouse=True)
 def implementation():
-    """Instead of the folder's: each test here says itself which way it goes."""
+    """Replaces the folder's fixture: each test here selects loops or torch itself."""
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ def test_in_place_and_across_strides(shape, calls):
 
 
 def test_nan_is_kept_inside_and_told(calls):
-    """Nothing is read out of bounds for it, and it counts as bad."""
+    """NaN causes no access out of bounds, and counts as a violation."""
     image, _, u, v = data((9, 8, 7), torch.float32)
     u[0, 1, 4, 4, 4] = float("nan")
     warped = warp(image, u)
@@ -282,7 +282,7 @@ def refined():
 
 
 def test_refinement_is_the_same_both_ways(calls):
-    """Up to what the iterations make of rounding: a hundredth of the energy."""
+    """Up to the amplified effect of rounding: a hundredth of the energy."""
     (u, v), energies = refined()
     assert set(calls) == set(dispatch._ARGUMENTS)
     calls.clear()

@@ -194,3 +194,18 @@ def test_flat_points_are_told(dim):
     assert is_flat(torch.from_numpy(flat))
     with pytest.raises(ValueError, match="line" if dim == 2 else "plane"):
         spline_of(flat, targets)
+
+
+def test_a_fit_is_the_same_in_every_call():
+    """Bit for bit, wherever the memory of its arrays lies."""
+    generator = torch.Generator().manual_seed(0)
+    points = 40 * torch.rand(30, 3, generator=generator)
+    targets = points + torch.randn(30, 3, generator=generator)
+    first = fit_spline(points, targets)
+    others = []  # kept, so that each fit finds other memory
+    for count in range(1, 40):
+        others.append((torch.zeros(count), fit_spline(points, targets)))
+    for _, spline in others:
+        assert torch.equal(spline.weights, first.weights)
+        assert torch.equal(spline.affine, first.affine)
+        assert torch.equal(spline.nearest_affine, first.nearest_affine)

@@ -195,7 +195,7 @@ def test_message_on_a_field_that_is_not_used(is_default, level_iters, monkeypatc
     (message,) = start_of(situation).messages
     assert "field is not used" in message.text
     assert message.warns == (not is_default or not any(level_iters))
-    assert ("no displacement" in message.text) == (not any(level_iters))
+    assert (starts.NO_DISPLACEMENT in message.text) == (not any(level_iters))
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA"), MemoryError()])

@@ -1,4 +1,4 @@
-"""Images told apart: labels and intensities."""
+"""Distinction of label images and intensity images."""
 
 import nibabel as nib
 import numpy as np

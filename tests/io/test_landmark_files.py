@@ -1,4 +1,4 @@
-"""Landmark files of any separator, and what is wrong with others."""
+"""Landmark files with all separators, and errors for invalid files."""
 
 import numpy as np
 import pytest

@@ -22,7 +22,7 @@ def test_matrix_is_read(tmp_path, dim):
         ("", "prealign: .*must have the shape"),
         ("no matrix", "prealign: .*is no matrix in text"),
         ("1 0 0\n0 1 0\n0 0 1", "prealign: .*must have the shape"),
-        ("1 0 0 0\n" * 4, "prealign: .*must end in the row"),
+        ("1 0 0 0\n" * 4, "prealign: .*must have the last row"),
     ],
 )
 def test_other_files_are_errors(tmp_path, text, message):

@@ -209,10 +209,12 @@ def test_labels_are_not_interpolated_unnoticed(tmp_path, recwarn):
     mapping = oblique_map()
     labels = blocks(mapping.domain_shape).astype(np.int16)
     image = nib.Nifti1Image(labels, mapping.domain_grid2world)
-    with pytest.warns(UserWarning, match='looks like labels.*interpolation="nearest"'):
+    with pytest.warns(
+        UserWarning, match='seems to contain labels.*interpolation="nearest"'
+    ):
         warped = apply_mapping(mapping, image)
     assert warped.dtype == np.float32
-    with pytest.warns(UserWarning, match="looks like labels"):
+    with pytest.warns(UserWarning, match="seems to contain labels"):
         apply_mapping(mapping, np.stack([labels, labels], axis=-1))
     recwarn.clear()
     assert_array_equal(apply_mapping(mapping, image, interpolation="linear"), warped)
@@ -274,7 +276,7 @@ def test_bad_arguments_are_named():
         ({"image_grid2world": np.diag([1, 0, 1, 1])}, "image_grid2world must be inv"),
         ({"out_grid2world": np.full((4, 4), np.nan)}, "out_grid2world must be finite"),
         ({"out_grid2world": "identity"}, "out_grid2world must be a matrix"),
-        ({"out_grid2world": np.ones((4, 4))}, "out_grid2world must end in the row"),
+        ({"out_grid2world": np.ones((4, 4))}, "out_grid2world must have the last row"),
         ({"out_shape": (5, 5)}, "out_shape must be 3 positive"),
         ({"out_shape": (5, 5, 0)}, "out_shape must be 3 positive"),
         ({"out_shape": (5, 5, 5)}, "give out_grid2world"),
@@ -296,7 +298,7 @@ def test_bad_arguments_are_named():
 
 
 def test_map_of_syn_itself(tmp_path, rng):
-    """Nothing above depends on how the maps were built here."""
+    """The results do not depend on how the maps of these tests are made."""
     grids = affine([2.0, 2, 2], origin=[-10, -10, -10]), affine([2.5, 2, 2])
     grids[1][:3, 3] = -11
     prealign = affine([1.0, 1, 1], (0.1,), [0.5, 0, 0.5])

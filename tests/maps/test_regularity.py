@@ -1,4 +1,4 @@
-"""Jacobian determinants, folds and round trips against formulas."""
+"""Jacobian determinants, folds and inverse consistency against formulas."""
 
 from maps import affine, make_map, oblique_map, smooth_field
 import numpy as np

@@ -264,7 +264,7 @@ def test_options_are_checked_and_shown(name):
         (lambda: CCMetric(variance_floor=float("inf")), "variance_floor"),
         (lambda: CCMetric(sigma_diff=-1), "sigma_diff"),
         (lambda: CCMetric(sigma_diff="1"), "sigma_diff"),
-        (lambda: metric_by_name("MI", foo=3), "foo is no option of metric 'MI'"),
+        (lambda: metric_by_name("MI", foo=3), "foo is not an option of metric 'MI'"),
         (lambda: MIMetric(nbins=2), "nbins"),
         (lambda: CRMetric(nbins=2), "nbins"),
         (lambda: Objective(SSDMetric(), weight=-1), "weight"),

@@ -1,4 +1,4 @@
-"""Self-similarity descriptors against their definition, and what they are blind to."""
+"""Self-similarity descriptors against their definition, and their invariances."""
 
 from itertools import combinations
 
@@ -78,7 +78,7 @@ def test_slabs_make_no_difference(monkeypatch, masked):
 
 @pytest.mark.parametrize("shape", [(20, 21), (9, 10, 11)])
 def test_blind_to_contrast(shape):
-    """Upside down, brighter, or under a bias: nearly the same descriptor."""
+    """Inverted, brighter or biased intensities give nearly the same descriptor."""
     x = image(shape)
     place = torch.linspace(0, 1, shape[0], dtype=torch.float64)
     bias = (1 + 0.3 * place).view(-1, *[1] * (len(shape) - 1))

@@ -1,4 +1,4 @@
-"""Networks in files: what comes back is what went in, and nothing else is taken."""
+"""Saved networks are read unchanged, and damaged or other files are rejected."""
 
 import json
 import zipfile
@@ -43,7 +43,7 @@ def saved(tmp_path):
 
 
 def rewritten(path, change):
-    """The file with header and arrays changed, checksum and all put right again."""
+    """Change header and arrays of a file, and correct its checksum."""
     header, arrays = read_arrays(path)
     for key in ("sha256", "format", "version"):
         header.pop(key)
@@ -172,7 +172,7 @@ def test_truncated_file(saved):
 
 
 def test_damaged_file(saved):
-    """Wherever a byte is turned, an error comes, or the very same network."""
+    """If any byte is changed, an error is raised, or the network is the same."""
     whole, network = saved.read_bytes(), load_network(saved)
     for place in np.linspace(0, len(whole) - 1, 150).astype(int):
         turned = bytearray(whole)
@@ -192,7 +192,7 @@ def test_damaged_file(saved):
 
 @pytest.mark.parametrize("old, new", [("velocity", "displacement"), ("CC0", "MIT")])
 def test_header_that_was_changed(tmp_path, old, new):
-    """By hand, in an archive that is whole."""
+    """Entries are changed in an archive with a valid structure."""
     path, changed = tmp_path / "a.npz", tmp_path / "b.npz"
     network = trained("unet", features=(4, 8), output="velocity")
     save_network(path, network, card={"licence": "CC0"})

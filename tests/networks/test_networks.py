@@ -1,4 +1,4 @@
-"""What every network keeps to, in 2D and 3D: shapes, gradients, weights on disk."""
+"""Properties of every network in 2D and 3D: shapes, gradients, saved weights."""
 
 import importlib
 import io
@@ -62,7 +62,7 @@ def stirred(name, dim, arguments):
 
 
 def fields(prediction):
-    """All that a network says: displacement, velocity if any, coarser ones."""
+    """All fields of a prediction: displacement, velocity if any, coarser fields."""
     found = (prediction.displacement, prediction.velocity, *prediction.coarse)
     return [field for field in found if field is not None]
 
@@ -304,12 +304,12 @@ def test_wrong_arguments(name, arguments, message):
         ("dirnet", {"grid_spacing": 12}, "power of 2, got 12"),
         ("dirnet", {"grid_spacing": 1}, "grid_spacing must be a whole number from 2"),
         ("dirnet", {"features": 0}, "features must be a whole number from 1"),
-        ("pyramid", {"features": ()}, "features must name at least one"),
+        ("pyramid", {"features": ()}, "features must have at least one"),
         ("pyramid", {"width": 0}, "width must be a whole number from 1"),
         ("pyramid", {"repeats": 0}, "repeats must be a whole number from 1"),
         ("pyramid", {"output": "displacement"}, "output must be 'velocity'"),
         ("selfsup-fcn", {"features": (8, 8)}, "features must be 3 numbers"),
-        ("unet", {"features": ()}, "features must name at least one"),
+        ("unet", {"features": ()}, "features must have at least one"),
         ("unet", {"features": (8, 1.5)}, "whole number from 1, got 1.5"),
         ("voxelmorph", {"variant": "vm3"}, "variant must be one of .* got 'vm3'"),
         ("no-such-net", {}, "network must be one of .* got 'no-such-net'"),

@@ -1,4 +1,4 @@
-"""The trained networks that come with the package: there, whole, and usable by name."""
+"""The trained networks of the package are complete and can be loaded by name."""
 
 from hashlib import sha256
 

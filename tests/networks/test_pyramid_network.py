@@ -1,4 +1,4 @@
-"""What the pyramid keeps to whatever its weights: symmetry, scale, contrast."""
+"""Properties of the pyramid for any weights: symmetry, scale, contrast."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ every_shape = pytest.mark.parametrize("shape", SHAPES)
 
 @pytest.fixture
 def stirred():
-    """A network with weights that nobody trained, and that says something."""
+    """An untrained network whose velocity is not 0."""
 
     def make(dim):
         network = make_network("pyramid", dim, seed=0).eval()
@@ -92,7 +92,7 @@ def test_correlations_of_swapped_features(shape):
 
 
 def test_a_shift_is_learned_and_its_inverse_with_it():
-    """From one pair; the other way round was never shown."""
+    """A network trained on one pair also registers the swapped pair."""
     x, y = torch.meshgrid(torch.arange(33.0), torch.arange(33.0), indexing="ij")
     static, moving = (
         torch.sigmoid(7 - ((x - c) ** 2 + (y - 16) ** 2).sqrt())[None, None]

@@ -1,4 +1,4 @@
-"""Each network is the one that its source describes: layers, beginnings, B-splines."""
+"""Each network agrees with its publication: layers, initial weights, B-splines."""
 
 import re
 
@@ -167,7 +167,7 @@ def test_what_the_way_up_is_given(name, arguments, expected, dim):
 
 
 def test_skips_are_those_of_the_same_resolution():
-    """Features of the way down come to the way up unchanged, the images too."""
+    """Skip connections pass features and images unchanged."""
     network = make_network("voxelmorph", 2).eval()
     down, up = [], []
     for layer in network.down:
@@ -239,7 +239,7 @@ def test_number_of_parameters_is_as_documented(name):
 
 
 def test_coarse_voxels_stand_at_every_second_fine_one():
-    """A point seen by kernels without a direction stays where it is at every level."""
+    """With symmetric kernels, a point has the same position at every level."""
     network = make_network("selfsup-fcn", 2, features=(2, 2, 2)).eval()
     with torch.no_grad():
         for weights in network.parameters():
@@ -326,7 +326,7 @@ def test_single_precision_in_mixed_precision(dim):
 
 
 def shaken(dim, spacing, bounded):
-    """Least Jacobian of many fields whose control points go as far as they can."""
+    """Smallest Jacobian of many fields with the largest displacements allowed."""
     torch.manual_seed(0)
     network = make_network("dirnet", dim, grid_spacing=spacing, bounded=bounded)
     last = network.regressor[-1]
@@ -349,7 +349,7 @@ def test_bounded_dirnet_cannot_fold(spacing, dim):
 @every_dim
 @pytest.mark.parametrize("spacing", [2, 4, 8])
 def test_bound_holds_for_any_control_points(spacing, dim, rng):
-    """Every control point at a corner of its box, as no network may ever say."""
+    """Every control point at a corner of its range, which no network can exceed."""
     shape = (20, dim, *(6,) * dim)
     signs = torch.from_numpy(rng.choice([-1.0, 1.0], shape))
     inwards = torch.sign(2.5 - torch.arange(6.0).double())

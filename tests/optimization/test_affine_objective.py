@@ -160,7 +160,7 @@ def test_overlap(dim, cut, mask):
 
 
 def test_faces_that_cut_are_open():
-    """And nothing else; with a mask all are, for there is no telling."""
+    """Only these faces are open; with a mask all faces are."""
     pair = make_pair(3, cut=True)
     view = MaskedImage(pair.moving, None, pair.moving_grid)
     assert open_faces(view) == [(False, True), (False, False), (False, False)]

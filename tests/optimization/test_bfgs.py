@@ -1,4 +1,4 @@
-"""Descent of a batch: every entry reaches its own minimum, whatever the others do."""
+"""Minimization of a batch: the entries are independent of each other."""
 
 import torch
 
@@ -61,7 +61,7 @@ def test_curved_valley():
 
 
 def test_walls_and_flats():
-    """Infinite values are stepped back from; a flat start stays; none gets worse."""
+    """Steps to infinite values are shortened; no entry becomes worse than its start."""
 
     def function(place, entries):
         x = place[:, 0]

@@ -28,7 +28,7 @@ def scene(dim=3, pose=None, shape=None, moving_grid=None):
 
 
 def call(views, **options):
-    """The one call, by the names that it has for its arguments."""
+    """Call `deep_affine_registration` with its names of the arguments."""
     names = {"static_grid2world": "static_affine", "moving_grid2world": "moving_affine"}
     return deep_affine_registration(
         **{names.get(key, key): value for key, value in views.items()}, **options

@@ -28,7 +28,7 @@ def solid():
 
 @pytest.fixture
 def log(caplog):
-    """DIPY's messages, from the most trifling."""
+    """DIPY's messages of all levels."""
     caplog.set_level(logging.DEBUG, logger="dipy")
     return lambda: [record.getMessage() for record in caplog.records]
 

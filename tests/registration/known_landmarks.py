@@ -28,7 +28,7 @@ MOVING = {
 
 
 def landmarks(dim, bend=1.5, count=30):
-    """Landmarks within static's field of view, and where a bent map takes them."""
+    """Landmarks within static's field of view, and their known positions in moving."""
     rng = np.random.default_rng(dim)
     inside = rng.uniform(2, np.array(SHAPES[dim][0]) - 3, (count, dim))
     points = move(STATIC[dim], inside)

@@ -1,4 +1,4 @@
-"""Networks that answer with a known field, and heads to register with them."""
+"""Networks that predict a known field, and heads to register with them."""
 
 from maps import affine
 import numpy as np
@@ -10,7 +10,7 @@ from dipy_dl_reg.networks.base import RegistrationNetwork
 
 
 class Says(RegistrationNetwork):
-    """Answers with a field that a function of the grid's shape gives."""
+    """Predicts a field that is a function of the grid's shape."""
 
     def __init__(self, dim, answer, **options):
         super().__init__(dim, **options)

@@ -14,7 +14,7 @@ SHORT = {"level_iters": [2, 2]}
 
 
 def run(pair, metric="SSD", *, level_iters=(12, 12), **changes):
-    """A registration of a pair with some of it, or of the options, changed.
+    """Register a pair, with changes to the images or the options.
 
     Without a network: what is looked at here is refinement.
     """

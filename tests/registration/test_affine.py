@@ -78,7 +78,7 @@ def test_geometry_of_all_kinds():
 @pytest.mark.parametrize("metric", ["MI", "CC"])
 @pytest.mark.parametrize("missing", ["mask", "nan"])
 def test_masks(missing, metric, rng):
-    """What is masked out, or NaN, has no say."""
+    """Masked voxels and NaN have no influence."""
     pose = rigid(TURN, [6, -5, 8])
     views = scene(pose=pose)
     shape = views["static"].shape
@@ -227,7 +227,7 @@ def test_the_same_again():
 
 
 def test_a_stack_of_one_slice():
-    """What cannot be seen, along its axis, stays as it was."""
+    """Parameters across a single slice do not change."""
     pose = rigid(rotation([0, 0, 1], 10), [9, -6, 0])
     shape, spacing = (48, 52, 1), 4.5
     views = scene(pose=pose, shape=(shape, spacing))
@@ -268,10 +268,10 @@ def test_bad_options(options, message):
 
 BAD_CALLS = [
     ({"transform": "rigid"}, "transform must be one of dipy.align.transforms"),
-    ({"transform": RigidTransform2D()}, "transform is for 2D images, these are 3D"),
+    ({"transform": RigidTransform2D()}, "for 2D images, but the images are 3D"),
     ({"params0": [0, 0, 1]}, "params0 must be 6 finite numbers"),
     ({"starting_affine": "middle"}, "starting_affine must be one of"),
-    ({"starting_affine": np.zeros((4, 4))}, "starting_affine must end in"),
+    ({"starting_affine": np.zeros((4, 4))}, "starting_affine must have"),
     ({"static_grid2world": np.eye(3)}, "static_grid2world must have the shape"),
     ({"static_mask": np.ones((3, 3, 3))}, "static_mask must have the shape"),
     ({"moving": np.zeros((9, 9, 9))}, "moving is constant"),
@@ -292,17 +292,17 @@ def test_bad_pipelines():
         (["center_of_mass", "shear"], r"pipeline\[1\] must be one of"),
         ("rigid", "pipeline must be a list"),
         (3, "pipeline must be a list"),
-        ([], "pipeline must have a step"),
+        ([], "pipeline must have at least one step"),
     ):
         with pytest.raises(ValueError, match=message):
             call(views, pipeline=pipeline)
     with pytest.raises(ValueError, match="cannot return any quality"):
         call(views, pipeline=["center_of_mass"], ret_metric=True)
-    with pytest.raises(ValueError, match="foo is no option of metric 'MI'"):
+    with pytest.raises(ValueError, match="foo is not an option of metric 'MI'"):
         call(views, foo=3)
-    with pytest.raises(ValueError, match="metric is for 2D images, these are 3D"):
+    with pytest.raises(ValueError, match="for 2D images, but the images are 3D"):
         call(views, metric=CCMetric(2))
-    with pytest.raises(ValueError, match="moving_affine is needed"):
+    with pytest.raises(ValueError, match="moving_affine is required"):
         deep_affine_registration(views["moving"], views["static"])
 
 

@@ -1,4 +1,4 @@
-"""Any pose is found, a mirror image never; a pose turned far must be clearly better."""
+"""All poses are found, without reflections; a large rotation needs a clear gain."""
 
 from affine_views import GRIDS, NEAR, call, scene
 from dipy.align.imaffine import (

@@ -1,4 +1,4 @@
-"""A stripped brain beside a whole head is found, masked, and keeps its size."""
+"""A stripped brain paired with a whole head is detected, masked, and not enlarged."""
 
 import numpy as np
 import phantom
@@ -118,7 +118,7 @@ def test_masks_that_are_given_are_the_ones_used(scene):
 
 
 def test_the_scalp_does_not_enter_the_brain(scene):
-    """The head's brain already lies in place: hardly anything moves."""
+    """The brain in the head is already aligned: the displacement is small."""
     static, moving, grid2world = scene
     mapping = DeepRegistration().optimize(
         static, moving, static_grid2world=grid2world, moving_grid2world=grid2world

@@ -1,4 +1,4 @@
-"""`DeepRegistration()` with nothing asked for: a network, and a metric for the pair."""
+"""`DeepRegistration()` without options: default network, and choice of the metric."""
 
 import logging
 import re
@@ -89,7 +89,7 @@ def test_who_brings_a_start_gets_it(options):
 
 
 def test_small_images_do_without():
-    """Whichever of the two it is."""
+    """For each of the two images."""
     small, _, _ = pair((14, 40))
     large, _, _ = pair((40, 40))
     for static, moving in ((small, large), (large, small)):
@@ -99,7 +99,7 @@ def test_small_images_do_without():
 
 
 def test_small_images_without_refinement_are_said(caplog):
-    """The map is the affine alone, which nobody asked for."""
+    """The map contains only the affine, and a warning is logged."""
     small, _, _ = pair((14, 40))
     registration = DeepRegistration(level_iters=0, progress=False)
     mapping = registration.optimize(small, small.copy(), **affines(2))
@@ -141,7 +141,7 @@ def test_the_network_alone():
 
 @pytest.mark.parametrize("shape", [(96, 90), (44, 48, 40)])
 def test_another_contrast_needs_no_word(shape):
-    """T1 and b0: most of the way, and further than local correlation told to try."""
+    """T1 and b0: the error decreases clearly, and more than with local correlation."""
     static, moving, u = pair(shape, B0)
     registration = DeepRegistration(progress=False)
     found = registration.optimize(static, moving, **affines(len(shape)))

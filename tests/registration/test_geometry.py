@@ -1,4 +1,4 @@
-"""Where things go: the map that comes back, against warps by SciPy in float64."""
+"""Geometry of the returned map, compared with warps by SciPy in float64."""
 
 from dipy.align.imwarp import DiffeomorphicMap
 from dipy.tracking.streamline import Streamlines
@@ -129,7 +129,7 @@ def within(found, wanted, image, tolerance=TOLERANCE):
 
 
 def test_the_pair_is_registered(case):
-    """Far from the identity, and the better for it: the rest is no empty test."""
+    """The map differs from the identity and improves the similarity."""
     pair = case.pair
     prealigned = move(np.linalg.inv(case.B) @ case.P, move(case.A, case.static_voxels))
     before = interpolate(pair.moving, prealigned) - pair.static
@@ -378,7 +378,7 @@ def test_a_stretched_field_is_inverted():
 @pytest.mark.parametrize("shape", [(36, 32), (24, 26, 22)], ids=["2D", "3D"])
 @pytest.mark.parametrize("amplitude", [6.0, 20.0])
 def test_a_folded_field_is_mended(shape, amplitude):
-    """Folds on purpose: what comes out has none, and its inverse fits."""
+    """A field with folds is repaired, and the inverse is consistent."""
     dim = len(shape)
     grid = voxels(shape)
     t = grid / (np.array(shape) - 1)

@@ -1,4 +1,4 @@
-"""Landmarks in a registration of images: a start, and a hold."""
+"""Landmarks in a registration of images: first field and penalty."""
 
 import logging
 
@@ -208,13 +208,13 @@ def test_crossing_landmarks_are_told(stripes, log, weight):
     mapping = registration.optimize(static, moving)
     assert jacobian(mapping.backward, np.eye(3)).min() > 0
     *_, message = log()  # a verdict on these images may come before
-    assert "does not meet all landmarks, for their spline folds" in message
-    assert f"missed by {registration.landmark_distances.max():.3g} mm" in message
-    assert "Rows 5 and 6 (from 0, copies left out) contradict each other" in message
+    assert "does not meet all landmarks, because their spline folds" in message
+    assert f"error, {registration.landmark_distances.max():.3g} mm" in message
+    assert "Rows 5 and 6 (counted from 0, without repeated landmarks) may" in message
 
 
 def test_landmarks_against_the_images_are_told(stripes, log):
-    """Far from what the images say, and held too lightly to be met."""
+    """Landmarks that contradict the images, with a small weight."""
     static, moving = stripes
     options = {"landmarks": (LANDMARKS, LANDMARKS + [4.0, 0]), "level_iters": [40, 20]}
     for weight, told in ((1e-6, 1), (0, 1)):
@@ -222,7 +222,7 @@ def test_landmarks_against_the_images_are_told(stripes, log):
         registration.optimize(static, static)
         assert registration.landmark_distances.max() > 2
         assert len(log()) == told
-    assert "The map does not meet all landmarks. The worst is missed by" in log()[0]
+    assert "The map does not meet all landmarks. The largest error," in log()[0]
 
 
 def test_landmarks_partly_outside_are_told(solid, log):
@@ -236,7 +236,7 @@ def test_landmarks_partly_outside_are_told(solid, log):
     )
     assert log() == [
         "1 of 12 static landmarks lie outside static's field of view, where the map is "
-        "its affine part alone.",
+        "only its affine part.",
         "1 of 12 moving landmarks lie outside moving's field of view.",
     ]
 
@@ -246,9 +246,7 @@ def test_landmarks_of_another_world_are_an_error(solid, role):
     landmarks = dict(zip(("static", "moving"), points_of(solid)))
     landmarks[role] = landmarks[role] + [500, 0, 0]
     registration = DeepRegistration("CC", landmarks=tuple(landmarks.values()))
-    with pytest.raises(
-        ValueError, match=f"landmarks .* {role} reaches from .* none of"
-    ):
+    with pytest.raises(ValueError, match=f"landmarks .* {role} extends from .* all of"):
         registration.optimize(solid.static, solid.moving, **solid.affines)
 
 
@@ -257,7 +255,7 @@ def test_landmarks_of_another_world_are_an_error(solid, role):
     [
         ({"landmarks": LANDMARKS}, r"landmarks must be a pair .* ndarray"),
         ({"landmarks": (LANDMARKS,)}, "landmarks must be a pair"),
-        ({"landmarks": (LANDMARKS, LANDMARKS[:4])}, "must be pairs"),
+        ({"landmarks": (LANDMARKS, LANDMARKS[:4])}, "must have the same shape"),
         ({"landmarks": (LANDMARKS[:2], LANDMARKS[:2])}, "at least 3"),
         ({"landmark_weight": -1}, "landmark_weight must be 0 or more"),
     ],
@@ -269,5 +267,5 @@ def test_bad_options(options, message):
 
 def test_landmarks_of_another_dimension(solid):
     registration = DeepRegistration(landmarks=(LANDMARKS, LANDMARKS))
-    with pytest.raises(ValueError, match="landmarks are 2D, and the images 3D"):
+    with pytest.raises(ValueError, match="landmarks are 2D, but the images are 3D"):
         registration.optimize(solid.static, solid.moving, **solid.affines)

@@ -72,7 +72,7 @@ def test_three_dimensions():
 
 
 def test_auto_drops_what_does_not_help():
-    """Two images of nothing in common: what it finds must earn its place."""
+    """Unrelated images: the field of the search must improve the refinement."""
     image = texture(SHAPE)
     registration, mapping = run(image, image, "auto")
     assert np.abs(mapping.backward).max() < 0.5
@@ -80,7 +80,7 @@ def test_auto_drops_what_does_not_help():
 
 
 def test_grids_of_any_kind(far):
-    """Static turned and of other voxels than moving: the world says what is where."""
+    """Static on a rotated grid with other voxels: only world positions matter."""
     static, moving, field = far
     turned = static[::-1].T
     static_grid2world = np.array(

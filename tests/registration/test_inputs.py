@@ -13,7 +13,7 @@ from dipy_dl_reg.registration.dipy_adapter import make_pair as make_pair_of_tens
 
 
 def test_inputs_are_left_alone(flat):
-    """Nothing is written into what was given, nor kept of it."""
+    """Arguments are neither changed nor stored."""
     mask = ball(flat.static).astype(np.uint8)
     given = {
         "static": np.where(ball(flat.static, 0.9), flat.static, np.nan),
@@ -98,7 +98,7 @@ def test_units_of_intensity_do_not_matter(flat, metric, change):
 @pytest.mark.parametrize("metric", ["SSD", "CC", "NCC", "MI"])
 @pytest.mark.parametrize("role", ["static", "moving", "static moving"])
 def test_one_extreme_voxel(flat, metric, role, log):
-    """It is clipped, and that is said; the rest is registered as if it were not there.
+    """The extreme value is clipped and reported; the rest is registered as without it.
 
     These images are so small that quantiles of a thousandth lie between two voxels.
     """
@@ -211,7 +211,7 @@ def test_masks_and_options_reach_the_registration(flat, solid, files, tmp_path):
 @pytest.mark.parametrize("metric", ["SSD", "NCC"])
 @pytest.mark.parametrize("dim", [2, 3])
 def test_an_image_and_itself(flat, solid, metric, dim):
-    """Nothing is to be gained: the map stays all but the identity."""
+    """Equal images: the map is nearly the identity."""
     image = (flat if dim == 2 else solid).static
     registration = DeepRegistration(metric, level_iters=[10, 10])
     mapping = registration.optimize(image, image)

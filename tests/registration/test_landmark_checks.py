@@ -1,4 +1,4 @@
-"""What landmarks must be: errors, warnings, and swapped rows."""
+"""Checks of landmarks: errors, warnings, and swapped rows."""
 
 from itertools import combinations
 
@@ -43,14 +43,14 @@ def test_copies_count_once_and_are_told(warned):
     mapping = registration.optimize(*twice, **grids(2))
     np.testing.assert_array_equal(mapping.backward, expected.backward)
     assert len(registration.distances) == len(static_points)
-    assert warned() == ["4 landmarks repeat others and are left out."]
+    assert warned() == ["4 landmarks repeat others and are not used."]
 
 
 def test_one_static_landmark_with_two_moving_ones():
     static_points, moving_points = landmarks(2)
     static_points = np.concatenate([static_points, static_points[4:5]])
     moving_points = np.concatenate([moving_points, moving_points[4:5] + 3])
-    with pytest.raises(ValueError, match="rows 4 and 30 are one point"):
+    with pytest.raises(ValueError, match="rows 4 and 30 are the same point"):
         ThinPlateSplineRegistration().optimize(static_points, moving_points, **grids(2))
     registration = ThinPlateSplineRegistration(regularization=1e-6)
     registration.optimize(static_points, moving_points, **grids(2))
@@ -75,7 +75,7 @@ def test_mirrored_landmarks_are_told(warned):
     mapping = ThinPlateSplineRegistration().optimize(
         static_points, static_points * [-1, 1, 1], **grids(3)
     )
-    assert "mirrored" in warned()[0]
+    assert "reflection" in warned()[0]
     there = mapping.transform_points(static_points)
     np.testing.assert_allclose(there, static_points * [-1, 1, 1], atol=1e-8)
 
@@ -90,11 +90,11 @@ def test_mirrored_landmarks_are_told(warned):
             {"static_points": LINE, "moving_points": LINE, "static_shape": (9, 9)},
             "static_points must .* line",
         ),
-        ({"static_points": POINTS[:4]}, "must be pairs"),
-        ({"static_points": POINTS[:, :2]}, "must be pairs"),
+        ({"static_points": POINTS[:4]}, "must have the same shape"),
+        ({"static_points": POINTS[:, :2]}, "must have the same shape"),
         ({"static_points": POINTS[:, :1]}, "static_points must be an array"),
         ({"static_points": POINTS[0]}, r"static_points .* got shape \(3,\)"),
-        ({"static_points": np.zeros((0, 3))}, "must be pairs"),
+        ({"static_points": np.zeros((0, 3))}, "must have the same shape"),
         ({"moving_points": POINTS.astype(str)}, "moving_points .* real numbers"),
         ({"moving_points": [[1, 2], [3]]}, "moving_points must be an array"),
         ({"moving_points": POINTS * [1, np.nan, 1]}, "moving_points .* row 0"),
@@ -103,7 +103,7 @@ def test_mirrored_landmarks_are_told(warned):
         ({"static_shape": (9, 9, 0)}, "static_shape must be 3"),
         ({"static_shape": (9, 9, 9.5)}, "static_shape must be 3"),
         ({"moving_shape": (9,)}, "moving_shape must be 3"),
-        ({"moving_grid2world": np.eye(4)}, "moving_grid2world needs"),
+        ({"moving_grid2world": np.eye(4)}, "moving_shape is required"),
         ({"static_grid2world": np.eye(3)}, "static_grid2world"),
         (
             {"moving_shape": (9, 9, 9), "moving_grid2world": np.zeros((4, 4))},

@@ -1,4 +1,4 @@
-"""Masks and NaN: what they exclude has no effect, and spreads nowhere."""
+"""Voxels excluded by masks or NaN have no effect on other voxels."""
 
 from dipy.align import metrics as dipy_metrics
 import numpy as np
@@ -51,7 +51,7 @@ def test_a_mask_does_no_harm(solid, metric, masked):
 @pytest.mark.parametrize("metric", ["SSD", "CC", "NCC", "MI"])
 @pytest.mark.parametrize("role", ["static", "moving"])
 def test_a_mask_as_thin_as_cortex(solid, metric, role):
-    """What is left of it at a coarse level may be nothing: no reason to fail."""
+    """If no voxel of the mask is left at a coarse level, registration continues."""
     image = getattr(solid, role)
     mask = ball(image, 0.65) & ~ball(image, 0.56)
     mapping = run(solid, metric, level_iters=[3, 3, 3], **{f"{role}_mask": mask})

@@ -73,7 +73,7 @@ def test_what_stands_for_em_is_said(flat, log):
 
 
 def test_other_contrast(flat):
-    """Moving upside down: information and correlation ratio see the same anatomy."""
+    """Inverted intensities: MI and the correlation ratio align the same anatomy."""
     inverted = flat._replace(moving=flat.moving.max() - flat.moving)
     for metric in ("MI", dipy_metrics.EMMetric(2)):
         mapping = run(inverted, metric, level_iters=[20, 20])

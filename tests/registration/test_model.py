@@ -1,4 +1,4 @@
-"""DeepRegistration with a network: where its field goes, and what it promises.
+"""DeepRegistration with a network: use of its field, and properties of the result.
 
 The networks here are no networks: they answer with a field that is known, so that
 where it ends up can be said in millimetres.
@@ -21,7 +21,7 @@ from dipy_dl_reg.maps.report import jacobian_determinant
 @pytest.mark.parametrize("spacing", [None, 2.5])
 @pytest.mark.parametrize("name", GRIDS)
 def test_a_field_points_along_the_world(name, spacing, output):
-    """A network sees axes along the world's, so that its answer means millimetres."""
+    """Images are resampled along the world's axes before a network is applied."""
     linear = GRIDS[name]
     finest = 2.5 if spacing else float(np.linalg.norm(linear, axis=0).min())
     away = np.array([1.5, -1.0, 0.5]) * finest
@@ -54,7 +54,7 @@ def test_a_network_sees_the_images_the_right_way_round(name):
 
 
 def test_prealign_is_the_networks_too():
-    """What the prealign brings together is a pair without displacement."""
+    """Images that the prealign aligns have no displacement."""
     static, moving, grid2world = heads(GRIDS["RAS"], away=np.array([4.0, 0, 0]))
     prealign = np.eye(4)
     prealign[0, 3] = 4
@@ -80,14 +80,14 @@ def test_two_dimensions():
 
 
 def folding(shape):
-    """A wild field: random, and far beyond what keeps its orientation."""
+    """A random field with many folds."""
     generator = torch.Generator().manual_seed(0)
     return 3 * torch.randn(len(shape), *shape, generator=generator)
 
 
 @torch.no_grad()
 def plain_word(network, pair, objective, **options):
-    """What a network says at first, however bad."""
+    """A poor field of a network."""
     return _predict_once(network, pair.static, pair.moving)
 
 
@@ -140,19 +140,23 @@ def test_a_start_worse_than_none_is_dropped_with_a_warning(caplog):
     found, mapping = register(network, static, moving, grid2world, level_iters=0)
     assert np.abs(mapping.backward).max() == 0
     assert found.affine_only and not found.network_used
-    for said in ("field is not used", "affine (prealign) alone", "Leave out"):
+    for said in ("field is not used", "only the affine (prealign)", "Omit"):
         assert said in caplog.text
     caplog.clear()
     found, mapping = register(network, static, moving, grid2world, level_iters=[5])
     assert not found.affine_only
-    for said in ("field is not used", "Refinement begins without it", "aligned by an"):
+    for said in (
+        "field is not used",
+        "Refinement begins without it",
+        "aligned affinely",
+    ):
         assert said in caplog.text
     _, without = register(None, static, moving, grid2world, level_iters=[5])
     np.testing.assert_array_equal(mapping.backward, without.backward)
 
 
 def test_refinement_goes_on_from_the_network():
-    """Eight millimetres are far for three iterations, and near for a network."""
+    """Three iterations cannot find 8 mm, but a network can."""
     static, moving, grid2world = heads(GRIDS["RAS"], away=np.array([8.0, 0, 0]))
     differences = []
     for network in (None, Says(3, shift(3.5, 0, 0))):
@@ -170,7 +174,7 @@ def bent(shape):
 
 @pytest.mark.parametrize("level_iters", [[3], [1, 1, 1], [10, 0, 0], [10, 5]])
 def test_levels_do_not_lose_a_good_start(level_iters):
-    """A network that is right is not the worse for refinement, at whatever levels."""
+    """Refinement does not make a correct field worse, for any levels."""
     shape = (32, 30, 28)
     moving = np.random.default_rng(0).random(shape)
     moving = gaussian_filter(moving, 1.5)
@@ -187,7 +191,7 @@ def test_levels_do_not_lose_a_good_start(level_iters):
 
 
 class Knows(Says):
-    """Answers rightly, but for an error that does not depend on the images' order."""
+    """Predicts the correct field plus an error independent of the images' order."""
 
     def _fields(self, images):
         static_first = images[0, 0, 0].sum() > images[0, 1, 0].sum()
@@ -197,7 +201,7 @@ class Knows(Says):
 
 
 def test_errors_in_both_directions_cancel():
-    """Asked both ways round, a network's one-sided error is gone."""
+    """The error cancels if the network is applied to both orders of the images."""
     static, moving, grid2world = heads(GRIDS["RAS"], away=np.array([2.0, 0, 0]))
     static[0], moving[0] = 1e-3, 0  # how the network tells the two apart
     network = Knows(3, shift(1, 0, 0), output="velocity")
@@ -209,7 +213,7 @@ def test_errors_in_both_directions_cancel():
 
 
 class Halfway(Says):
-    """Goes half of the way that is left, which the images' centres tell."""
+    """Predicts half of the remaining displacement, from the images' centres."""
 
     def _fields(self, images):
         line = torch.arange(images.shape[2], dtype=images.dtype).view(-1, 1, 1)
@@ -238,7 +242,7 @@ def test_a_single_slice_stays_in_its_plane():
 
 
 def test_a_network_sees_whole_images_whatever_is_compared():
-    """Masks are the metric's; what a network was trained on had none."""
+    """Masks apply to the metric, not to the input of the user's network."""
     static, moving, grid2world = heads(GRIDS["RAS"], away=np.array([1.0, 0, 0]))
     seen = []
     for masks in ({}, {"static_mask": static > 0.3, "moving_mask": moving > 0.2}):

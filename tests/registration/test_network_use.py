@@ -1,4 +1,4 @@
-"""A network is left as it was, shared by threads, and named by file or name."""
+"""A network is not changed, can be shared by threads, and is given by file or name."""
 
 import threading
 

@@ -76,7 +76,7 @@ def test_affine_options_are_passed_on(pair):
     ],
 )
 def test_options_that_need_deform(pair, option):
-    with pytest.raises(ValueError, match=f"{next(iter(option))} needs 'deform'"):
+    with pytest.raises(ValueError, match=f"{next(iter(option))} requires 'deform'"):
         deep_registration(**pair, pipeline=["rigid"], **option)
 
 
@@ -92,10 +92,10 @@ def test_affine_options_that_do_not_go(pair, options, steps):
 @pytest.mark.parametrize(
     "pipeline, message",
     [
-        (["deform", "affine"], "as its last"),
-        (["deform", "deform"], "as its last"),
-        (["afine", "deform"], "'afine'; the last may be 'deform'"),
-        ([], "must have a step"),
+        (["deform", "affine"], "as the last"),
+        (["deform", "deform"], "as the last"),
+        (["afine", "deform"], "'afine'; the last step may be 'deform'"),
+        ([], "must have at least one step"),
     ],
 )
 def test_pipelines_that_are_none(pair, pipeline, message):
@@ -143,7 +143,7 @@ def test_dwi_to_template_affinely(pair, series):
         ({"gtab": "bvals"}, "gtab must be"),
         ({"gtab": None}, "must be 3D"),
         ({"dwi": np.zeros((5, 6, 7, 3))}, "must be 4D"),
-        ({"template_affine": None}, "template_affine is needed"),
+        ({"template_affine": None}, "template_affine is required"),
     ],
 )
 def test_unfit_series(pair, series, change, message):

@@ -138,7 +138,7 @@ def test_a_mask_of_the_series(pair, series):
 @pytest.mark.parametrize("call", ["affine", "deform"])
 @pytest.mark.parametrize("role", ["static", "moving"])
 def test_masked_arrays_are_missing_data(pair, role, call, rng):
-    """What is masked has no say, whatever numbers lie there."""
+    """Masked values have no influence."""
     image, mask = pair[role], half(pair[role])
     holed = pair | {role: np.where(mask, image, np.nan)}
     wanted = registered(holed, {}, call)

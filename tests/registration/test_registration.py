@@ -1,4 +1,4 @@
-"""How `DeepRegistration` behaves: as SyN does, and the same from run to run."""
+"""How `DeepRegistration` behaves: like SyN, and reproducibly."""
 
 from dipy.align import VerbosityLevels
 from dipy.align import metrics as dipy_metrics

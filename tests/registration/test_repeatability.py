@@ -30,7 +30,7 @@ def test_two_runs_are_identical(solid, metric):
 
 
 def test_another_process_gives_the_same(tmp_path):
-    """Nothing hangs on the state of this one."""
+    """The result does not depend on the state of this process."""
     script = (
         "import sys, numpy as np; from dipy_dl_reg import DeepRegistration;"
         "x = np.indices((16, 18, 17)) / 8.0 - 1;"
@@ -105,7 +105,7 @@ if __name__ == "__main__":
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_process_registers_after_its_parent_has():
-    """OpenMP's threads are not there in a child: it does with one of its own."""
+    """A forked process has no OpenMP threads and uses one thread."""
     environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
     done = subprocess.run(
         [sys.executable, "-c", FORKED],
@@ -192,7 +192,7 @@ def test_all_of_a_registration_has_the_threads_asked_for(flat, monkeypatch):
 
 @pytest.mark.parametrize("shape", [(32, 32), (20, 20, 20)])
 def test_long_steps_on_noise_come_to_an_end(shape):
-    """Without smoothing there is nothing but folds to be mended."""
+    """Without smoothing the field has many folds, which are repaired."""
     rng = np.random.default_rng(3)
     static, moving = rng.random(shape), rng.random(shape)
     registration = DeepRegistration(

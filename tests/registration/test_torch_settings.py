@@ -1,4 +1,4 @@
-"""Torch's global settings are the user's: they change nothing, and stay as they are."""
+"""Torch's global settings have no effect on results and are not changed."""
 
 from contextlib import contextmanager, nullcontext
 

@@ -153,7 +153,7 @@ def test_brains_can_be_masked():
 
 
 def test_a_contrast_of_other_classes():
-    with pytest.raises(ValueError, match="must be of 4 classes, got 3 and 4"):
+    with pytest.raises(ValueError, match="must have 4 values, got 3 and 4"):
         pairs(contrasts=[Contrast([0.1] * 3, [0.1] * 4)])
 
 

@@ -280,7 +280,7 @@ def test_mixed_precision_learns_as_well(name):
         ({"workers": -1}, "workers"),
         ({"learning_rate": 0}, "learning_rate"),
         ({"schedule": "step"}, "schedule"),
-        ({"patience": 3}, "patience needs"),
+        ({"patience": 3}, "patience requires"),
         ({"patience": 0, "validation": IMAGES}, "patience"),
         ({"time_limit": 0}, "time_limit"),
         ({"metric": "none"}, "metric"),

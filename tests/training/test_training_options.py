@@ -123,9 +123,9 @@ def test_options_cannot_be_changed():
         ({"steps": "many"}, "steps must be a whole number from 1, got 'many'"),
         ({"learning_rate": "fast"}, "learning_rate must be above 0 and finite"),
         ({"weight": -1}, "weight must be 0 or more and finite, got -1"),
-        ({"metric": None}, "metric=None needs a dice_weight above 0"),
+        ({"metric": None}, "metric=None requires a dice_weight above 0"),
         ({"schedule": "step"}, r"schedule must be None or 'cosine', got 'step'"),
-        ({"resume": True}, "resume needs a checkpoint"),
+        ({"resume": True}, "resume requires a checkpoint"),
     ],
 )
 def test_wrong_training_options(options, words):
@@ -149,5 +149,5 @@ def test_wrong_data_options(options, words):
 
 
 def test_missing_steps_are_named():
-    with pytest.raises(TypeError, match="fit needs the option 'steps'"):
+    with pytest.raises(TypeError, match="fit requires the option 'steps'"):
         dipy_dl_reg.fit("unet", [])

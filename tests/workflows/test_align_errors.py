@@ -67,7 +67,7 @@ def bad_images(folder, good):
         (save(folder / "4d.nii", np.ones((5, 5, 5, 2))), "must be one 3D volume"),
         (save(folder / "2d.nii", np.ones((5, 5))), "both 2D or both 3D"),
         (save(folder / "inf.nii", infinite, grid), "infinities"),
-        (save(folder / "nan.nii", infinite * np.nan, grid), "nothing but NaN"),
+        (save(folder / "nan.nii", infinite * np.nan, grid), "only NaN"),
         (save(folder / "ones.nii", np.ones(shape), grid), "constant"),
         (save(folder / "c.nii", np.ones(shape, complex), grid), "real numbers"),
         (flat, "singular"),
@@ -100,9 +100,9 @@ def test_bad_options_are_one_clear_line(swift, pair, tmp_path, command):
     for options, message in (
         (["--prealign", matrix, "--affine"], "not both"),
         (["--affine", "--pipeline", "rigid", "deform"], "not both"),
-        (["--pipeline", "deform", "rigid"], "as its last"),
-        (["--pipeline", "rigid", "--level_iters", "2"], "needs 'deform'"),
-        (["--pipeline", "rigid", "--initialization", "auto"], "needs 'deform'"),
+        (["--pipeline", "deform", "rigid"], "as the last"),
+        (["--pipeline", "rigid", "--level_iters", "2"], "requires 'deform'"),
+        (["--pipeline", "rigid", "--initialization", "auto"], "requires 'deform'"),
         (["--pipeline", "center_of_mass", "--prealign", matrix], "not both"),
         (["--prealign", words], "no matrix"),
         (["--prealign", small], "must have the shape (4, 4)"),
@@ -116,7 +116,7 @@ def test_bad_options_are_one_clear_line(swift, pair, tmp_path, command):
         (["--out_warped", "a.txt"], "out_warped must end in .nii"),
         (["--out_mapping", "a.nii"], "out_mapping must end in .npz"),
         (["--report", "--out_report", "a.doc"], "out_report must end in"),
-        (["--out_field", "warped_moved.nii.gz"], "share names"),
+        (["--out_field", "warped_moved.nii.gz"], "have the same name"),
         (["--out_strat", "elsewhere"], "out_strat must be"),
         (["--out_dir", file], "is not a folder"),
         (["--out_dir", file / "below"], "is not a folder"),
@@ -171,7 +171,7 @@ def test_network_alone_that_is_not_used_is_an_error(pair, command, monkeypatch):
     given = [align_deep, pair["static"], pair["moving"], "--device", "cpu"]
     given += ["--prealign", pair["prealign"], "--out_dir", pair["out"]]
     said = fails(command, *given, "--level_iters", 0)
-    assert "no deformation" in said and "Leave out --level_iters 0" in said
+    assert "no deformation" in said and "Omit --level_iters 0" in said
     assert not pair["out"].exists()
     command(*given, "--level_iters", 0, "--model", "None")  # asked for nothing
     assert names(pair["out"]) == OUTPUTS

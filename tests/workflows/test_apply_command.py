@@ -154,7 +154,7 @@ def test_fields_in_dipys_format(saved, tmp_path, rng, command, caplog):
     wanted = mapping.transform_inverse(atlas_data)
     assert_allclose(nib.load(out).get_fdata(), wanted, atol=1e-4)
     command(apply_deep, field, image, *again)
-    assert "holds no prealign" in caplog.text
+    assert "contains no prealign" in caplog.text
     assert np.abs(nib.load(out).get_fdata() - mapping.transform(data)).max() > 0.1
 
 
@@ -213,7 +213,7 @@ def test_apply_says_what_is_wrong(saved, tmp_path, pair, command):
         ((path, tmp_path / "none.nii"), "File not found"),
         ((path, many), "a volume or a series"),
         ((path, image, "--interpolation", "cubic"), "interpolation must be"),
-        ((path, image, "--prealign", pair["prealign"]), "holds its own"),
+        ((path, image, "--prealign", pair["prealign"]), "contains it"),
         ((path, image, "--reference", text), "not an image file"),
         ((path, image, "--out_file", "a.png"), "out_file must end in"),
         ((path, image, "--out_dir", tmp_path, "--out_file", "fa.nii"), "is an input"),
@@ -254,7 +254,7 @@ def test_format_without_grids(saved, fields_alone, tmp_path, rng, command):
     static = save(tmp_path / "static.nii.gz", zeros, mapping.codomain_grid2world)
     options = ["--prealign", matrix, "--out_dir", tmp_path / "out"]
     message = fails(command, apply_deep, field, image, *options)
-    assert "does not hold static's grid; give static as --reference" in message
+    assert "does not contain static's grid; give static as --reference" in message
     command(apply_deep, field, image, "--reference", static, *options)
     found = nib.load(tmp_path / "out" / "transformed.nii.gz")
     assert_allclose(found.get_fdata(), mapping.transform(data), atol=1e-4)

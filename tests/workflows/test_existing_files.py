@@ -19,7 +19,7 @@ def test_many_existing_outputs_are_not_all_named(swift, pair, tmp_path, command)
     arguments += ("--out_dir", pair["out"])
     command(*arguments)
     said = fails(command, *arguments)
-    assert "and 27 more already there" in said and said.count("static_s") == 3
+    assert "and 27 more; add --force" in said and said.count("static_s") == 3
 
 
 def test_skip_existing(swift, pair, tmp_path, command, caplog):

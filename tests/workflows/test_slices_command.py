@@ -105,7 +105,7 @@ def test_slices_with_landmarks(tmp_path, command, pair):
     volume = save(tmp_path / "v.nii", np.random.default_rng(0).random((9, 8, 7)))
     out = "--out_dir", tmp_path / "other"
     said = fails(command, align_deep, volume, volume, *options, *out)
-    assert "have 2 coordinates, and the images are 3D" in said
+    assert "have 2 coordinates, but the images are 3D" in said
     assert not out[1].exists()
 
 

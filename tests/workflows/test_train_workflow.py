@@ -158,9 +158,9 @@ def test_training_is_interrupted_and_goes_on(folder, tmp_path, command):
     command(train_deep, *both, "--steps", 2, "--checkpoint", state)
     first = (tmp_path / "model.npz").read_bytes()
     go_on = ["--steps", 4, "--checkpoint", state]
-    assert "model.npz already there" in fails(command, train_deep, *both, *go_on)
+    assert "model.npz; add --force" in fails(command, train_deep, *both, *go_on)
     nowhere = [*go_on[:3], tmp_path / "none.npz", "--resume"]
-    assert "model.npz already there" in fails(command, train_deep, *both, *nowhere)
+    assert "model.npz; add --force" in fails(command, train_deep, *both, *nowhere)
     other = [*go_on, "--out_model", "b.npz"]
     assert "resume" in fails(command, train_deep, *both, *other)
     assert (tmp_path / "model.npz").read_bytes() == first

@@ -1,35 +1,45 @@
-r"""Effect of each part of the pyramid and of its recipe: trainings without it.
+r"""Ablation study of the pyramid network and its training recipe.
 
     python -m tools.recipes.ablation --label_maps FOLDER --output RESULTS
     python -m tools.recipes.ablation --label_maps FOLDER --output RESULTS \
         --variants base repeats-1 --data BRAINS --pairs 1000:1001 1006:1012
     python -m tools.recipes.ablation --output RESULTS
 
-Every variant is trained for so many `--steps` of the first stages of
-``tools/recipes/train_pyramid.py``, one pair at a time, the same pairs for all variants
-that draw alike, and ends with its best weights by the validation of the recipe. A
-variant is one file of RESULTS: those that exist are not trained again, an interrupted
-training is resumed, and several processes may each train some `--variants`. Every call
-prints the table of all results, the last of the calls above nothing else, and writes it
-to RESULTS/table.txt. BRAINS is a folder as for ``tools/benchmarks/deformable.py``.
+Every variant is trained for `--steps` steps of the first stages of
+``tools/recipes/train_pyramid.py``, with one pair at a time. Variants with the same
+source of pairs are trained on the same pairs. The result has the best weights by the
+validation of the recipe. Each variant has one file in RESULTS. Variants whose file
+exists are not trained again, an interrupted training is resumed, and several processes
+may each train some `--variants`. Every call prints the table of all results and writes
+it to RESULTS/table.txt; the last of the calls above does only this. BRAINS is a folder
+as for ``tools/benchmarks/deformable.py``.
 
-Columns: number of weights and their size on disk; the validation loss of the recipe;
-1 - Dice, averaged over `--judged` pairs, of shapes and of brains bent strongly, which
-were not trained on (the label maps of the 3 subjects held out); "inverse", on the
-latter: mean length of the composition of the displacements of a pair and of the swapped
-pair, voxels; seconds of a forward pass on the voxels of a brain at 2 mm (variants
-trained side by side are timed under different loads: `--time` measures all again, in
-turns). Of real brains: mean Dice after the network alone, applied at the spacing of the
-last stage, T1 and b0-like to T1 (tools/experiments/contrasts.py); "swap", mean distance
-of points of the brain from their places after the map and then that of the swapped
-images, voxels of 2 mm, both kinds (a network that is not symmetric is applied both ways
-where that helps); "used", how often the network's field was better than none: else it
-was not used, and Dice is that without it.
+The columns are:
+
+- number of weights and their size on disk;
+- validation loss of the recipe;
+- 1 - Dice, averaged over `--judged` pairs that are not used for training, of shapes and
+  of strongly deformed brains (label maps of the 3 subjects that are held out);
+- "inverse": for these brains, the mean length, in voxels, of the composition of the
+  displacements of a pair and of the swapped pair;
+- seconds of a forward pass for the number of voxels of a brain at 2 mm. If variants
+  are trained in parallel, they are timed under different loads; `--time` measures all
+  again, in turns.
+
+For real brains, the further columns are:
+
+- mean Dice of the network alone, applied at the spacing of the last stage, for T1 and
+  b0-like images to T1 (tools/experiments/contrasts.py);
+- "swap": mean distance of points of the brain from their initial position after the map
+  and then the map of the swapped images, in voxels of 2 mm, for both contrasts (a
+  network that is not symmetric is also applied to swapped images if this helps);
+- "used": how often the network's field was better than no field. If it was not better,
+  it was not used, and Dice is that without it.
 """
 
 import os
 
-# Must be set before torch loads: its waiting threads then sleep instead of spinning.
+# Must be set before torch is imported: waiting threads then sleep instead of spinning.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import argparse
@@ -57,17 +67,17 @@ from tools.recipes.brain_maps import make_pairs, read_maps
 from tools.recipes.stages import HELD_OUT
 from tools.recipes.train_pyramid import STAGES, brain_options, shape_pairs, train
 
-#: Seed of the pairs that variants are judged on; no training is near it.
+#: Seed of the pairs for evaluation; it is not used by any training.
 JUDGED = 10_000
-#: About the voxels of a brain at 2 mm.
+#: Approximate size of a brain in voxels of 2 mm.
 WHOLE = (80, 104, 88)
 KINDS = ("T1", "b0")
-#: What is brighter in a drawn image is brain, for the most part.
+#: Voxels brighter than this in a synthetic image are mostly brain.
 SEEN = 0.1
 
 
 class OneWay(Pyramid):
-    """The pyramid that takes ``v <- v + g(a, b)``, not half of a difference."""
+    """Pyramid with the update ``v <- v + g(a, b)``, without antisymmetry."""
 
     name = "pyramid-one-way"
     symmetric = False
@@ -84,7 +94,7 @@ class OneWay(Pyramid):
 
 
 class Intensity(Pyramid):
-    """The pyramid that sees intensities alone, no self-similarity."""
+    """Pyramid whose input is only intensities, without self-similarity."""
 
     name = "pyramid-intensity"
 
@@ -94,12 +104,12 @@ class Intensity(Pyramid):
         self.encoder[0][0] = conv(dim, 1, first.out_channels, stride=2)
 
     def describe(self, both):
-        """Leave the images as they are."""
+        """Return the images unchanged."""
         return both
 
 
 class Variant(NamedTuple):
-    """Differences from the base: the network's arguments, and the pairs drawn."""
+    """Differences from the base variant: arguments of the network, source of pairs."""
 
     arguments: dict = {}
     pairs: dict = {}
@@ -107,7 +117,7 @@ class Variant(NamedTuple):
     seed: int = 0
 
 
-#: Pairs like T1 alone; random shapes have contrasts of their own, and are left out.
+#: Pairs with T1 contrast only; random shapes have other contrasts and are omitted.
 T1_ONLY = {"random_contrast": 0.0, "across": 0.0, "contrasts": ()}
 VARIANTS = {
     "base": Variant(),
@@ -122,12 +132,12 @@ VARIANTS = {
     "repeats-1": Variant({"repeats": 1}),
     "repeats-3": Variant({"repeats": 3}),
 }
-#: Networks that this tool alone has.
+#: Networks that are defined only in this tool.
 OWN = {kind.name: kind for kind in (OneWay, Intensity)}
 
 
 def trained(name, arguments):
-    """The network of a variant, with its card: from its file, or trained now."""
+    """Load the network of a variant, with its card, from its file, or train it."""
     path = arguments.output / f"{name}.npz"
     if path.exists():
         return load_network(path)
@@ -150,13 +160,13 @@ def trained(name, arguments):
 
 
 def stages_of(steps):
-    """The recipe's first stages with other steps; the last one's rate ends at 0."""
+    """First stages of the recipe with other steps; the learning rate ends at 0."""
     stages = [stage._replace(steps=n) for stage, n in zip(STAGES[3], steps)]
     return [*stages[:-1], stages[-1]._replace(schedule="cosine")]
 
 
 def measured(name, network, arguments):
-    """All measures of a trained variant."""
+    """Compute all measures of a trained variant."""
     row = {"variant": name, "steps": arguments.steps}
     row["parameters"] = sum(p.numel() for p in network.parameters())
     row["MB"] = (arguments.output / f"{name}.npz").stat().st_size / 1e6
@@ -169,7 +179,7 @@ def measured(name, network, arguments):
 
 
 def unseen(network, arguments):
-    """1 - Dice of drawn pairs: before, and with the network."""
+    """Compute 1 - Dice of synthetic pairs, before and after the network."""
     stage = stages_of(arguments.steps)[-1]
     maps = read_maps(arguments.label_maps, stage.spacing, stage.shape)
     brains = make_pairs(maps[-HELD_OUT:], **brain_options(stage) | stage.far)
@@ -191,7 +201,7 @@ def unseen(network, arguments):
 
 
 def seconds(networks):
-    """Time of a forward pass of each: medians of five, in turns, after one."""
+    """Median time of five forward passes of each network, in turns."""
     images, taken = torch.rand(2, 1, 1, *WHOLE), []
     with torch.no_grad():
         for _ in range(6):
@@ -212,11 +222,11 @@ def time_again(folder):
 
 
 def real(network, arguments):
-    """Dice of real brains, by kind, and distance of swapped images from the inverse."""
+    """Compute Dice of real brains by contrast, and the error of swapped images."""
     from dipy_dl_reg import DeepRegistration
 
     row, swaps, used = {}, [], []
-    # Across contrasts it must tell a field that is worse than none.
+    # For different contrasts, the metric must detect a field that is worse than none.
     how = {"metric": "MIND", "level_iters": 0, "progress": False}
     for kind in KINDS:
         scores = []
@@ -250,7 +260,7 @@ COLUMNS = {
 
 
 def table(folder):
-    """Lines of text: every variant that has a file, in the order of `VARIANTS`."""
+    """Format a line for every variant that has a file, in the order of `VARIANTS`."""
     found = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
     rows = [found[name] for name in VARIANTS if name in found]
     yield f"{'variant':13} " + " ".join(f"{name:>10}" for name in COLUMNS)

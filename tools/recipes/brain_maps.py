@@ -1,7 +1,7 @@
-"""Label maps of heads, FreeSurfer's numbers, made ready for training by synthesis.
+"""Prepares label maps of heads (FreeSurfer's labels) for the synthesis of images.
 
-Used by ``tools/recipes/train_brains.py``; ``python -m tools.recipes.brain_maps FOLDER
-sheet.png`` draws a sheet of what a network is shown.
+This module is used by ``tools/recipes/train_brains.py``. ``python -m
+tools.recipes.brain_maps FOLDER sheet.png`` draws a sheet of synthetic training pairs.
 """
 
 from pathlib import Path
@@ -36,7 +36,7 @@ TISSUES = {
     (26, 58): (0.60, 0.06),  # accumbens
     (28, 60): (0.74, 0.06),  # ventral diencephalon
 }
-#: What the same tissues look like in b0, FA and MD (1 is that of free water).
+#: Mean intensities of the same tissues in b0, FA and MD (1 is that of free water).
 DIFFUSION = {
     (2, 41): (0.38, 0.60, 0.25),
     (3, 42): (0.52, 0.16, 0.30),
@@ -57,8 +57,9 @@ DIFFUSION = {
     (26, 58): (0.48, 0.20, 0.26),
     (28, 60): (0.40, 0.48, 0.27),
 }
-#: Their spreads, how often each is drawn (T1 is 1), and what their scanning does: EPI
-#: at low resolution, magnitude noise; FA of white matter differs from place to place.
+#: Standard deviations of these intensities, relative frequency of each contrast (that
+#: of T1 is 1), and defects of the acquisition: EPI has a low resolution and magnitude
+#: noise; FA of white matter varies in space.
 DIFFUSION_SPREADS = (0.07, 0.05, 0.06)
 DIFFUSION_WEIGHTS = (1.0, 1.0, 0.5)
 DIFFUSION_ACQUISITIONS = (
@@ -66,20 +67,20 @@ DIFFUSION_ACQUISITIONS = (
     {"noise": 0.10, "rician": 0.5, "bias": 0.6},
     {"noise": 0.08, "rician": 0.3, "bias": 0.2},
 )
-#: Classes that are no brain: skull, scalp, eyes and the like.
+#: Classes that are not brain, such as skull, scalp and eyes.
 OUTSIDE = tuple(range(204, 215))
 CLASSES = [k for pair in TISSUES for k in pair] + list(OUTSIDE)
-#: Structures that drive the alignment of the subjects to each other.
+#: Structures that are used to align the subjects with each other.
 ANCHORS = (2, 3, 4, 7, 8, 10, 11, 12, 16, 17, 41, 42, 43, 46, 47, 49, 50, 51, 53)
-#: Fine voxels along the edge of a coarse one, when shares are counted.
+#: Number of fine voxels along the edge of a coarse voxel, to compute shares.
 FINE = 3
 
 
 def read_maps(folder, spacing, shape):
-    """Shares of all classes for every label map in a folder, on one grid.
+    """Compute the shares of all classes for every label map of a folder, on one grid.
 
     Subjects are aligned by the affine that fits the centroids of their structures to
-    the mean ones, found over three rounds.
+    the mean centroids, in three iterations.
     """
     images = [nib.load(path) for path in sorted(Path(folder).glob("*.nii*"))]
     if len(images) < 2:
@@ -99,7 +100,7 @@ def read_maps(folder, spacing, shape):
 
 
 def make_pairs(maps, **options):
-    """Pairs synthesised from those maps, T1-like unless asked otherwise."""
+    """Make synthetic pairs from these maps; by default with T1 contrast."""
     means = [TISSUES[pair][0] for pair in TISSUES for _ in pair]
     spreads = [TISSUES[pair][1] for pair in TISSUES for _ in pair]
     groups = [n for n, pair in enumerate(TISSUES) for _ in pair]
@@ -135,7 +136,7 @@ def diffusion_contrasts(coarse=1.3, thick=2.0):
 
 
 def _centroids(image):
-    """World centres of the anchors, one row each, homogeneous."""
+    """World centroids of the anchor structures in homogeneous coordinates, in rows."""
     labels = np.asarray(image.dataobj)[::2, ::2, ::2]
     places = np.array(center_of_mass(np.ones_like(labels), labels, ANCHORS))
     return nib.affines.apply_affine(image.affine, 2 * places) @ np.eye(3, 4) + [
@@ -154,12 +155,12 @@ def _middle(image, fit):
 
 
 def _fit(mean, own):
-    """Affine from the mean's world to a subject's, by least squares."""
+    """Fit the affine from the mean's world to a subject's by least squares."""
     return np.linalg.lstsq(mean, own, rcond=None)[0].T
 
 
 def _resampled(image, fit, middle, spacing, shape):
-    """Labels on an axial grid about the middle of the mean brain, nearest."""
+    """Resample labels to an axial grid about the mean brain, by nearest neighbour."""
     corner = middle - (shape - 1) / 2 * spacing
     grid = np.eye(4)
     grid[:3, :3] *= spacing
@@ -172,7 +173,7 @@ def _resampled(image, fit, middle, spacing, shape):
 
 
 def draw_sheet(pairs, path, *, rows=4, columns=4, seed=0):
-    """Write a picture of pairs, each the middle slice of both of its images."""
+    """Draw pairs to a file: the middle slice of both images of each pair."""
     import matplotlib
 
     matplotlib.use("Agg")

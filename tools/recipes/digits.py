@@ -1,32 +1,34 @@
-"""Handwritten digits registered by trained networks: the proof of concept of 2020.
+"""Registration of handwritten digits by networks: the proof of concept of 2020.
 
     python -m tools.recipes.digits --output digits
     python -m tools.recipes.digits --dirnet --output digits
 
-Every network is trained on pairs of images of one digit, then on those of all ten (the
-two of a pair are always the same digit), and tested on pairs of images on which it was
-not trained. Accepted in 2020: a mean correlation above 0.7, of one digit. The folder
-`--output` gets a picture for each, and all numbers with the machine and the versions.
+Every network is trained on pairs of images of one digit, and then on pairs of all ten
+digits (both images of a pair always show the same digit).  It is tested on pairs of
+images that are not used for training.  The criterion of 2020 was a mean correlation
+above 0.7 for one digit.  A picture for each network, and a file with all numbers, the
+machine and the versions, are written to the folder `--output`.
 
 The digits are scikit-learn's (it comes with the `doc` extra), 8x8, enlarged to 24x24
 within 32x32; or, with `--mnist FOLDER`, MNIST's training images from its two idx files
-(gzipped or not), or its test images (t10k-...) where there are no others. Of each digit
-the first images are for training, the next for choosing settings (`--validation`
-reports on them), the last are held out. Images by one writer follow each other, so that
-the parts have different writers, except at their borders. Every image of a part is
-paired with ten others, evenly spread over the part.
+(gzipped or not), or its test images (t10k-...) if there are no training images.  For
+each digit, the first images are used for training, the next for the choice of settings
+(`--validation` reports results for them), and the last for testing.  Images of one
+writer are consecutive, so that the parts have different writers, except at their
+borders.  Every image of a part is paired with ten others, evenly distributed over the
+part.
 
 "Folded" counts pixels where the Jacobian determinant (central differences) of the
 network's field is 0 or less; `DeepRegistration` repairs them.
 
-`--dirnet` is DIRNet's own experiment: one digit, control points 8 pixels apart, 16
-kernels, no penalty; then all held-out images are registered to the first of them. If
-that works, their mean becomes sharp.
+`--dirnet` repeats the experiment of the DIRNet publication: one digit, control points 8
+pixels apart, 16 kernels, no penalty. All test images are registered to the first of
+them; if this succeeds, their mean becomes sharp.
 """
 
 import os
 
-# Must be set before torch loads: see tools/benchmarks/deformable.py.
+# Must be set before torch is imported, see tools/benchmarks/deformable.py.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import argparse
@@ -48,7 +50,7 @@ from dipy_dl_reg.training.loop.train_network import train_network
 from dipy_dl_reg.training.training_set import CrossSubject
 from tools.benchmarks.record import describe, write_json
 
-#: Parts of each digit's images.
+#: Fractions of each digit's images in the parts.
 PARTS = {"training": (0, 0.7), "validation": (0.7, 0.85), "held-out": (0.85, 1)}
 #: Largest number of images of a digit in the last two.
 MOST = 40
@@ -100,7 +102,7 @@ def small_digits():
 
 
 def mnist_digits(folder):
-    """The same from MNIST's idx files, 28x28 within 32x32."""
+    """Images (N, 32, 32) and digits from MNIST's idx files, 28x28 within 32x32."""
     kinds = "images-idx3-ubyte", "labels-idx1-ubyte"
     for part in ("train", "t10k"):
         paths = [find_idx(folder / f"{part}-{kind}") for kind in kinds]
@@ -146,7 +148,7 @@ def part_of(images, targets, digit, part):
 
 
 def pairs_of(images):
-    """Every image as static with others evenly spread over the rest."""
+    """Pair every image (static) with others, evenly distributed over the rest."""
     count = len(images)
     static = torch.arange(count).repeat_interleave(PARTNERS)
     steps = torch.arange(1, PARTNERS + 1) * count // (PARTNERS + 1)
@@ -161,7 +163,7 @@ def correlation(first, second):
 
 
 def train(name, arguments, options, images, targets, digits):
-    """A network trained on some digits, and the seconds that took."""
+    """Train a network on some digits; return it and the seconds of the training."""
     parts = [part_of(images, targets, digit, "training") for digit in digits]
     groups = np.repeat(digits, [len(part) for part in parts])
     pairs = CrossSubject(torch.cat(parts)[:, 0].numpy(), groups=groups, normalized=True)
@@ -174,14 +176,14 @@ def train(name, arguments, options, images, targets, digits):
 
 @torch.no_grad()
 def registered(network, static, moving):
-    """Displacements and warped images, a few pairs at a time."""
+    """Compute displacements and warped images, a few pairs at a time."""
     parts = zip(static.split(100), moving.split(100))
     displacement = torch.cat([network(*part).displacement for part in parts])
     return displacement, warp(moving, displacement)
 
 
 def measure(network, images, targets, digits, part):
-    """Numbers over the pairs of a part."""
+    """Measure the registration of the pairs of a part."""
     pairs = [pairs_of(part_of(images, targets, digit, part)) for digit in digits]
     static, moving = (torch.cat(side) for side in zip(*pairs))
     start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Common part of the recipes: options, stages with their files, the network's card."""
+"""Functions shared by the recipes: options, training in stages, the network's card."""
 
 import argparse
 import math
@@ -18,7 +18,7 @@ HELD_OUT = 3
 
 
 def parser_of(description):
-    """A parser with the options that all recipes have."""
+    """Make a parser with the options of all recipes."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -34,16 +34,16 @@ def parser_of(description):
 
 
 def check_output(parser, output):
-    """End with a message unless there is a file to write, which does not exist."""
+    """Exit with a message if the output file is missing or exists already."""
     if output is None or output.exists():
         parser.error(f"--output must be a new file, got {output}.")
 
 
 def train_stage(network, stage, arguments, seconds, **options):
-    """Train one stage, from its checkpoint if there is one.
+    """Train one stage; resume from its checkpoint if there is one.
 
     The checkpoint and the log (CSV) are written beside the output; `options` are
-    further ones of `train_network`.
+    further options of `train_network`.
     """
     beside = f"{arguments.output.stem}_{stage.spacing:g}mm"
     options = {
@@ -66,9 +66,9 @@ def train_stage(network, stage, arguments, seconds, **options):
 
 
 def train_stages(network, stages, arguments, train):
-    """Train stage by stage; `train(network, stage, arguments, seconds)` does one.
+    """Train all stages; `train(network, stage, arguments, seconds)` trains one.
 
-    Ends the program where `--minutes` are over.
+    The program exits when the time limit `--minutes` is reached.
     """
     end = math.inf
     if arguments.minutes is not None:
@@ -83,7 +83,7 @@ def train_stages(network, stages, arguments, train):
 
 
 def describe(arguments, stages, histories, recipe):
-    """The network's card; `recipe` is what this recipe has besides its stages."""
+    """Make the network's card; `recipe` has the settings besides the stages."""
     return {
         "licence": arguments.licence,
         "preprocessing": {"intensity": "drawn, the brightest voxel 1"},
@@ -99,6 +99,6 @@ def describe(arguments, stages, histories, recipe):
 
 
 def save(path, network, card):
-    """Write the network, if this is the first of the processes."""
+    """Write the network, in the first process only."""
     if int(os.environ.get("RANK", 0)) == 0:
         save_network(path, network, card=card)

@@ -15,7 +15,7 @@ real brains.
 
 import os
 
-# Must be set before torch loads: its waiting threads then sleep instead of spinning.
+# Must be set before torch is imported: waiting threads then sleep instead of spinning.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from typing import NamedTuple
@@ -54,7 +54,7 @@ STAGES = [
 
 
 def train(network, stage, arguments, seconds):
-    """Train one stage, from its checkpoint if there is one."""
+    """Train one stage; resume from its checkpoint if there is one."""
     maps = read_maps(arguments.label_maps, stage.spacing, stage.shape)
     options = SYNTHESIS | stage.synthesis
     return train_stage(
@@ -70,7 +70,7 @@ def train(network, stage, arguments, seconds):
 
 
 def card(arguments, histories):
-    """What a user of the weights must know."""
+    """Make the network's card, with the information for users of the weights."""
     recipe = {
         "command": "python -m tools.recipes.train_brains",
         "synthesis": SYNTHESIS,

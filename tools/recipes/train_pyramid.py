@@ -1,25 +1,26 @@
-"""Train the pyramid on images drawn from label maps and on shapes, of any contrast.
+"""Train the pyramid on images synthesised from label maps and shapes, of any contrast.
 
     python -m tools.recipes.train_pyramid --label_maps FOLDER --output NET.npz
 
 FOLDER holds label maps of heads with FreeSurfer's numbers, one NIfTI file a subject.
-No image is read. Pairs are synthesised as T1, b0, FA and MD (in two of five pairs one
-contrast for both images, else any for each), as images of random intensities, and as
-random shapes; the loss is the overlap of the classes and the smoothness of the
-velocity, and does not depend on the contrast. Training begins at 6 mm, goes on at 3 mm,
-and ends at 2 mm, where the network is used; one brain pair in ten is bent strongly.
+No image is read.  Pairs are synthesised with the contrasts T1, b0, FA and MD (in two of
+five pairs, both images have the same contrast; otherwise a contrast is drawn for each),
+with random intensities, and as random shapes.  The loss is the overlap of the classes
+plus the smoothness of the velocity, and does not depend on the contrast.  Training
+begins at 6 mm, continues at 3 mm, and ends at 2 mm, the resolution at which the network
+is used; one brain pair in ten has a large deformation.
 
 It can be stopped at any time, or by --minutes, and is continued by --resume. The
 checkpoint and the log (CSV) of each stage are written beside NET. --sheet FILE.png
-draws pairs into a picture instead. --dim 2 trains on shapes alone, for slices. Started
-by ``torchrun``, processes train together, each on its own pairs: the network that comes
-with the package was trained by ``torchrun --nproc_per_node 3`` on as many cores, three
-pairs in each step.
+draws pairs to a picture instead. --dim 2 trains only on shapes, for slices. If the
+program is started by ``torchrun``, several processes train together, each on its own
+pairs. The network that comes with the package was trained by ``torchrun
+--nproc_per_node 3`` on three cores, with three pairs in each step.
 """
 
 import os
 
-# Must be set before torch loads: its waiting threads then sleep instead of spinning.
+# Must be set before torch is imported: waiting threads then sleep instead of spinning.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from pathlib import Path

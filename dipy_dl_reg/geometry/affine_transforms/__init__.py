@@ -2,6 +2,6 @@
 
 A batch of parameters ``(B, P)`` gives matrices ``(B, D + 1, D + 1)``.  In 3D a rotation
 by ``(a, b, c)`` is ``Rz(c) Rx(a) Ry(b)``; with scales ``s`` the linear part is
-``diag(s) R``.  Angles are in radians.  Everything is float64 on the CPU: there are a
-dozen numbers.
+``diag(s) R``.  Angles are in radians.  All computations are in float64 on the CPU,
+because there are only about a dozen numbers.
 """

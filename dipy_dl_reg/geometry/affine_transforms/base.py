@@ -15,7 +15,7 @@ EXACT: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
 
 @dataclass(frozen=True)
 class AffineTransform(ABC):
-    """One kind of affine transform.
+    """Base class of all types of affine transforms.
 
     Attributes
     ----------
@@ -30,7 +30,7 @@ class AffineTransform(ABC):
 
     #: Its name in `dipy_dl_reg.geometry.affine_transforms.registry.TRANSFORMS`.
     kind: ClassVar[str]
-    #: What it is, as a phrase for messages and documentation.
+    #: Description of the transform for messages and documentation.
     meaning: ClassVar[str]
     #: Whether a translation is among the parameters, so that any point may be the
     #: centre of rotations and scales.
@@ -134,7 +134,7 @@ class AffineTransform(ABC):
         return self.matrix(torch.as_tensor(theta, **EXACT)[None])[0].numpy()
 
     def change_centre(self, theta: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:
-        """Parameters of the same transforms, about another origin.
+        """Convert parameters to those of the same transforms about another origin.
 
         Parameters
         ----------

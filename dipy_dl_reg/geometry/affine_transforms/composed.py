@@ -11,8 +11,8 @@ from dipy_dl_reg.geometry.affine_transforms.rotations import rotation_matrices
 class ComposedTransform(AffineTransform):
     """``y = diag(s) R x + t``, with some of the scales s, rotation R, translation t.
 
-    A subclass says with class attributes which of them it has.  Parameters are the
-    angles of R, then t, then s.
+    A subclass defines by class attributes which of these parts it has.  The parameters
+    are the angles of R, then t, then s.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""All affine transforms, by the names that DIPY's pipelines give them.
+"""All affine transforms, by their names in DIPY's pipelines.
 
 A transform is added by one file with a subclass of `AffineTransform` (or of
 `ComposedTransform`) and one line here.
@@ -38,7 +38,7 @@ def transform_names() -> list[str]:
 
 
 def describe_transforms() -> dict[str, str]:
-    """Say what each affine transform is.
+    """Describe each affine transform.
 
     Returns
     -------
@@ -61,7 +61,7 @@ def make_transform(name: str, dim: int) -> AffineTransform:
     Returns
     -------
     transform : AffineTransform
-        A new one.
+        A new object.
 
     Raises
     ------

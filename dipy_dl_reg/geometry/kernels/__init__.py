@@ -1,1 +1,1 @@
-"""Compiled loops for the CPU, and which tensors they accept."""
+"""Compiled loops for the CPU, and the check whether they accept given tensors."""

@@ -1,13 +1,12 @@
-"""The compiled loops: whether they can be used, and calling them on several threads.
+"""Availability of the compiled loops, and their execution on several threads.
 
-`fields.warp`, `smoothing.smooth` and others call a compiled loop if `supports` says
-that it accepts their tensors.  Otherwise, and where the package was installed without
-a compiler, they compute the same in torch.  The two agree to rounding; the compiled
-loops return the same bits for any number of threads.  ``DIPY_DL_REG_KERNELS=0`` in the
-environment turns the loops off.
+`fields.warp`, `smoothing.smooth` and other functions call a compiled loop if `supports`
+returns True for their tensors.  Otherwise, or if the package was installed without a
+compiler, they compute the same values with torch.  Both results agree up to rounding;
+the compiled loops return identical bits for any number of threads.  The environment
+variable ``DIPY_DL_REG_KERNELS=0`` disables the loops.
 
-`dipy_dl_reg.geometry.kernels.functions` says what they compute; the code is in
-``csrc``.
+`dipy_dl_reg.geometry.kernels.functions` documents the loops; the C code is in ``csrc``.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ from typing import Any
 
 import torch
 
-#: What ``interface()`` in ``csrc/module.c`` must return.
+#: Required return value of ``interface()`` in ``csrc/module.c``.
 _INTERFACE = 1
-#: Least number of voxels for each thread: for fewer, waking one takes longer than it
-#: saves.
+#: Minimum number of voxels for each thread; with fewer voxels, starting a thread takes
+#: longer than the time that it saves.
 _LEAST_VOXELS = 20_000
 
 #: Types of the arguments of each function, before the first and last plane to compute:
@@ -68,12 +67,12 @@ _switches: list[str] = []
 
 
 def available() -> bool:
-    """Tell whether the compiled loops are installed and not turned off.
+    """Whether the compiled loops are installed and not turned off.
 
     Returns
     -------
     available : bool
-        Without them everything is computed in torch, more slowly.
+        If False, everything is computed with torch, more slowly.
     """
     return _library is not None and not _switches
 
@@ -95,7 +94,7 @@ def without_kernels() -> Iterator[None]:
 
 
 def supports(*tensors: torch.Tensor | None) -> bool:
-    """Tell whether the compiled loops accept these tensors.
+    """Whether the compiled loops accept these tensors.
 
     Parameters
     ----------
@@ -155,9 +154,9 @@ def run(name: str, x: torch.Tensor, *arguments: object) -> None:
 
 @lru_cache(maxsize=1)
 def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads that sleep until they are given work."""
+    """A pool of threads; waiting threads sleep."""
     return ThreadPoolExecutor(threads, thread_name_prefix="dipy_dl_reg")
 
 
-if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
+if hasattr(os, "register_at_fork"):  # a forked process has no threads of its parent
     os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -1,8 +1,8 @@
-"""The compiled loops as Python functions, one for each.
+"""Python functions for the compiled loops, one for each loop.
 
-`fields`, `smoothing`, `inversion` and others call these where `dispatch.supports` says
-so; the functions here do not check again.  A 2D image is passed as a 3D one whose
-middle axis has one voxel.
+`fields`, `smoothing`, `inversion` and others call these functions if
+`dispatch.supports` returns True; the functions do not check this again.  A 2D image is
+passed as a 3D image whose middle axis has one voxel.
 """
 
 from __future__ import annotations
@@ -85,18 +85,18 @@ def warp(
     Parameters
     ----------
     image : Tensor, shape (1, C, *image_shape)
-        What is sampled.
+        The image to sample.
     displacement : Tensor, shape (1, D, *shape)
         Field `u` in voxels of its own grid.
     affine : Tensor, shape (D + 1, D + 1), optional
         `A`, from grid to image voxels; by default the identity.
     plus : Tensor, shape (1, C, *shape), optional
-        What is added.
+        Tensor to which the result is added.
     sign : float, optional
         Factor of the sampled image.
     out : Tensor, shape (1, C, *shape), optional
-        Where the result goes: none of the other tensors, except `plus` if that may be
-        overwritten.
+        Tensor for the result.  It must be none of the other tensors, except `plus` if
+        `plus` may be overwritten.
 
     Returns
     -------
@@ -137,9 +137,9 @@ def weighted_gradient(
     image : Tensor, shape (1, 1, *shape)
         Differentiated by central differences, one-sided at the ends.
     factor : Tensor, shape (1, 1, *shape)
-        What the derivatives are multiplied with.
+        Factor of the derivatives at each voxel.
     out : Tensor, shape (1, D, *shape), optional
-        Where the result goes; neither of the other tensors.
+        Tensor for the result; it must be neither of the other tensors.
 
     Returns
     -------
@@ -170,7 +170,7 @@ def half_newton_step(
     longest : float
         Greatest length of the correction of a vector, in voxels.
     out : Tensor, shape (1, D, *shape), optional
-        Where the result goes; neither of the other tensors.
+        Tensor for the result; it must be neither of the other tensors.
 
     Returns
     -------
@@ -187,7 +187,7 @@ def half_newton_step(
 def measure_inverse(
     u: torch.Tensor, v: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Measure a field's Jacobian determinant, and its distance from being inverse.
+    """Measure a field's Jacobian determinant and inverse consistency error.
 
     Parameters
     ----------
@@ -231,7 +231,7 @@ def separable(
         Factors of the result at each position along each axis, other than 1 only where
         the kernel reaches beyond an end; by default all are 1.
     out : Tensor, shape (1, C, *shape), optional
-        Where the result goes; not `x`.
+        Tensor for the result; it must not be `x`.
 
     Returns
     -------
@@ -257,7 +257,7 @@ def separable(
 
 @lru_cache(maxsize=256)
 def _array(values: tuple[float, ...]) -> torch.Tensor:
-    """Numbers as a tensor, which is kept for the next call."""
+    """Convert numbers to a tensor, which is cached."""
     return torch.tensor(values, **_SINGLE)
 
 
@@ -270,7 +270,7 @@ class LocalCorrelation:
         The image within the mask, its mean and inverse variance within each window, and
         one over the window's number of voxels.
     mask : Tensor, shape (1, 1, *shape), or None
-        1 where a voxel counts.
+        1 at voxels that are compared.
     radius : int
         Half-width of the window.
     floor : float
@@ -297,7 +297,7 @@ class LocalCorrelation:
         radii = _Sizes(*(min(radius, n - 1) for n in _sizes(fixed)))
         pointers = (_pointer(x) for x in (*images, ones))
         self._window = _Window(*pointers, radii, floor, float(-2 / total))
-        # The window holds addresses: the tensors must live as long.
+        # The structure stores addresses; therefore the tensors must not be freed.
         self._tensors, self._total = (*images, ones), total
 
     def __call__(self, warped: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -313,7 +313,7 @@ class LocalCorrelation:
         value : Tensor, shape ()
             One minus the mean of squared local correlations.
         gradient : Tensor, shape (1, 1, *shape)
-            Its derivative by `warped`.
+            Derivative of the value by `warped`.
         """
         warped = warped.contiguous()
         gradient = torch.empty_like(warped)
@@ -376,7 +376,7 @@ def adam_direction(
     unbias, floor, rate : float
         Of the formula above.
     out : Tensor, shape (1, D, *shape)
-        Where the result goes.
+        Tensor for the result.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""The package's own format: NumPy's archive of everything that a map holds.
+"""The package's own format: a NumPy archive of all data of a map.
 
 The entries are `forward`, `backward` (mm, float32), the shapes and matrices of all
 grids, the prealign as the map holds it, `is_inverse`, `dim`, and `format` and
@@ -18,7 +18,7 @@ import numpy as np
 
 from dipy_dl_reg.maps.dipy_map import FIELDS, check_mapping
 
-#: Written into each file.  It must not change, or older files could not be read.
+#: Name of the format, in each file.  If it is changed, older files cannot be read.
 FORMAT = "dipy_dl_reg.mapping"
 VERSION = 1
 
@@ -61,7 +61,7 @@ def write(mapping: DiffeomorphicMap, path: str | os.PathLike) -> None:
 
 
 def _make_entries(mapping: DiffeomorphicMap) -> dict[str, Any]:
-    """All that a map holds, as arrays by name; there is no entry for None."""
+    """Convert all data of a map to arrays by name; None has no entry."""
     entries: dict[str, Any] = {"format": FORMAT, "version": VERSION}
     entries.update(dim=mapping.dim, is_inverse=bool(mapping.is_inverse))
     for name in SHAPES:
@@ -106,7 +106,7 @@ def read(
         hold.
     """
     if prealign is not None:
-        raise ValueError(f"prealign: {path} holds its own; leave it out")
+        raise ValueError(f"prealign must not be given: {path} contains it")
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"path: no such file: {path}")
@@ -116,9 +116,9 @@ def read(
             entries = {name: archive[name] for name in archive.files}
     except MemoryError:
         raise
-    except Exception as error:  # a damaged archive may raise nearly anything
+    except Exception as error:  # a damaged archive can raise errors of any type
         raise ValueError(
-            f"path: {path} is no map of save_mapping, or is damaged ({error})"
+            f"path: {path} was not written by save_mapping, or is damaged ({error})"
         ) from error
     _check_kind(entries, path)
     _check_entries(entries, path)
@@ -126,7 +126,7 @@ def read(
 
 
 def _check_sizes(path: Path) -> None:
-    """Check the declared size of each array before memory is taken for it."""
+    """Check the declared size of each array before memory is allocated."""
     there = path.stat().st_size
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
@@ -140,7 +140,7 @@ def _check_sizes(path: Path) -> None:
             if info.compress_type != zipfile.ZIP_STORED:
                 packed *= _MAX_COMPRESSION
             if declared != info.file_size or info.file_size > packed:
-                raise ValueError(f"{info.filename} is not as large as it says")
+                raise ValueError(f"{info.filename} does not have its declared size")
             if info.compress_size > there:
                 raise ValueError(f"{info.filename} is larger than the file")
 
@@ -148,14 +148,14 @@ def _check_sizes(path: Path) -> None:
 def _check_kind(entries: dict[str, Any], path: Path) -> None:
     """Check that a file has this format, in a version that is known."""
     if str(entries.get("format")) != FORMAT:
-        raise ValueError(f"path: {path} is an archive, but no map of save_mapping")
+        raise ValueError(f"path: {path} is an archive not written by save_mapping")
     version = entries.get("version")
     if version is None or version.shape or version.dtype.kind not in "iu":
         raise ValueError(f"path: {path} is damaged: no version")
     if version > VERSION:
         raise ValueError(
-            f"path: {path} has version {version} of this format, and this release "
-            f"reads up to {VERSION}; use the release that wrote it"
+            f"path: {path} has version {version} of this format, but this release "
+            f"reads versions up to {VERSION}; use the release that wrote it"
         )
 
 

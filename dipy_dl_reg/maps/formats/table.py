@@ -35,13 +35,14 @@ class MapFormat:
     module : str
         The module of this folder with the functions `read` and `write`.
     dimensions : tuple of int
-        Dimensions of the maps that it holds.
+        Dimensions of the maps that it can store.
     holds_prealign : bool
-        Whether the file holds the prealign, apart or composed with the displacement.
+        Whether the file contains the prealign, separately or composed with the
+        displacement.
     holds_static_grid : bool
-        Whether the file holds shape and affine of static.
+        Whether the file contains shape and affine of static.
     holds_moving_grid : bool
-        Whether the file holds shape and affine of moving.
+        Whether the file contains shape and affine of moving.
     """
 
     description: str
@@ -72,13 +73,13 @@ class MapFormat:
             The file.
         static : str, Path or nibabel image, optional
             The static image, of which only the grid is used.  Needed if the file does
-            not hold this grid.
+            not contain this grid.
         moving : str, Path or nibabel image, optional
             The moving image, of which only the grid is used.  Without it, if the file
-            does not hold this grid, the map's moving grid is static's.
+            does not contain this grid, the map's moving grid is static's.
         prealign : ndarray, shape (dim + 1, dim + 1), optional
-            Static world to moving world, if the file does not hold it; by default the
-            identity.
+            Static world to moving world, if the file does not contain it; by default
+            the identity.
 
         Returns
         -------
@@ -90,7 +91,7 @@ class MapFormat:
         FileNotFoundError
             If there is no such file.
         ValueError
-            If the file is no map in this format, or does not hold static's grid and
+            If the file is no map in this format, or does not contain static's grid and
             `static` is None.
         """
         return self._load().read(path, static, moving, prealign)
@@ -108,7 +109,7 @@ class MapFormat:
         Raises
         ------
         ValueError
-            If the format cannot hold the map.
+            If the format cannot store the map.
         """
         self._load().write(mapping, path)
 
@@ -136,7 +137,7 @@ FORMATS = {
 
 
 def whole_map_suffixes() -> tuple[str, ...]:
-    """List the suffixes of the formats that hold the whole map.
+    """List the suffixes of the formats that store the whole map.
 
     Returns
     -------

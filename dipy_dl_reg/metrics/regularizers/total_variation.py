@@ -1,4 +1,4 @@
-"""Total variation: the regularizer that lets neighbouring parts slide."""
+"""Total variation: a regularizer that permits discontinuities of the field."""
 
 import torch
 
@@ -9,7 +9,7 @@ from dipy_dl_reg.metrics.regularizers.differences import (
 
 
 def total_variation(displacement: torch.Tensor) -> torch.Tensor:
-    """Mean absolute first derivative: lets neighbouring parts slide.
+    """Mean absolute first derivative; it permits sliding of neighbouring regions.
 
     Parameters
     ----------

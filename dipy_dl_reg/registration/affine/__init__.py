@@ -1,1 +1,1 @@
-"""Affine registration: the class, the call, their options, steps and first poses."""
+"""Affine registration: class, function, options, steps and starting poses."""

@@ -1,4 +1,4 @@
-"""Affine registration in steps, in one call: of files, NIfTI images or arrays."""
+"""Affine registration of files, NIfTI images or arrays, in several steps."""
 
 from __future__ import annotations
 
@@ -56,44 +56,43 @@ def deep_affine_registration(
     num_threads: int | None = None,
     **metric_kwargs: Any,
 ) -> tuple[Any, ...]:
-    """Affine registration in steps, of files, images or arrays.
+    """Register files, NIfTI images or arrays affinely, in several steps.
 
-    Mirrors `dipy.align.affine_registration`: moving comes first, where
-    `DeepAffineRegistration.optimize` takes static first.
+    The order of arguments is that of `dipy.align.affine_registration`: moving comes
+    first.  `DeepAffineRegistration.optimize` takes static first.
 
     Parameters
     ----------
     moving, static : array, nibabel image, str or Path
-        The images, 2D or 3D: moving first, as in `dipy.align.affine_registration`,
-        while `DeepAffineRegistration.optimize` takes static first.  Masked values of a
-        `numpy.ma.MaskedArray` are missing data, as NaN is.
+        The images, 2D or 3D; moving is first.  Masked values of a
+        `numpy.ma.MaskedArray` and NaN are missing data.
     moving_affine, static_affine : array, shape (dim + 1, dim + 1), optional
-        Voxels to world (mm); needed for arrays, by default the file's own.  For a
-        slice, a 4x4 matrix is accepted.
+        Voxels to world (mm).  Required for arrays; by default the affine in the file.
+        For a slice, a 4x4 matrix is accepted.
     pipeline : sequence of str or callable, optional
         Steps: ``"center_of_mass"``, ``"translation"``, ``"rigid"``,
         ``"rigid_isoscaling"``, ``"rigid_scaling"``, ``"affine"``, or DIPY's functions
-        of these names.  By default centre of mass, translation, rigid, affine.  For
-        the centre of mass of an image whose negative values weigh much, such as one of
-        mean 0, its smallest value is subtracted.
+        of these names.  By default centre of mass, translation, rigid, affine.  If an
+        image has large negative values (for example, an image of mean 0), its smallest
+        value is subtracted before its centre of mass is computed.
     starting_affine : array, shape (dim + 1, dim + 1), optional
         From static's world to moving's; by default the identity.
     metric, level_iters, sigmas, factors : AffineOptions
     ret_metric : bool, optional
-        Return parameters and metric of the last step too.
+        Also return the parameters and the metric of the last step.
     moving_mask, static_mask : array, nibabel image, str or Path, optional
-        Only voxels other than 0 are compared.  A file or nibabel image on another
-        grid than its image's is resampled onto that, nearest neighbour, through both
-        affines; an array has the image's shape.
+        Only voxels other than 0 are compared.  A mask in a file or nibabel image is
+        resampled to the image's grid if its grid differs (nearest neighbour, through
+        both affines).  A mask in an array must have the image's shape.
     optimizer_options : dict, optional
         Accepted without effect.
     starts : {"auto", "one", "all"}, optional
         Whether the step ``"center_of_mass"`` also searches rotations by any angle (see
-        `DeepAffineRegistration`).  It does if a step may rotate; ``"one"`` is DIPY's
-        plain shift.
+        `DeepAffineRegistration`).  ``"one"`` only aligns the centres of mass, as DIPY
+        does.  The others search if one of the steps can rotate the image.
     device : AffineOptions
     num_threads : int, optional
-        Threads on the CPU; None is Torch's own choice, -1 all processors.
+        Threads on the CPU; None uses Torch's default, -1 all processors.
     **metric_kwargs : dict
         Options of the metric, if it is a name or None: `nbins` of MI; `radius` (by
         default 2) and `variance_floor` of CC; and `sampling_proportion`.
@@ -107,7 +106,7 @@ def deep_affine_registration(
     xopt : ndarray
         Parameters of the last step, if `ret_metric`.
     fopt : float
-        Its metric, if `ret_metric`.
+        Metric of the last step, if `ret_metric`.
 
     Raises
     ------
@@ -119,12 +118,12 @@ def deep_affine_registration(
     Warns
     -----
     UserWarning
-        If the two images hardly overlap through the matrix found.
+        If the two images hardly overlap after the registration.
 
     Notes
     -----
-    Unless `level_iters` is given, steps before the last leave out the finest levels,
-    which the next step would repeat.
+    Unless `level_iters` is given, all steps but the last omit the finest levels,
+    because the next step would repeat them.
     """
     steps = check_pipeline(pipeline, ret_metric)
     options = make_call_options(
@@ -167,7 +166,7 @@ def find_affine(
     num_threads: int | None = None,
     **options: Any,
 ) -> AffineResult:
-    """Affine registration in steps, with its parameters, poses and verdict.
+    """Register images affinely in steps; return matrix, parameters, poses and verdict.
 
     Parameters
     ----------
@@ -181,7 +180,7 @@ def find_affine(
     Returns
     -------
     result : AffineResult
-        Its verdict is not logged: a deformation may follow.
+        The verdict is not logged, because a deformable registration may follow.
 
     Raises
     ------
@@ -214,7 +213,7 @@ def find_prealign(
     starting_affine: np.ndarray | None = None,
     num_threads: int | None = None,
 ) -> np.ndarray:
-    """Matrix from one image's world to another's, found with a search over rotations.
+    """Find the affine from static to moving, including a search over rotations.
 
     Parameters
     ----------
@@ -223,12 +222,12 @@ def find_prealign(
     static_affine, moving_affine : ndarray, shape (dim + 1, dim + 1)
         Voxels to world, mm.
     static_mask, moving_mask : ndarray of bool, optional
-        Where the images count.
+        True at voxels that are compared.
     pipeline : sequence of str, optional
-        Steps of `deep_affine_registration`; by default its own: centre of mass,
-        translation, rigid, affine, by mutual information.
+        Steps of `deep_affine_registration`; by default centre of mass, translation,
+        rigid, affine, with mutual information.
     starting_affine : ndarray, shape (dim + 1, dim + 1), optional
-        Where they begin.
+        Initial affine from static's world to moving's.
     num_threads : int, optional
         Threads on the CPU.
 
@@ -240,7 +239,7 @@ def find_prealign(
     Raises
     ------
     ValueError
-        If what is found is no invertible matrix.
+        If the affine found is not invertible.
     """
     found = find_affine(
         moving=moving,
@@ -265,19 +264,19 @@ def make_call_options(
     starts: Literal["one", "auto", "all"] = "auto",
     **options: Any,
 ) -> AffineOptions:
-    """Options of a registration in steps.
+    """Make the options of an affine registration in steps.
 
     Parameters
     ----------
     metric, optimizer_options, starts
         As in `deep_affine_registration`.
     **options : dict
-        Other fields of `AffineOptions`; all others are options of the metric.
+        Other fields of `AffineOptions`; all remaining ones are options of the metric.
 
     Returns
     -------
     options : AffineOptions
-        Checked.
+        The options, after validation.
 
     Raises
     ------
@@ -305,7 +304,7 @@ def align_images(
     starting_affine: np.ndarray | None = None,
     num_threads: int | None = None,
 ) -> AffineResult:
-    """Affine registration in steps, of images that were read.
+    """Register images that are already read, affinely and in steps.
 
     Parameters
     ----------
@@ -323,7 +322,7 @@ def align_images(
     Returns
     -------
     result : AffineResult
-        Its verdict is not logged: a deformation may follow.
+        The verdict is not logged, because a deformable registration may follow.
 
     Raises
     ------
@@ -333,7 +332,8 @@ def align_images(
     Warns
     -----
     UserWarning
-        If a centre of mass replaces the start, or the images hardly overlap.
+        If the step center_of_mass replaces `starting_affine`, or the images hardly
+        overlap.
     """
     if "center_of_mass" in steps and starting_affine is not None:
         warn_user("starting_affine overwritten by center_of_mass transform")
@@ -356,10 +356,10 @@ def _read_images(
     static_mask: Any | None,
     moving_mask: Any | None,
 ) -> tuple[InputImage, InputImage]:
-    """Static and moving, each with a matrix."""
+    """Read static and moving; both must have a grid-to-world matrix."""
     moving = read_input_image(moving, moving_affine, moving_mask, name="moving")
     static = read_input_image(static, static_affine, static_mask, name="static")
     for name, image in (("moving", moving), ("static", static)):
         if image.grid2world is None:
-            raise ValueError(f"{name}_affine is needed where {name} is an array.")
+            raise ValueError(f"{name}_affine is required if {name} is an array.")
     return static, moving

@@ -1,4 +1,4 @@
-"""`DeepAffineRegistration`, in place of DIPY's `AffineRegistration`.
+"""`DeepAffineRegistration`, which replaces DIPY's `AffineRegistration`.
 
 Start reading at `DeepAffineRegistration.optimize`: arrays become a `Pair` of tensors
 (`affine.poses.make_affine_pair`), and the steps are run (`affine.steps.run_steps`): a
@@ -38,19 +38,19 @@ from dipy_dl_reg.registration.affine.steps import (
 )
 from dipy_dl_reg.registration.devices import threads
 
-#: Options that are attributes, and that may be set until `optimize` is called.
+#: Options that are attributes and can be set until `optimize` is called.
 _ATTRIBUTES = (
     *("metric", "method", "options", "verbosity", "starts"),
     *("sampling_proportion", "device", "ss_sigma_factor"),
 )
-#: Options that are attributes from the beginning if they are given, else after
+#: Options that are attributes: from the beginning if they are given, otherwise after
 #: `optimize`.
 _LEVELS = ("level_iters", "factors", "sigmas")
 
 
 @document_options(AffineOptions)
 class DeepAffineRegistration:
-    """Affine registration by Torch, called as DIPY's is.
+    """Affine registration with Torch, with the interface of DIPY's class.
 
     Parameters
     ----------
@@ -60,15 +60,16 @@ class DeepAffineRegistration:
     Attributes
     ----------
     starting_affine : ndarray
-        After `optimize`: the matrix that the parameters found are relative to.
+        After `optimize`: the matrix that is applied before the transform, with
+        ``affine_map.affine == transform.param_to_matrix(xopt) @ starting_affine``.
     verdict : Verdict
         After `optimize`: whether the result is "good", "doubtful" or "failed", and why.
         It is logged too, as a warning unless it is "good".
     poses : PoseComparison or None
-        After `optimize`: comparison of the chosen start with others, if rotations were
-        searched.
+        After `optimize`: comparison of the chosen starting pose with other poses, if
+        rotations were searched.
     dim, levels, level_iters, factors, sigmas : int or list
-        As DIPY's.  Levels that were not given are set by `optimize` for the images.
+        As in DIPY.  If the levels were not given, `optimize` sets them for the images.
 
     Raises
     ------
@@ -77,10 +78,10 @@ class DeepAffineRegistration:
 
     Notes
     -----
-    Only what both images show is compared.  If a face of the moving image shows
-    background only, background is assumed beyond it.  If a face cuts through the
-    object, as in a slab, nothing is known beyond it; too little overlap then counts as
-    unlike.  A map never becomes a mirror image.
+    Only the region that both images show is compared.  If a face of the moving image
+    shows only background, background is assumed beyond this face.  If a face cuts
+    through the object, as in a slab, no values are assumed beyond it, and too little
+    overlap counts as low similarity.  The result never contains a reflection.
 
     Examples
     --------
@@ -152,25 +153,25 @@ class DeepAffineRegistration:
             moving first).  NaN is missing data, as are masked values of a
             `numpy.ma.MaskedArray`.
         moving : array, 2D or 3D
-            Image that is registered to it; on a grid of its own.
+            Image that is registered to static; it may have another grid.
         transform : dipy.align.transforms.Transform
-            The kind of map, such as ``RigidTransform3D()``.
+            The type of affine transform, such as ``RigidTransform3D()``.
         params0 : array, shape (n,), or None
-            Parameters of the transform to start from; None is the identity.
+            Initial parameters of the transform; None is the identity.
         static_grid2world, moving_grid2world : array, shape (dim+1, dim+1), optional
             Voxels to world (mm); by default the identity.
         starting_affine : str or array, shape (dim+1, dim+1), optional
             From static's world to moving's, before the transform: a matrix; or
             ``"mass"`` to align centres of mass, ``"centers"`` central voxels,
-            ``"voxel-origin"`` the first voxels.  By default the identity.  For the
-            centre of mass of an image without clearly positive mass, such as one of
-            mean 0, its smallest value is subtracted.
+            ``"voxel-origin"`` the first voxels.  By default the identity.  If an image
+            has large negative values (for example, an image of mean 0), its smallest
+            value is subtracted before its centre of mass is computed.
         ret_metric : bool, optional
-            Return parameters and metric too.
+            Also return the parameters and the metric.
         static_mask, moving_mask : array, optional
-            Of the shape of their images: only voxels other than 0 are compared.
+            Arrays of the shapes of the images; only voxels other than 0 are compared.
         num_threads : int, optional
-            Threads on the CPU; None is Torch's own choice, -1 all processors.
+            Threads on the CPU; None uses Torch's default, -1 all processors.
 
         Returns
         -------
@@ -179,23 +180,24 @@ class DeepAffineRegistration:
         xopt : ndarray, shape (n,)
             Parameters, if `ret_metric`:
             ``affine_map.affine == transform.param_to_matrix(xopt) @
-            self.starting_affine``.  (DIPY's are those of its last level alone.)
+            self.starting_affine``.  (DIPY returns the parameters of the last level
+            alone.)
         fopt : float
             Metric at the last level, if `ret_metric`; lower is better.
 
         Raises
         ------
         ValueError
-            If an image, mask, matrix, transform or parameter cannot be used; before
-            any work.
+            If an image, mask, matrix, transform or parameter cannot be used.  This is
+            checked before the registration begins.
 
         Warns
         -----
         UserWarning
-            If the two images hardly overlap through the map found: the start was too
-            far off.
+            If the two images hardly overlap after the registration, because the
+            initial misalignment was too large.
         """
-        self.poses = self.verdict = None  # a failure leaves nothing of an earlier pair
+        self.poses = self.verdict = None  # no results of an earlier pair after an error
         own = find_transform(transform)
         step = FitStep(own, transform.param_to_matrix, check_parameters(params0, own))
         options = self._current_options()
@@ -208,7 +210,7 @@ class DeepAffineRegistration:
             )
             if own.dim != pair.static_grid.dim:
                 raise ValueError(
-                    f"transform is for {own.dim}D images, these are "
+                    f"transform is for {own.dim}D images, but the images are "
                     f"{pair.static_grid.dim}D."
                 )
             self._set_levels(pair, options)
@@ -222,9 +224,10 @@ class DeepAffineRegistration:
         return result.affine_map
 
     def _current_options(self) -> AffineOptions:
-        """The options, with attributes that were set since.
+        """Options of the next registration; attributes that were set replace fields.
 
-        `ss_sigma_factor` is part of the levels already, which may have been set since.
+        `ss_sigma_factor` is not used again, because the attributes of the levels, which
+        the user may have changed, already include its effect.
         """
         names = {*_ATTRIBUTES, *(_LEVELS if self._has_levels else ())}
         names.remove("ss_sigma_factor")

@@ -34,11 +34,11 @@ except ImportError:
 
 #: Default number of evaluations of the metric at a level.
 _ITERATIONS = 100
-#: A level is added while the longest axis still has this many voxels on it.
+#: A coarser level is added while its longest axis still has this many voxels.
 _LEAST_LEVEL_SIZE = 20
 #: Largest number of levels.
 _LEVELS = 4
-#: Number of levels where `ss_sigma_factor` alone is given, as in DIPY.
+#: Number of levels if only `ss_sigma_factor` is given, as in DIPY.
 _LEVELS_OF_SS_SIGMA_FACTOR = 3
 #: Metrics that affine registration can minimize.
 _METRICS = ("MI", "NCC", "SSD", "CC")
@@ -69,8 +69,8 @@ class AffineOptions:
         used.  By default MI with 32 bins.
     level_iters : sequence of int, optional
         Maximum number of evaluations of the metric at each level; `level_iters[0]` is
-        the coarsest.  By default 100, at as many levels as the static image has room
-        for.
+        the coarsest.  By default 100 evaluations; the number of levels depends on the
+        size of the static image.
     sigmas : sequence of float, optional
         Standard deviation of the smoothing at each level, in static's smallest voxel
         size; by default 0.6 (factor - 1).
@@ -84,17 +84,18 @@ class AffineOptions:
     options : dict, optional
         Options of DIPY's optimizer; accepted without effect.
     verbosity : int, optional
-        As DIPY's; from 1 on, transform and number of levels are logged.
+        As in DIPY; from 1 on, the transform and the number of levels are logged.
     starts : {"one", "auto", "all"}, optional
         ``"one"`` starts from `starting_affine` alone, as DIPY does.  ``"all"`` also
-        searches rotations by any angle about the centres of mass, rigidly, at a coarse
-        resolution and by mutual information, and starts from the best.  ``"auto"``
-        searches too, but leaves `starting_affine` only if the best is clearly better.
+        searches rotations by any angle about the centres of mass, with rigid transforms
+        at a coarse resolution and with mutual information, and starts from the best
+        pose.  ``"auto"`` also searches, but starts from the best pose only if it is
+        clearly better than `starting_affine`.
     sampling_proportion : float, optional
-        Part of a level's voxels that is compared, drawn at random; by default all of
-        them, or 50 thousand if there are more.
+        Fraction of a level's voxels, drawn at random, that is compared; by default all
+        voxels, but at most 50 thousand.
     device : str or torch.device, optional
-        ``"auto"`` is CUDA, else MPS where it works, else the CPU.
+        ``"auto"`` is CUDA if available, else MPS if it works, else the CPU.
 
     Raises
     ------
@@ -156,12 +157,12 @@ class LevelOptions(NamedTuple):
 
 
 def choose_levels(options: AffineOptions, grid: Grid) -> LevelOptions:
-    """Levels of the options, or those that an image has room for.
+    """Return the levels given by the options, or choose them by the image's size.
 
     Parameters
     ----------
     options : AffineOptions
-        They may leave the levels open.
+        The levels may be None.
     grid : Grid
         Grid of the static image.
 
@@ -183,8 +184,8 @@ def make_affine_metric(metric: Any, **options: Any) -> Metric:
     Parameters
     ----------
     metric : None, str, Metric or MutualInformationMetric
-        See `factory.make_metric`; but None is MI, CC has radius 2 by default, and of
-        DIPY's metric the number of bins is used.
+        See `factory.make_metric`, with three differences: None is MI; CC has radius 2
+        by default; the number of bins of DIPY's metric is used.
     **options : dict
         Options of the metric, if it is a name or None.
 
@@ -196,7 +197,7 @@ def make_affine_metric(metric: Any, **options: Any) -> Metric:
     Raises
     ------
     ValueError
-        If it is none of them, or has no such options.
+        If the metric is none of these, or does not have one of the options.
     """
     if isinstance(metric, MutualInformationMetric) and not options:
         metric, options = "MI", {"nbins": metric.histogram.nbins}
@@ -206,7 +207,7 @@ def make_affine_metric(metric: Any, **options: Any) -> Metric:
     made = factory.make_metric(named, **options)
     if made is None or made.name not in _METRICS:
         raise ValueError(
-            f"metric must be one of {list(_METRICS)} for an affine registration, got "
+            f"metric must be one of {list(_METRICS)} for affine registration, got "
             f"{metric!r}."
         )
     return made
@@ -218,7 +219,7 @@ def check_levels(
     sigmas: Sequence[float] | None,
     ss_sigma_factor: float | None,
 ) -> LevelOptions | None:
-    """Check the options of all levels, and complete those that are missing.
+    """Check the options of all levels, and set the missing ones to their defaults.
 
     Parameters
     ----------
@@ -228,7 +229,7 @@ def check_levels(
     Returns
     -------
     levels : LevelOptions or None
-        Lists of one length; None if none of the options is given.
+        Lists of the same length; None if none of the options is given.
 
     Raises
     ------
@@ -264,7 +265,7 @@ def check_levels(
 def _check_list(
     name: str, values: Sequence[_Number] | None, check: Callable[..., _Number]
 ) -> list[_Number] | None:
-    """Check the numbers of all levels."""
+    """Check a list of one number for each level."""
     if values is None:
         return None
     if isinstance(values, str) or not np.iterable(values):
@@ -273,7 +274,7 @@ def _check_list(
 
 
 def default_sigmas(factors: Sequence[float]) -> list[float]:
-    """Smoothing of levels.
+    """Compute the default smoothing of each level.
 
     Parameters
     ----------
@@ -289,7 +290,7 @@ def default_sigmas(factors: Sequence[float]) -> list[float]:
 
 
 def automatic_factors(grid: Grid) -> list[float]:
-    """Powers of 2, as long as the coarsest level has enough voxels.
+    """Choose powers of 2 as factors, with enough voxels left at the coarsest level.
 
     Parameters
     ----------
@@ -310,22 +311,22 @@ def automatic_factors(grid: Grid) -> list[float]:
 
 
 def find_transform(transform: Transform) -> AffineTransform:
-    """The transform of this package that corresponds to one of DIPY's.
+    """Find the transform of this package that corresponds to a transform of DIPY.
 
     Parameters
     ----------
     transform : dipy.align.transforms.Transform
-        An instance.
+        An instance, not the class.
 
     Returns
     -------
     transform : AffineTransform
-        With the same parameters.
+        The transform with the same parameters.
 
     Raises
     ------
     ValueError
-        If it is something else.
+        If `transform` is not an instance of one of DIPY's transforms.
     """
     if type(transform) not in _TRANSFORMS:
         raise ValueError(
@@ -336,25 +337,25 @@ def find_transform(transform: Transform) -> AffineTransform:
 
 
 def check_parameters(params0: object, transform: AffineTransform) -> np.ndarray | None:
-    """Check the parameters to start from.
+    """Check the initial parameters of a transform.
 
     Parameters
     ----------
     params0 : array or None
-        What was given.
+        The user's value.
     transform : AffineTransform
-        Kind of affine transform.
+        Type of affine transform.
 
     Returns
     -------
     params0 : ndarray or None
-        As float64.
+        The parameters as float64.
 
     Raises
     ------
     ValueError
-        If they are not as many finite numbers as the transform has parameters, or
-        their matrix reflects or is singular.
+        If the number of parameters is wrong, one of them is not finite, or their
+        matrix is singular or contains a reflection.
     """
     if params0 is None:
         return None
@@ -362,5 +363,8 @@ def check_parameters(params0: object, transform: AffineTransform) -> np.ndarray 
     if parameters.shape != (transform.count,) or not np.isfinite(parameters).all():
         raise wrong_value("params0", f"{transform.count} finite numbers", parameters)
     if not np.linalg.det(transform.numpy_matrix(parameters)) > 0:
-        raise ValueError(f"params0 must not mirror or flatten, got {parameters!r}.")
+        raise ValueError(
+            "params0 must not give a reflection or a singular matrix, got "
+            f"{parameters!r}."
+        )
     return parameters

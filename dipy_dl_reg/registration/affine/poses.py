@@ -1,4 +1,4 @@
-"""Where an affine registration starts: the images, a matrix, a choice among poses."""
+"""Starting pose of an affine registration: image pair, matrix, choice among poses."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ from dipy_dl_reg.validation import check_affine, check_choice
 if TYPE_CHECKING:
     import torch
 
-#: An image is shifted to positive values before its centre of mass is computed, if its
-#: negative values outweigh this part of the positive ones.
+#: If the sum of an image's negative values exceeds this fraction of the sum of its
+#: positive ones, its minimum is subtracted before its centre of mass is computed.
 _NEGATIVE = 1 / 3
-#: Two poses are different ones if they differ by a rotation of more degrees than this.
+#: Two poses count as different if the rotation between them exceeds this (degrees).
 _OTHER_POSE = 30.0
-#: Another pose than the usual one is chosen if its mutual information is higher by this
-#: part of it: `_GAIN`, or `_FAR_GAIN` for rotations above `_FAR_POSE` degrees.
+#: A pose other than the usual one is chosen if its mutual information is higher by this
+#: fraction: `_GAIN`, or `_FAR_GAIN` for rotations above `_FAR_POSE` degrees.
 _GAIN, _FAR_POSE, _FAR_GAIN = 0.04, 45.0, 0.15
-#: If optimization rotated the usual pose by more degrees than this, it is the start.
+#: If optimization rotated the usual pose by more than this (degrees), registration
+#: starts from the optimized pose.
 _FAR_TURN = 15.0
 
 
@@ -48,7 +49,7 @@ def make_affine_pair(
     Parameters
     ----------
     static, moving : InputImage
-        The images.  A mask of zeros counts as none, as in DIPY, with a warning.
+        The images.  A mask of zeros is ignored with a warning, as in DIPY.
     starting_affine : str, array or None
         See `starting_matrix`.
     options : AffineOptions
@@ -57,7 +58,7 @@ def make_affine_pair(
     Returns
     -------
     pair : Pair
-        Its prealign is the matrix to start from.
+        The image pair; its prealign is the starting matrix.
 
     Raises
     ------
@@ -68,15 +69,15 @@ def make_affine_pair(
     Warns
     -----
     UserWarning
-        If a mask is all zeros, or DIPY would ignore the masks.
+        If a mask is all zeros, or if DIPY would ignore the masks.
     """
     static_mask = _ignore_empty_mask(static.mask, "static_mask")
     moving_mask = _ignore_empty_mask(moving.mask, "moving_mask")
     masked = static_mask is not None or moving_mask is not None
     if masked and options.sampling_proportion not in (None, 1):
         warn_user(
-            "DIPY ignores masks where sampling_proportion is below 1; here they are "
-            "used."
+            "DIPY ignores masks if sampling_proportion is below 1; this package uses "
+            "them."
         )
     pair = dipy_adapter.make_pair(
         static.values,
@@ -92,17 +93,17 @@ def make_affine_pair(
     dim = pair.static_grid.dim
     if options.metric.dim not in (None, dim):
         raise ValueError(
-            f"metric is for {options.metric.dim}D images, these are {dim}D."
+            f"metric is for {options.metric.dim}D images, but the images are {dim}D."
         )
     start = starting_matrix(starting_affine, static.values, moving.values, pair)
     return pair._replace(prealign=start)
 
 
 def _ignore_empty_mask(mask: np.ndarray | None, name: str) -> np.ndarray | None:
-    """The mask, or None, with a warning, for one of zeros, as DIPY takes it."""
+    """Replace a mask of zeros by None, with a warning, as DIPY does."""
     if mask is None or np.any(mask):
         return mask
-    warn_user(f"{name} is all zeros: all of the image is used.")
+    warn_user(f"{name} is all zeros and is ignored: the whole image is used.")
     return None
 
 
@@ -112,7 +113,7 @@ def starting_matrix(
     moving: np.ndarray,
     pair: Pair,
 ) -> np.ndarray:
-    """The matrix of a start.
+    """Compute the starting matrix from the option `starting_affine`.
 
     Parameters
     ----------
@@ -153,7 +154,7 @@ def starting_matrix(
 
 
 def _add_last_row(matrix: np.ndarray, dim: int) -> np.ndarray:
-    """A square matrix of one that may lack its last row, as DIPY takes it."""
+    """Add the last row of an affine matrix if it is missing, as DIPY does."""
     if np.shape(matrix) == (dim, dim + 1):
         return np.vstack([matrix, np.eye(dim + 1)[-1]])
     return matrix
@@ -162,14 +163,14 @@ def _add_last_row(matrix: np.ndarray, dim: int) -> np.ndarray:
 def centre_of_mass(
     image: np.ndarray, mask: torch.Tensor | None, grid2world: np.ndarray
 ) -> np.ndarray:
-    """Mean position of an image's voxels, weighted by their values.
+    """Compute the mean position of an image's voxels, weighted by their values.
 
     Parameters
     ----------
     image : ndarray, shape (*shape)
         Values of any real type.
     mask : Tensor, shape (1, 1, *shape), or None
-        1 where voxels count, 0 elsewhere.
+        1 at voxels that are used, 0 elsewhere.
     grid2world : ndarray, shape (D + 1, D + 1)
         Voxels to world.
 
@@ -180,11 +181,11 @@ def centre_of_mass(
 
     Notes
     -----
-    The sum of an image with values on both sides of 0, such as one of mean 0, is about
-    0 or means nothing.  Unless the positive values clearly outweigh the negative ones,
-    the smallest value is therefore subtracted from all.  Values far outside the range
-    of all others are clipped, as for the registration itself: one such voxel would be
-    the centre.
+    If an image has positive and negative values (for example, an image of mean 0), the
+    sum of its values can be about 0 and cannot be used as a mass.  Therefore, unless
+    the positive values clearly outweigh the negative ones, the smallest value is
+    subtracted from all.  Values far outside the range of all others are clipped, as in
+    the registration itself, because a single such voxel could determine the centre.
     """
     options: dict[str, Any] = {"dtype": np.float64}
     counted = image
@@ -213,7 +214,7 @@ def centre_of_mass(
 
 
 def angle_between(matrix: np.ndarray, other: np.ndarray) -> float:
-    """Angle by which the rotations of two matrices differ.
+    """Compute the angle between the rotations of two matrices.
 
     Parameters
     ----------
@@ -237,7 +238,7 @@ def compare_poses(poses: Poses, chosen: Candidate) -> PoseComparison:
     poses : Poses
         Result of the search.
     chosen : Candidate
-        Where the registration starts.
+        The pose from which the registration starts.
 
     Returns
     -------
@@ -253,7 +254,7 @@ def compare_poses(poses: Poses, chosen: Candidate) -> PoseComparison:
 
 
 class StartingPose(NamedTuple):
-    """Where a registration starts after a search over poses.
+    """Starting pose of a registration, after a search over poses.
 
     Attributes
     ----------
@@ -262,7 +263,7 @@ class StartingPose(NamedTuple):
     poses : PoseComparison or None
         Comparison with other poses; None without a search.
     message : str or None
-        For the log, if the start was changed.
+        Message for the log, if the search changed the starting pose.
     """
 
     matrix: np.ndarray
@@ -271,7 +272,7 @@ class StartingPose(NamedTuple):
 
 
 def choose_starting_pose(pair: Pair, start: np.ndarray, starts: str) -> StartingPose:
-    """Choose between a given start and others of any rotation.
+    """Choose between a given starting matrix and poses of any rotation.
 
     Parameters
     ----------
@@ -294,15 +295,15 @@ def choose_starting_pose(pair: Pair, start: np.ndarray, starts: str) -> Starting
     if chosen is None:
         return StartingPose(start, compare_poses(poses, poses.usual), None)
     angle = angle_between(chosen.matrix, start)
-    message = f"Start turned by {angle:.0f} degrees from the one given."
+    message = f"The starting pose was rotated by {angle:.0f} degrees."
     return StartingPose(chosen.matrix, compare_poses(poses, chosen), message)
 
 
 def choose_pose(poses: Poses, start: np.ndarray, starts: str) -> Candidate | None:
     """Choose the pose to start from.
 
-    The farther a pose is rotated, the more it must gain: images that are hard to
-    compare match about equally well in poses far apart.
+    For larger rotations a larger gain in mutual information is required, because images
+    with a weak statistical relation match about equally well in very different poses.
 
     Parameters
     ----------
@@ -311,12 +312,12 @@ def choose_pose(poses: Poses, start: np.ndarray, starts: str) -> Candidate | Non
     start : ndarray, shape (D + 1, D + 1)
         Static's world to moving's.
     starts : {"auto", "all"}
-        ``"all"`` takes the best.
+        ``"all"`` chooses the best pose.
 
     Returns
     -------
     pose : Candidate or None
-        None to stay with `start`.
+        None if the registration is to start from `start`.
     """
     best, usual = poses.best, poses.usual
     if starts == "all":

@@ -1,4 +1,4 @@
-"""The steps of an affine registration, each from where the one before ended."""
+"""The steps of an affine registration; each starts from the result of the previous."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from dipy_dl_reg.registration.affine.options import AffineOptions, choose_levels
 from dipy_dl_reg.registration.affine.poses import choose_starting_pose, starting_matrix
 from dipy_dl_reg.registration.user_warnings import warn_user
 
-#: Steps of an affine registration by default.
+#: Default steps of an affine registration.
 AFFINE_STEPS = ("center_of_mass", "translation", "rigid", "affine")
 _STEPS = {
     "center_of_mass": center_of_mass,
@@ -41,14 +41,14 @@ _STEPS = {
     "rigid_scaling": rigid_scaling,
     "affine": affine,
 }
-#: Number of points that a level compares at most by default.
+#: Default maximum number of points that are compared at a level.
 _POINTS = 50_000
-#: Less overlap than this, as a part of the smaller object, is no alignment.
+#: Overlap, as a fraction of the smaller object, below which a warning is given.
 _LEAST_OVERLAP = 0.05
 
 
 class StartStep(NamedTuple):
-    """A step that begins anew at a matrix, or at a rotation of it.
+    """A step that replaces the current matrix by a given one, or by a rotation of it.
 
     Attributes
     ----------
@@ -68,11 +68,11 @@ class FitStep(NamedTuple):
     Attributes
     ----------
     transform : AffineTransform
-        Kind of affine transform.
+        Type of affine transform.
     to_matrix : callable
-        The matrix (D + 1, D + 1) of parameters (P,).
+        Converts parameters (P,) to a matrix (D + 1, D + 1).
     parameters : ndarray, shape (P,), or None
-        First parameters; None for the identity.
+        Initial parameters; None for the identity.
     """
 
     transform: AffineTransform
@@ -90,19 +90,20 @@ class AffineResult(NamedTuple):
     matrix : ndarray, shape (D + 1, D + 1)
         From static's world to moving's.
     starting_affine : ndarray, shape (D + 1, D + 1)
-        Matrix that the last fit started from.
+        Matrix from which the last fit started.
     parameters : ndarray or None
-        Parameters of the last fit; None without one.
+        Parameters of the last fit; None if there was no fit.
     value : float or None
         Metric of the last fit; lower is better.
     poses : PoseComparison or None
         Comparison with other poses; None without a search.
     overlap : float or None
-        Part of the smaller object that lies on the other; None without a fit.
+        Fraction of the smaller object that overlaps the other; None if there was no
+        fit.
     verdict : Verdict or None
-        Whether the result can be trusted; None without a fit.
+        Verdict on the registration; None if there was no fit.
     messages : tuple of str
-        For the log.
+        Messages for the log.
     """
 
     affine_map: AffineMap
@@ -117,7 +118,7 @@ class AffineResult(NamedTuple):
 
 
 class _State(NamedTuple):
-    """What the steps so far have found."""
+    """Result of the steps that have been run."""
 
     matrix: np.ndarray
     starting_affine: np.ndarray
@@ -138,21 +139,20 @@ def run_steps(
     Parameters
     ----------
     pair : Pair
-        The images; the scale of its prealign says how much smaller or larger moving's
-        voxels become.
+        The images; the levels' voxel size and smoothing for moving are multiplied by
+        the scale of the prealign.
     start : ndarray, shape (D + 1, D + 1)
-        Static's world to moving's, where the first step starts.
+        Static's world to moving's; the first step starts from it.
     steps : sequence of StartStep or FitStep
         The steps, in order.
     options : AffineOptions
-        Metric, levels and sampling of all fits.  Unless the levels are given, fits
-        before the last step leave out the finest ones, which the next fit would
-        repeat.
+        Metric, levels and sampling of all fits.  Unless the levels are given, all fits
+        but the last omit the finest levels, because the next fit would repeat them.
 
     Returns
     -------
     result : AffineResult
-        Nothing is logged: the caller does.
+        Nothing is logged here; the caller logs the messages.
     """
     fits = any(isinstance(step, FitStep) for step in steps)
     levels = _prepare_levels(pair, options) if fits else []
@@ -169,7 +169,7 @@ def run_steps(
 
 
 def _prepare_levels(pair: Pair, options: AffineOptions) -> list[Level]:
-    """The images at all levels, coarsest first."""
+    """Prepare the images of all levels, coarsest first."""
     chosen = choose_levels(options, pair.static_grid)
     return make_levels(
         pair,
@@ -182,7 +182,7 @@ def _prepare_levels(pair: Pair, options: AffineOptions) -> list[Level]:
 
 
 def _start_anew(state: _State, step: StartStep, pair: Pair) -> _State:
-    """The state after a start, whatever the steps before have found."""
+    """Run a `StartStep`; the result of earlier steps is discarded."""
     pose = choose_starting_pose(
         pair._replace(prealign=step.matrix), step.matrix, step.starts
     )
@@ -205,7 +205,7 @@ def _fit_transform(
     pair: Pair,
     options: AffineOptions,
 ) -> _State:
-    """The state after the parameters of a transform were optimized."""
+    """Run a `FitStep`: optimize the parameters of a transform."""
     theta, value = optimize_levels(
         levels,
         step.transform,
@@ -223,7 +223,7 @@ def _fit_transform(
 
 
 def _make_result(state: _State, pair: Pair, levels: Sequence[Level]) -> AffineResult:
-    """The result of all steps, judged if there was a fit."""
+    """Make the result of all steps, with a verdict if there was a fit."""
     matrix, overlap, verdict = state.matrix, None, None
     if levels:
         overlap = measure_overlap(levels[-1], matrix)
@@ -243,7 +243,7 @@ def _make_result(state: _State, pair: Pair, levels: Sequence[Level]) -> AffineRe
 
 
 def make_affine_map(matrix: np.ndarray, pair: Pair) -> AffineMap:
-    """Make DIPY's map of a matrix.
+    """Make DIPY's `AffineMap` from a matrix.
 
     Parameters
     ----------
@@ -255,7 +255,7 @@ def make_affine_map(matrix: np.ndarray, pair: Pair) -> AffineMap:
     Returns
     -------
     affine_map : AffineMap
-        On the grids of the images.
+        The map, on the grids of the images.
     """
     return AffineMap(
         matrix,
@@ -267,24 +267,24 @@ def make_affine_map(matrix: np.ndarray, pair: Pair) -> AffineMap:
 
 
 def warn_if_apart(overlap: float | None) -> None:
-    """Warn of a map through which the two objects hardly overlap.
+    """Warn if the two objects hardly overlap after an affine registration.
 
     Parameters
     ----------
     overlap : float or None
-        Part of the smaller object that lies on the other; None for unknown.
+        Fraction of the smaller object that overlaps the other; None if unknown.
 
     Warns
     -----
     UserWarning
-        If the overlap is below 5 %: the images could not guide the optimization.
+        If the overlap is below 5 %: the metric then has no useful gradient.
     """
     if overlap is not None and overlap < _LEAST_OVERLAP:
         warn_user(
-            f"static and moving hardly overlap through the map found ({overlap:.0%} of "
-            "the smaller object), which is therefore no alignment. Start from their "
-            "centres of mass (starting_affine='mass', or 'center_of_mass' first in a "
-            "pipeline), or from all poses about these (starts='all')."
+            "static and moving hardly overlap after the registration "
+            f"({overlap:.0%} of the smaller object): they are not aligned. Start from "
+            "their centres of mass (starting_affine='mass', or 'center_of_mass' as the "
+            "first step of a pipeline), or search all rotations (starts='all')."
         )
 
 
@@ -308,7 +308,8 @@ def check_pipeline(
     Raises
     ------
     ValueError
-        If there is no step, an unknown one, or the last has no metric.
+        If there is no step, a step is unknown, or the last step has no metric but
+        `ret_metric` is True.
     """
     if pipeline is None:
         pipeline = AFFINE_STEPS
@@ -316,7 +317,7 @@ def check_pipeline(
         raise ValueError(f"pipeline must be a list of steps, got {pipeline!r}.")
     steps = [_step_name(step, place) for place, step in enumerate(pipeline)]
     if not steps:
-        raise ValueError("pipeline must have a step, such as 'rigid', got none.")
+        raise ValueError("pipeline must have at least one step, such as 'rigid'.")
     if ret_metric and steps[-1] == "center_of_mass":
         raise ValueError(
             "center of mass registration cannot return any quality metric."
@@ -347,14 +348,15 @@ def make_steps(
     pair : Pair
         The images.
     images : tuple of ndarray
-        Static and moving as they were read, for their centres of mass.
+        Static and moving with their original values, for the centres of mass.
     starts : {"one", "auto", "all"}
-        Whether rotations are searched about the centres of mass, if a step may rotate.
+        Whether rotations about the centres of mass are searched if one of the steps
+        can rotate the image.
 
     Returns
     -------
     steps : list of StartStep or FitStep
-        For `run_steps`.
+        Steps for `run_steps`.
     """
     fits = set(names) - {"center_of_mass"}
     starts = starts if fits - {"translation"} else "one"

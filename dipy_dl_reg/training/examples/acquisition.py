@@ -1,4 +1,4 @@
-"""Random defects of images, as a scanner and its protocol cause them."""
+"""Simulation of random acquisition defects of images."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from dipy_dl_reg.validation import check_number
 class Acquisition:
     """Random defects of one image, in the order in which a scanner adds them.
 
-    Blur; a bias field ``exp(b(x))``, ``b`` smooth; low resolution along every axis, and
-    lower along one, as thick slices have; noise, Gaussian or that of a magnitude image
-    (Rician, whose mean is above 0 where there is no signal); and a missing end of the
-    field of view.  The result is scaled so that its largest value is 1, and negative
-    values become 0.
+    The defects are: blur; a bias field ``exp(b(x))`` with smooth ``b``; low resolution
+    along every axis, and a lower one along one axis, as with thick slices; noise,
+    either Gaussian or Rician (that of a magnitude image, whose mean is above 0 without
+    signal); and a missing end of the field of view.  The result is scaled so that its
+    maximum is 1, and negative values become 0.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class Acquisition:
         image : Tensor, shape (1, *shape)
             Without defects.
         generator : torch.Generator
-            All that is random comes from it.
+            Source of all random numbers.
 
         Returns
         -------
@@ -112,7 +112,7 @@ class Acquisition:
         sizes = [max(2, round(n / f)) if n > 1 else 1 for n, f in zip(shape, factors)]
         if sizes == list(shape):
             return image
-        # A larger voxel has the mean over its volume.
+        # The value of a larger voxel is the mean over its volume.
         image = smooth(image, [0.4 * (f * f - 1) ** 0.5 for f in factors])
         return resize_image(resize_image(image, sizes), shape)
 
@@ -136,7 +136,7 @@ class Acquisition:
 def _cut_end(
     image: torch.Tensor, largest: float, generator: torch.Generator
 ) -> torch.Tensor:
-    """The image (1, *shape), 0 at one end of one axis."""
+    """Set an image (1, *shape) to 0 at one end of one axis."""
     axis = int(torch.randint(image.ndim - 1, (), generator=generator, device="cpu")) + 1
     count = int(largest * uniform(generator) * image.shape[axis])
     first = 0 if uniform(generator) < 0.5 else image.shape[axis] - count

@@ -1,4 +1,4 @@
-"""Random changes of examples, for more variety than the images given have."""
+"""Augmentation: random changes of the training examples."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ class Augment:
     grid, ``M`` a rotation times a symmetric stretch and ``s`` a smooth random field.
     Its intensity ``I``, in [0, 1], becomes
     ``exp(b(x)) (I**gamma * contrast) + noise``, ``b`` a smooth random field too.
-    Flips are the same for both images.  Labels are warped with their image: maps by
-    nearest neighbour, shares by linear interpolation.  Options at 0 change nothing.
+    Flips are the same for both images.  Labels are warped like their image: label maps
+    by nearest neighbour, class fractions by linear interpolation.  An option of 0 has
+    no effect.
 
     Parameters
     ----------
@@ -88,7 +89,7 @@ class Augment:
         example : Example
             A pair.
         generator : torch.Generator
-            All that is random comes from it.
+            Source of all random numbers.
 
         Returns
         -------
@@ -121,7 +122,7 @@ class Augment:
     def _draw_displacement(
         self, shape: Sequence[int], generator: torch.Generator
     ) -> torch.Tensor | None:
-        """Random displacement (1, D, *shape); None if the options ask for none."""
+        """Draw a displacement (1, D, *shape); None if all its options are 0."""
         o, u = self.options, None
         if o["rotation"] or o["scale"] or o["translation"]:
             u = self._draw_affine(shape, generator)
@@ -138,7 +139,7 @@ class Augment:
         """Displacement of a random affine about the middle of the grid."""
         dim, o = len(shape), self.options
         turn, stretch = torch.randn(2, dim, dim, generator=generator, **SINGLE)
-        # Each entry of these sums and differences has the standard deviation wanted.
+        # Each entry of these sums and differences has the requested standard deviation.
         turn = (turn - turn.T) / 2**0.5 * (o["rotation"] * torch.pi / 180)
         stretch = (stretch + stretch.T) / 2 * o["scale"]
         matrix = torch.matrix_exp(turn) @ torch.matrix_exp(stretch)
@@ -179,7 +180,7 @@ def _warp_one(channels: torch.Tensor, u: torch.Tensor, mode: str) -> torch.Tenso
 
 
 def _warp_labels(labels: torch.Tensor | None, u: torch.Tensor) -> torch.Tensor | None:
-    """Warp labels by a displacement: maps stay whole numbers, shares need not."""
+    """Warp labels by a displacement; label maps remain whole numbers."""
     if labels is None:
         return None
     if labels.is_floating_point():

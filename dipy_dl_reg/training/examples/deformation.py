@@ -1,4 +1,4 @@
-"""Random deformations: an affine, and the flow of a smooth velocity."""
+"""Random deformations: an affine and the flow of a smooth velocity."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _SQUARINGS = 4
 
 
 class Bending:
-    """Random smooth displacements of a grid that do not fold unless they are extreme.
+    """Random smooth displacements of a grid, without folds unless they are extreme.
 
-    The point ``x`` goes to ``A(phi(x))``: ``phi`` the flow of a stationary velocity
-    that is random at control points and linear between them, ``A`` a rotation and
-    stretch about the middle of the grid, and a shift.
+    The point ``x`` is mapped to ``A(phi(x))``.  ``phi`` is the flow of a stationary
+    velocity that is random at control points and linear between them; ``A`` is a
+    rotation and stretch about the middle of the grid, and a translation.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class Bending:
         shape : sequence of int
             Shape of the grid.
         generator : torch.Generator
-            All that is random comes from it.
+            Source of all random numbers.
 
         Returns
         -------

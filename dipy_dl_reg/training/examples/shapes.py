@@ -1,8 +1,8 @@
 """Synthetic pairs of random shapes, and mixtures of sources of pairs.
 
-Random shapes :footcite:p:`Hoffmann2022` have no anatomy and no usual position: a
-network trained on them learns to match shapes whatever their intensities, and not
-brains alone.  They need no data.
+Random shapes :footcite:p:`Hoffmann2022` have no anatomy and no typical position.
+Therefore a network that is trained on them learns to match shapes of any intensity, not
+only brains.  No data are needed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dipy_dl_reg.validation import check_number, check_whole_number
 
 
 class ShapePairs:
-    """Pairs of images of one set of random blobs, deformed twice, with two contrasts.
+    """Pairs of images of the same random blobs, with two deformations and contrasts.
 
     For each class a smooth random image is drawn; a voxel belongs to the class whose
     image is largest there.  The outermost voxels are background.  With probability 0.5
@@ -86,12 +86,12 @@ class ShapePairs:
         return self.count
 
     def __getitem__(self, index: int) -> Example:
-        """One of a fixed enumeration of pairs.
+        """Return a pair of a fixed enumeration.
 
         Parameters
         ----------
         index : int
-            Its number.
+            Index of the pair.
 
         Returns
         -------
@@ -108,12 +108,13 @@ class ShapePairs:
         Parameters
         ----------
         generator : torch.Generator
-            All that is random comes from it.
+            Source of all random numbers.
 
         Returns
         -------
         example : Example
-            Labels are shares, of classes drawn from all but the background.
+            The pair; labels are fractions of classes, drawn from all but the
+            background.
         """
         blobs = self._draw_blobs(generator)
         choice = permutation(self.classes - 1, generator)[: self.scored]
@@ -131,11 +132,11 @@ class ShapePairs:
         return Example(static, moving, static_labels, moving_labels)
 
     def _draw_blobs(self, generator: torch.Generator) -> torch.Tensor:
-        """Shares of all classes, 0 the background, (K, *shape); their sum is 1."""
+        """Draw the fractions of all classes (K, *shape); class 0 is the background."""
         few = [max(4, round(n / self.size)) for n in self.shape]
         knots = torch.randn(1, self.classes, *few, generator=generator, **SINGLE)
         height = resize_image(knots, self.shape)[0]
-        # Distance from the middle, 1 at the faces, and as rough as the blobs are.
+        # Distance from the middle, 1 at the faces, with the roughness of the blobs.
         lines = [torch.linspace(-1, 1, n, **SINGLE) for n in self.shape]
         grid = torch.stack(torch.meshgrid(*lines, indexing="ij"))
         away = grid.square().sum(0).sqrt() + 0.15 * height[0]
@@ -154,14 +155,15 @@ class Mixture:
     Parameters
     ----------
     sources : sequence of pairs
-        Of the form of `dipy_dl_reg.training.training_set.Pairs`.
+        Objects with the interface `dipy_dl_reg.training.training_set.Pairs`.
     weights : sequence of float
         Relative probability of drawing a pair from each.
 
     Raises
     ------
     ValueError
-        If there is no source, there are not as many weights, or one is negative.
+        If there is no source, the number of weights differs from that of the sources,
+        or a weight is negative.
     """
 
     def __init__(self, sources: Sequence[Pairs], weights: Sequence[float]) -> None:
@@ -181,12 +183,12 @@ class Mixture:
         return sum(map(len, self.sources))
 
     def __getitem__(self, index: int) -> Example:
-        """One of a fixed enumeration of pairs, those of the first source first.
+        """Return a pair of a fixed enumeration; the first source's pairs come first.
 
         Parameters
         ----------
         index : int
-            Its number.
+            Index of the pair.
 
         Returns
         -------
@@ -207,7 +209,7 @@ class Mixture:
         Parameters
         ----------
         generator : torch.Generator
-            All that is random comes from it.
+            Source of all random numbers.
 
         Returns
         -------

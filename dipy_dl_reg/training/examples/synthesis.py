@@ -1,15 +1,16 @@
-"""Pairs of images synthesised from label maps, new at every draw.
+"""Synthesis of image pairs from label maps; each draw is a new pair.
 
-A label map says where the tissues are, not what they look like.  Intensities are drawn
-for every pair, so that a network learns anatomy and not the contrast of a scanner
-:footcite:p:`Hoffmann2022`.  No image of a person is used.
+A label map contains the positions of the tissues, not their intensities.  Intensities
+are drawn for every pair, so that a network learns anatomy and not the contrast of a
+scanner :footcite:p:`Hoffmann2022`.  No image of a person is used.
 
-Maps are stored as shares: for each class, the part of each voxel that it fills.  An
-image is the sum of the shares weighted by the classes' intensities, partial volume
-included; warped labels vary smoothly, so that their overlap can be differentiated.
+Label maps are stored as fractions (called shares): for each class, the fraction of each
+voxel that it occupies.  An image is the sum of the fractions weighted by the
+intensities of the classes, so that it has partial volume effects.  Warped labels vary
+smoothly, so that their overlap can be differentiated.
 
-All that is random in a pair comes from one generator on the CPU: its seed determines
-the pair, whichever process draws it.
+All random numbers of a pair are drawn from one generator on the CPU.  Its seed
+determines the pair, independently of the process that draws it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _BRIGHTEST_OUTSIDE = 0.9
 
 
 class Contrast(NamedTuple):
-    """Intensities of the classes under one kind of acquisition.
+    """Intensities of the classes for one type of acquisition.
 
     Attributes
     ----------
@@ -40,7 +41,7 @@ class Contrast(NamedTuple):
     weight : float
         Relative probability of this contrast.
     acquisition : Acquisition, optional
-        Defects of its images; by default those of the pairs.
+        Defects of images with this contrast; by default those of the pairs.
     """
 
     means: Sequence[float]
@@ -50,7 +51,7 @@ class Contrast(NamedTuple):
 
 
 def shares(labels: Any, classes: Sequence[int], factor: int) -> torch.Tensor:
-    """Compute the part of each coarser voxel that each class fills.
+    """Compute the fraction of each coarser voxel that each class occupies.
 
     Parameters
     ----------
@@ -92,10 +93,10 @@ class SynthesisedPairs:
     outside : sequence of int, optional
         Classes (numbers from 0 to K - 1) that are not brain.
     stripped : float, optional
-        Probability of a pair without those.
+        Probability of a pair without these classes, as after brain extraction.
     masked : float, optional
-        Probability that an image without them is 0 outside, as after brain extraction;
-        else there is noise.
+        Probability that an image without these classes is 0 outside the brain;
+        otherwise there is noise.
     scored : int, optional
         Number of classes, drawn from the brain, that become labels.
     always : sequence of int, optional
@@ -104,10 +105,10 @@ class SynthesisedPairs:
         Probability that the two images have random intensities, drawn for each of
         them, instead of those around the means.
     contrasts : sequence of Contrast, optional
-        Further contrasts; the weight of that of `means` and `spreads` is 1.
+        Further contrasts; the contrast of `means` and `spreads` has the weight 1.
     across : float, optional
-        Probability that a contrast is drawn for each of the two images; else one is
-        drawn for both.
+        Probability that a contrast is drawn for each of the two images; otherwise one
+        contrast is drawn for both.
     acquisition : Acquisition, optional
         Defects of the images.  By default those of `noise`, `blur` and `bias`.
     rotation, scale, translation, bending, bending_scale : float, optional
@@ -118,7 +119,7 @@ class SynthesisedPairs:
     Raises
     ------
     ValueError
-        If there are fewer than two maps, they differ in shape, or a contrast has
+        If there are fewer than two maps, the maps differ in shape, or a contrast has
         another number of classes.
     """
 
@@ -158,7 +159,7 @@ class SynthesisedPairs:
         for contrast in self.contrasts:
             if not len(contrast.means) == len(contrast.spreads) == classes:
                 raise ValueError(
-                    f"means and spreads must be of {classes} classes, got "
+                    f"means and spreads must have {classes} values, got "
                     f"{len(contrast.means)} and {len(contrast.spreads)}."
                 )
         groups = range(classes) if groups is None else groups
@@ -181,7 +182,7 @@ class SynthesisedPairs:
         return len(self.maps) * (len(self.maps) - 1)
 
     def __getitem__(self, index: int) -> Example:
-        """One of a fixed enumeration of pairs.
+        """Return a pair of a fixed enumeration.
 
         Parameters
         ----------
@@ -205,7 +206,7 @@ class SynthesisedPairs:
         Parameters
         ----------
         generator : torch.Generator
-            All that is random comes from it.
+            Source of all random numbers.
 
         Returns
         -------
@@ -286,7 +287,7 @@ def permutation(count: int, generator: torch.Generator) -> list[int]:
     Parameters
     ----------
     count : int
-        How many.
+        Number of elements.
     generator : torch.Generator
         Source of the order.
 

@@ -1,1 +1,1 @@
-"""Torch only: the training loop."""
+"""The training loop, with Torch only."""

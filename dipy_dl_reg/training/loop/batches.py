@@ -1,7 +1,7 @@
-"""Batches of examples, the same whichever process draws them.
+"""Batches of examples, which do not depend on the process that draws them.
 
-Example number n of a training is a function of the seed and of n alone.  Neither the
-number of processes that draw examples nor an interruption therefore changes them.
+Example number n of a training depends only on the seed and on n.  Therefore the number
+of processes that draw examples, or an interruption, does not change the examples.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dipy_dl_reg.training.training_set import Example, Pairs
 
 
 def make_generator(seed: int, number: int) -> torch.Generator:
-    """Make a generator that two numbers determine.
+    """Make a random generator for an example.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def make_generator(seed: int, number: int) -> torch.Generator:
     Returns
     -------
     generator : torch.Generator
-        On the CPU.
+        A generator on the CPU.
     """
     digest = blake2b(f"{seed}/{number}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest) >> 1)
@@ -40,12 +40,12 @@ def collate(examples: Sequence[Example]) -> Example:
     Parameters
     ----------
     examples : sequence of Example
-        Of one shape, all with labels or all without.
+        Examples of the same shape, all with labels or all without.
 
     Returns
     -------
     batch : Example
-        Tensors with a first axis B more.
+        Tensors with an additional first axis B.
 
     Raises
     ------
@@ -57,9 +57,8 @@ def collate(examples: Sequence[Example]) -> Example:
         shapes = {None if x is None else tuple(x.shape) for x in part}
         if len(shapes) > 1:
             raise ValueError(
-                "the examples of a batch must be of one shape, and all with labels or "
-                f"all without, got {sorted(map(str, shapes))}; a batch_size of 1 takes "
-                "any."
+                "the examples of a batch must have the same shape, and all or none "
+                f"labels, got {sorted(map(str, shapes))}; or use a batch_size of 1."
             )
         parts.append(None if shapes == {None} else torch.stack(part))
     return Example._make(parts)
@@ -71,7 +70,7 @@ class Batches(Dataset):
     Parameters
     ----------
     pairs : pairs
-        What is trained on.
+        The training pairs.
     batch_size : int
         Examples per step and process.
     seed : int
@@ -79,7 +78,7 @@ class Batches(Dataset):
     augment : callable, optional
         ``augment(example, generator) -> example``.
     rank, size : int, optional
-        Number of this process, and of all.
+        Number of this process, and number of all processes.
     """
 
     def __init__(
@@ -131,9 +130,9 @@ class Batches(Dataset):
         Parameters
         ----------
         first, end : int
-            Steps from `first` up to `end`, which is not among them.
+            Steps from `first` up to `end`, which is excluded.
         workers : int, optional
-            Processes that draw in advance; 0 draws in this one.
+            Number of processes that draw in advance; with 0, this process draws.
         device : torch.device or str, optional
             Device of the batches.
 
@@ -146,7 +145,7 @@ class Batches(Dataset):
         device = torch.device(device)
         if workers:
             pin = device.type == "cuda"
-            # A generator of its own: the global one is left as it was.
+            # A separate generator, so that the global one is not changed.
             order = DataLoader(
                 self, batch_size=None, sampler=order, num_workers=workers,
                 pin_memory=pin, generator=torch.Generator(),

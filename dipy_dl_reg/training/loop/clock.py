@@ -1,4 +1,4 @@
-"""The time that a training may take."""
+"""The time limit of a training."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class TimeLimit:
         return self.left() < 0
 
     def stop(self, before: str) -> NoReturn:
-        """Raise because the time is over before there is anything to save.
+        """Raise because the time limit is reached before the first step.
 
         Parameters
         ----------
         before : str
-            What had to be done first.
+            Description of the work that was not finished.
 
         Raises
         ------
@@ -55,6 +55,6 @@ class TimeLimit:
             Always.
         """
         raise TimeoutError(
-            f"time_limit was reached before {before}: no step of training was done, "
-            "and nothing is saved; give more time"
+            f"time_limit was reached before {before}: no training step was done, and "
+            "nothing is saved; increase time_limit"
         )

@@ -1,7 +1,8 @@
-"""Training on several processes, as ``torchrun`` starts them.
+"""Training on several processes, which ``torchrun`` starts.
 
-Each process takes its own examples of every step; gradients are averaged, so that W
-processes with batches of b do what one does with batches of W b.
+In every step, each process computes the gradients for its own examples; the gradients
+are averaged, so that W processes with batches of size b give the same result as one
+process with batches of size W b.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Group(NamedTuple):
         return self.rank == 0
 
     def broadcast(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Give all processes the tensors of the first.
+        """Copy the tensors of the first process to all processes.
 
         Parameters
         ----------
@@ -63,7 +64,7 @@ class Group(NamedTuple):
         Parameters
         ----------
         tensors : sequence of Tensor
-            Of one type, overwritten in place; they are sent together.
+            Tensors of the same type, overwritten in place; they are sent together.
         """
         if self.size == 1:
             return
@@ -80,7 +81,7 @@ class Group(NamedTuple):
             distributed.barrier()
 
     def total(self, array: np.ndarray) -> np.ndarray:
-        """The sum of an array over all processes, the same in each to the last bit.
+        """Sum an array over all processes; the result is identical in all of them.
 
         Parameters
         ----------
@@ -90,7 +91,7 @@ class Group(NamedTuple):
         Returns
         -------
         total : ndarray of float64
-            A new one.
+            A new object.
         """
         tensor = torch.tensor(array, dtype=torch.float64, device="cpu")
         if self.size > 1:
@@ -100,17 +101,18 @@ class Group(NamedTuple):
 
 
 def join(device: torch.device | str) -> Group:
-    """The group of this process, joined if ``torchrun`` started it.
+    """Join the group of processes if ``torchrun`` started this process.
 
     Parameters
     ----------
     device : torch.device or str
-        Device of a single process; of several on CUDA each takes its own.
+        Device of a single process; on CUDA, each of several processes uses another
+        device.
 
     Returns
     -------
     group : Group
-        Of one process, if this one is alone.
+        The group; it has one member if this process was not started by ``torchrun``.
     """
     device = torch.device(device)
     if device.type == "cuda" and "LOCAL_RANK" in os.environ:
@@ -120,8 +122,9 @@ def join(device: torch.device | str) -> Group:
         return Group(0, 1, device)
     started = "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1
     if started and not distributed.is_initialized():
-        # Torch imports this module sooner or later.  Imported after the group begins,
-        # it keeps a reference to the group, whose threads then outlive it (see leave).
+        # Torch imports this module at some time.  If it is imported after the group is
+        # made, it has a reference to the group, whose threads then exist too long (see
+        # `leave`).
         import_module("torch.distributed.nn.functional")
         backend = "nccl" if device.type == "cuda" else "gloo"
         distributed.init_process_group(backend)
@@ -132,8 +135,8 @@ def join(device: torch.device | str) -> Group:
 
 
 def leave() -> None:
-    """End the group, if there is one; done at exit for one that `join` began."""
-    # Its threads end with it: one that frees a tensor while Python ends would abort the
-    # process.
+    """End the group, if there is one; this is done at exit for a group of `join`."""
+    # This ends its threads.  A thread that frees a tensor while Python ends would abort
+    # the process.
     if distributed.is_initialized():
         distributed.destroy_process_group()

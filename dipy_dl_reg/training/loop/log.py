@@ -1,4 +1,4 @@
-"""Progress of a training: rows in a file, events, a progress bar or lines of a log."""
+"""Progress of a training: rows of a file, TensorBoard events, progress bar, log."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from dipy_dl_reg.training.loop.clock import TimeLimit
 
 #: DIPY's logger, to which this package writes; dipy itself is not imported here.
 _logger = logging.getLogger("dipy")
-#: Seconds to the first line where there is no bar, and from one line to the next.
+#: Without a progress bar: seconds to the first line of the log, and between lines.
 _FIRST_LINE, _NEXT_LINE = 10, 60
 
 
 class Log:
-    """Rows of numbers in a CSV file, as TensorBoard events, and on a progress bar.
+    """Writes rows to a CSV file, TensorBoard events, and a progress bar.
 
     Parameters
     ----------
@@ -28,9 +28,9 @@ class Log:
         A file ``....csv``; or a folder for TensorBoard's events with ``log.csv`` in
         it.  By default nothing is written.
     steps : int
-        Steps in all, for the bar.
+        Total number of steps, for the bar.
     done : int, optional
-        Steps done before.
+        Number of steps that are already done.
     rows : sequence of dict, optional
         Rows of the interrupted training that is resumed: they are written to the file
         first.
@@ -38,7 +38,7 @@ class Log:
         Show a bar.  By default there is a bar if the output is a terminal; else a line
         of the log after 10 s, and every 60 s from then on.
     limit : TimeLimit, optional
-        When the training stops, for the time that is left.
+        Time limit of the training, to show the remaining time.
 
     Raises
     ------
@@ -144,12 +144,13 @@ class Log:
             self.table = csv.DictWriter(self.file, list(row))
             self.table.writeheader()
         self.table.writerow(row)
-        # Everything is in the file for those who read it meanwhile or after a crash.
+        # Write the row at once, so that it can be read during training or after a
+        # crash.
         self.file.flush()
 
 
 def check_log(path: str | Path | None, *, overwrite: bool = False) -> None:
-    """Check that a log can be written, before any work.
+    """Check that a log can be written, before the computation begins.
 
     Parameters
     ----------
@@ -171,7 +172,7 @@ def check_log(path: str | Path | None, *, overwrite: bool = False) -> None:
         _summary_writer()
     if _csv_path(path).exists() and not overwrite:
         raise FileExistsError(
-            f"log {_csv_path(path)} exists; name another, or resume that training."
+            f"log {_csv_path(path)} exists; give another name, or resume that training."
         )
 
 
@@ -190,17 +191,17 @@ def _csv_path(path: str | Path) -> Path:
 
 
 def _summary_writer() -> Any:
-    """TensorBoard's class of writers, or an error that says how to install it."""
+    """Import TensorBoard's writer; raise an error if it is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise ImportError(
-            "log names a folder, for TensorBoard, which is not installed: "
-            "pip install 'dipy_dl_reg[tensorboard]', or name a .csv file."
+            "log is a folder for TensorBoard, which is not installed: "
+            "pip install 'dipy_dl_reg[tensorboard]', or give a .csv file."
         ) from None
     return SummaryWriter
 
 
 def _event_writer(folder: Path, done: int) -> Any:
-    """A writer of events; of steps that a resumed training repeats, the later count."""
+    """Make a writer of events; a resumed training replaces events of repeated steps."""
     return _summary_writer()(str(folder), purge_step=done + 1 if done else None)

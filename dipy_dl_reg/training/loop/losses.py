@@ -17,7 +17,7 @@ from dipy_dl_reg.training.training_options import TrainingOptions
 from dipy_dl_reg.training.training_set import Example
 from dipy_dl_reg.validation import check_number
 
-#: Values of warped labels that are in memory at a time.
+#: Number of values of warped labels that are in memory at the same time.
 _CHUNK = 2**24
 
 
@@ -46,16 +46,16 @@ class TrainingLoss:
     """Similarity of the images, plus regularity of the field, plus overlap of labels.
 
     ``sum_k w_k (metric(static_k, moving_k(x + u_k)) + weight * regularizer(u_k))
-    + w_0 * dice_weight * dice_loss``, the mean over the batch.  ``k`` counts the
-    resolutions that the network predicts, 0 the finest; images of the coarser ones
-    are means over 3 voxels at every second one.  Where a network predicts a velocity,
-    that is regularised at the finest instead of the displacement.
+    + w_0 * dice_weight * dice_loss``, the mean over the batch.  ``k`` is the resolution
+    of the network's prediction, 0 for the finest; images at the next coarser resolution
+    are means over 3 voxels at every second voxel.  If a network predicts a velocity,
+    the velocity is regularised at the finest resolution instead of the displacement.
 
     Parameters
     ----------
     metric : Metric or str, optional
-        Compares the images; "MSE" is another name for "SSD".  None compares the labels
-        alone.
+        Metric of the images; "MSE" is another name of "SSD".  With None, only labels
+        are compared.
     regularizer : callable or str, optional
         Penalty on the field; by default none.
     weight : float, optional
@@ -66,8 +66,8 @@ class TrainingLoss:
     Raises
     ------
     ValueError
-        If there is no such metric or regularizer, a weight is negative, or nothing
-        is left to be compared.
+        If there is no such metric or regularizer, a weight is negative, or neither
+        images nor labels are compared.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class TrainingLoss:
         check_number("weight", weight)
         check_number("dice_weight", dice_weight)
         if metric is None and not dice_weight:
-            raise ValueError("metric=None needs a dice_weight above 0.")
+            raise ValueError("metric=None requires a dice_weight above 0.")
         if not (metric is None or isinstance(metric, Metric)):
             metric = metric_by_name(metric)
         self.metric = metric
@@ -101,7 +101,7 @@ class TrainingLoss:
         Returns
         -------
         loss : TrainingLoss
-            A new one.
+            A new object.
         """
         return cls(
             options.metric,
@@ -121,11 +121,11 @@ class TrainingLoss:
         Parameters
         ----------
         prediction : Prediction
-            What the network predicted from the batch.
+            Prediction of the network for the batch.
         batch : Example
             Images, and label maps if there are any.
         level_weights : sequence of float, optional
-            ``w_k``; resolutions without a weight do not count.
+            ``w_k``; resolutions without a weight are not used.
 
         Returns
         -------
@@ -170,7 +170,7 @@ class TrainingLoss:
         Returns
         -------
         settings : dict
-            Enough to tell two losses apart.
+            All options that distinguish one loss from another.
         """
         return {
             "metric": self.metric,
@@ -185,16 +185,16 @@ def dice_loss(
 ) -> torch.Tensor:
     """One minus the soft Dice overlap, averaged over labels and batch.
 
-    ``dice = 2 sum(s w) / (sum(s^2) + sum(w^2))`` for each label, with ``s`` its share
-    of the static voxels and ``w`` that of the moving ones at ``x + u(x)``, by linear
-    interpolation :footcite:p:`Milletari2016`.  The mean is over the labels that are in
-    either image of the pair; a pair without any counts as 0.
+    ``dice = 2 sum(s w) / (sum(s^2) + sum(w^2))`` for each label.  ``s`` is the fraction
+    of each static voxel that has the label, and ``w`` the fraction in moving at
+    ``x + u(x)``, by linear interpolation :footcite:p:`Milletari2016`.  The mean is over
+    the labels that occur in either image; for a pair without labels the loss is 0.
 
     Parameters
     ----------
     static_labels, moving_labels : Tensor
-        Label maps, whole numbers ``(B, 1, *shape)``, 0 the background, which is not
-        counted; or shares, ``(B, K, *shape)``, each channel one label.
+        Label maps, whole numbers ``(B, 1, *shape)``, where 0 is the background, which
+        is ignored; or fractions, ``(B, K, *shape)``, with one channel for each label.
     displacement : Tensor, shape (B, D, *shape)
         Field in voxels.
 
@@ -219,7 +219,7 @@ def dice_loss(
     for chunk in chunks:
         arguments = shares, static_labels, moving_labels, displacement, chunk
         if len(chunks) > 1:
-            # Computed again for the gradient: many labels must not fill the memory.
+            # Recomputed for the gradient, to save memory with many labels.
             parts = checkpoint(
                 _overlaps, *arguments, use_reentrant=False, preserve_rng_state=False
             )
@@ -260,14 +260,14 @@ def _channels(shares: torch.Tensor, chosen: range) -> torch.Tensor:
 def _batch_dice(batch: Example, displacement: torch.Tensor) -> torch.Tensor:
     """`dice_loss` of a batch that must have labels."""
     if batch.static_labels is None or batch.moving_labels is None:
-        raise ValueError("dice_weight is above 0, and the pairs have no labels.")
+        raise ValueError("dice_weight is above 0, but the pairs have no labels.")
     return dice_loss(batch.static_labels, batch.moving_labels, displacement)
 
 
 def _halve(image: torch.Tensor) -> torch.Tensor:
     """Means over 3 voxels at every second one: ``ceil(n / 2)`` voxels along each axis.
 
-    Voxel ``i`` is at the place of voxel ``2 i``.
+    Voxel ``i`` of the result is at the position of voxel ``2 i``.
     """
     pool = {2: F.avg_pool2d, 3: F.avg_pool3d}[image.ndim - 2]
     return pool(image, 3, stride=2, padding=1, count_include_pad=False)

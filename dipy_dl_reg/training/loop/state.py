@@ -1,8 +1,8 @@
-"""A training's state in a file, from which it is resumed as if never interrupted.
+"""Stores the state of a training in a file, from which the training is resumed.
 
-The file is the network's own (`dipy_dl_reg.networks.checkpoint`): its ``weights`` are
-those to be used, the best so far.  The file also holds the optimiser's averages, and
-the weights of the last step where they are others.
+The file is also a file of the network (`dipy_dl_reg.networks.checkpoint`): its
+``weights`` are the best weights so far, for use in registration.  The file also
+contains the averages of the optimiser, and the weights of the last step if they differ.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from dipy_dl_reg.training.loop.losses import LossTerms
 State = dict[str, torch.Tensor]
 #: Fingerprints among the settings, and words for an error if they differ.
 _DATA = {"images": "other images", "validation images": "other validation images"}
-#: Relative difference of fingerprints of the same images: far above rounding, far below
-#: the difference that one image of thousands makes.
+#: Accepted relative difference of fingerprints of the same images: much larger than
+#: rounding, and much smaller than the effect of one image among thousands.
 _ROUNDING = 1e-8
 
 
 @dataclass
 class Progress:
-    """How far a training has come, without its tensors.
+    """Progress of a training, without its tensors.
 
     Parameters
     ----------
@@ -46,11 +46,11 @@ class Progress:
     rows : list of dict
         The log.
     sums : list of float
-        Of each term of the loss, since the last row.
+        Sum of each term of the loss since the last row.
     best : float, optional
-        Least loss on the validation pairs.
+        Lowest loss on the validation pairs.
     stale : int
-        Validations since then.
+        Number of validations since the best one.
     """
 
     step: int = 0
@@ -78,19 +78,19 @@ def write_state(
     path : str or Path
         Replaced if it exists.
     network : RegistrationNetwork
-        As it is after ``progress.step`` steps.
+        The network after ``progress.step`` steps.
     adam : torch.optim.Adam
         Its optimiser.
     progress : Progress
-        How far it is.
+        Progress of the training.
     best : dict of Tensor or None
-        State of the network when it was best in validation.
+        State of the network with the best validation.
     use_best : bool
-        Whether that is the state to be loaded for use, or the latest.
+        Whether `load_network` is to load this state instead of the latest.
     settings : dict
-        Those that a resumed training must share.
+        Settings that a resumed training must have, too.
     card : dict
-        Of the network.
+        Card of the network.
     """
     header = network_header(network, card)
     averaged = [n for n, p in network.named_parameters() if adam.state.get(p)]
@@ -122,29 +122,29 @@ def read_state(
     path : str or Path
         Written by `write_state`.
     network : RegistrationNetwork
-        Given the weights of the last step.
+        The network; its weights are set to those of the last step.
     adam : torch.optim.Adam
-        Its optimiser, given its averages.
+        Its optimiser, whose averages are set.
     settings : dict
-        Must be those of the interrupted training.
+        The settings, which must be those of the interrupted training.
 
     Returns
     -------
     progress : Progress
-        How far it was.
+        Progress of the interrupted training.
     best : dict of Tensor or None
-        State of the network when it was best.
+        State of the network with the best validation.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is damaged, holds no training, or one with other settings.
+        If the file is damaged, contains no training, or a training with other settings.
     """
     header, arrays = read_arrays(path)
     if not header.get("training"):
-        raise ValueError(f"{path} holds a network, but no training to continue.")
+        raise ValueError(f"{path} contains a network, but no training to resume.")
     with errors_name_file(path, "a training that can be resumed"):
         state = dict(header["training"])
         stored, averaged = dict(state.pop("settings")), list(state.pop("averaged"))
@@ -158,7 +158,7 @@ def read_state(
         }
         amsgrad = bool(settings.get("amsgrad"))
         averages = _read_averages(network, arrays, averaged, amsgrad, progress.step)
-    # Nothing is changed before all has been checked.
+    # Network and optimiser are changed only after all checks.
     best = None
     if progress.best is not None:
         network.load_state_dict(states.get("training/best", states["weights"]))
@@ -185,21 +185,23 @@ def copy_state(state: State) -> State:
 
 
 def fingerprint(pairs: object) -> dict[str, list[float]]:
-    """Numbers that differ between trainings on different images.
+    """Compute numbers that differ between trainings on different images.
 
-    Of every tensor that the pairs hold, and of every list of them: their number, and
-    two means that rounding hardly changes, but another image, order or orientation
-    does.  A checksum would change with the last digit, in which processors differ.
+    The fingerprint contains, for every tensor and list of tensors of the pairs, their
+    number and two means.  The means are almost unaffected by rounding, but change with
+    another image, order or orientation.  A checksum would depend on the last digit,
+    which differs between processors.
 
     Parameters
     ----------
     pairs : object
-        What is trained on; one that holds no tensors has an empty fingerprint.
+        The training pairs; if they have no tensors, the fingerprint is empty.
 
     Returns
     -------
     numbers : dict of list of float
-        By the attributes of the pairs, whose names are therefore part of checkpoints.
+        Numbers by attribute of the pairs; the names of these attributes are therefore
+        part of checkpoints.
     """
     numbers: dict[str, list[float]] = {}
     for name, value in getattr(pairs, "__dict__", {}).items():
@@ -221,7 +223,7 @@ def _means(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def to_json_values(settings: dict[str, Any]) -> dict[str, Any]:
-    """Convert settings to what they are when read from a file.
+    """Convert settings to the values that are read from a file after saving.
 
     Parameters
     ----------
@@ -241,7 +243,7 @@ def _check_progress(state: dict[str, Any]) -> Progress:
     """The progress of a file, if each of its values is possible."""
     wanted = {entry.name for entry in fields(Progress)}
     if state.keys() != wanted:
-        raise ValueError(f"it must hold {sorted(wanted)}, and holds {sorted(state)}")
+        raise ValueError(f"it must have {sorted(wanted)}, got {sorted(state)}")
     sums, best, rows = state["sums"], state["best"], state["rows"]
     valid = {
         "step": _is_count(state["step"]),
@@ -311,7 +313,7 @@ def _read_averages(
 def _check_average(
     name: str, array: np.ndarray, shape: tuple[int, ...], step: int
 ) -> None:
-    """Raise unless an array can be one of Adam's averages."""
+    """Check that an array can be one of Adam's averages."""
     if array.shape != shape or array.dtype.kind != "f":
         raise ValueError(
             f"average {name} must be of shape {shape}, got {array.dtype} of shape "
@@ -326,7 +328,7 @@ def _check_average(
 def _check_same(
     path: str | Path, stored: dict[str, Any], settings: dict[str, Any]
 ) -> None:
-    """Raise unless the settings of a resumed training are the stored ones."""
+    """Check that the settings of a resumed training are the stored ones."""
     differences = [
         f"{name}={stored.get(name)!r} (now {settings.get(name)!r})"
         for name in sorted((stored.keys() | settings.keys()) - _DATA.keys())
@@ -340,7 +342,7 @@ def _check_same(
 
 
 def _are_close(stored: object, now: object) -> bool:
-    """Whether two fingerprints are the same but for rounding."""
+    """Whether two fingerprints are equal up to rounding."""
     if not isinstance(stored, dict) or not isinstance(now, dict):
         return stored == now
     return stored.keys() == now.keys() and all(

@@ -1,4 +1,4 @@
-"""`train_network`: a network and pairs of images in, a trained network out."""
+"""`train_network`: trains a network on pairs of images."""
 
 from __future__ import annotations
 
@@ -38,26 +38,27 @@ def train_network(
 ) -> History:
     """Train a network on pairs of images.
 
-    Started by ``torchrun``, all its processes train together, each on its part of
-    every step; on the CPU a resumed training gives the very numbers of one that was
-    not interrupted.
+    If the program is started by ``torchrun``, all processes train together, and each
+    computes a part of every step.  On the CPU, a resumed training gives exactly the
+    same numbers as a training without interruption.
 
     Parameters
     ----------
     network : RegistrationNetwork
-        Trained in place, and in evaluation mode afterwards.  Its first weights are
-        drawn before, from Torch's global generator; `seed` determines all else.
+        The network, which is trained in place, and is in evaluation mode afterwards.
+        Its initial weights are drawn earlier, when it is made; all other random numbers
+        are determined by `seed`.
     pairs : array, sequence or pairs
-        Images of shape ``(N, *shape)``, of which any two make a pair; a list of
-        (static, moving), one is enough; or an object of
+        Images of shape ``(N, *shape)``, which are paired with each other; a list of one
+        or more pairs (static, moving); or an object of
         `dipy_dl_reg.training.training_set`.
     validation : array, sequence or pairs, optional
-        Like `pairs`, of images that are not trained on; at most 100 pairs of them are
-        used.  The network ends with the weights that were best on them.
+        Like `pairs`, but of images that are not used for training; at most 100 pairs
+        are used.  The trained network has the weights with the lowest validation loss.
     device : torch.device or str, optional
-        Where to train; by default where the network is.
+        Device of the training; by default the network's device.
     card : dict, optional
-        What is known about the network, see `save_network`; the steps done, the best
+        Information about the network, see `save_network`; the steps done, the best
         validation and the scaling of intensities are added.
     options : TrainingOptions
         Options of the loss and of the loop.
@@ -77,7 +78,7 @@ def train_network(
     ImportError
         If the log is a folder and TensorBoard is not installed.
     RuntimeError
-        If the loss is not finite; the last checkpoint stays.
+        If the loss is not finite; the last checkpoint is not changed.
 
     References
     ----------
@@ -104,7 +105,7 @@ def train_network(
         card={"preprocessing": {"intensity": scaling}, **(card or {})},
     )  # fmt: skip
     if options.checkpoint is not None:
-        network_header(network, training.card)  # an error now, not at the end
+        network_header(network, training.card)  # raise errors now, not at the end
         if options.is_resumed:
             training.restore(options.checkpoint)
     history = _run(training, pairs, options, limit)
@@ -138,20 +139,20 @@ def collect_settings(
     group: Group,
     options: TrainingOptions,
 ) -> dict[str, Any]:
-    """Everything that determines the result of a training.
+    """Collect the settings that determine the result of a training.
 
     Parameters
     ----------
     network : RegistrationNetwork
-        Its architecture and arguments count, not its weights.
+        The network; its architecture and arguments are settings, its weights are not.
     pairs, validation : pairs
-        What is trained on, and what validates.
+        Pairs for training and for validation.
     loss : TrainingLoss
-        What is minimised.
+        The function that training minimises.
     group : Group
         The processes that train together.
     options : TrainingOptions
-        All others.
+        All other options.
 
     Returns
     -------
@@ -170,12 +171,12 @@ def collect_settings(
 
 
 def check_files(options: TrainingOptions) -> None:
-    """Check that the checkpoint and the log can be written, before any work.
+    """Check before the training that the checkpoint and the log can be written.
 
     Parameters
     ----------
     options : TrainingOptions
-        Those that name files.
+        The options, of which those with file names are checked.
 
     Raises
     ------
@@ -196,9 +197,9 @@ def check_files(options: TrainingOptions) -> None:
 
 
 def _check_labels(example: Example) -> None:
-    """Raise now what the first validation would raise, perhaps hours later."""
+    """Raise the error of the first validation at once, not only after hours."""
     if example.static_labels is None or example.moving_labels is None:
-        raise ValueError("dice_weight is above 0, and validation has no labels.")
+        raise ValueError("dice_weight is above 0, but validation has no labels.")
 
 
 def _report_stop(history: History, steps: int, *, resumable: bool) -> None:

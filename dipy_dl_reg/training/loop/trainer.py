@@ -1,7 +1,8 @@
-"""The training loop: one process or many, interrupted or not, with the same result.
+"""The training loop.
 
-In each step the network predicts the field of a pair; moving is warped by it and
-compared with static; and Adam updates the weights by the gradient of the loss.
+In each step the network predicts the field of a pair, moving is warped by this field
+and compared with static, and Adam updates the weights by the gradient of the loss.  The
+result does not depend on the number of processes or on interruptions.
 """
 
 from __future__ import annotations
@@ -34,26 +35,26 @@ from dipy_dl_reg.training.loop.state import (
 from dipy_dl_reg.training.training_options import TrainingOptions
 from dipy_dl_reg.training.training_set import Example, Pairs
 
-#: Largest number of validation pairs used; of more, the same ones are chosen each time.
+#: Maximum number of validation pairs; if there are more, a fixed subset is used.
 _VALIDATION_PAIRS = 100
 
 
 class History(NamedTuple):
-    """How a training went.
+    """History of a training.
 
     Attributes
     ----------
     steps : int
-        Steps done, those of an interrupted training before included.
+        Number of steps done, including those before an interruption.
     rows : list of dict
-        The log: every so many steps, the means of the loss's terms since the row
-        before, the learning rate, and the loss on the validation pairs, which the
-        last row lacks if the time was over.
+        The log.  Each row has the means of the terms of the loss since the previous
+        row, the learning rate, and the loss on the validation pairs.  The last row has
+        no validation loss if the time limit was reached.
     best : float or None
-        Least loss on the validation pairs, which is that of the network returned; None
+        Lowest loss on the validation pairs, which is that of the returned network; None
         if there was no validation.
     stopped : {"steps", "patience", "time"}
-        Why it ended: all steps done, no progress in validation, or time used up.
+        Reason for the end: all steps done, no progress in validation, or time limit.
     """
 
     steps: int
@@ -63,24 +64,24 @@ class History(NamedTuple):
 
 
 class Training:
-    """A network, its optimiser, and how far they are.
+    """A network, its optimiser, and the progress of the training.
 
     Parameters
     ----------
     network : RegistrationNetwork
         Trained in place.
     loss : TrainingLoss
-        What is minimised.
+        The function that training minimises.
     group : Group
         The processes that train together.
     settings : dict
         Everything that determines the result, see `collect_settings`.
     batch_size : int
-        Validation pairs at a time.
+        Number of validation pairs in a batch.
     validation : pairs, optional
         Pairs that are not trained on.
     card : dict, optional
-        What is known about the network, see `save_network`.
+        Information about the network, see `save_network`.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class Training:
         Parameters
         ----------
         path : str or Path
-            Of a training with the same settings.
+            Checkpoint of a training with the same settings.
         """
         self.progress, self.best = read_state(
             path, self.network, self.adam, settings=self.settings
@@ -134,22 +135,23 @@ class Training:
         Parameters
         ----------
         batches : Batches
-            What is trained on.
+            The training batches.
         options : TrainingOptions
-            Those of the loop.
+            Options of the loop.
         log : Log
-            Open.
+            The log, which must be open.
         limit : TimeLimit
-            When to stop.
+            The time limit.
 
         Returns
         -------
         history : History
-            How the training went.
+            History of the training.
         """
         progress, self.limit = self.progress, limit
         self.network.train()
-        # A validation that the time limit cut off before this training was resumed.
+        # The time limit may have prevented a validation before this training was
+        # resumed.
         late = _lacks_row(progress, options.validate_every) and not self._add_row(log)
         ended = late or _is_out_of_patience(progress, options)
         steps = batches.steps(
@@ -206,8 +208,8 @@ class Training:
         terms = self.loss(prediction, batch, self.network.level_weights)
         fields = prediction.displacement, *prediction.coarse
         sums = torch.stack([terms.total, *(u.sum() for u in fields)]).detach()
-        # Checked before the gradient is computed: that of sampling at NaN can end the
-        # process.
+        # This is checked before the gradient is computed, because the gradient of
+        # sampling at NaN can end the process.
         if not all(map(math.isfinite, sums.tolist())):
             raise RuntimeError(
                 f"The loss is not finite after {self.progress.step} steps; a lower "
@@ -216,7 +218,7 @@ class Training:
         return terms
 
     def _make_row(self) -> dict[str, float]:
-        """A row of the log: means since the last one, and the validation."""
+        """Make a row of the log: means since the last row, and the validation loss."""
         progress = self.progress
         before = progress.rows[-1]["step"] if progress.rows else 0
         means = [x / (progress.step - before) for x in progress.sums]
@@ -226,10 +228,10 @@ class Training:
         return row if loss is None else {**row, "validation": loss}
 
     def _add_row(self, log: Log) -> bool:
-        """Add a row, and keep a copy of the weights if they are the best so far.
+        """Add a row, and copy the weights if they are the best so far.
 
-        If time is over before the validation ends, nothing changes, and False is
-        returned: a training that is resumed begins with that row.
+        If the time limit is reached before the validation ends, nothing is changed, and
+        False is returned: a resumed training begins with this row.
         """
         progress, row = self.progress, self._make_row()
         if self.validation is not None and "validation" not in row:
@@ -248,7 +250,7 @@ class Training:
     def _validate(self, pairs: Pairs) -> float | None:
         """Mean loss over the validation pairs, divided among the processes.
 
-        None if time is over for any of them before it is known.
+        None if the time limit is reached in any process before the end.
         """
         chosen = list(range(len(pairs)))
         if len(chosen) > _VALIDATION_PAIRS:
@@ -271,13 +273,13 @@ class Training:
         return None if any_late else mean * self.group.size / len(chosen)
 
     def _save(self, path: str | Path | None) -> None:
-        """Write a checkpoint, if one is wanted."""
+        """Write a checkpoint, if a path is given."""
         if path is not None:
             card = self._complete_card(None, self.progress.best)
             self._write(path, use_best=self.best is not None, card=card)
 
     def _write(self, path: str | Path, *, use_best: bool, card: dict[str, Any]) -> None:
-        """Write a checkpoint whose weights for use are the best, or the latest."""
+        """Write a checkpoint; its network has the best or the latest weights."""
         if self.group.leads:
             write_state(
                 path, self.network, self.adam, self.progress, best=self.best,
@@ -294,10 +296,10 @@ class Training:
         return {**self.card, "recipe": recipe, "scores": scores}
 
     def _finish(self, stopped: str, log: Log, checkpoint: str | Path | None) -> History:
-        """End with the best weights, after those of the last step were tried too.
+        """Validate the weights of the last step, and set the best weights.
 
-        The row that is added for that is no part of the checkpoint, so that a longer
-        training can be resumed as if it had not stopped here.
+        The row that is added here is not part of the checkpoint, so that a longer
+        training can be resumed without an effect of this stop.
         """
         progress = self.progress
         rows, best, use_best = list(progress.rows), progress.best, self.best is not None
@@ -327,7 +329,7 @@ def _learning_rate(settings: dict[str, Any], step: int) -> float:
 
 
 def _lacks_row(progress: Progress, validate_every: int) -> bool:
-    """Whether the row of the last step is missing, for want of time."""
+    """Whether the row of the last step is missing because of the time limit."""
     due = progress.step > 0 and progress.step % validate_every == 0
     return due and (not progress.rows or progress.rows[-1]["step"] < progress.step)
 
@@ -339,7 +341,7 @@ def _is_out_of_patience(progress: Progress, options: TrainingOptions) -> bool:
 
 @contextmanager
 def _interruption_put_off() -> Iterator[None]:
-    """Put off an interruption (Ctrl-C) until a step is done, with all it changes."""
+    """Delay an interruption (Ctrl-C) until the current step is complete."""
     before, received = signal.getsignal(signal.SIGINT), []
     main = threading.current_thread() is threading.main_thread()
     if not main or not callable(before):
