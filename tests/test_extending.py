@@ -1,17 +1,15 @@
 """The examples of doc/extending.rst, executed and checked like members of the package.
 
-Each example becomes a module, and its entry is added to the table of its kind.  The
-tests that run over all members of this kind are then run on the new one.
-
-Then all blocks of the page are written into a copy of the package, and the tests that
-a new member meets run there: those of help texts, docstrings, pages and public names.
+Each example becomes a module of the running package, with its entry in the table of its
+kind, and is used.  Then all blocks of the page are written into a copy of the package.
+The tests that a new member meets run there: those of all members of its kind, which the
+page names, and those of help texts, docstrings, pages and public names.
 """
 
 import ast
+import importlib
 from importlib.metadata import version
-import importlib.util
 import inspect
-from itertools import product
 import json
 import os
 from pathlib import Path
@@ -20,7 +18,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 import textwrap
 import tomllib
 from types import ModuleType
@@ -115,74 +112,6 @@ def evaluate(text, registry):
     return key, value
 
 
-def load(path):
-    """A module of tests, to call its functions."""
-    name = f"extending_{path.stem}"
-    if name not in sys.modules:
-        sys.path.insert(0, str(path.parent))
-        spec = importlib.util.spec_from_file_location(name, path)
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-        sys.path.remove(str(path.parent))
-    return sys.modules[name]
-
-
-def member_tests(module, argument):
-    """Test functions that run over all members: those with this argument or fixture."""
-    for name, function in vars(module).items():
-        if not name.startswith("test_"):
-            continue
-        marks = [
-            m for m in getattr(function, "pytestmark", []) if m.name == "parametrize"
-        ]
-        names = [
-            re.split(r", *", m.args[0]) if isinstance(m.args[0], str) else m.args[0]
-            for m in marks
-        ]
-        if argument in inspect.signature(function).parameters:
-            others = [
-                [dict(zip(n, values(value, len(n)))) for value in mark.args[1]]
-                for n, mark in zip(names, marks)
-                if argument not in n
-            ]
-            yield function, [n for n in names if argument in n], others
-
-
-def values(value, count):
-    """Values of one case of `parametrize`, a tuple."""
-    if hasattr(value, "values") and hasattr(value, "marks"):  # pytest.param
-        return value.values
-    return value if count > 1 else (value,)
-
-
-def run_member_tests(module, argument, member, request, *, besides=(), more=None):
-    """Run the tests of all members on a new one; returns their names.
-
-    Tests named in `besides` compare members with something that the new one lacks.
-    """
-    done = []
-    for function, own, others in member_tests(module, argument):
-        if function.__name__ in besides:
-            continue
-        given = {argument: member} | {
-            name: value
-            for names in own
-            for name, value in (more or {}).items()
-            if name in names
-        }
-        for cases in product(*others):
-            arguments = given | {k: v for case in cases for k, v in case.items()}
-            parameters = inspect.signature(function).parameters
-            for name in parameters:
-                if name not in arguments:
-                    arguments[name] = request.getfixturevalue(name)
-                if name == "tmp_path":
-                    arguments[name] = Path(tempfile.mkdtemp(dir=arguments[name]))
-            function(**arguments)
-        done.append(function.__name__)
-    return done
-
-
 def test_examples_are_found():
     tables = {
         "METRICS",
@@ -229,15 +158,6 @@ def test_examples_are_annotated_and_documented(table, add):
     assert found == []
 
 
-def test_metric(add, request):
-    name = add("METRICS")
-    module = load(TESTS / "metrics/test_metrics.py")
-    done = run_member_tests(
-        module, "name", name, request, besides={"test_regularizers"}
-    )
-    assert {"test_gradient", "test_an_image_is_most_like_itself"} <= set(done)
-
-
 def test_metric_by_its_name(add):
     from dipy_dl_reg import DeepRegistration
 
@@ -269,57 +189,14 @@ def test_option_of_a_metric(add):
         names["MADMetric"](smoothing=0)
 
 
-def test_penalty(add, request):
-    name = add("REGULARIZERS")
-    module = load(TESTS / "metrics/test_metrics.py")
-    for shape in module.SHAPES:
-        module.test_regularizers(name=name, shape=shape)
-
-
-def test_transform(add, request):
-    name = add("TRANSFORMS")
-    module = load(TESTS / "geometry/test_affine_transforms.py")
-    besides = {"test_matrix_and_jacobian_are_dipys"}
-    done = run_member_tests(module, "name", name, request, besides=besides)
-    assert {"test_identity", "test_jacobian_is_the_slope_of_the_matrix"} <= set(done)
-
-
-def test_network(add, request):
-    name = add("NETWORKS")
-    module = load(TESTS / "networks/test_networks.py")
-    done = run_member_tests(
-        module, "name", name, request, more={"arguments": {}}, besides=NETWORK_BESIDES
-    )
-    assert {
-        "test_weights_through_a_checkpoint",
-        "test_gradient_by_every_weight",
-    } <= set(done)
-
-
-#: Their arguments and messages are those of one network, or they concern what is read
-#: from the table when the package is imported; these run in the copy below.
-NETWORK_BESIDES = {
-    "test_wrong_arguments",
-    "test_wrong_arguments_of_their_own",
-    "test_classes_are_imported_from_the_package",
-}
-
-
-def test_format(add, request, tmp_path):
+def test_format(add, tmp_path):
+    """Functions of the package choose it by the suffix."""
     from maps import oblique_map
 
     from dipy_dl_reg import load_mapping, save_mapping
     from dipy_dl_reg.maps.formats.table import FORMATS
 
     entry = FORMATS[add("FORMATS")]
-    module = load(TESTS / "maps/test_formats.py")
-    done = run_member_tests(module, "map_format", entry, request)
-    assert set(done) == {
-        "test_written_map_is_read_as_the_same",
-        "test_map_of_another_form_is_read_as_the_same_or_refused",
-        "test_map_is_read_without_images",
-        "test_entries_are_complete",
-    }
     path = tmp_path / f"map{entry.suffixes[0]}"
     save_mapping(oblique_map(), path)
     json.loads(path.read_text())
@@ -441,15 +318,55 @@ def test_examples_pass_the_tests_of_the_package(extended):
     assert done.returncode == 0, done.stdout
 
 
+def test_programs_write_and_read_the_format(extended, tmp_path):
+    """A registration writes it by its suffix, and an image is transformed by it."""
+    x = np.stack(np.meshgrid(*[np.linspace(-1, 1, 12)] * 3, indexing="ij"))
+    for name, shift in (("static", 0.0), ("moving", 0.1)):
+        image = np.exp(-5 * ((x - shift) ** 2).sum(0)).astype(np.float32)
+        nib.save(
+            nib.Nifti1Image(image, np.diag([2.0, 2, 2, 1])), tmp_path / f"{name}.nii"
+        )
+    programs = [
+        "align_deep static.nii moving.nii --model None --level_iters 2 "
+        "--out_mapping map.json",
+        "apply_deep map.json moving.nii",
+    ]
+    for words in map(str.split, programs):
+        code = f"from dipy_dl_reg.workflows import {words[0]} as run; run()"
+        subprocess.run(
+            [sys.executable, "-c", code, *words[1:]],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(extended)},
+            check=True,
+        )
+    json.loads((tmp_path / "map.json").read_text())
+    one, other = (
+        nib.load(tmp_path / f"{name}.nii.gz").get_fdata()
+        for name in ("warped_moved", "transformed")
+    )
+    np.testing.assert_allclose(one, other, atol=1e-5)
+
+
 COMMAND = re.compile(r"^    pytest (.*)$", re.M)
+#: A test that each command must run on the new member, by the member's name.
+MEMBER_TESTS = {
+    "MAD": "test_gradient",
+    "stretch": "test_regularizers",
+    "translation_scaling": "test_jacobian_is_the_slope_of_the_matrix",
+    "half-resolution": "test_gradient_by_every_weight",
+    "json": "test_map_is_read_without_images",
+    "jacobian": "test_options_and_their_defaults_are_those_listed",
+}
 
 
-@pytest.mark.parametrize("command", [c for c in COMMAND.findall(PAGE) if "-k" in c])
-def test_commands_of_the_page(extended, command):
+@pytest.mark.parametrize("name", MEMBER_TESTS)
+def test_commands_of_the_page(extended, name):
     """Those of one kind: each finds tests of the new member, and it passes them."""
-    done = run_pytest(extended, *shlex.split(command))
+    (command,) = [c for c in COMMAND.findall(PAGE) if re.search(rf"-k.*\b{name}\b", c)]
+    done = run_pytest(extended, "-rA", *shlex.split(command))
     assert done.returncode == 0, done.stdout
+    assert re.search(rf"PASSED .*::{MEMBER_TESTS[name]}\[.*{name}", done.stdout)
 
 
 def test_commands_are_found():
-    assert len(COMMAND.findall(PAGE)) == len(EXAMPLES) + 2
+    assert len(COMMAND.findall(PAGE)) == len(MEMBER_TESTS) + 2
