@@ -15,6 +15,7 @@ import numpy as np
 from numpy.testing import assert_allclose, assert_array_equal
 import pytest
 
+from dipy_dl_reg.maps.formats import npz
 from dipy_dl_reg.maps.formats.table import FORMATS
 from dipy_dl_reg.maps.storage import (
     load_mapping,
@@ -53,6 +54,12 @@ def test_saved_map_is_the_same_map(tmp_path, rng, name):
         assert_array_equal(
             getattr(loaded, call)(points), getattr(mapping, call)(points)
         )
+
+
+def test_a_map_is_written_to_the_given_path(tmp_path):
+    """Also where the suffix is in capitals, as the commands allow."""
+    npz.write(oblique_map(), tmp_path / "MAP.NPZ")
+    assert [path.name for path in tmp_path.iterdir()] == ["MAP.NPZ"]
 
 
 def test_file_of_release_0_1_0_is_read(tmp_path):

@@ -57,7 +57,8 @@ def write(mapping: DiffeomorphicMap, path: str | os.PathLike) -> None:
         If `mapping` is no map or has no fields.
     """
     check_mapping(mapping)
-    np.savez(path, **_make_entries(mapping))
+    with open(path, "wb") as file:  # to a path, `savez` may append a suffix
+        np.savez(file, **_make_entries(mapping))
 
 
 def _make_entries(mapping: DiffeomorphicMap) -> dict[str, Any]:
