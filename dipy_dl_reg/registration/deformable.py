@@ -18,7 +18,6 @@ from dipy.align.imwarp import (
     RegistrationStages,
 )
 from dipy.testing.decorators import warning_for_keywords
-from dipy.utils.logging import logger
 import numpy as np
 
 from dipy_dl_reg.geometry.fold_repair import Quality, make_diffeomorphic
@@ -153,12 +152,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         self._metric = factory.make_metric(metric)
         super().__init__(metric=self._metric or CCMetric())
         self.__dict__.update({name: getattr(options, name) for name in _KEPT_OPTIONS})
-        for name in ("inv_iter", "inv_tol"):
-            if getattr(options, name) is not None:
-                logger.info(
-                    f"{name} has no effect: the inverse is always computed until its "
-                    "error is below a fixed bound."
-                )
+        monitor.log_ignored_options(options)
         self.network = factory.make_model(options.model)
         self._network_is_default = factory.is_default_model(options.model)
         self._sigma_field = options.sigma_field
@@ -342,9 +336,8 @@ class DeepRegistration(DiffeomorphicRegistration):
         given = self._sigma_field
         self.sigma_field = self.metric.sigma_field if given is None else given
         monitor.call_back(self, RegistrationStages.OPT_START)
-        start = choose_start(
-            pair, self._initializers(), self._remove_masks_for_network(pair, images)
-        )
+        whole = self._remove_masks_for_network(pair, images)
+        start = choose_start(pair, self._initializers(), whole)
         monitor.log_messages(start.messages, self.verbosity)
         self.metric = start.comparison.metric
         self.sigma_field = start.comparison.sigma_field if given is None else given
@@ -379,10 +372,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         )
 
     def _remove_masks_for_network(self, pair: Pair, images: dict[str, Any]) -> Pair:
-        """Return the pair without masks if the user chose the network.
-
-        The user's network was trained on whole images.
-        """
+        """Return the pair without masks for a user's network, as it was trained."""
         masked = pair.static_mask is not None or pair.moving_mask is not None
         own = self.network is not None and not self._network_is_default
         if not (masked and own):
@@ -393,17 +383,15 @@ class DeepRegistration(DiffeomorphicRegistration):
     def _finish(self, mapping: DiffeomorphicMap, pair: Pair, start: Start) -> None:
         """Set the attributes of the result, and log its quality and verdict."""
         log_verdict(self.verdict, quiet=self.verbosity < monitor.VerbosityLevels.STATUS)
+        distances = monitor.measure_landmark_distances(mapping, self.landmarks)
+        self.landmark_distances = distances
         messages = [monitor.describe_quality(self.quality)]
-        self.landmark_distances = monitor.measure_landmark_distances(
-            mapping, self.landmarks
-        )
-        if self.landmarks is not None and self.landmark_distances is not None:
+        if self.landmarks is not None and distances is not None:
+            weight, folds = self.landmark_weight, start.spline_folds
             messages += monitor.describe_landmark_errors(
-                self.landmark_distances,
-                self.landmarks,
-                pair.static_grid,
-                weight=self.landmark_weight,
-                spline_folds=start.spline_folds,
+                *(distances, self.landmarks, pair.static_grid),
+                weight=weight,
+                spline_folds=folds,
             )
         monitor.log_messages(messages, self.verbosity)
         self.static_to_ref, self.moving_to_ref = dipy_adapter.make_halves(mapping, pair)

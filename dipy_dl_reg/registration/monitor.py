@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from dipy_dl_reg.geometry.fold_repair import Quality
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.initialization.starts import Message
+from dipy_dl_reg.registration.deformable_options import DeformableOptions
 from dipy_dl_reg.registration.landmark_checks import (
     describe_swapped_rows,
     describe_worst_landmark,
@@ -156,6 +157,22 @@ def log_messages(messages: Iterable[Message], verbosity: int) -> None:
             logger.warning(message.text)
         elif verbosity >= VerbosityLevels.STATUS:
             logger.info(message.text)
+
+
+def log_ignored_options(options: DeformableOptions) -> None:
+    """Log which options of SyN were given but have no effect.
+
+    Parameters
+    ----------
+    options : DeformableOptions
+        The user's.
+    """
+    for name in ("inv_iter", "inv_tol"):
+        if getattr(options, name) is not None:
+            logger.info(
+                f"{name} has no effect: the inverse is always computed until its "
+                "error is below a fixed bound."
+            )
 
 
 def describe_quality(quality: Quality) -> Message:
