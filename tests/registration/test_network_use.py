@@ -79,7 +79,7 @@ def test_runs_are_the_same_bit_for_bit():
     [
         (True, "model must be"),
         (3, "model must be"),
-        ("voxelmorph", "has to be trained"),
+        ("voxelmorph", "must be trained"),
         (make_network("voxelmorph", 2), "2D"),
         (Says(3, lambda shape: torch.full((3, *shape), torch.nan)), "not finite"),
     ],
