@@ -105,7 +105,7 @@ def test_small_images_without_refinement_are_said(caplog):
     mapping = registration.optimize(small, small.copy(), **affines(2))
     assert registration.affine_only and not mapping.backward.any()
     assert "less than 16 of the network's voxels" in caplog.text
-    assert "affine (prealign) alone" in caplog.text
+    assert "only the affine (prealign)" in caplog.text
     caplog.clear()
     asked = DeepRegistration(level_iters=0, model=None, progress=False)
     asked.optimize(small, small.copy(), **affines(2))
