@@ -229,7 +229,7 @@ def test_resume_without_training_state(tmp_path):
         train_network(
             small(), IMAGES, steps=1, checkpoint=tmp_path / "c.npz", resume=True
         )
-    with pytest.raises(ValueError, match="needs a checkpoint"):
+    with pytest.raises(ValueError, match="requires a checkpoint"):
         train_network(small(), IMAGES, steps=1, resume=True)
 
 

@@ -95,7 +95,7 @@ def test_each_pair_lies_on_its_static_image():
         assert example.static.shape == example.moving.shape == (1, *shape)
         wanted = scaled(anatomy(move(grid, voxels(shape)), CENTRE))
         assert_allclose(inner(example.moving[0].numpy()), inner(wanted), atol=0.07)
-    with pytest.raises(ValueError, match="batch_size above 1 needs .* reference"):
+    with pytest.raises(ValueError, match="batch_size above 1 requires .* reference"):
         fit("unet", images, steps=1, batch_size=2)
     together = open_training_images(
         images, prealign=[matrix, np.eye(4)], reference=picture("ras")
@@ -315,5 +315,5 @@ def test_labels_of_a_folder_go_by_name(tmp_path):
     with pytest.raises(ValueError, match="are both for .*a.nii"):
         open_subjects(images, maps)
     (maps / "a.nii").unlink(), (maps / "b.nii").unlink()
-    with pytest.raises(FileNotFoundError, match="none for .*b.nii.gz"):
+    with pytest.raises(FileNotFoundError, match="no file for .*b.nii.gz"):
         open_subjects(images, maps)
