@@ -25,6 +25,7 @@ from dipy_dl_reg.registration.landmark_checks import (
     describe_worst_landmark,
     find_landmarks_in_view,
 )
+from dipy_dl_reg.registration.monitor import format_quality
 from dipy_dl_reg.validation import (
     check_affine,
     check_choice,
@@ -350,11 +351,8 @@ def _residual_field(
 def _log_quality(quality: Quality, distances: np.ndarray, inside: int) -> None:
     """Log Jacobian determinants, inversion error and landmark errors."""
     logger.info(
-        f"Smallest Jacobian determinant {quality.minimum_jacobian:.3f}, of the inverse "
-        f"{quality.minimum_jacobian_inverse:.3f}; inverse consistency error: mean "
-        f"{quality.round_trip_mean:.3f}, maximum {quality.round_trip_max:.3f} voxel; "
-        f"landmark error: mean {distances.sum() / max(1, inside):.3f}, maximum "
-        f"{distances.max():.3f} mm."
+        f"{format_quality(quality)}; landmark error: mean "
+        f"{distances.sum() / max(1, inside):.3f}, maximum {distances.max():.3f} mm."
     )
 
 

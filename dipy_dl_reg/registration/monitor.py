@@ -189,11 +189,27 @@ def describe_quality(quality: Quality) -> Message:
         Message for the log.
     """
     repairs = f"; rounds of repair: {quality.repairs}." if quality.repairs else "."
-    return Message(
+    return Message(f"{format_quality(quality)}{repairs}")
+
+
+def format_quality(quality: Quality) -> str:
+    """Format Jacobian determinants and inverse consistency error for the log.
+
+    Parameters
+    ----------
+    quality : Quality
+        Quality of the final fields.
+
+    Returns
+    -------
+    text : str
+        Without a full stop.
+    """
+    return (
         f"Smallest Jacobian determinant {quality.minimum_jacobian:.3f}, of the inverse "
         f"{quality.minimum_jacobian_inverse:.3f}; inverse consistency error: mean "
         f"{quality.round_trip_mean:.3f}, maximum {quality.round_trip_max:.3f} "
-        f"voxel{repairs}"
+        "voxel"
     )
 
 
