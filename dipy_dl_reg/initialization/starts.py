@@ -42,7 +42,7 @@ from dipy_dl_reg.initialization.network import predict_displacement
 from dipy_dl_reg.metrics.base import Metric
 from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.metrics.objective import Objective
-from dipy_dl_reg.metrics.registry import describe_metrics
+from dipy_dl_reg.metrics.registry import METRICS
 from dipy_dl_reg.networks.base import RegistrationNetwork
 from dipy_dl_reg.optimization import memory
 from dipy_dl_reg.optimization.deformable import Fields
@@ -247,7 +247,7 @@ def _choose_metric(
     mapped = ""
     if choice.intensity_mapping is not None:
         mapped = " of static and intensity-mapped moving"
-    meaning = describe_metrics()[name]
+    meaning = METRICS[name].meaning
     text = f"Metric: {name} ({meaning}{mapped}). {choice.reason}"
     return choice, (Message(text),)
 

@@ -79,17 +79,6 @@ def _load(folder: str, location: str) -> Any:
     return getattr(import_module(f"{folder}.{module}"), name)
 
 
-def metric_names() -> list[str]:
-    """List the names of all metrics.
-
-    Returns
-    -------
-    names : list of str
-        In the order of `METRICS`.
-    """
-    return list(METRICS)
-
-
 def describe_metrics() -> dict[str, str]:
     """Describe what each metric measures.
 
@@ -111,28 +100,6 @@ def list_metrics() -> str:
     """
     meanings = describe_metrics().items()
     return fill(join_words(f'``"{name}"`` ({text})' for name, text in meanings), 80)
-
-
-def regularizer_names() -> list[str]:
-    """List the names of all regularizers.
-
-    Returns
-    -------
-    names : list of str
-        In the order of `REGULARIZERS`.
-    """
-    return list(REGULARIZERS)
-
-
-def describe_regularizers() -> dict[str, str]:
-    """Describe what each regularizer penalises.
-
-    Returns
-    -------
-    meanings : dict of str
-        The name of each regularizer and a phrase such as "squared first derivatives".
-    """
-    return {name: entry.meaning for name, entry in REGULARIZERS.items()}
 
 
 def is_metric_name(name: str) -> bool:

@@ -37,17 +37,6 @@ def transform_names() -> list[str]:
     return list(TRANSFORMS)
 
 
-def describe_transforms() -> dict[str, str]:
-    """Describe each affine transform.
-
-    Returns
-    -------
-    meanings : dict of str
-        The name of each transform and a phrase such as "rotation and translation".
-    """
-    return {name: transform.meaning for name, transform in TRANSFORMS.items()}
-
-
 def make_transform(name: str, dim: int) -> AffineTransform:
     """Make an affine transform from its name.
 
