@@ -40,7 +40,7 @@ class Frame:
     like: torch.Tensor
 
     @cached_property
-    def normalised(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def normalised_affine(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Matrix (D, D) and points (N, D) of the map to `grid_sample` coordinates.
 
         The image is read at ``u @ matrix + points``, with a displacement in each row of
@@ -168,7 +168,7 @@ def warp(
     if frame_ is None:
         points = _displaced_points(displacement)
     else:
-        matrix, base = frame_.normalised
+        matrix, base = frame_.normalised_affine
         moves = displacement.flatten(2).transpose(1, 2)
         points = torch.matmul(moves, matrix).add_(base)
     sampled = sample_at(image, points, mode)

@@ -57,12 +57,13 @@ def _border_scales(taps: tuple[float, ...], size: int) -> tuple[float, ...]:
     return tuple(
         1.0
         if reach <= position < size - reach
-        else 1 / sum(taps[abs(position - k)] for k in _covered(position, reach, size))
+        else 1
+        / sum(taps[abs(position - k)] for k in _taps_inside(position, reach, size))
         for position in range(size)
     )
 
 
-def _covered(position: int, reach: int, size: int) -> range:
+def _taps_inside(position: int, reach: int, size: int) -> range:
     """Positions of an axis that a kernel covers."""
     return range(max(0, position - reach), min(size, position + reach + 1))
 

@@ -136,7 +136,7 @@ VARIANTS = {
 OWN = {kind.name: kind for kind in (OneWay, Intensity)}
 
 
-def trained(name, arguments):
+def train_variant(name, arguments):
     """Load the network of a variant, with its card, from its file, or train it."""
     path = arguments.output / f"{name}.npz"
     if path.exists():
@@ -165,7 +165,7 @@ def stages_of(steps):
     return [*stages[:-1], stages[-1]._replace(schedule="cosine")]
 
 
-def measured(name, network, arguments):
+def measure_variant(name, network, arguments):
     """Compute all measures of a trained variant."""
     row = {"variant": name, "steps": arguments.steps}
     row["parameters"] = sum(p.numel() for p in network.parameters())
@@ -310,7 +310,7 @@ def main():
     for name in arguments.variants if arguments.label_maps else ():
         path = arguments.output / f"{name}.json"
         if not path.exists():
-            row = measured(name, trained(name, arguments), arguments)
+            row = measure_variant(name, train_variant(name, arguments), arguments)
             path.write_text(json.dumps(row, indent=1) + "\n")
             print(f"{name} is done", flush=True)
     if arguments.time:

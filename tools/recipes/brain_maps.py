@@ -94,7 +94,9 @@ def read_maps(folder, spacing, shape):
     middle = _middle(images[0], fits[0])
     maps = []
     for image, fit in zip(images, fits):
-        labels = _resampled(image, fit, middle, spacing / FINE, np.array(shape) * FINE)
+        labels = _resample_labels(
+            image, fit, middle, spacing / FINE, np.array(shape) * FINE
+        )
         maps.append(shares(labels, CLASSES, FINE))
     return maps
 
@@ -159,7 +161,7 @@ def _fit(mean, own):
     return np.linalg.lstsq(mean, own, rcond=None)[0].T
 
 
-def _resampled(image, fit, middle, spacing, shape):
+def _resample_labels(image, fit, middle, spacing, shape):
     """Resample labels to an axial grid about the mean brain, by nearest neighbour."""
     corner = middle - (shape - 1) / 2 * spacing
     grid = np.eye(4)

@@ -175,7 +175,7 @@ def train(name, arguments, options, images, targets, digits):
 
 
 @torch.no_grad()
-def registered(network, static, moving):
+def register_images(network, static, moving):
     """Compute displacements and warped images, a few pairs at a time."""
     parts = zip(static.split(100), moving.split(100))
     displacement = torch.cat([network(*part).displacement for part in parts])
@@ -187,7 +187,7 @@ def measure(network, images, targets, digits, part):
     pairs = [pairs_of(part_of(images, targets, digit, part)) for digit in digits]
     static, moving = (torch.cat(side) for side in zip(*pairs))
     start = time.perf_counter()
-    displacement, warped = registered(network, static, moving)
+    displacement, warped = register_images(network, static, moving)
     seconds = time.perf_counter() - start
     before, after = correlation(static, moving), correlation(static, warped)
     folded = jacobian(displacement).flatten(1) <= 0
@@ -215,7 +215,7 @@ def draw_pairs(path, network, images, targets, digits, part):
         len(rows), 4, figsize=(7, 1.8 * len(rows)), layout="constrained"
     )
     for row, (static, moving) in zip(axes, rows):
-        displacement, warped = registered(network, static, moving)
+        displacement, warped = register_images(network, static, moving)
         for ax, image in zip(row, (moving, static, warped)):
             ax.imshow(image[0, 0], cmap="gray", vmin=0, vmax=1)
         draw_field(row[3], displacement)
@@ -295,7 +295,7 @@ def dirnet_experiment(images, targets, asked):
     )
     chosen = part_of(images, targets, asked.digit, part)
     fixed, moving = chosen[:1], chosen[1:]
-    displacement, warped = registered(network, fixed.expand_as(moving), moving)
+    displacement, warped = register_images(network, fixed.expand_as(moving), moving)
     row = {"network": "dirnet", "digits": [asked.digit], "part": part}
     row |= {"images": len(moving), "training, seconds": seconds}
     row |= {"arguments": DIRNET, "fit": DIRNET_FIT}
