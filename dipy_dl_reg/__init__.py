@@ -46,6 +46,8 @@ _PUBLIC = {
         "write_dipy_mapping",
     ],
     "diffusion.streamlines": ["transform_streamlines"],
+    "diffusion.tensors": ["transform_tensor_fit", "transform_tensors"],
+    "diffusion.tensor_components": ["tensor_components", "tensor_matrices"],
     "training.fit": ["fit"],
     "networks": ["make_network"],
     "networks.checkpoint": ["load_network", "save_network"],
