@@ -58,12 +58,12 @@ class Resampling:
         inside : ndarray of bool, shape (*out_shape)
             The N voxels where the known neighbours have more than half of the weight.
         """
-        weights = self._transform(known.astype(np.float32), "linear")
+        weights = self.transform(known.astype(np.float32), "linear")
         inside = weights > _LEAST_WEIGHT
         values = np.empty((int(inside.sum()), channels.shape[-1]))
         for k in range(channels.shape[-1]):
             channel = np.where(known, channels[..., k], 0)
-            values[:, k] = self._transform(channel, "linear")[inside]
+            values[:, k] = self.transform(channel, "linear")[inside]
         return values / weights[inside][:, None], inside
 
     def pick_nearest(
@@ -85,8 +85,8 @@ class Resampling:
         inside : ndarray of bool, shape (*out_shape)
             The N voxels whose nearest voxel is known.
         """
-        inside = self._transform(known.astype(np.uint8), "nearest") > 0
-        return self._transform(channels, "nearest")[inside], inside
+        inside = self.transform(known.astype(np.uint8), "nearest") > 0
+        return self.transform(channels, "nearest")[inside], inside
 
     def direction_matrices(self, inside: np.ndarray) -> np.ndarray:
         """Matrices that take directions in the image to those in the result.
@@ -109,8 +109,53 @@ class Resampling:
         from_world = frame_to_world(out_grid2world, self.frame).T
         return from_world @ matrices @ to_world
 
-    def _transform(self, image: np.ndarray, interpolation: str) -> np.ndarray:
-        """Apply the map to an array."""
+    def input_points(
+        self, known: np.ndarray, *, nearest: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Points of the image that correspond to voxels of the result.
+
+        Parameters
+        ----------
+        known : ndarray of bool, shape (X, Y, Z)
+            Voxels of the image that may be used.
+        nearest : bool, optional
+            Whether the nearest voxel must be known, instead of more than half of the
+            weight of linear interpolation.
+
+        Returns
+        -------
+        points : ndarray of float64, shape (N, 3)
+            Voxel coordinates in the image.
+        inside : ndarray of bool, shape (*out_shape)
+            The N voxels of the result for which there is something known.
+        """
+        how = "nearest" if nearest else "linear"
+        inside = self.transform(known.astype(np.float32), how) > _LEAST_WEIGHT
+        transform = self.mapping.transform_points
+        if self.inverse:
+            transform = self.mapping.transform_points_inverse
+        points = transform(
+            np.argwhere(inside).astype(np.float64),
+            coord2world=self.grids.out_grid2world,
+            world2coord=np.linalg.inv(self.grids.image_grid2world),
+        )
+        return np.asarray(points), inside
+
+    def transform(self, image: np.ndarray, interpolation: str) -> np.ndarray:
+        """Apply the map to an array.
+
+        Parameters
+        ----------
+        image : ndarray, shape (X, Y, Z) or (X, Y, Z, C)
+            The values.
+        interpolation : {"linear", "nearest"}
+            The interpolation.
+
+        Returns
+        -------
+        warped : ndarray, shape (*out_shape) or (*out_shape, C)
+            The values on the grid of the result.
+        """
         return transform_array(
             self.mapping,
             image,

@@ -54,6 +54,7 @@ def make_affine_map(matrix):
 
 def angles(first, second):
     """Angles between axes, without sign, in degrees."""
+    first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     cosines = np.abs((first * second).sum(-1))
     cosines /= np.linalg.norm(first, axis=-1) * np.linalg.norm(second, axis=-1)
     return np.degrees(np.arccos(np.clip(cosines, 0, 1)))

@@ -1,5 +1,7 @@
 """Tensors are interpolated and turned as the anatomy is."""
 
+import logging
+
 from closed_forms import (
     MOVING,
     MOVING_SHAPE,
@@ -324,6 +326,7 @@ def test_interpolation_of_two_tensors():
 
 
 def test_tensors_that_are_not_positive(caplog):
+    caplog.set_level(logging.INFO, logger="dipy")
     mapping = make_map((6, 6, 6), (6, 6, 6), amplitude=0)
     tensors = np.zeros((6, 6, 6, 3, 3))
     tensors[:] = np.diag([1e-3, 4e-4, 3e-4])
@@ -333,6 +336,8 @@ def test_tensors_that_are_not_positive(caplog):
     assert (np.linalg.eigvalsh(warped[[0, 1, 2, 4, 5]]) > 0).all()
     assert_allclose(warped[2, 2, 2], np.diag([1e-3, 4e-4, 1e-5]), rtol=1e-4)
     assert (warped[3] == 0).all()
+    assert "36 had eigenvalues below 1%" in caplog.text
+    assert "36 without a positive mean diffusivity" in caplog.text
     linear = transform_tensors(mapping, tensors, interpolation="linear")
     assert_allclose(linear, tensors, atol=1e-9)
 
