@@ -181,6 +181,8 @@ def mean_tangents(lines, moved, fa, affine):
     inverse = np.linalg.inv(affine)
     voxels = np.rint(middles @ inverse[:3, :3].T + inverse[:3, 3]).astype(int)
     held = ((voxels >= 0) & (voxels < shape)).all(1)
+    for piece in pieces:
+        held &= np.linalg.norm(piece, axis=1) > 1e-3
     flat = np.ravel_multi_index(tuple(voxels[held].T), shape)
     count = np.bincount(flat, minlength=int(np.prod(shape)))
     enough = np.flatnonzero(count * (fa.ravel() > WHITE_MATTER) >= LEAST_PIECES)
