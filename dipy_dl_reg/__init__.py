@@ -46,6 +46,7 @@ _PUBLIC = {
         "write_dipy_mapping",
     ],
     "diffusion.streamlines": ["transform_streamlines"],
+    "diffusion.tractograms": ["transform_tractogram"],
     "training.fit": ["fit"],
     "networks": ["make_network"],
     "networks.checkpoint": ["load_network", "save_network"],

@@ -47,6 +47,7 @@ PUBLIC = {
     "save_mapping",
     "save_network",
     "transform_streamlines",
+    "transform_tractogram",
     "write_dipy_mapping",
 }
 HEAVY = ("torch", "dipy", "nibabel", "scipy", "numpy", "matplotlib")
