@@ -27,6 +27,10 @@ from dipy_dl_reg.io.tractograms.chunks import TractogramFile
 from dipy_dl_reg.io.tractograms.table import open_tractogram
 from dipy_dl_reg.validation import check_affine, check_whole_number, wrong_value
 
+#: Approximate number of points by which it is checked that a tractogram lies in the
+#: right space.
+_FIRST_POINTS = 200_000
+
 
 class TractogramCounts(NamedTuple):
     """Numbers of streamlines and points that were transformed.
@@ -77,7 +81,7 @@ def transform_tractogram(
     *,
     inverse: bool = False,
     reference: Any = None,
-    chunk_size: int = 500_000,
+    chunk_size: int = 20_000,
     progress: bool = False,
     overwrite: bool = False,
 ) -> TractogramCounts:
@@ -104,7 +108,8 @@ def transform_tractogram(
         Image whose grid the header of `out_file` describes (.trk and .trx); by default
         static's grid, with `inverse` moving's.
     chunk_size : int, optional
-        Number of points that are in memory at the same time.
+        Number of points that are transformed together. Larger chunks need more memory
+        and are not faster.
     progress : bool, optional
         Show a progress bar.
     overwrite : bool, optional
@@ -160,7 +165,7 @@ def transform_tractogram(
     if Path(out_file).suffix.lower() != suffix:
         raise wrong_value("out_file", f"a {suffix} file, as in_file", str(out_file))
     check_grid(file.grid, spaces, f"in_file: {file.path}")
-    for chunk in file.read_chunks(chunk_size):
+    for chunk in file.read_chunks(_FIRST_POINTS):
         check_first_points(chunk.points, spaces, f"in_file: {file.path}")
         break
     with write_atomically(out_file, overwrite=overwrite) as path:

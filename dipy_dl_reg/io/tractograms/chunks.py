@@ -99,7 +99,7 @@ class TractogramFile(Protocol):
 
 
 def read_records(
-    path: Path, offset: int, n_bytes: int, find_edges: Callable[[bytes], np.ndarray]
+    path: Path, offset: int, n_bytes: int, find_edges: Callable[[bytearray], np.ndarray]
 ) -> Iterator[tuple[bytearray, np.ndarray]]:
     """Read a file in blocks that end where a record ends.
 
@@ -127,15 +127,16 @@ def read_records(
     ValueError
         If the file ends inside of a record.
     """
-    rest = b""
+    rest = bytearray()
     with open(path, "rb") as file:
         file.seek(offset)
-        while block := file.read(n_bytes):
-            block = rest + block
+        while read := file.read(n_bytes):
+            block = rest + read
             edges = find_edges(block)
             rest = block[edges[-1] :]
-            if len(edges) > 1:
-                yield bytearray(block[: edges[-1]]), edges
+            del block[edges[-1] :]
+            if block:
+                yield block, edges
     if rest:
         raise damaged(path, "it ends inside of a streamline")
 

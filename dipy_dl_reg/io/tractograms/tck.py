@@ -121,16 +121,17 @@ class TckFile:
 
             yield write
 
-    def _find_edges(self, block: bytes) -> np.ndarray:
+    def _find_edges(self, block: bytearray) -> np.ndarray:
         """Find the edges of the complete streamlines in a block, in bytes.
 
         Each ends with a triplet of NaN, or of infinity at the end of the file.
         """
-        rows = self._rows(block[: len(block) // _ROW * _ROW])
-        # A triplet that is not finite in part is left for the check of the points.
-        ends = np.flatnonzero(~np.isfinite(rows).any(axis=1))
+        rows = self._rows(block, len(block) // _ROW)
+        ends = np.flatnonzero(~np.isfinite(rows[:, 0]))
+        # A triplet that is finite in part is left for the check of the points.
+        ends = ends[~np.isfinite(rows[ends]).any(axis=1)]
         return np.append(0, (ends + 1) * _ROW)
 
-    def _rows(self, block: bytes | bytearray) -> np.ndarray:
-        """The triplets of a block."""
-        return np.frombuffer(block, self._dtype).reshape(-1, 3)
+    def _rows(self, block: bytearray, n: int = -1) -> np.ndarray:
+        """The first triplets of a block; all by default."""
+        return np.frombuffer(block, self._dtype, 3 * n if n >= 0 else -1).reshape(-1, 3)
