@@ -146,10 +146,12 @@ INLINE void slope(float *out, const float *image, const int64_t *n, int axis, in
         out[count - 1] = row[count - 1] - row[count - 2];
 }
 
-/* out = d image / d axis * factor, for axes 0, 1, 2, or 0 and 2 in 2D. */
-KERNEL void slopes(const float *image, const float *factor, const int64_t *n, int64_t dim,
-                   float *out, int64_t begin, int64_t end)
+/* out = sum over channels of d image / d axis * factor, for axes 0, 1, 2, or 0 and 2 in
+   2D. */
+KERNEL void slopes(const float *image, const float *factor, const int64_t *n,
+                   int64_t channels, int64_t dim, float *out, int64_t begin, int64_t end)
 {
+    const int64_t volume = n[0] * n[1] * n[2];
     float part[PIECE];
     for (int64_t i = begin; i < end; i++)
     for (int64_t j = 0; j < n[1]; j++)
@@ -162,6 +164,12 @@ KERNEL void slopes(const float *image, const float *factor, const int64_t *n, in
             slope(part, image, n, axis, i, j, k, count);
             for (int64_t x = 0; x < count; x++)
                 to[x] = part[x] * factor[here + x];
+            for (int64_t channel = 1; channel < channels; channel++) {
+                const float *weight = factor + channel * volume + here;
+                slope(part, image + channel * volume, n, axis, i, j, k, count);
+                for (int64_t x = 0; x < count; x++)
+                    to[x] += part[x] * weight[x];
+            }
         }
     }
 }
