@@ -287,7 +287,7 @@ class Reorientation:
         ----------
         warped : Tensor, shape (1, C or more, *shape)
             Moving channels at the displaced voxels of the static grid, with components
-            along the axes of moving's world.  It is overwritten.
+            along the axes of moving's world.  It may be overwritten.
         u : Tensor, shape (1, 3, *shape)
             The displacement, in voxels of the static grid.
         grid : Grid
@@ -300,6 +300,7 @@ class Reorientation:
         warped : Tensor, shape (1, C or more, *shape)
             With components along the axes of static's world.
         """
+        warped = warped.contiguous()
         channels = warped[:, : self.rotation.count]
         linear = _linear_maps(grid, prealign).to(u)
         if dispatch.supports(channels, u):

@@ -130,26 +130,26 @@ def _rows(affine: torch.Tensor | None, dim: int) -> ctypes.Array | None:
 def weighted_gradient(
     image: torch.Tensor, factor: torch.Tensor, *, out: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Derivatives of an image along every axis, times another image.
+    """Derivatives of images along every axis, times other images, and their sum.
 
     Parameters
     ----------
-    image : Tensor, shape (1, 1, *shape)
+    image : Tensor, shape (1, C, *shape)
         Differentiated by central differences, one-sided at the ends.
-    factor : Tensor, shape (1, 1, *shape)
-        Factor of the derivatives at each voxel.
+    factor : Tensor, shape (1, C, *shape)
+        Factor of each channel's derivatives at each voxel.
     out : Tensor, shape (1, D, *shape), optional
         Tensor for the result; it must be neither of the other tensors.
 
     Returns
     -------
     gradient : Tensor, shape (1, D, *shape)
-        `out` if it was given.
+        The sum over channels; `out` if it was given.
     """
     image, factor, dim = image.contiguous(), factor.contiguous(), image.ndim - 2
     out = _output(image, out, dim)
     pointers = _pointer(image), _pointer(factor), _sizes(image)
-    run("slopes", image, *pointers, dim, _pointer(out))
+    run("slopes", image, *pointers, image.shape[1], dim, _pointer(out))
     return out
 
 

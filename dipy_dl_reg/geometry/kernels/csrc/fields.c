@@ -124,10 +124,12 @@ KERNEL void warp(const float *image, const int64_t *image_shape, int64_t channel
 
 /* ---- derivatives, and the two fields of a map and its inverse ---- */
 
-/* out = d image / d axis * factor, for axes 0, 1, 2, or 0 and 2 in 2D. */
-KERNEL void slopes(const float *image, const float *factor, const int64_t *n, int64_t dim,
-                   float *out, int64_t begin, int64_t end)
+/* out = sum over channels of d image / d axis * factor, for axes 0, 1, 2, or 0 and 2 in
+   2D. */
+KERNEL void slopes(const float *image, const float *factor, const int64_t *n,
+                   int64_t channels, int64_t dim, float *out, int64_t begin, int64_t end)
 {
+    const int64_t volume = n[0] * n[1] * n[2];
     float part[PIECE];
     for (int64_t i = begin; i < end; i++)
     for (int64_t j = 0; j < n[1]; j++)
@@ -140,6 +142,12 @@ KERNEL void slopes(const float *image, const float *factor, const int64_t *n, in
             slope(part, image, n, axis, i, j, k, count);
             for (int64_t x = 0; x < count; x++)
                 to[x] = part[x] * factor[here + x];
+            for (int64_t channel = 1; channel < channels; channel++) {
+                const float *weight = factor + channel * volume + here;
+                slope(part, image + channel * volume, n, axis, i, j, k, count);
+                for (int64_t x = 0; x < count; x++)
+                    to[x] += part[x] * weight[x];
+            }
         }
     }
 }
