@@ -47,6 +47,7 @@ _PUBLIC = {
     ],
     "diffusion.peaks": ["transform_peaks", "transform_vectors"],
     "diffusion.streamlines": ["transform_streamlines"],
+    "diffusion.tractograms": ["transform_tractogram"],
     "diffusion.tensors": ["transform_tensor_fit", "transform_tensors"],
     "diffusion.tensor_components": ["tensor_components", "tensor_matrices"],
     "training.fit": ["fit"],
