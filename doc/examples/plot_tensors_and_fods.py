@@ -57,7 +57,7 @@ tilt = np.radians(20)
 turn = np.array(
     [[np.cos(tilt), 0, -np.sin(tilt)], [0, 1, 0], [np.sin(tilt), 0, np.cos(tilt)]]
 )
-amplitude, wave = 6.0, 2 * np.pi / 90
+amplitude, wave = 5.0, 2 * np.pi / 110
 
 
 def to_template(points):

@@ -48,7 +48,7 @@ components in the axes of the world, without reorientation.
 Streamlines are tracked by DIPY (EuDX, FA above 0.2) in the moving image and warped by
 transform_streamlines. In the voxels of the warped white matter (FA above 0.3) through
 which streamlines of one direction pass, their mean direction is compared with the
-first eigenvector of the warped tensors. The last line of each part states how well
+first eigenvector of the warped tensors. The line below each part states how well
 both agree in the moving image, before any map: less cannot be expected afterwards,
 except that interpolation smooths the tensors.
 """
