@@ -45,6 +45,8 @@ _PUBLIC = {
         "save_mapping",
         "write_dipy_mapping",
     ],
+    "diffusion.epi": ["apply_epi_correction", "deep_epi_correction"],
+    "diffusion.epi_to_t1": ["deep_epi_to_t1"],
     "diffusion.streamlines": ["transform_streamlines"],
     "training.fit": ["fit"],
     "networks": ["make_network"],
