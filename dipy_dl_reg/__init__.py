@@ -46,6 +46,8 @@ _PUBLIC = {
         "write_dipy_mapping",
     ],
     "diffusion.peaks": ["transform_peaks", "transform_vectors"],
+    "diffusion.epi": ["apply_epi_correction", "deep_epi_correction"],
+    "diffusion.epi_to_t1": ["deep_epi_to_t1"],
     "diffusion.streamlines": ["transform_streamlines"],
     "diffusion.tractograms": ["transform_tractogram"],
     "diffusion.tensors": ["transform_tensor_fit", "transform_tensors"],
