@@ -263,6 +263,7 @@ def test_wrong_arguments(tmp_path, rng):
     for wrong, error, message in (
         ({"in_file": tmp_path / "none.trk"}, FileNotFoundError, "in_file: no such"),
         ({"in_file": tmp_path / "a.vtk"}, ValueError, "in_file must be a tractogram"),
+        ({"in_file": lines}, ValueError, "in_file must be the path"),
         ({"in_file": unknown}, ValueError, "coordinates must be finite"),
         ({"out_file": tmp_path / "b.tck"}, ValueError, "out_file must be a .trk"),
         ({"out_file": source}, FileExistsError, "exists already"),
