@@ -45,6 +45,7 @@ _PUBLIC = {
         "save_mapping",
         "write_dipy_mapping",
     ],
+    "diffusion.orientation_registration": ["register_tensors"],
     "diffusion.peaks": ["transform_peaks", "transform_vectors"],
     "diffusion.streamlines": ["transform_streamlines"],
     "diffusion.tensors": ["transform_tensor_fit", "transform_tensors"],
