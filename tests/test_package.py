@@ -47,6 +47,7 @@ PUBLIC = {
     "save_mapping",
     "save_network",
     "transform_streamlines",
+    "transform_tractogram",
     "transform_peaks",
     "transform_tensor_fit",
     "transform_vectors",
