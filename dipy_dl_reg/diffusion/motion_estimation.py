@@ -197,7 +197,9 @@ def _choose_model(
     )
     volumes = np.concatenate(shells)
     numbers = np.repeat(np.arange(len(shells)), [len(shell) for shell in shells])
-    return choose_model(numbers, gtab.bvals[volumes], gtab.bvecs[volumes], aligned=last)
+    return choose_model(
+        numbers, gtab.bvals[volumes], gtab.bvecs[volumes], aligned=last
+    )
 
 
 def _predict(
@@ -262,7 +264,9 @@ def _register_all(
         )
 
     items = zip(volumes, images, strict=True)
-    for k, matrix in zip(volumes, list(map_in_order(setting.workers, register, items))):
+    for k, matrix in zip(
+        volumes, list(map_in_order(setting.workers, register, items))
+    ):
         affines[k] = matrix
 
 

@@ -86,9 +86,7 @@ class VolumeSeries(NamedTuple):
         except MemoryError:
             raise
         except Exception as error:  # a damaged file can raise errors of any type
-            raise ValueError(
-                f"{self.name} is damaged at volume {k}: {error}"
-            ) from error
+            raise ValueError(f"{self.name} is damaged at volume {k}: {error}") from error
 
 
 def open_series(

@@ -179,9 +179,7 @@ def motion_errors(found, wanted, centre):
     change = np.linalg.inv(np.moveaxis(wanted, -1, 0)) @ np.moveaxis(found, -1, 0)
     left, _, right = np.linalg.svd(change[:, :3, :3])
     angles = np.degrees(Rotation.from_matrix(left @ right).magnitude())
-    shifts = np.linalg.norm(
-        change[:, :3, :3] @ centre + change[:, :3, 3] - centre, axis=1
-    )
+    shifts = np.linalg.norm(change[:, :3, :3] @ centre + change[:, :3, 3] - centre, axis=1)
     return angles, shifts
 
 
