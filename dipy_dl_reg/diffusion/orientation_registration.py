@@ -22,10 +22,15 @@ from dipy_dl_reg.diffusion.direction_images import (
 )
 from dipy_dl_reg.diffusion.reorienting_registration import ReorientingRegistration
 from dipy_dl_reg.diffusion.tensor_components import FRAME_OF_ORDER
-from dipy_dl_reg.diffusion.tensors import transform_tensors
+from dipy_dl_reg.diffusion.tensors import (
+    INTERPOLATIONS,
+    METHODS,
+    transform_tensors,
+)
 from dipy_dl_reg.geometry.reorientation import TensorRotation
 from dipy_dl_reg.metrics.orientation import OrientationMetric
 from dipy_dl_reg.registration.pipeline import split_pipeline
+from dipy_dl_reg.validation import check_choice, check_number
 
 #: Options of `DeepRegistration` that these functions determine.
 _FIXED_OPTIONS = ("metric", "model", "channel_weights")
@@ -148,7 +153,10 @@ def register_tensors(
     """
     if frame is None:
         frame = FRAME_OF_ORDER[order] if order in FRAME_OF_ORDER else "voxel"
-    metric = OrientationMetric(TENSOR_WEIGHTS, scalar_weight=fa_weight)
+    check_choice("method", method, METHODS)
+    check_choice("interpolation", interpolation, INTERPOLATIONS)
+    weight = check_number("fa_weight", fa_weight)
+    metric = OrientationMetric(TENSOR_WEIGHTS, scalar_weight=weight)
     steps = check_options(pipeline, options, affine_options)
     registration = ReorientingRegistration(TensorRotation(), metric, **options)
     images = read_direction_images(
