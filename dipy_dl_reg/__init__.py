@@ -57,7 +57,6 @@ _PUBLIC = {
     "diffusion.peaks": ["transform_peaks", "transform_vectors"],
     "diffusion.epi": ["apply_epi_correction", "deep_epi_correction"],
     "diffusion.epi_to_t1": ["deep_epi_to_t1"],
-    "diffusion.peaks": ["transform_peaks", "transform_vectors"],
     "diffusion.gradient_tables": ["rotate_gradients"],
     "diffusion.motion_plot": ["plot_motion"],
     "diffusion.motion_table": ["measure_motion", "write_motion_table"],
