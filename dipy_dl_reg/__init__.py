@@ -53,6 +53,7 @@ _PUBLIC = {
         "save_local_rotations",
     ],
     "diffusion.harmonics": ["convert_harmonics"],
+    "diffusion.orientation_registration": ["register_tensors"],
     "diffusion.peaks": ["transform_peaks", "transform_vectors"],
     "diffusion.epi": ["apply_epi_correction", "deep_epi_correction"],
     "diffusion.epi_to_t1": ["deep_epi_to_t1"],
