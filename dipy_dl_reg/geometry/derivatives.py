@@ -45,14 +45,14 @@ def derivative(
 def weighted_gradient(
     image: torch.Tensor, factor: torch.Tensor, *, out: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Gradient of an image, times another image at each voxel.
+    """Gradient of images, times other images at each voxel, summed over channels.
 
     Parameters
     ----------
-    image : Tensor, shape (B, 1, *shape)
+    image : Tensor, shape (B, C, *shape)
         Differentiated as by `derivative`.
-    factor : Tensor, shape (B, 1, *shape)
-        Factor of the derivatives at each voxel.
+    factor : Tensor, shape (B, C, *shape)
+        Factor of each channel's derivatives at each voxel.
     out : Tensor, shape (B, D, *shape), optional
         Tensor for the result; it must be neither of the two.
 
@@ -66,7 +66,11 @@ def weighted_gradient(
     dim = image.ndim - 2
     out = image.new_empty(len(image), dim, *image.shape[2:]) if out is None else out
     for axis in range(dim):
-        torch.mul(derivative(image, axis), factor, out=out[:, axis : axis + 1])
+        component, parts = out[:, axis : axis + 1], derivative(image, axis)
+        if image.shape[1] == 1:
+            torch.mul(parts, factor, out=component)
+        else:
+            torch.sum(parts.mul_(factor), 1, keepdim=True, out=component)
     return out
 
 

@@ -68,6 +68,7 @@ def coarsen(pair: Pair, spacing: float, *, sigma_factor: float) -> Pair:
         static_mask,
         moving_mask,
         pair.landmarks,
+        pair.reorient,
     )
 
 

@@ -37,8 +37,8 @@ def shrink_mask(
 
     Parameters
     ----------
-    mask : Tensor, shape (B, 1, *old)
-        0 or 1.
+    mask : Tensor, shape (B, C, *old)
+        0 or 1, one mask for each channel.
     sigmas : sequence of float
         Standard deviation, in voxels along each axis, of the smoothing before.
     shape : sequence of int
@@ -46,12 +46,13 @@ def shrink_mask(
 
     Returns
     -------
-    mask : Tensor, shape (B, 1, *shape)
+    mask : Tensor, shape (B, C, *shape)
         1 at voxels whose fraction in the mask is above half of the largest fraction of
         all voxels, which is 1 unless the mask is thinner than the voxels.
     """
     cover = resize_image(smooth(mask, sigmas), shape)
-    return (cover > 0.5 * cover.amax()).to(mask.dtype)
+    highest = cover.flatten(2).amax(2).view(*cover.shape[:2], *[1] * len(shape))
+    return (cover > 0.5 * highest).to(mask.dtype)
 
 
 def sample_on_grid(

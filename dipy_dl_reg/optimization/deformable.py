@@ -3,8 +3,9 @@
 From the coarsest level to the finest, each iteration warps the moving image, computes
 the gradient of the objective, smooths it, converts it to a displacement (`Adam`) and
 composes this with the field: ``u <- step + u(x + step)``.  The gradient by the step is
-``dM/dwarped * grad(warped)``, by the chain rule at a step of zero; the gradient of the
-unwarped moving image is not needed.
+``dM/dwarped * grad(warped)``, by the chain rule at a step of zero, summed over the
+channels; the gradient of the unwarped moving image is not needed.  If the channels are
+reoriented (`Pair.reorient`), the derivative of the rotation is neglected.
 
 The inverse is updated in the same iteration, ``v <- v - step(y + v)``, and both fields
 are corrected by half of their inverse consistency error
@@ -22,7 +23,7 @@ from typing import NamedTuple
 import torch
 
 from dipy_dl_reg.geometry.derivatives import weighted_gradient
-from dipy_dl_reg.geometry.fields import compose, resize, warp
+from dipy_dl_reg.geometry.fields import compose, resize
 from dipy_dl_reg.geometry.fold_repair import repair_folds
 from dipy_dl_reg.geometry.inversion import enforce_inverse_consistency
 from dipy_dl_reg.geometry.pair import Pair, make_compared_mask, move_pair
@@ -199,9 +200,7 @@ def evaluate_energies(
     frame = pair.frame()
     mask = make_compared_mask(pair, fields[0], frame)
     evaluate = objective.bind(pair.static, mask, moving=pair.moving)
-    return [
-        float(evaluate(warp(pair.moving, u, frame_=frame), u)[0].total) for u in fields
-    ]
+    return [float(evaluate(pair.warp_moving(u, frame), u)[0].total) for u in fields]
 
 
 def _ignore(stage: str, level: int, energy: float | None) -> None:
@@ -273,7 +272,7 @@ class _LevelObjective:
     def __init__(
         self, pair: Pair, objective: Objective, mask: torch.Tensor | None
     ) -> None:
-        self.moving, self.frame = pair.moving, pair.frame()
+        self.pair, self.frame = pair, pair.frame()
         self.evaluate = objective.bind(pair.static, mask, moving=pair.moving)
         weight, self.penalty = objective.landmark_weight, None
         if pair.landmarks is not None and weight:
@@ -282,7 +281,7 @@ class _LevelObjective:
     def __call__(self, state: LevelState, *, largest_gradient: torch.Tensor) -> Energy:
         """Energy of the state's field; its gradient is written to the buffer."""
         u, gradient = state.u, state.gradient
-        warped = warp(self.moving, u, frame_=self.frame)
+        warped = self.pair.warp_moving(u, self.frame)
         terms, by_image, by_field = self.evaluate(warped, u)
         weighted_gradient(warped, by_image, out=gradient)
         if by_field is not None:

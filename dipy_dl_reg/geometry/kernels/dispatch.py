@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 #: Required return value of ``interface()`` in ``csrc/module.c``.
-_INTERFACE = 1
+_INTERFACE = 3
 #: Minimum number of voxels for each thread; with fewer voxels, starting a thread takes
 #: longer than the time that it saves.
 _LEAST_VOXELS = 20_000
@@ -33,13 +33,15 @@ _LEAST_VOXELS = 20_000
 #: p for an array or a structure, i for a whole number, f for a float.
 _ARGUMENTS = {
     "warp": "ppippippfp",
-    "slopes": "pppip",
+    "slopes": "pppiip",
     "corrected": "pppifp",
     "checked": "pppippp",
     "separable": "ppipp",
     "local_correlation": "ppppp",
     "moments": "ppppiffp",
     "direction": "pppifffp",
+    "turn_tensors": "pppp",
+    "turn_harmonics": "pppipppp",
 }
 
 

@@ -130,26 +130,26 @@ def _rows(affine: torch.Tensor | None, dim: int) -> ctypes.Array | None:
 def weighted_gradient(
     image: torch.Tensor, factor: torch.Tensor, *, out: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Derivatives of an image along every axis, times another image.
+    """Derivatives of images along every axis, times other images, and their sum.
 
     Parameters
     ----------
-    image : Tensor, shape (1, 1, *shape)
+    image : Tensor, shape (1, C, *shape)
         Differentiated by central differences, one-sided at the ends.
-    factor : Tensor, shape (1, 1, *shape)
-        Factor of the derivatives at each voxel.
+    factor : Tensor, shape (1, C, *shape)
+        Factor of each channel's derivatives at each voxel.
     out : Tensor, shape (1, D, *shape), optional
         Tensor for the result; it must be neither of the other tensors.
 
     Returns
     -------
     gradient : Tensor, shape (1, D, *shape)
-        `out` if it was given.
+        The sum over channels; `out` if it was given.
     """
     image, factor, dim = image.contiguous(), factor.contiguous(), image.ndim - 2
     out = _output(image, out, dim)
     pointers = _pointer(image), _pointer(factor), _sizes(image)
-    run("slopes", image, *pointers, dim, _pointer(out))
+    run("slopes", image, *pointers, image.shape[1], dim, _pointer(out))
     return out
 
 
@@ -387,3 +387,63 @@ def adam_direction(
     where = _pointer(first), _pointer(second), _sizes(first), first.shape[1]
     run("direction", first, *where, unbias, floor, rate, _pointer(out))
     return out
+
+
+def turn_tensors(
+    channels: torch.Tensor, u: torch.Tensor, linear: torch.Tensor
+) -> torch.Tensor:
+    """Rotate tensors by the rotation of a map at each voxel, in place.
+
+    Parameters
+    ----------
+    channels : Tensor, shape (1, 6, *shape)
+        Elements xx, xy, yy, xz, yz, zz; overwritten.
+    u : Tensor, shape (1, 3, *shape)
+        Displacement in voxels.
+    linear : Tensor, shape (3, 3, 3)
+        Three matrices P, L and M: Jacobian matrices are ``P + L (du/dx) M``.
+
+    Returns
+    -------
+    channels : Tensor, shape (1, 6, *shape)
+        The same tensor.
+    """
+    u = u.contiguous()
+    run("turn_tensors", u, _pointer(channels), _pointer(u), _sizes(u), _pointer(linear))
+    return channels
+
+
+def turn_harmonics(
+    channels: torch.Tensor,
+    u: torch.Tensor,
+    linear: torch.Tensor,
+    *,
+    polynomials: torch.Tensor,
+    directions: torch.Tensor,
+    inverse: torch.Tensor,
+) -> torch.Tensor:
+    """Rotate functions on the sphere by the rotation of a map at each voxel, in place.
+
+    Parameters
+    ----------
+    channels : Tensor, shape (1, C, *shape)
+        Coefficients, at most 15; overwritten.
+    u, linear : Tensor
+        As for `turn_tensors`.
+    polynomials : Tensor, shape (15, C)
+        From coefficients to those of a polynomial of degree 4.
+    directions : Tensor, shape (C, 3)
+        Directions in which the rotated polynomials are evaluated.
+    inverse : Tensor, shape (C, C)
+        From these values to coefficients.
+
+    Returns
+    -------
+    channels : Tensor, shape (1, C, *shape)
+        The same tensor.
+    """
+    u, number = u.contiguous(), channels.shape[1]
+    pointers = _pointer(channels), _pointer(u), _sizes(u), number, _pointer(linear)
+    matrices = polynomials, directions, inverse
+    run("turn_harmonics", u, *pointers, *(_pointer(matrix) for matrix in matrices))
+    return channels
