@@ -160,20 +160,48 @@ def transform_tractogram(
     check_whole_number("chunk_size", chunk_size, low=1)
     spaces = find_spaces(mapping, inverse)
     grid = spaces.target if reference is None else _read_grid(reference)
-    file = open_tractogram(in_file, name="in_file")
+    file = _open_checked(in_file, spaces)
     suffix = Path(in_file).suffix.lower()
     if Path(out_file).suffix.lower() != suffix:
         raise wrong_value("out_file", f"a {suffix} file, as in_file", str(out_file))
-    check_grid(file.grid, spaces, f"in_file: {file.path}")
-    for chunk in file.read_chunks(_FIRST_POINTS):
-        check_first_points(chunk.points, spaces, f"in_file: {file.path}")
-        break
     with write_atomically(out_file, overwrite=overwrite) as path:
         counts = _transform_file(
             mapping, file, path, spaces, grid, chunk_size, progress
         )
     _log_counts(counts)
     return counts
+
+
+def check_tractogram(
+    mapping: DiffeomorphicMap, in_file: str | os.PathLike, *, inverse: bool = False
+) -> None:
+    """Check that a tractogram file lies in moving's space, or in static's.
+
+    Parameters
+    ----------
+    mapping : DiffeomorphicMap
+        The map.
+    in_file : str or Path
+        The file.
+    inverse : bool, optional
+        Whether it should lie in static's space.
+
+    Raises
+    ------
+    OSError, ValueError
+        As `transform_tractogram`.
+    """
+    _open_checked(in_file, find_spaces(mapping, inverse))
+
+
+def _open_checked(in_file: str | os.PathLike, spaces: Spaces) -> TractogramFile:
+    """Open a tractogram file, and check by its first points that its space is right."""
+    file = open_tractogram(in_file, name="in_file")
+    check_grid(file.grid, spaces, f"in_file: {file.path}")
+    for chunk in file.read_chunks(_FIRST_POINTS):
+        check_first_points(chunk.points, spaces, f"in_file: {file.path}")
+        break
+    return file
 
 
 def _transform_file(

@@ -38,6 +38,7 @@ from dipy_dl_reg.registration.deformable_options import (
 )
 from dipy_dl_reg.registration.devices import find_device, threads
 from dipy_dl_reg.registration.landmark_checks import check_landmarks_in_view
+from dipy_dl_reg.registration.phase_encoding import constrain, without_mapping
 from dipy_dl_reg.registration.refinement import memory_budget, refine_within_memory
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ _RESULTS = (
 _KEPT_OPTIONS = (
     *("step_length", "ss_sigma_factor", "opt_tol", "inv_iter", "inv_tol", "callback"),
     *("model", "initialization", "landmarks", "landmark_weight", "progress"),
-    "max_memory",
+    *("max_memory", "phase_encoding", "modulate"),
 )
 
 
@@ -140,6 +141,8 @@ class DeepRegistration(DiffeomorphicRegistration):
     landmark_weight: float
     progress: bool | None
     max_memory: float | None
+    phase_encoding: str | None
+    modulate: bool
     level_iters: list[int]
     quality: Quality
     verdict: Verdict
@@ -154,7 +157,9 @@ class DeepRegistration(DiffeomorphicRegistration):
         self.__dict__.update({name: getattr(options, name) for name in _KEPT_OPTIONS})
         monitor.log_ignored_options(options)
         self.network = factory.make_model(options.model)
-        self._network_is_default = factory.is_default_model(options.model)
+        # The displacements of a network do not lie on one axis.
+        free = options.phase_encoding is None
+        self._network_is_default = free and factory.is_default_model(options.model)
         self._sigma_field = options.sigma_field
         self.regularizer = factory.make_regularizer(options.regularizer)
         self.regularizer_weight = float(options.regularizer_weight or 0)
@@ -255,6 +260,7 @@ class DeepRegistration(DiffeomorphicRegistration):
             )
             pair = dipy_adapter.with_landmarks(pair, self.landmarks)
             check_landmarks_in_view(self.landmarks, pair)
+            pair, constraint = constrain(pair, static, moving, self)
             start = self._choose_start(pair, images)
             u, v = refine_within_memory(
                 start.comparison.apply_to(pair),
@@ -267,8 +273,11 @@ class DeepRegistration(DiffeomorphicRegistration):
                 sigma_field=self.sigma_field,
                 sigma_factor=self.ss_sigma_factor,
                 tolerance=self.opt_tol,
+                constraint=constraint,
             )
             u, v, self.quality = make_diffeomorphic(u, v)
+            if constraint is not None:  # rounding errors off the axis
+                u, v = (constraint.project(f, pair.static_grid) for f in (u, v))
             measures, shrunk = measure_registration(pair, u), self.quality.shrunk
             self.verdict = judge(measures, poses=poses, shrunk=shrunk)
             mapping = dipy_adapter.make_map(u, v, pair, **affines)
@@ -338,6 +347,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         monitor.call_back(self, RegistrationStages.OPT_START)
         whole = self._remove_masks_for_network(pair, images)
         start = choose_start(pair, self._initializers(), whole)
+        start = without_mapping(start) if self.modulate else start
         monitor.log_messages(start.messages, self.verbosity)
         self.metric = start.comparison.metric
         self.sigma_field = start.comparison.sigma_field if given is None else given

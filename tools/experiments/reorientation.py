@@ -6,7 +6,10 @@ r"""Angles of reoriented tensors: closed forms, there and back, warped streamlin
 FOLDER holds ``diffusion/subject_d`` (dwi.nii.gz, dwi.bval, dwi.bvec) and
 ``diffusion/subject_a`` and ``subject_c`` (fa.nii.gz, v1.nii.gz, md.nii.gz if there is
 one). All angles are in degrees. "none" is linear interpolation of the tensors without
-reorientation, in the axes of the world.
+reorientation, in the axes of the world. Angles to streamlines, which DIPY tracked in
+the moving image and `transform_streamlines` warped, are taken in voxels of the warped
+white matter through which streamlines of one direction pass; how well the tensors and
+the streamlines agree before the map is stated below.
 """
 
 import os
@@ -176,32 +179,32 @@ def report_frames(subjects):
     )
 
 
-def measure_return(mapping, moving, warped):
-    """Angles after there and back, where FA is high."""
-    found = {}
-    for method in METHODS:
-        back = transform(mapping, warped[method], method, inverse=True)
-        inside = (moving.fa > WHITE_MATTER) & (back != 0).any((-2, -1))
-        before = first_eigenvectors(world_tensors(moving)[inside])
-        found[method] = angles(first_eigenvectors(back[inside]), before)
-    return found
+def measure_return(mapping, moving, warped, inside):
+    """Angles after there and back, in some voxels of moving."""
+    before = first_eigenvectors(world_tensors(moving)[inside])
+    return {
+        method: angles(
+            first_eigenvectors(
+                transform(mapping, warped[method], method, inverse=True)[inside]
+            ),
+            before,
+        )
+        for method in METHODS
+    }
 
 
-def measure_streamlines(mapping, moving, static, warped, seeds):
+def measure_streamlines(mapping, moving, static, warped, lines):
     """Angles of first eigenvectors and warped streamlines, and how far these turned."""
-    lines = track(moving, seeds)
     moved = transform_streamlines(mapping, lines)
-    tangents = mean_tangents(lines, moved, static.fa.shape, static.affine)
-    still = mean_tangents(lines, lines, moving.fa.shape, moving.affine)
+    fa = apply_mapping(mapping, moving.fa.astype(np.float32))
+    tangents = mean_tangents(lines, moved, fa, static.affine)
     found = {
         method: angles(
             first_eigenvectors(warped[method][tangents.inside]), tangents.after
         )
         for method in METHODS
     }
-    own = first_eigenvectors(world_tensors(moving)[still.inside])
-    turned = angles(tangents.before, tangents.after)
-    return found, turned, angles(own, still.before), len(lines)
+    return found, angles(tangents.before, tangents.after)
 
 
 def measure_correspondence(mapping, moving, static, warped):
@@ -232,19 +235,22 @@ def report_map(moving, static, program):
     print(f"{moving.name} to {static.name}, FA, by {program} ({seconds:.0f} s of CPU)")
     heads = "".join(f"{head:>9s}" for head in ("ppd", "strain", "none", "ppd 90%"))
     print(f"  {'median angle':46s}{heads}{'voxels':>9s}")
-    print_row("there and back", measure_return(mapping, moving, warped))
     seeds = {"corpus callosum": callosal_seeds(moving), "white matter": moving.fa > 0.4}
     for name, where in seeds.items():
-        found, turned, before, count = measure_streamlines(
-            mapping, moving, static, warped, where
-        )
+        lines = track(moving, where)
+        found, turned = measure_streamlines(mapping, moving, static, warped, lines)
         print_row(f"to streamlines, {name}", found)
         print_row("  where the map turns them by over 10", found, turned > 10)
         print_row("  where 'none' is off by over 10", found, found["none"] > 10)
+        still = mean_tangents(lines, lines, moving.fa, moving.affine)
+        own = first_eigenvectors(tensors[still.inside])
+        before = angles(own, still.before)
         print(
-            f"    {count} streamlines; in moving, before the map: median "
+            f"    {len(lines)} streamlines; in moving, before the map: median "
             f"{np.median(before):.1f}, 90% {np.percentile(before, 90):.1f}"
         )
+    back = measure_return(mapping, moving, warped, still.inside)
+    print_row("there and back, voxels of these streamlines", back)
     others = measure_correspondence(mapping, moving, static, warped)
     print_row(f"to the tensors of {static.name}", others)
     print()

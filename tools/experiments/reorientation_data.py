@@ -25,6 +25,8 @@ from dipy_dl_reg import deep_registration
 STEPS = ["center_of_mass", "translation", "rigid", "affine"]
 #: Tracking stops below this FA; directions are compared above the second.
 LEAST_FA, WHITE_MATTER = 0.2, 0.3
+#: Pieces of streamlines that a voxel must hold, and their coherence (1: all parallel).
+LEAST_PIECES, COHERENT = 5, 0.95
 #: Seeds are taken at regular intervals if there are about twice as many.
 MOST_SEEDS = 12_000
 #: Directions of the tracking are rounded to these many, some 2 degrees apart.
@@ -166,20 +168,24 @@ class Tangents(NamedTuple):
     inside: np.ndarray
 
 
-def mean_tangents(lines, moved, shape, affine, *, least=3, coherent=0.9):
+def mean_tangents(lines, moved, fa, affine):
     """Mean direction of streamlines in each voxel, before and after a map.
 
-    Voxels are those of the moved streamlines, with at least `least` pieces whose
-    directions have a dyadic coherence of at least `coherent`.
+    Voxels are those of the moved streamlines, in the white matter of an image of FA,
+    with at least `LEAST_PIECES` pieces of one direction: their dyadic coherence is at
+    least `COHERENT`.
     """
+    shape = fa.shape
     pieces = [np.concatenate([np.diff(x, axis=0) for x in y]) for y in (lines, moved)]
     middles = np.concatenate([(x[1:] + x[:-1]) / 2 for x in moved])
     inverse = np.linalg.inv(affine)
     voxels = np.rint(middles @ inverse[:3, :3].T + inverse[:3, 3]).astype(int)
     held = ((voxels >= 0) & (voxels < shape)).all(1)
+    for piece in pieces:
+        held &= np.linalg.norm(piece, axis=1) > 1e-3
     flat = np.ravel_multi_index(tuple(voxels[held].T), shape)
     count = np.bincount(flat, minlength=int(np.prod(shape)))
-    enough = np.flatnonzero(count >= least)
+    enough = np.flatnonzero(count * (fa.ravel() > WHITE_MATTER) >= LEAST_PIECES)
     coherence_is_high = np.ones(len(enough), bool)
     directions = []
     for piece in pieces:
@@ -187,7 +193,7 @@ def mean_tangents(lines, moved, shape, affine, *, least=3, coherent=0.9):
         dyads = (unit[:, :, None] * unit[:, None, :]).reshape(-1, 9)
         sums = [np.bincount(flat, d, len(count))[enough] for d in dyads.T]
         evals, evecs = np.linalg.eigh(np.stack(sums, -1).reshape(-1, 3, 3))
-        coherence_is_high &= evals[:, -1] >= coherent * count[enough]
+        coherence_is_high &= evals[:, -1] >= COHERENT * count[enough]
         directions.append(evecs[..., -1])
     inside = np.zeros(count.shape, bool)
     inside[enough[coherence_is_high]] = True

@@ -128,7 +128,7 @@ class TrkFile:
         """Find the edges of the complete records in a block, in bytes."""
         numbers = np.frombuffer(block, f"{self._order}i4", len(block) // _NUMBER)
         # One number of a memory view is read faster than one of an array.
-        counts, edges, at = memoryview(numbers.astype(np.int32)), [0], 0
+        counts, edges, at = numbers.astype(np.int32).data, [0], 0
         step, others, n = self._step, 1 + self._n_properties, len(numbers)
         while at < n:
             if counts[at] < 0:
