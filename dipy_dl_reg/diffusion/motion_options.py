@@ -14,6 +14,7 @@ from dipy_dl_reg.registration.affine.options import (
     AffineOptions,
     LevelOptions,
     check_levels,
+    default_sigmas,
 )
 from dipy_dl_reg.registration.affine.steps import check_pipeline
 from dipy_dl_reg.validation import check_choice, check_whole_number
@@ -157,16 +158,18 @@ def choose_steps(options: MotionOptions, stage: Stage) -> VolumeSteps:
     steps : VolumeSteps
         The steps.
     """
-    names = options.pipeline
+    names = [str(name) for name in options.pipeline or MOTION_STEPS]
     if stage is FAR:
         steps = [name for name in names if name in _RIGID] or ["rigid"]
         if steps == ["center_of_mass"]:
             steps = ["center_of_mass", "translation"]
     else:
         steps = names[-1:] if names[-1] != "center_of_mass" else ["translation"]
-    levels = check_levels(options.level_iters, None, None, None) or check_levels(
-        [_ITERATIONS] * len(stage.factors), stage.factors, None, None
-    )
+    iterations = [_ITERATIONS] * len(stage.factors)
+    levels = check_levels(options.level_iters, None, None, None)
+    if levels is None:
+        factors = list(stage.factors)
+        levels = LevelOptions(iterations, factors, default_sigmas(factors))
     return VolumeSteps(
         tuple(steps), levels, stage.points, options.metric, options.device
     )

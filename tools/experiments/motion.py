@@ -6,20 +6,20 @@
 FOLDER holds diffusion/subject_d: a raw series of 1 b0 and 20 directions at b = 2500,
 3 mm, with its gradient table.  Two cases are measured.
 
-simulated: the series is corrected (rigidly), a tensor is fitted, and the signals of 2 b0
-volumes and three shells are computed from it, turned and moved by a random walk in one
-interpolation (cubic splines), cut by 9 mm at both ends of the z axis so that volumes
-show different parts of the head, and given Rician noise.  All is known: rotation, and
-translation at the centre, are compared for each shell.
+simulated: the series is corrected (rigidly), a tensor is fitted, and the signals of 2
+b0 volumes and three shells are computed from it, turned and moved by a random walk in
+one interpolation (cubic splines), cut by 9 mm at both ends of the z axis so that
+volumes show different parts of the head, and given Rician noise.  All is known:
+rotation, and translation at the centre, are compared for each shell.
 
 real: the series as it was measured, and the same with a known motion of each volume,
 put on it by one interpolation.  The motion found in the second, less the motion that
 the same method finds in the first, is compared with what was put on.  DIPY registers
 each volume by itself: in the second, `--few` volumes of it are measured.
 
-The residual is that of a tensor fit to the corrected series (weighted least squares, in
-a mask of the brain), with the rotated b-vectors: the median over voxels of the root mean
-square residual in the diffusion-weighted volumes, as a part of the mean signal.
+The residual is that of a tensor fit to the corrected series (weighted least squares,
+in a mask of the brain), with the rotated b-vectors: the median over voxels of the root
+mean square residual in the diffusion-weighted volumes, as a part of the mean signal.
 
 Both methods run in one thread, one after the other; times are CPU times of the process.
 """
@@ -147,7 +147,7 @@ def put_motion(raw, seed=1):
 
 
 def run_deep(series, pipeline=None):
-    """This package: corrected data, affines and CPU time."""
+    """Correct by this package: corrected data, affines and CPU time."""
     begin = time.process_time()
     image, affines = deep_motion_correction(
         series.data, series.gtab, series.grid, num_threads=1, pipeline=pipeline
@@ -156,7 +156,7 @@ def run_deep(series, pipeline=None):
 
 
 def run_dipy(series):
-    """DIPY: corrected data, affines and CPU time."""
+    """Correct by DIPY: corrected data, affines and CPU time."""
     begin = time.process_time()
     image, affines = motion_correction(series.data, series.gtab, affine=series.grid)
     return image.get_fdata(dtype=np.float32), affines, time.process_time() - begin
@@ -179,7 +179,9 @@ def motion_errors(found, wanted, centre):
     change = np.linalg.inv(np.moveaxis(wanted, -1, 0)) @ np.moveaxis(found, -1, 0)
     left, _, right = np.linalg.svd(change[:, :3, :3])
     angles = np.degrees(Rotation.from_matrix(left @ right).magnitude())
-    shifts = np.linalg.norm(change[:, :3, :3] @ centre + change[:, :3, 3] - centre, axis=1)
+    shifts = np.linalg.norm(
+        change[:, :3, :3] @ centre + change[:, :3, 3] - centre, axis=1
+    )
     return angles, shifts
 
 
