@@ -45,6 +45,7 @@ _PUBLIC = {
         "save_mapping",
         "write_dipy_mapping",
     ],
+    "diffusion.fod_registration": ["register_fods"],
     "diffusion.orientation_registration": ["register_tensors"],
     "diffusion.dwi": ["transform_dwi"],
     "diffusion.fods": ["transform_fods"],
