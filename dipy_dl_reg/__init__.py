@@ -45,9 +45,8 @@ _PUBLIC = {
         "save_mapping",
         "write_dipy_mapping",
     ],
-    "diffusion.fod_registration": ["register_fods"],
-    "diffusion.orientation_registration": ["register_tensors"],
     "diffusion.dwi": ["transform_dwi"],
+    "diffusion.fod_registration": ["register_fods"],
     "diffusion.fods": ["transform_fods"],
     "diffusion.gradients": [
         "local_rotations",
@@ -55,6 +54,7 @@ _PUBLIC = {
         "save_local_rotations",
     ],
     "diffusion.harmonics": ["convert_harmonics"],
+    "diffusion.orientation_registration": ["register_tensors"],
     "diffusion.peaks": ["transform_peaks", "transform_vectors"],
     "diffusion.epi": ["apply_epi_correction", "deep_epi_correction"],
     "diffusion.epi_to_t1": ["deep_epi_to_t1"],

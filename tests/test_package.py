@@ -20,6 +20,9 @@ from dipy_dl_reg.workflows.commands import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 PUBLIC = {
+    "apply_epi_correction",
+    "deep_epi_correction",
+    "deep_epi_to_t1",
     "CCMetric",
     "CRMetric",
     "DeepAffineRegistration",
