@@ -109,10 +109,10 @@ def transform_fods(
         How the weights :math:`w_k` are found. "nonnegative": non-negative least
         squares (50 iterations of :footcite:p:`Beck2009`), and the part of the FOD that
         they do not represent, negative lobes for example, by least squares: peaks
-        take their new directions closely, and the identity changes nothing. "least_squares": the
-        smallest weights, which can be negative, that represent the FOD exactly; twice
-        as fast and linear, with larger errors in the direction of peaks where the map
-        shears.
+        take their new directions closely, and the identity changes nothing.
+        "least_squares": the smallest weights, which can be negative, that represent the
+        FOD exactly; twice as fast and linear, with larger errors in the direction of
+        peaks where the map shears.
     mask : ndarray, shape (X, Y, Z), optional
         Voxels of the input image where it is not 0 are used; others are missing.
     image_grid2world, out_shape, out_grid2world : optional
