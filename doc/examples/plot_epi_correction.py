@@ -102,7 +102,7 @@ single = deep_epi_to_t1(first, t1, affine=affine, t1_affine=affine, phase_encodi
 # on all axes, and it does not know that the signal was compressed.
 
 free = DeepRegistration(progress=False).optimize(
-    t1, first, static_grid2world=affine, moving_grid2world=affine
+    static=t1, moving=first, static_grid2world=affine, moving_grid2world=affine
 )
 
 found = {
