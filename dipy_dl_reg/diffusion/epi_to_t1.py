@@ -87,6 +87,7 @@ def deep_epi_to_t1(
     prealign: np.ndarray | None = None,
     t1_mask: str | PathLike | Any | None = None,
     iterations: int = 2,
+    modulate: bool = True,
     device: Any = "auto",
     num_threads: int | None = None,
 ) -> EpiToT1:
@@ -95,7 +96,7 @@ def deep_epi_to_t1(
     In each iteration the T1 image is aligned rigidly to the b0 image, as far as it is
     corrected, and its intensities are replaced by those that the b0 image typically has
     where the T1 image has this intensity.  The b0 image is then registered to this
-    image by `DeepRegistration` with `phase_encoding` and ``modulate=True``.
+    image by `DeepRegistration` with `phase_encoding` and `modulate`.
 
     Two images of opposite encodings determine the field more accurately, see
     `deep_epi_correction`.
@@ -119,6 +120,11 @@ def deep_epi_to_t1(
         voxels that are not 0, if many are 0.
     iterations : int, optional
         Number of times that the rigid alignment and the field are estimated.
+    modulate : bool, optional
+        Whether the density of the signal is restored before the images are compared; it
+        always is in the result.  This makes the field more accurate at 2 to 3 mm, and
+        less accurate for images that were interpolated to smaller voxels (see the
+        experiment ``tools/experiments/epi.py``).
     device : str or torch.device, optional
         ``"auto"`` is CUDA if available, else MPS if it works, else the CPU.
     num_threads : int, optional
@@ -152,7 +158,7 @@ def deep_epi_to_t1(
     registration = DeepRegistration(
         "CC",
         phase_encoding=phase_encoding,
-        modulate=True,
+        modulate=modulate,
         sigma_field=_SIGMA_FIELD,
         device=device,
     )
