@@ -23,13 +23,12 @@ import numpy as np
 from dipy_dl_reg.geometry.fold_repair import Quality, make_diffeomorphic
 from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.initialization.starts import Initializers, Start, choose_start
-from dipy_dl_reg.maps.measures import measure_registration
+from dipy_dl_reg.maps.channel_measures import measure_channels
 from dipy_dl_reg.maps.verdict import Verdict, judge, log_verdict
-from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.metrics.objective import Objective
 from dipy_dl_reg.metrics.registry import list_metrics
 from dipy_dl_reg.options import document_options, fill_docstring, takes_options
-from dipy_dl_reg.registration import dipy_adapter, factory, monitor
+from dipy_dl_reg.registration import channels, dipy_adapter, factory, monitor
 from dipy_dl_reg.registration.deformable_options import (
     DeformableOptions,
     automatic_iters,
@@ -149,8 +148,8 @@ class DeepRegistration(DiffeomorphicRegistration):
     @takes_options(DeformableOptions)
     def __init__(self, metric: Any = None, *, options: DeformableOptions):
         # The metric and the options have SyN's order, for positional arguments.
-        self._metric = factory.make_metric(metric)
-        super().__init__(metric=self._metric or CCMetric())
+        self._metric = channels.make_metrics(metric, options.channel_weights)
+        super().__init__(metric=channels.provisional_metric(self._metric))
         self.__dict__.update({name: getattr(options, name) for name in _KEPT_OPTIONS})
         monitor.log_ignored_options(options)
         self.network = factory.make_model(options.model)
@@ -159,7 +158,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         self.regularizer = factory.make_regularizer(options.regularizer)
         self.regularizer_weight = float(options.regularizer_weight or 0)
         self.device = find_device(options.device)
-        self.mask0 = bool(getattr(metric, "mask0", False))
+        self.mask0 = channels.masks_zeros(metric)
         self.verbosity, self.poses = monitor.VerbosityLevels.STATUS, None
         self.energy_list: list[float] = []
         self.full_energy_profile: list[float] = []
@@ -246,7 +245,8 @@ class DeepRegistration(DiffeomorphicRegistration):
         }
         images: dict[str, Any] = {"static": static, "moving": moving, **affines}
         with threads(num_threads):
-            pair = dipy_adapter.make_pair(
+            pair = channels.make_pair(
+                channels.count_channels(self._metric),
                 **images,
                 static_mask=static_mask,
                 moving_mask=moving_mask,
@@ -269,7 +269,7 @@ class DeepRegistration(DiffeomorphicRegistration):
                 tolerance=self.opt_tol,
             )
             u, v, self.quality = make_diffeomorphic(u, v)
-            measures, shrunk = measure_registration(pair, u), self.quality.shrunk
+            measures, shrunk = measure_channels(pair, u), self.quality.shrunk
             self.verdict = judge(measures, poses=poses, shrunk=shrunk)
             mapping = dipy_adapter.make_map(u, v, pair, **affines)
         self._finish(mapping, pair, start)
@@ -322,7 +322,8 @@ class DeepRegistration(DiffeomorphicRegistration):
     def _choose_start(self, pair: Pair, images: dict[str, Any]) -> Start:
         """Set the levels and the network for the images, and choose the first field."""
         self.dim = pair.static_grid.dim
-        self.metric = factory.check_metric_dim(self._metric, self.dim) or CCMetric()
+        self.metric = channels.provisional_metric(self._metric)
+        factory.check_metric_dim(self.metric, self.dim)
         if self._automatic_iters:
             super().set_level_iters(automatic_iters(pair.static_grid))
         self.network, messages = factory.choose_network(
@@ -377,7 +378,8 @@ class DeepRegistration(DiffeomorphicRegistration):
         own = self.network is not None and not self._network_is_default
         if not (masked and own):
             return pair
-        whole = dipy_adapter.make_pair(**images, device=self.device)
+        count = channels.count_channels(self._metric)
+        whole = channels.make_pair(count, **images, device=self.device)
         return whole._replace(landmarks=pair.landmarks)
 
     def _finish(self, mapping: DiffeomorphicMap, pair: Pair, start: Start) -> None:
