@@ -8,7 +8,10 @@ setup(
     ext_modules=[
         Extension(
             "dipy_dl_reg.geometry.kernels._kernels",
-            [f"{FOLDER}/{name}.c" for name in ("module", "fields", "windows")],
+            [
+                f"{FOLDER}/{name}.c"
+                for name in ("module", "fields", "windows", "directions")
+            ],
             depends=[f"{FOLDER}/kernels.h"],
             extra_compile_args=[
                 *("-std=gnu11", "-O3", "-g0", "-fvisibility=hidden"),

@@ -254,3 +254,32 @@ def check_shape(shape: object, dim: int, name: str) -> tuple[int, ...]:
     if not whole or sizes.min() < 1:
         raise wrong_value(name, f"{dim} positive whole numbers", shape)
     return tuple(int(n) for n in sizes)
+
+
+def check_phase_encoding(value: object, dim: int = 3) -> tuple[int, int]:
+    """Check the letter of an axis of phase encoding, as in BIDS.
+
+    Parameters
+    ----------
+    value : object
+        The user's value: "i", "j" or "k", the first, second or third axis of the
+        image's array, with "-" behind it if the encoding runs towards lower indices.
+    dim : int, optional
+        Number of axes of the image.
+
+    Returns
+    -------
+    axis : int
+        Axis of the array, from 0.
+    sign : int
+        1, or -1 with "-".
+
+    Raises
+    ------
+    ValueError
+        If it is something else, or the image has no such axis.
+    """
+    letters = list("ijk"[:dim])
+    names = [letter + sign for letter in letters for sign in ("", "-")]
+    name = check_choice("phase_encoding", value, names)
+    return letters.index(name[0]), -1 if name.endswith("-") else 1

@@ -47,6 +47,13 @@ PUBLIC = {
     "save_mapping",
     "save_network",
     "transform_streamlines",
+    "transform_tractogram",
+    "transform_peaks",
+    "transform_tensor_fit",
+    "transform_vectors",
+    "transform_tensors",
+    "tensor_components",
+    "tensor_matrices",
     "write_dipy_mapping",
 }
 HEAVY = ("torch", "dipy", "nibabel", "scipy", "numpy", "matplotlib")

@@ -1,1 +1,1 @@
-"""Transformation of diffusion data: streamlines."""
+"""Transformation of diffusion data: streamlines, tensors, vectors, peaks."""

@@ -1,53 +1,69 @@
-"""Streamlines transformed by a map."""
+"""Streamlines in memory transformed by a map."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import deepcopy
 from typing import Any
 
 from dipy.align.imwarp import DiffeomorphicMap
+from dipy.io.stateful_tractogram import Space, StatefulTractogram
+from dipy.io.utils import Origin
+from nibabel.orientations import aff2axcodes
 from nibabel.streamlines import ArraySequence
 import numpy as np
 
+from dipy_dl_reg.diffusion.spaces import (
+    check_first_points,
+    check_grid,
+    find_spaces,
+)
+from dipy_dl_reg.io.tractograms.chunks import header_grid
 from dipy_dl_reg.maps.dipy_map import check_mapping
 
 
 def transform_streamlines(
     mapping: DiffeomorphicMap,
-    streamlines: ArraySequence | Iterable[np.ndarray],
+    streamlines: StatefulTractogram | ArraySequence | Iterable[np.ndarray],
     *,
     inverse: bool = False,
 ) -> Any:
     """Transform moving's streamlines to static's space, or static's to moving's.
 
-    Points and images are transformed in opposite directions.  For each voxel of static,
-    ``mapping.transform`` reads the intensity at the corresponding point of moving.
-    A point of moving is therefore transformed by ``mapping.transform_points_inverse``.
-    The prealign is included.
+    By default the streamlines of moving come to lie where ``mapping.transform`` puts
+    the image of moving: in static's space.  Points and images are transformed in
+    opposite directions.  For each voxel of static, ``mapping.transform`` reads the
+    intensity at the corresponding point of moving.  A point of moving is therefore
+    transformed by ``mapping.transform_points_inverse``.  The prealign is included.
 
     Parameters
     ----------
     mapping : DiffeomorphicMap
         The map of a registration of moving to static.
-    streamlines : Streamlines or sequence of ndarray, each of shape (N, dim)
+    streamlines : StatefulTractogram, Streamlines or sequence of ndarray (N, dim)
         World coordinates (mm; "rasmm" in a tractogram), in moving's space; in
         static's with `inverse`. Slices and selections of an
         :class:`~nibabel.streamlines.ArraySequence` are transformed correctly, unlike
-        by DIPY's own methods.
+        by DIPY's own methods. A
+        :class:`~dipy.io.stateful_tractogram.StatefulTractogram` may be in any space
+        and origin, such as voxels.
     inverse : bool, optional
         Transform static's streamlines to moving's space.
 
     Returns
     -------
-    transformed : Streamlines or list of ndarray
+    transformed : StatefulTractogram, Streamlines or list of ndarray
         New streamlines of the same class, lengths and type (whole numbers become
-        float64); the input is not changed.
+        float64); the input is not changed. A tractogram describes the grid of static
+        (of moving with `inverse`), has the space and origin of the input, and keeps
+        all data per point and per streamline.
 
     Raises
     ------
     ValueError
         If a streamline is not an array of points of the map's dimension, or a
-        coordinate is not finite.
+        coordinate is not finite; if a tractogram describes the grid of static instead
+        of that of moving (with `inverse`, moving's instead of static's).
 
     Notes
     -----
@@ -55,6 +71,8 @@ def transform_streamlines(
     0: points there are transformed by the prealign alone.
     """
     check_mapping(mapping)
+    if isinstance(streamlines, StatefulTractogram):
+        return _transform_stateful(mapping, streamlines, inverse)
     if hasattr(streamlines, "streamlines"):
         raise ValueError(
             "streamlines must be a sequence of streamlines in world coordinates, got "
@@ -67,7 +85,7 @@ def transform_streamlines(
         return []
     for k, line in enumerate(lines):
         _check_points(line, mapping.dim, f"streamlines[{k}]")
-    points = _transform_points(
+    points = transform_points(
         mapping, np.concatenate(lines).astype(np.float64), inverse
     )
     ends = np.cumsum([len(line) for line in lines])[:-1]
@@ -76,6 +94,38 @@ def transform_streamlines(
         new.astype(_float_type(old.dtype))
         for new, old in zip(transformed, lines, strict=True)
     ]
+
+
+def _transform_stateful(
+    mapping: DiffeomorphicMap, tractogram: StatefulTractogram, inverse: bool
+) -> StatefulTractogram:
+    """Transform a copy of a tractogram, which then describes the other image's grid."""
+    spaces = find_spaces(mapping, inverse)
+    own = header_grid(tractogram.dimensions, tractogram.affine)
+    check_grid(own, spaces, "streamlines")
+    world = deepcopy(tractogram)
+    world.to_rasmm()
+    world.to_origin(Origin.NIFTI)
+    points = world.streamlines.get_data()
+    check_first_points(points, spaces, "streamlines")
+    grid = spaces.target
+    attributes = (
+        grid.affine,
+        np.array(grid.shape, dtype=np.int16),
+        grid.spacing.astype(np.float32),
+        "".join(aff2axcodes(grid.affine)),
+    )
+    transformed = StatefulTractogram(
+        _transform_sequence(mapping, world.streamlines, inverse),
+        attributes,
+        Space.RASMM,
+        origin=Origin.NIFTI,
+        data_per_point=world.data_per_point,
+        data_per_streamline=world.data_per_streamline,
+    )
+    transformed.to_space(tractogram.space)
+    transformed.to_origin(tractogram.origin)
+    return transformed
 
 
 def _transform_sequence(
@@ -87,15 +137,30 @@ def _transform_sequence(
         return transformed
     points = transformed.get_data()
     _check_points(points, mapping.dim, "streamlines")
-    moved = _transform_points(mapping, points.astype(np.float64), inverse)
+    moved = transform_points(mapping, points.astype(np.float64), inverse)
     transformed._data = moved.astype(_float_type(points.dtype))
     return transformed
 
 
-def _transform_points(
+def transform_points(
     mapping: DiffeomorphicMap, points: np.ndarray, inverse: bool
 ) -> np.ndarray:
-    """Transform points of moving to static, or with `inverse` of static to moving."""
+    """Transform points of moving to static, or of static to moving.
+
+    Parameters
+    ----------
+    mapping : DiffeomorphicMap
+        The map.
+    points : ndarray of float64, shape (N, dim)
+        World coordinates, mm.
+    inverse : bool
+        Transform from static to moving.
+
+    Returns
+    -------
+    transformed : ndarray of float64, shape (N, dim)
+        World coordinates in the other space.
+    """
     if not len(points):
         return points
     if inverse:

@@ -11,7 +11,7 @@ from dipy_dl_reg.geometry.point_pairs import Landmarks
 from dipy_dl_reg.grid import Grid
 
 #: Turns the channels of a warped image along with the field that warped it, see `Pair`.
-Reorientation = Callable[[torch.Tensor, torch.Tensor, Grid], torch.Tensor]
+Reorientation = Callable[[torch.Tensor, torch.Tensor, Grid, np.ndarray], torch.Tensor]
 
 
 class Pair(NamedTuple):
@@ -35,8 +35,9 @@ class Pair(NamedTuple):
         Pairs of corresponding points.
     reorient : callable or None
         For channels that depend on direction, such as the components of a tensor:
-        ``reorient(warped, u, grid)`` turns the channels of the moving image, warped by
-        the field ``u`` in voxels of ``grid``, with the local rotation of this field.
+        ``reorient(warped, u, grid, prealign)`` turns the channels of the moving image,
+        warped by the prealign and the field ``u`` in voxels of ``grid``, with the local
+        rotation of this map (`dipy_dl_reg.geometry.reorientation`).
     """
 
     static: torch.Tensor
@@ -96,7 +97,7 @@ class Pair(NamedTuple):
         warped = warp(self.moving, u, frame_=frame)
         if self.reorient is None:
             return warped
-        return self.reorient(warped, u, self.static_grid)
+        return self.reorient(warped, u, self.static_grid, self.prealign)
 
     def frame(self) -> Frame:
         """The frame for sampling the moving image at displaced static voxels.

@@ -18,12 +18,15 @@ from dipy_dl_reg.initialization.metric_selection import (
     MetricChoice,
     mean_local_correlation,
 )
+from dipy_dl_reg.metrics.channels import normalise_weights
 from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.metrics.objective import Objective
 
-#: Range of the squared correlation from which the weight of a channel is computed.  The
-#: lower limit also holds for a channel whose correlation is unknown.
-_LEAST, _MOST = 0.01, 0.95
+#: Largest squared correlation that is taken into account in a weight.
+_MOST = 0.95
+#: Smallest weight of a channel, as a fraction of the largest.  Even a b0 without any
+#: correlation with T1 lowered the error of a known field with about this weight.
+_LEAST_WEIGHT = 0.15
 
 
 def find_common_channel(pair: Pair) -> int:
@@ -49,7 +52,7 @@ def find_common_channel(pair: Pair) -> int:
     return known.index(max(known))
 
 
-def align_by_common_channel(pair: Pair) -> tuple[Pair, int | None]:
+def align_by_common_channel(pair: Pair) -> Pair:
     """Align two images coarsely by the channel that has the same contrast in both.
 
     Parameters
@@ -61,19 +64,16 @@ def align_by_common_channel(pair: Pair) -> tuple[Pair, int | None]:
     -------
     pair : Pair
         The images after a coarse refinement; the same images if there is no such
-        channel.
-    index : int or None
-        The channel; None if the mean local correlation is negative or unknown in all
-        channels.
+        channel, because the mean local correlation is negative or unknown in all.
     """
     index = find_common_channel(pair)
     correlation = mean_local_correlation(pair.channel(index))
     if correlation is None or correlation < 0:
-        return pair, None
+        return pair
     fields = refine_coarsely(pair.channel(index), Objective(CCMetric()))
     shape = pair.static_grid.shape
     u, v = (resize(field, shape) for field in fields)
-    return move_pair(pair, u, v), index
+    return move_pair(pair, u, v)
 
 
 def estimate_weights(pair: Pair, choices: Sequence[MetricChoice]) -> tuple[float, ...]:
@@ -82,7 +82,8 @@ def estimate_weights(pair: Pair, choices: Sequence[MetricChoice]) -> tuple[float
     The weight of a channel is proportional to :math:`r^2 / (1 - r^2)`, with the mean
     local correlation :math:`r` of static and of moving, after its intensity mapping if
     it has one.  This is the ratio of explained to unexplained variance: a channel in
-    which the images have little in common, such as FA and T1, has a small weight.
+    which the images have little in common, such as FA and T1, has a small weight.  No
+    weight is smaller than 0.15 times the largest.
 
     Parameters
     ----------
@@ -99,6 +100,8 @@ def estimate_weights(pair: Pair, choices: Sequence[MetricChoice]) -> tuple[float
     ratios = []
     for k, choice in enumerate(choices):
         correlation = mean_local_correlation(choice.apply_to(pair.channel(k)))
-        square = min(max((correlation or 0.0) ** 2, _LEAST), _MOST)
+        square = min((correlation or 0.0) ** 2, _MOST)
         ratios.append(square / (1 - square))
-    return tuple(ratio / sum(ratios) for ratio in ratios)
+    least = _LEAST_WEIGHT * max(ratios)
+    weights = [max(ratio, least) for ratio in ratios] if least else [1.0] * len(ratios)
+    return normalise_weights(weights, len(weights))

@@ -184,8 +184,8 @@ def select_metric(pair: Pair, *, aligned: bool = False) -> MetricChoice:
     if not (aligned and correlation is not None and correlation < SAME_CONTRAST):
         return MetricChoice(CCMetric(), CCMetric.sigma_field, False, None, reason)
     reason += (
-        f" Below {SAME_CONTRAST} after the network's alignment, contrasts differ and "
-        "the field is smoothed more."
+        f" It is below {SAME_CONTRAST} after the network's alignment: the images are "
+        "treated as different contrasts, with a smoother field."
     )
     return MetricChoice(CCMetric(), _SIGMA_WEAK, True, None, reason)
 

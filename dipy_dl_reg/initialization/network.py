@@ -240,7 +240,9 @@ def sample_pair_on_grid(pair: Pair, grid: Grid) -> tuple[torch.Tensor, torch.Ten
     -------
     static, moving : Tensor, shape (1, 1, *grid.shape)
         Smoothed first where `grid` is coarser; one interpolation each; 0 outside the
-        fields of view and the masks of the pair.
+        fields of view and the masks of the pair.  If only one image has a mask, it is
+        applied to both: a network that sees a whole head beside a brain predicts a
+        field that expands the brain to the size of the head.
     """
     dim = pair.static_grid.dim
     linear = (pair.prealign @ grid.affine)[:dim, :dim]
@@ -253,10 +255,22 @@ def sample_pair_on_grid(pair: Pair, grid: Grid) -> tuple[torch.Tensor, torch.Ten
         pair.moving_grid,
         np.linalg.norm(linear, axis=0),
     )
-    return (
-        _sample_or_zero(static, grid.shape, grid.to(pair.static_grid)),
-        _sample_or_zero(moving, grid.shape, grid.to(pair.moving_grid, pair.prealign)),
-    )
+    to_static = grid.to(pair.static_grid)
+    to_moving = grid.to(pair.moving_grid, pair.prealign)
+    static = _sample_or_zero(static, grid.shape, to_static)
+    moving = _sample_or_zero(moving, grid.shape, to_moving)
+    if pair.static_mask is None and pair.moving_mask is not None:
+        static = static * _sample_mask(pair.moving_mask, grid.shape, to_moving)
+    if pair.moving_mask is None and pair.static_mask is not None:
+        moving = moving * _sample_mask(pair.static_mask, grid.shape, to_static)
+    return static, moving
+
+
+def _sample_mask(
+    mask: torch.Tensor, shape: tuple[int, ...], matrix: np.ndarray
+) -> torch.Tensor:
+    """A mask at the voxels of a grid, 1 or 0."""
+    return (_sample_or_zero(mask, shape, matrix) > 0.5).to(mask.dtype)
 
 
 def _smooth_for_spacing(

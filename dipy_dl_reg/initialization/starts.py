@@ -277,15 +277,13 @@ def _choose_for_channels(
 ) -> tuple[MetricChoice, tuple[Message, ...]]:
     """Return or choose the metric of each channel and the weights, with messages."""
     unused = initializers.network is None and not initializers.refines
-    common = None
     if not (given.given or unused):
-        pair, common = align_by_common_channel(pair)
+        pair = align_by_common_channel(pair)
     choices: list[MetricChoice] = []
     messages: tuple[Message, ...] = ()
     for k, metric in enumerate(given.metrics):
         own = replace(initializers, metric=metric)
-        better = aligned or common not in (None, k)
-        choice, lines = _choose_metric(pair.channel(k), own, aligned=better)
+        choice, lines = _choose_metric(pair.channel(k), own, aligned=aligned)
         choices.append(choice)
         messages += tuple(
             line._replace(text=f"Channel {k + 1}: {line.text}") for line in lines

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import os
-from typing import Any
+from typing import Any, NamedTuple
 import warnings
 
 from dipy.align.imwarp import DiffeomorphicMap
@@ -169,9 +169,15 @@ def transform_array(
         If the image does not fit the map, or a shape does not fit its grid.
     """
     _check_image(image, mapping.dim)
-    grids = _find_grids(
-        mapping, image, image_grid2world, out_shape, out_grid2world, inverse
+    found = find_grids(
+        mapping, image.shape, image_grid2world, out_shape, out_grid2world, inverse
     )
+    grids: dict[str, Any] = {
+        "image_world2grid": np.linalg.inv(found.image_grid2world),
+        # `transform_inverse` of a map that is not in SyN's form accepts no tuple.
+        "out_shape": np.array(found.out_shape, dtype=np.int32),
+        "out_grid2world": found.out_grid2world,
+    }
     transform = mapping.transform_inverse if inverse else mapping.transform
     if interpolation == "nearest":
         return interpolate_nearest(transform, image, mapping.dim, **grids)
@@ -196,15 +202,55 @@ def _check_image(image: np.ndarray, dim: int) -> None:
         raise ValueError(f"image must hold real numbers, got {image.dtype}")
 
 
-def _find_grids(
+class ResamplingGrids(NamedTuple):
+    """Grids of an image and of its result, when a map is applied.
+
+    Attributes
+    ----------
+    image_grid2world : ndarray, shape (dim + 1, dim + 1)
+        Grid-to-world matrix of the image.
+    out_shape : tuple of int
+        Shape of the result.
+    out_grid2world : ndarray, shape (dim + 1, dim + 1)
+        Grid-to-world matrix of the result.
+    """
+
+    image_grid2world: np.ndarray
+    out_shape: tuple[int, ...]
+    out_grid2world: np.ndarray
+
+
+def find_grids(
     mapping: DiffeomorphicMap,
-    image: np.ndarray,
-    image_grid2world: np.ndarray | None,
-    out_shape: Sequence[int] | None,
-    out_grid2world: np.ndarray | None,
-    inverse: bool,
-) -> dict[str, Any]:
-    """The grids of an image and of its result, as arguments of `transform`."""
+    image_shape: Sequence[int],
+    image_grid2world: np.ndarray | None = None,
+    out_shape: Sequence[int] | None = None,
+    out_grid2world: np.ndarray | None = None,
+    inverse: bool = False,
+) -> ResamplingGrids:
+    """Find the grids of an image and of its result, which a map has by default.
+
+    Parameters
+    ----------
+    mapping : DiffeomorphicMap
+        The map.
+    image_shape : tuple of int
+        Shape of the image; axes beyond the map's dimension are not considered.
+    image_grid2world, out_shape, out_grid2world : optional
+        As in `apply_mapping`.
+    inverse : bool, optional
+        As in `apply_mapping`.
+
+    Returns
+    -------
+    grids : ResamplingGrids
+        The grids.
+
+    Raises
+    ------
+    ValueError
+        If a matrix is not affine and invertible, or a shape does not fit its grid.
+    """
     dim = mapping.dim
     sides = ["domain", "codomain"]
     if bool(mapping.is_inverse) == inverse:
@@ -213,9 +259,10 @@ def _find_grids(
         tuple(int(n) for n in getattr(mapping, f"{side}_shape")) for side in sides
     )
     own_grid, own_out_grid = (getattr(mapping, f"{side}_grid2world") for side in sides)
-    if image_grid2world is None and image.shape[:dim] != own_shape:
+    image_shape = tuple(image_shape[:dim])
+    if image_grid2world is None and image_shape != own_shape:
         raise ValueError(
-            f"image has shape {image.shape}, and the map's own image {own_shape}: "
+            f"image has shape {image_shape}, and the map's own image {own_shape}: "
             "give its image_grid2world"
         )
     shape = own_out_shape if out_shape is None else _check_shape(out_shape, dim)
@@ -226,13 +273,11 @@ def _find_grids(
         )
     image_grid = _first_matrix(image_grid2world, own_grid, dim)
     out_grid = _first_matrix(out_grid2world, own_out_grid, dim)
-    image_grid = check_affine(image_grid, dim, "image_grid2world")
-    return {
-        "image_world2grid": np.linalg.inv(image_grid),
-        # `transform_inverse` of a map that is not in SyN's form accepts no tuple.
-        "out_shape": np.array(shape, dtype=np.int32),
-        "out_grid2world": check_affine(out_grid, dim, "out_grid2world"),
-    }
+    return ResamplingGrids(
+        check_affine(image_grid, dim, "image_grid2world"),
+        shape,
+        check_affine(out_grid, dim, "out_grid2world"),
+    )
 
 
 def _first_matrix(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dipy.align.imaffine import AffineMap
 from dipy.align.imwarp import DiffeomorphicMap
 import numpy as np
 
@@ -102,6 +103,48 @@ def make_mapping(
     )
     mapping.forward = np.require(forward, np.float32, ["C", "W", "O"])
     mapping.backward = np.require(backward, np.float32, ["C", "W", "O"])
+    mapping.is_inverse = True
+    return mapping
+
+
+def without_displacement(affine_map: AffineMap) -> DiffeomorphicMap:
+    """Make a deformable map without displacement from an affine map.
+
+    Parameters
+    ----------
+    affine_map : AffineMap
+        The map of an affine registration, with the grids of both images.
+
+    Returns
+    -------
+    mapping : DiffeomorphicMap
+        A map that transforms images and points as the affine map does.
+
+    Raises
+    ------
+    ValueError
+        If the affine map does not have the grids of both images, or its matrix is not
+        invertible.
+    """
+    static_shape, moving_shape = affine_map.domain_shape, affine_map.codomain_shape
+    if static_shape is None or moving_shape is None:
+        raise ValueError(
+            "mapping must have the grids of both images, got an AffineMap without: "
+            "give domain_grid_shape and codomain_grid_shape to AffineMap"
+        )
+    dim = len(static_shape)
+    matrix = np.eye(dim + 1) if affine_map.affine is None else affine_map.affine
+    # Outside its field a map is affine: one voxel of field is enough.
+    mapping = DiffeomorphicMap(
+        dim,
+        (1,) * dim,
+        domain_shape=moving_shape,
+        domain_grid2world=affine_map.codomain_grid2world,
+        codomain_shape=static_shape,
+        codomain_grid2world=affine_map.domain_grid2world,
+        prealign=np.linalg.inv(check_affine(matrix, dim, "mapping.affine")),
+    )
+    mapping.allocate()
     mapping.is_inverse = True
     return mapping
 

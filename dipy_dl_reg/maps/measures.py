@@ -54,6 +54,9 @@ class Measures(NamedTuple):
         Its 95th percentile.
     sd_log_jacobian : float
         Standard deviation of the logarithm of the Jacobian determinant in the object.
+    volume_ratio : float
+        Factor by which the displacement enlarges the part of moving that is compared;
+        NaN unless exactly one of the images has a mask.
     rotation : float
         Angle of the prealign's rotation, in degrees.
     smallest_scale, largest_scale : float
@@ -74,6 +77,7 @@ class Measures(NamedTuple):
     displacement: float
     displacement_95: float
     sd_log_jacobian: float
+    volume_ratio: float
     rotation: float
     smallest_scale: float
     largest_scale: float
@@ -123,6 +127,7 @@ def measure_registration(
         displacement=mean,
         displacement_95=percentile_95,
         sd_log_jacobian=sd_log_jacobian,
+        volume_ratio=_measure_volume_ratio(coarse, u),
         rotation=rotation,
         smallest_scale=smallest_scale,
         largest_scale=largest_scale,
@@ -190,6 +195,19 @@ def _measure_displacement(
     log_jacobian = jacobian(u)[:, None].clamp_min(1e-3).log()[inside]
     high = length.sort().values[int(0.95 * (len(length) - 1))]
     return float(length.mean()), float(high), float(log_jacobian.std())
+
+
+def _measure_volume_ratio(pair: Pair, u: torch.Tensor) -> float:
+    """Volume of the compared region on static over its volume on moving.
+
+    A voxel of static corresponds to ``det(I + du)`` voxels of prealigned moving.
+    """
+    if (pair.static_mask is None) == (pair.moving_mask is None):
+        return float("nan")
+    counts = compared_voxels(pair, u, pair.frame())
+    if not bool(counts.any()):
+        return float("nan")
+    return float(1 / jacobian(u)[:, None][counts].mean())
 
 
 def _measure_affine(matrix: np.ndarray) -> tuple[float, float, float, bool]:

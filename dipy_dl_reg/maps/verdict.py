@@ -42,6 +42,10 @@ _FINAL_SIMILARITY = 0.2
 _DOUBTFUL_OVERLAP, _FAILED_OVERLAP = 0.6, 0.4
 #: Smallest and largest scale of the affine part between two people, and their ratio.
 _SCALES, _SCALE_RATIO = (0.74, 1.34), 1.4
+#: Largest factor by which the displacement enlarges or shrinks the compared region, if
+#: only one image has a mask: that region moves with the displacement, so that the
+#: similarity does not show it.  Right, after an affine: up to 1.1; wrong: from 1.31.
+_VOLUME_RATIO = 1.2
 #: Smallest visible fraction of static's object.
 _VISIBLE = 0.15
 #: If the similarity after the affine part is below the third value, a registration is
@@ -208,6 +212,12 @@ def _find_doubts(m: Measures) -> list[str]:
         )
     if _FAILED_OVERLAP <= m.overlap < _DOUBTFUL_OVERLAP:
         reasons.append(f"the two objects overlap little (Dice {m.overlap:.2f})")
+    if max(m.volume_ratio, 1 / m.volume_ratio) > _VOLUME_RATIO:
+        reasons.append(
+            f"the deformation multiplies the volume of the masked region by "
+            f"{m.volume_ratio:.2f}: check that it does not stretch a brain to the size "
+            "of a head, and mask the other image, too"
+        )
     if m.visible < _VISIBLE:
         reasons.append(f"moving shows only {m.visible:.0%} of static's object")
     if m.rotation > _ROTATION and m.similarity_affine < _CLEAR_SIMILARITY:

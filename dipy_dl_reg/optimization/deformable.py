@@ -33,6 +33,11 @@ from dipy_dl_reg.metrics.base import Metric
 from dipy_dl_reg.metrics.objective import Objective
 from dipy_dl_reg.optimization.adam import Adam
 from dipy_dl_reg.optimization.landmark_penalty import LandmarkPenalty
+from dipy_dl_reg.optimization.phase_encoding import (
+    AxisConstraint,
+    modulated_gradient,
+    stretch,
+)
 
 #: For convergence, the mean energy of this number of last iterations is compared with
 #: the mean of the same number of iterations before.
@@ -60,11 +65,14 @@ class IterationOptions(NamedTuple):
         Smoothing of the field, in voxels.
     tolerance : float
         Bound of convergence.
+    constraint : AxisConstraint or None
+        The line on which displacements lie.
     """
 
     step: float
     sigma_field: float
     tolerance: float
+    constraint: AxisConstraint | None = None
 
 
 class LevelState(NamedTuple):
@@ -112,6 +120,7 @@ def refine(
     sigma_field: float = 0.8,
     sigma_factor: float = 0.8,
     tolerance: float = 0.0,
+    constraint: AxisConstraint | None = None,
     observer: Observer | None = None,
 ) -> Fields:
     """Find the displacement field that aligns the moving image with the static one.
@@ -141,6 +150,8 @@ def refine(
         A level ends when the mean decrease of the energy per iteration, divided by the
         decrease since the level's first iteration, is below this; with 0, when the mean
         energy increases.
+    constraint : AxisConstraint, optional
+        The line on which displacements lie; the `start` must lie on it, too.
     observer : callable, optional
         ``observer(stage, level, energy)``: `stage` is one of ``"level_start"``,
         ``"iteration_start"``, ``"iteration_end"``, ``"level_end"``; `level` counts from
@@ -154,7 +165,7 @@ def refine(
         In voxels of the static grid; inverse to each other up to a small error, which
         `make_diffeomorphic` brings within its bounds.
     """
-    options = IterationOptions(step, sigma_field, tolerance)
+    options = IterationOptions(step, sigma_field, tolerance, constraint)
     observer = observer or _ignore
     grid, dim = pair.static_grid, pair.static_grid.dim
     zero = pair.static.new_zeros(1, dim, *[1] * dim)
@@ -245,12 +256,15 @@ def _refine_level(
     mask = make_compared_mask(pair, fields[0], pair.frame())
     if mask is not None and not bool(mask.any()):
         return fields  # the masks have no common voxel at this resolution
-    evaluate, metric = _LevelObjective(pair, objective, mask), objective.metric
+    evaluate = _LevelObjective(pair, objective, mask, options.constraint)
+    metric = objective.metric
     adam = Adam(fields[0], epsilon=metric.gradient_floor)
     history, best, state = _EnergyHistory(), _BestFields(fields), _copy_fields(fields)
     for index in range(iterations):
         notify("iteration_start", None)
         energy = evaluate(state, largest_gradient=adam.largest_gradient)
+        if options.constraint is not None:
+            options.constraint.project(state.gradient, pair.static_grid)
         history.append(energy)
         best.update(index, energy.total, state)
         _compute_move(state, adam, metric, options.step)
@@ -270,9 +284,14 @@ class _LevelObjective:
     """The objective and the penalty on landmarks, at one resolution."""
 
     def __init__(
-        self, pair: Pair, objective: Objective, mask: torch.Tensor | None
+        self,
+        pair: Pair,
+        objective: Objective,
+        mask: torch.Tensor | None,
+        constraint: AxisConstraint | None,
     ) -> None:
         self.pair, self.frame = pair, pair.frame()
+        self.modulates = constraint is not None and constraint.modulates
         self.evaluate = objective.bind(pair.static, mask, moving=pair.moving)
         weight, self.penalty = objective.landmark_weight, None
         if pair.landmarks is not None and weight:
@@ -282,8 +301,11 @@ class _LevelObjective:
         """Energy of the state's field; its gradient is written to the buffer."""
         u, gradient = state.u, state.gradient
         warped = self.pair.warp_moving(u, self.frame)
+        if self.modulates:
+            warped *= stretch(u)
         terms, by_image, by_field = self.evaluate(warped, u)
-        weighted_gradient(warped, by_image, out=gradient)
+        differentiate = modulated_gradient if self.modulates else weighted_gradient
+        differentiate(warped, by_image, out=gradient)
         if by_field is not None:
             gradient += by_field
         images = float(terms.total)

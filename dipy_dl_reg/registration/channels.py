@@ -20,7 +20,7 @@ from dipy_dl_reg.registration.factory import make_metric
 
 
 def make_metrics(
-    metric: Any, weights: Sequence[float] | None = None
+    metric: Any, weights: Sequence[float] | None = None, *, modulate: bool = False
 ) -> Metric | ChannelMetrics | None:
     """Make the metric of images, or the metrics of their channels.
 
@@ -31,6 +31,9 @@ def make_metrics(
     weights : sequence of float or None
         Weights of the channels.  If they are given with a single metric, each channel
         is compared by this metric.
+    modulate : bool, optional
+        Whether the Jacobian determinant is to modulate the intensities, which is
+        possible with one channel only.
 
     Returns
     -------
@@ -40,8 +43,8 @@ def make_metrics(
     Raises
     ------
     ValueError
-        If a metric is not known, if there is none, or if the number of weights differs
-        from the number of metrics.
+        If a metric is not known, if there is none, if the number of weights differs
+        from the number of metrics, or if several channels are to be modulated.
     """
     several = isinstance(metric, (list, tuple))
     if not several and weights is None:
@@ -53,6 +56,11 @@ def make_metrics(
         raise ValueError(
             "channel_weights must have as many entries as metric, got "
             f"{len(weights)} weights and {len(given)} metrics."
+        )
+    if modulate and len(given) > 1:
+        raise ValueError(
+            "modulate=True is for one channel: a signal changes with the Jacobian "
+            "determinant, but other channels, such as FA, do not."
         )
     metrics = tuple(make_metric(each) for each in given)
     if weights is not None:
@@ -173,7 +181,13 @@ def _check_counts(images: dict[str, np.ndarray], count: int) -> None:
                 f"{role} must have its {count} channels on the last axis, after 2 or 3 "
                 f"axes of space, got shape {image.shape}."
             )
-    numbers = [image.shape[-1] for image in images.values()]
+    static, moving = images.values()
+    if static.ndim != moving.ndim:
+        raise ValueError(
+            f"static and moving must both have their {count} channels on the last "
+            f"axis, got shapes {static.shape} and {moving.shape}."
+        )
+    numbers = [static.shape[-1], moving.shape[-1]]
     if numbers[0] != numbers[1]:
         raise ValueError(
             "static and moving must have the same number of channels on their last "

@@ -37,6 +37,7 @@ from dipy_dl_reg.registration.deformable_options import (
 )
 from dipy_dl_reg.registration.devices import find_device, threads
 from dipy_dl_reg.registration.landmark_checks import check_landmarks_in_view
+from dipy_dl_reg.registration.phase_encoding import constrain, without_mapping
 from dipy_dl_reg.registration.refinement import memory_budget, refine_within_memory
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ _RESULTS = (
 _KEPT_OPTIONS = (
     *("step_length", "ss_sigma_factor", "opt_tol", "inv_iter", "inv_tol", "callback"),
     *("model", "initialization", "landmarks", "landmark_weight", "progress"),
-    "max_memory",
+    *("max_memory", "phase_encoding", "modulate"),
 )
 
 
@@ -62,7 +63,7 @@ class DeepRegistration(DiffeomorphicRegistration):
 
     Parameters
     ----------
-    metric : str or metric, optional
+    metric : str, metric or sequence of these, optional
         Measure of similarity of the images: a metric of this package; a metric of
         `dipy.align.metrics`, for which the corresponding metric of this package is
         used; or a name:
@@ -73,6 +74,8 @@ class DeepRegistration(DiffeomorphicRegistration):
         the moving image to static's contrast, or self-similarity if no such mapping
         explains static.  The log names the chosen metric and the reason
         (`initialization.metric_selection.select_metric`).
+        For images with several channels, such as T1 and FA, a sequence with one entry
+        for each channel: ``["auto", "auto"]`` or ``[MIMetric(3), CCMetric(3)]``.
     options : DeformableOptions
         Each of its fields is a parameter.
 
@@ -139,6 +142,8 @@ class DeepRegistration(DiffeomorphicRegistration):
     landmark_weight: float
     progress: bool | None
     max_memory: float | None
+    phase_encoding: str | None
+    modulate: bool
     level_iters: list[int]
     quality: Quality
     verdict: Verdict
@@ -148,12 +153,16 @@ class DeepRegistration(DiffeomorphicRegistration):
     @takes_options(DeformableOptions)
     def __init__(self, metric: Any = None, *, options: DeformableOptions):
         # The metric and the options have SyN's order, for positional arguments.
-        self._metric = channels.make_metrics(metric, options.channel_weights)
+        self._metric = channels.make_metrics(
+            metric, options.channel_weights, modulate=options.modulate
+        )
         super().__init__(metric=channels.provisional_metric(self._metric))
         self.__dict__.update({name: getattr(options, name) for name in _KEPT_OPTIONS})
         monitor.log_ignored_options(options)
         self.network = factory.make_model(options.model)
-        self._network_is_default = factory.is_default_model(options.model)
+        # The displacements of a network do not lie on one axis.
+        free = options.phase_encoding is None
+        self._network_is_default = free and factory.is_default_model(options.model)
         self._sigma_field = options.sigma_field
         self.regularizer = factory.make_regularizer(options.regularizer)
         self.regularizer_weight = float(options.regularizer_weight or 0)
@@ -204,9 +213,12 @@ class DeepRegistration(DiffeomorphicRegistration):
         ----------
         static : array, shape (S, R, C) or (R, C)
             Fixed image; the displacement fields are defined on its grid.  NaN and
-            masked values of a `numpy.ma.MaskedArray` are missing data.
+            masked values of a `numpy.ma.MaskedArray` are missing data.  If `metric` is
+            a sequence, or `channel_weights` are given, the last axis holds K channels:
+            (S, R, C, K) or (R, C, K).  Each is scaled and masked by itself.
         moving : array, shape (S', R', C') or (R', C')
-            Image that is registered to static; it may have another grid.
+            Image that is registered to static; it may have another grid.  Its channel k
+            is compared with channel k of static.
         static_grid2world, moving_grid2world : array, shape (dim+1, dim+1), optional
             Voxels to world (mm) of the two images; by default the identity.
         prealign : array, shape (dim+1, dim+1), optional
@@ -214,6 +226,7 @@ class DeepRegistration(DiffeomorphicRegistration):
             returns it; by default the identity.
         static_mask, moving_mask : array, optional
             Arrays of the shapes of the images; only voxels other than 0 are compared.
+            With channels, one mask for all, without the last axis, or one for each.
         num_threads : int, optional
             Threads on the CPU; None uses Torch's default, -1 all processors.  A process
             that was forked after Torch was loaded uses one thread.
@@ -255,6 +268,7 @@ class DeepRegistration(DiffeomorphicRegistration):
             )
             pair = dipy_adapter.with_landmarks(pair, self.landmarks)
             check_landmarks_in_view(self.landmarks, pair)
+            pair, constraint = constrain(pair, static, moving, self)
             start = self._choose_start(pair, images)
             u, v = refine_within_memory(
                 start.comparison.apply_to(pair),
@@ -267,8 +281,11 @@ class DeepRegistration(DiffeomorphicRegistration):
                 sigma_field=self.sigma_field,
                 sigma_factor=self.ss_sigma_factor,
                 tolerance=self.opt_tol,
+                constraint=constraint,
             )
             u, v, self.quality = make_diffeomorphic(u, v)
+            if constraint is not None:  # rounding errors off the axis
+                u, v = (constraint.project(f, pair.static_grid) for f in (u, v))
             measures, shrunk = measure_channels(pair, u), self.quality.shrunk
             self.verdict = judge(measures, poses=poses, shrunk=shrunk)
             mapping = dipy_adapter.make_map(u, v, pair, **affines)
@@ -339,6 +356,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         monitor.call_back(self, RegistrationStages.OPT_START)
         whole = self._remove_masks_for_network(pair, images)
         start = choose_start(pair, self._initializers(), whole)
+        start = without_mapping(start) if self.modulate else start
         monitor.log_messages(start.messages, self.verbosity)
         self.metric = start.comparison.metric
         self.sigma_field = start.comparison.sigma_field if given is None else given

@@ -16,7 +16,7 @@ import numpy as np
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.metrics.registry import REGULARIZERS
 from dipy_dl_reg.options import fill_docstring
-from dipy_dl_reg.validation import check_number, wrong_value
+from dipy_dl_reg.validation import check_number, check_phase_encoding, wrong_value
 
 if TYPE_CHECKING:
     from dipy_dl_reg.networks.base import RegistrationNetwork
@@ -96,8 +96,10 @@ class DeformableOptions:
         used.  By default None.
     channel_weights : sequence of float, optional
         For images with several channels, such as T1 and FA, on their last axis: the
-        weight of each channel, 0 or more.  Only their ratios matter.  By default all
-        are equal.  If `metric` is not a sequence, it is used for every channel.
+        weight of each channel, 0 or more; only their ratios matter.  If `metric` is not
+        a sequence, it is used for every channel.  By default the weights are estimated
+        from the images: a channel in which they are more strongly correlated has a
+        larger weight (`initialization.channel_selection.estimate_weights`).
     sigma_field : float, optional
         Standard deviation, in voxels of the level, of the Gaussian that smooths the
         whole field after each iteration.  A larger one gives a smoother field and less
@@ -117,6 +119,18 @@ class DeformableOptions:
         Refinement minimises the dissimilarity plus this weight times the mean squared
         distance of the landmarks, mm**2.  With 0, landmarks are used only for the
         first field; with the default, 1, the map meets the landmarks.
+    phase_encoding : {"i", "i-", "j", "j-", "k", "k-"}, optional
+        Axis of phase encoding of the moving image, an echo-planar image, as BIDS names
+        the axes of its array.  All displacements, and those of the inverse, are then
+        parallel to this axis of moving's own grid, also if a prealign rotates the
+        images.  The sign makes no difference here.  No network is used; a network,
+        search or landmarks that the user requests are an error.
+    modulate : bool, optional
+        Only with `phase_encoding`: multiply the warped image by the Jacobian
+        determinant before it is compared with static, because the distortion
+        compresses or stretches the signal.  `apply_epi_correction` applies the map
+        and the determinant.  With a metric that is chosen for the pair, images of
+        different contrasts are then compared by self-similarity.
     device : str or torch.device, optional
         ``"auto"`` is CUDA if available, else MPS if it works, else the CPU.
     max_memory : float or str, optional
@@ -149,6 +163,8 @@ class DeformableOptions:
     regularizer_weight: float | None = None
     landmarks: tuple[np.ndarray, np.ndarray] | None = None
     landmark_weight: float = 1.0
+    phase_encoding: str | None = None
+    modulate: bool = False
     device: Any = "auto"
     max_memory: float | str | None = None
     progress: bool | None = None
@@ -177,8 +193,28 @@ class DeformableOptions:
         if self.channel_weights is not None:
             checked["channel_weights"] = _check_weights(self.channel_weights)
         checked["landmarks"] = check_landmark_pair(self.landmarks)
+        self._check_phase_encoding()
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+
+    def _check_phase_encoding(self) -> None:
+        """Check the axis, and that no option requires displacements off this axis."""
+        if self.phase_encoding is None:
+            if self.modulate:
+                raise ValueError("modulate=True requires phase_encoding.")
+            return
+        check_phase_encoding(self.phase_encoding)
+        is_default = isinstance(self.model, str) and self.model == "auto"
+        given = {
+            "model": self.model is not None and not is_default,
+            "initialization": self.initialization is not None,
+            "landmarks": self.landmarks is not None,
+        }
+        for name in (name for name, is_given in given.items() if is_given):
+            raise ValueError(
+                f"{name} cannot be used with phase_encoding: it requires displacements "
+                "that are not parallel to one axis."
+            )
 
 
 def automatic_iters(grid: Grid) -> list[int]:

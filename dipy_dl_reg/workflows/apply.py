@@ -1,29 +1,38 @@
-"""The command `dipy_apply_deep`: transforms images by a map that is read from a file.
+"""The command `dipy_apply_deep`: transforms files by a map that is read from a file.
 
 The options of the command are defined by the signature and the docstring of `run` (see
-`dipy_dl_reg.workflows.base`).
+`dipy_dl_reg.workflows.base`), and the kinds of files by the table
+`dipy_dl_reg.workflows.kinds.table.KINDS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from dipy.utils.logging import logger
 
 from dipy_dl_reg.maps.formats.table import describe_formats
 from dipy_dl_reg.options import fill_docstring
+from dipy_dl_reg.validation import check_choice
 from dipy_dl_reg.workflows.base import (
-    NIFTI,
     PathLike,
     StrictWorkflow,
-    check_suffix,
     log_result,
     run_command,
 )
+from dipy_dl_reg.workflows.kinds.table import KINDS, describe_kinds, find_kind
+
+if TYPE_CHECKING:
+    from dipy_dl_reg.workflows.kinds.base import FileKind
+
+#: The output's name by default, with the suffix of an image.
+_OUT_FILE = "transformed.nii.gz"
 
 
 class ApplyDeepFlow(StrictWorkflow):
-    """`dipy_apply_deep`: transform image files by a map."""
+    """`dipy_apply_deep`: transform files by a map."""
 
     @classmethod
     def get_short_name(cls) -> str:
@@ -36,7 +45,7 @@ class ApplyDeepFlow(StrictWorkflow):
         """
         return "apply_deep"
 
-    @fill_docstring(formats=describe_formats())
+    @fill_docstring(formats=describe_formats(), kinds=describe_kinds())
     def run(
         self,
         mapping_file: PathLike,
@@ -45,85 +54,144 @@ class ApplyDeepFlow(StrictWorkflow):
         interpolation: str = "auto",
         inverse: bool = False,
         prealign: PathLike | None = None,
+        kind: str = "auto",
+        frame: str | None = None,
+        tensor_order: str | None = None,
+        method: str | None = None,
         skip_existing: bool = False,
         out_dir: PathLike = "",
-        out_file: str = "transformed.nii.gz",
+        out_file: str = _OUT_FILE,
     ) -> None:
-        """Transform images by the map of a registration.
+        """Transform images, directions and streamlines by the map of a registration.
 
-        The images lie in moving's world, on any grid: other images of that subject,
-        labels, and series, volume by volume (gradients, vectors and tensors of
-        diffusion data are not reoriented). With --inverse they lie in static's world.
-        A map of slices transforms slices.
+        The files lie in moving's world, on any grid, and come to lie in static's, as
+        the image of moving does: other images of that subject, labels, directions,
+        which are reoriented, and streamlines. With --inverse they lie in static's world
+        and come to lie in moving's. A map of slices transforms slices.
 
         Parameters
         ----------
         mapping_file : string or Path
             The map, such as mapping.npz of dipy_align_deep: a file in {formats}.
         image_files : variable string or Path
-            The image or images. For several, add --mix_names, which gives each its own
-            output name.
+            The image or images, or other files of the kinds of --kind. For several, add
+            --mix_names, which gives each its own output name.
         reference : string or Path, optional
             Image whose grid the output has; by default static's, with --inverse
             moving's. A map of slices does not hold the position of their plane: the
-            output lies in the plane of the image, or of this reference.
+            output lies in the plane of the image, or of this reference. The header of a
+            tractogram describes this grid.
         interpolation : string, optional
-            linear, or nearest for labels, which keeps their type. auto is nearest for
-            files that declare labels (NIfTI intent 1002) and linear for others, with a
-            warning if they look like labels.
+            For images linear, or nearest for labels, which keeps their type. auto is
+            nearest for files that declare labels (NIfTI intent 1002) and linear for
+            others, with a warning if they look like labels. For tensors log-euclidean
+            (auto), linear or nearest, for vectors and peaks dyadic (auto) or nearest.
         inverse : boolean, optional
             Transform from static to moving.
         prealign : string or Path, optional
             Text file of the prealign of the registration. It is needed for a map in a
             format that does not contain the prealign, such as DIPY's.
+        kind : string, optional
+            What the files are: {kinds}. auto recognises each file by its suffix, its
+            NIfTI intent, the number of its volumes and the files beside it; if it may
+            be of several kinds, it stops and names them.
+        frame : string, optional
+            Axes along which the components of tensors, vectors and peaks are given:
+            voxel (those of the image, as in DIPY), fsl (the same, the first reversed if
+            the affine's determinant is positive) or world (as in MRtrix3). By default
+            that of --tensor_order, and otherwise voxel.
+        tensor_order : string, optional
+            Order of the six components of tensors: dipy (by default, also NIfTI's and
+            ANTs's), fsl or mrtrix.
+        method : string, optional
+            Reorientation of tensors: ppd (preservation of principal direction, by
+            default) or finite_strain.
         skip_existing : boolean, optional
             Skip images whose output exists.
         out_dir : string or Path, optional
             Folder of the outputs.
         out_file : string, optional
-            The transformed image.
+            The transformed file. Its suffix must fit the kind; by default that of the
+            kind is used: .nii.gz for images, the suffix of the input for tractograms.
         """
-        from dipy_dl_reg.io.atomic_files import write_all_or_none
-        from dipy_dl_reg.maps.interpolation import INTERPOLATIONS
-        from dipy_dl_reg.workflows.transform_files import (
-            check_image_file,
-            open_reference,
-            read_map,
-            transform_file,
-        )
+        from dipy_dl_reg.workflows.transform_files import open_reference, read_map
 
-        if interpolation not in INTERPOLATIONS:
-            raise ValueError(
-                f"interpolation must be auto, linear or nearest, got {interpolation}"
-            )
-        outputs = {"out_file": check_suffix(out_file, NIFTI, "out_file")}
+        options = _given(
+            interpolation=None if interpolation == "auto" else interpolation,
+            frame=frame,
+            tensor_order=tensor_order,
+            method=method,
+        )
+        check_choice("kind", kind, ["auto", *KINDS])
+        kinds: dict[Path, FileKind] = {}
+
+        def name_outputs(path: Path, output: Path) -> list[Path]:
+            name = find_kind(path, **options) if kind == "auto" else kind
+            kinds[path] = KINDS[name].load()
+            _check_options(name, kinds[path], path, options)
+            is_default = out_file == _OUT_FILE
+            return kinds[path].name_outputs(path, output, is_default=is_default)
+
         rows = self.plan(
             [mapping_file, image_files],
             out_dir,
-            outputs,
+            {"out_file": out_file},
             others=[reference, prealign],
             skip_existing=skip_existing,
+            adapt=name_outputs,
         )
         grid = open_reference(reference)
         maps = {
             path: read_map(path, prealign=prealign, reference=grid, inverse=inverse)
             for path in dict.fromkeys(inputs[0] for inputs, _ in rows)
         }
-        for (mapping, image), _ in rows:
-            check_image_file(image, maps[mapping].dim)
-        for (mapping, image), files in rows:
-            path, overwrite = files["out_file"], self._force_overwrite
-            with write_all_or_none([path], overwrite=overwrite) as (target,):
-                logger.info(f"Transforming {image} by {mapping}")
-                transform_file(
-                    maps[mapping],
-                    image,
-                    target,
-                    reference=grid,
-                    interpolation=interpolation,
-                    inverse=inverse,
-                )
-            log_result(f"Saved {path}")
+        request = {"reference": grid, "inverse": inverse, "options": options}
+        self._transform(rows, kinds, maps, request)
+
+    def _transform(
+        self,
+        rows: list[tuple[list[Path], dict[str, Path]]],
+        kinds: Mapping[Path, FileKind],
+        maps: Mapping[Path, Any],
+        arguments: Mapping[str, Any],
+    ) -> None:
+        """Check all files, and then transform them."""
+        from dipy_dl_reg.io.atomic_files import write_all_or_none
+        from dipy_dl_reg.workflows.kinds.base import Request
+
+        progress = not self.log_options.quiet
+        requests = {
+            path: Request(mapping, progress=progress, **arguments)
+            for path, mapping in maps.items()
+        }
+        for (mapping, path), _ in rows:
+            kinds[path].check(path, requests[mapping])
+        for (mapping, path), files in rows:
+            outputs, overwrite = list(files.values()), self._force_overwrite
+            with write_all_or_none(outputs, overwrite=overwrite) as targets:
+                logger.info(f"Transforming {path} by {mapping}")
+                kinds[path].transform(path, targets, requests[mapping])
+            for output in outputs:
+                log_result(f"Saved {output}")
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that were given."""
+    return {name: value for name, value in options.items() if value}
+
+
+def _check_options(
+    name: str, kind: FileKind, path: Path, options: Mapping[str, Any]
+) -> None:
+    """Check that all options that were given apply to a kind, and their values."""
+    for option, value in options.items():
+        if option not in kind.choices:
+            raise ValueError(
+                f"{option} does not apply to the kind of {path}, which is {name}"
+            )
+        choices = kind.choices[option]
+        if choices is not None:
+            check_choice(option, value, choices)
 
 
 def apply_deep() -> None:

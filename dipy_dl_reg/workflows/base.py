@@ -10,7 +10,7 @@ input is not an image.  Either all output files of a run are written, or none.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
 from functools import wraps
 from importlib.metadata import version
@@ -64,6 +64,7 @@ class StrictWorkflow(Workflow):
         *,
         others: Iterable[PathLike | None] = (),
         skip_existing: bool = False,
+        adapt: Callable[[Path, Path], list[Path]] | None = None,
     ) -> list[tuple[list[Path], dict[str, Path]]]:
         """Assign outputs to inputs by DIPY's rules, and check all files.
 
@@ -79,11 +80,15 @@ class StrictWorkflow(Workflow):
             Further input files, which must not be overwritten.
         skip_existing : bool, optional
             Leave out each run of which all outputs exist; a line of the log says so.
+        adapt : callable, optional
+            Changes the output of a run: it is given the last input and the output, and
+            returns the output's path and those of further outputs.
 
         Returns
         -------
         rows : list of tuple
-            For each run, the list of its inputs and the dict of its outputs.
+            For each run, the list of its inputs and the dict of its outputs. Further
+            outputs have numbers for names.
 
         Raises
         ------
@@ -98,11 +103,20 @@ class StrictWorkflow(Workflow):
                 f"{self._output_strategy!r}"
             )
         planned = self._pair_files(inputs, out_dir, outputs)
+        if adapt is not None:
+            *_, last = planned.inputs
+            planned.outputs = [
+                [str(path) for path in adapt(Path(given), Path(names[0]))]
+                for given, names in zip(last, planned.outputs)
+            ]
         self.flat_outputs = [path for row in planned.outputs for path in row]
         self.last_generated_outputs = dict(zip(outputs, self.flat_outputs))
         self._check_collisions([*planned.inputs, filter(None, others)])
         rows = [
-            ([Path(i) for i in given], dict(zip(outputs, map(Path, names))))
+            (
+                [Path(i) for i in given],
+                dict(zip([*outputs, *map(str, range(len(names)))], map(Path, names))),
+            )
             for *given, names in zip(*planned.inputs, planned.outputs)
         ]
         if skip_existing:

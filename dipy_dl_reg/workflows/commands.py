@@ -37,5 +37,6 @@ class Command(NamedTuple):
 COMMANDS = {
     "dipy_align_deep": Command("align", "AlignDeepFlow", "align_deep"),
     "dipy_apply_deep": Command("apply", "ApplyDeepFlow", "apply_deep"),
+    "dipy_motion_deep": Command("motion", "MotionDeepFlow", "motion_deep"),
     "dipy_train_deep": Command("train", "TrainDeepFlow", "train_deep"),
 }

@@ -284,7 +284,8 @@ def refined():
 def test_refinement_is_the_same_both_ways(calls):
     """Up to the amplified effect of rounding: a hundredth of the energy."""
     (u, v), energies = refined()
-    assert set(calls) == set(dispatch._ARGUMENTS)
+    turning = {"turn_tensors", "turn_harmonics"}  # see test_reorientation.py
+    assert set(calls) == set(dispatch._ARGUMENTS) - turning
     calls.clear()
     with dispatch.without_kernels():
         (plain_u, plain_v), expected = refined()

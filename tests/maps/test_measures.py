@@ -84,6 +84,20 @@ def test_what_is_masked_does_not_count(grid2world, rng):
     assert masked.similarity > 0.6 > whole.similarity
 
 
+@pytest.mark.parametrize("role", ["static_mask", "moving_mask"])
+def test_an_enlargement_of_the_masked_region_is_measured(grid2world, role):
+    """The displacement -x / 5 from the centre enlarges lengths by 1 / .8."""
+    image, mask = phantom.image(SHAPE, grid2world), np.zeros(SHAPE, bool)
+    mask[10:-10, 10:-10, 10:-10] = True
+    centre = (torch.tensor(SHAPE) - 1).view(1, 3, 1, 1, 1) / 2
+    u = (centre - torch.from_numpy(np.indices(SHAPE)[None])) * 0.2
+    masked = pair_of(image, image, grid2world, **{role: mask})
+    ratio = measure_registration(masked, u.float()).volume_ratio
+    assert ratio == pytest.approx(0.8**-3, rel=1e-3)
+    whole = pair_of(image, image, grid2world)
+    assert np.isnan(measure_registration(whole, u.float()).volume_ratio)
+
+
 def test_images_without_common_structure(grid2world):
     """Where nothing is compared there is no similarity, rather than a perfect one."""
     image = phantom.image(SHAPE, grid2world)

@@ -49,15 +49,18 @@ WRONG = [
     ("doubtful", {"largest_scale": 1.46}, "scales by 0.95 to 1.46"),
     ("doubtful", {"smallest_scale": 0.7}, "mask the brain of the latter"),
     ("doubtful", {"overlap": 0.5}, "overlap little"),
+    ("doubtful", {"volume_ratio": 1.33}, "masked region by 1.33"),
+    ("doubtful", {"volume_ratio": 0.75}, "masked region by 0.75"),
     ("doubtful", {"visible": 0.1}, "shows only 10%"),
     ("doubtful", {"rotation": 63.0, "similarity_affine": 0.22}, "turns by 63 degrees"),
 ]
 
 
-def test_good_measures_give_no_reason():
-    verdict = judge(GOOD)
+@pytest.mark.parametrize("volume_ratio", [1.02, NAN])
+def test_good_measures_give_no_reason(volume_ratio):
+    verdict = judge(GOOD._replace(volume_ratio=volume_ratio))
     assert verdict.grade == str(verdict) == "good" and verdict.reasons == ()
-    assert verdict.measures is GOOD
+    assert verdict.measures.volume_ratio is volume_ratio
 
 
 @pytest.mark.parametrize("grade, measures, reason", WRONG)
@@ -120,7 +123,8 @@ def test_a_right_prealign_is_good_and_a_wrong_one_is_not(scene):
     mapping = optimize(registration, scene, scene[3])
     assert registration.verdict.grade == "good"
     again = assess_mapping(mapping, *scene[:2])
-    assert again.measures == pytest.approx(registration.verdict.measures, abs=1e-4)
+    expected = pytest.approx(registration.verdict.measures, abs=1e-4, nan_ok=True)
+    assert again.measures == expected
     turned = scene[3] @ phantom.rigid(phantom.rotation((1, 0, 0), 90), np.zeros(3))
     mapping = optimize(registration, scene, turned)
     assert registration.verdict.grade != "good"

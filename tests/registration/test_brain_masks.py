@@ -3,9 +3,11 @@
 import numpy as np
 import phantom
 import pytest
+import torch
 
 from dipy_dl_reg import DeepRegistration, deep_affine_registration
 from dipy_dl_reg.grid import Grid
+from dipy_dl_reg.initialization.network import sample_pair_on_grid
 from dipy_dl_reg.registration import dipy_adapter
 from dipy_dl_reg.registration.brain_masks import find_brain_mask
 
@@ -126,3 +128,22 @@ def test_the_scalp_does_not_enter_the_brain(scene):
     still = inside(points_of(grid2world), 1.0)
     moved = np.linalg.norm(mapping.backward, axis=-1)[still]
     assert moved.mean() < 0.5 * SPACING
+
+
+@pytest.mark.parametrize("role", ["static", "moving"])
+def test_a_network_sees_the_brain_alone_in_both_images(scene, role):
+    """It would expand the brain to the size of the head."""
+    stripped, whole, grid2world = scene
+    images = {"static": whole, "moving": whole} | {role: stripped}
+    pair = dipy_adapter.make_pair(
+        **images,
+        static_grid2world=grid2world,
+        moving_grid2world=grid2world,
+        find_masks=True,
+    )
+    grid = Grid(SHAPE, grid2world)
+    seen = sample_pair_on_grid(pair, grid)
+    _, mask = find_brain_mask((stripped, whole), (grid, grid))
+    for image in seen:
+        assert not image[0, 0][torch.from_numpy(~mask)].any()
+        assert image[0, 0][torch.from_numpy(mask)].mean() > 0.1

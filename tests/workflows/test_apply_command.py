@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 from numpy.testing import assert_allclose, assert_array_equal
 import pytest
-from workflow_files import fails, finer, logged, names, save
+from workflow_files import fails, finer, names, save
 
 from dipy_dl_reg.maps.apply import apply_mapping
 from dipy_dl_reg.maps.dipy_map import make_mapping
@@ -75,33 +75,18 @@ def test_labels_are_recognised(saved, tmp_path, rng, command, capsys):
         assert nib.load(out).get_data_dtype() == kind
 
 
-def test_series_of_directions_are_not_reoriented_and_it_is_said(
-    saved, tmp_path, rng, command, capsys
-):
-    mapping, path = saved
-    for name, many in (("dwi", 4), ("fmri", 4), ("v1", 3)):
-        series = rng.random((*mapping.domain_shape, many)).astype(np.float32)
-        save(tmp_path / f"{name}.nii.gz", series, mapping.domain_grid2world)
-    (tmp_path / "dwi.bvec").touch()
-    for name, level in (("dwi", "WARNING"), ("v1", "WARNING"), ("fmri", "INFO")):
-        image = tmp_path / f"{name}.nii.gz"
-        command(apply_deep, path, image, "--out_dir", tmp_path / "out", "--force")
-        said = [x for x in logged(capsys.readouterr().out) if "not reoriented" in x]
-        assert len(said) == 1 and said[0].startswith(level)
-
-
 def test_series_goes_volume_by_volume(saved, tmp_path, rng, command):
     mapping, path = saved
-    series = rng.random((*mapping.domain_shape, 3)).astype(np.float32)
+    series = rng.random((*mapping.domain_shape, 4)).astype(np.float32)
     image = nib.Nifti1Image(series, mapping.domain_grid2world)
     image.header.set_zooms((*image.header.get_zooms()[:3], 2.5))
     image.header.set_xyzt_units("mm", "sec")
-    nib.save(image, tmp_path / "dwi.nii")
+    nib.save(image, tmp_path / "fmri.nii")
     arguments = ["--out_dir", tmp_path / "out"]
-    command(apply_deep, path, tmp_path / "dwi.nii", *arguments)
+    command(apply_deep, path, tmp_path / "fmri.nii", *arguments)
     warped = nib.load(tmp_path / "out" / "transformed.nii.gz")
-    assert warped.shape == (*mapping.codomain_shape, 3)
-    for k in range(3):
+    assert warped.shape == (*mapping.codomain_shape, 4)
+    for k in range(4):
         wanted = mapping.transform(series[..., k])
         assert_allclose(warped.get_fdata()[..., k], wanted, atol=1e-4)
     assert warped.header.get_zooms()[3] == 2.5
@@ -197,7 +182,7 @@ def test_apply_says_what_is_wrong(saved, tmp_path, pair, command):
     broken.write_bytes(path.read_bytes()[:5000])
     text = tmp_path / "text.nii.gz"
     text.write_text("not an image")
-    many = save(tmp_path / "many.nii", np.ones((4, 4, 4, 1, 3)))
+    many = save(tmp_path / "many.nii", np.ones((4, 4, 4, 1, 5)))
     for arguments, message in (
         ((broken, image), "damaged"),
         ((flat, image), "must be a slice"),

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 #: Required return value of ``interface()`` in ``csrc/module.c``.
-_INTERFACE = 2
+_INTERFACE = 3
 #: Minimum number of voxels for each thread; with fewer voxels, starting a thread takes
 #: longer than the time that it saves.
 _LEAST_VOXELS = 20_000
@@ -40,6 +40,8 @@ _ARGUMENTS = {
     "local_correlation": "ppppp",
     "moments": "ppppiffp",
     "direction": "pppifffp",
+    "turn_tensors": "pppp",
+    "turn_harmonics": "pppipppp",
 }
 
 

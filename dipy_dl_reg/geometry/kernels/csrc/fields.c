@@ -124,28 +124,6 @@ KERNEL void warp(const float *image, const int64_t *image_shape, int64_t channel
 
 /* ---- derivatives, and the two fields of a map and its inverse ---- */
 
-/* Central differences of a piece of a row along one axis, one-sided at the ends. */
-INLINE void slope(float *out, const float *image, const int64_t *n, int axis, int64_t i,
-                  int64_t j, int64_t k, int64_t count)
-{
-    const int64_t step[3] = {n[1] * n[2], n[2], 1}, at[3] = {i, j, k};
-    const float *row = image + i * step[0] + j * step[1] + k;
-    const int64_t before = at[axis] > 0 ? step[axis] : 0;
-    const int64_t after = at[axis] < n[axis] - 1 ? step[axis] : 0;
-    if (axis < 2) {
-        const float half = before && after ? 0.5f : 1;
-        for (int64_t x = 0; x < count; x++)
-            out[x] = (row[x + after] - row[x - before]) * half;
-        return;
-    }
-    for (int64_t x = k == 0; x < count - (k + count == n[2]); x++)
-        out[x] = (row[x + 1] - row[x - 1]) * 0.5f;
-    if (k == 0)
-        out[0] = row[after] - row[0];
-    if (k + count == n[2] && n[2] > 1)
-        out[count - 1] = row[count - 1] - row[count - 2];
-}
-
 /* out = sum over channels of d image / d axis * factor, for axes 0, 1, 2, or 0 and 2 in
    2D. */
 KERNEL void slopes(const float *image, const float *factor, const int64_t *n,

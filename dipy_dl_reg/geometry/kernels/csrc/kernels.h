@@ -52,3 +52,25 @@ INLINE double total(const double *sums)
     return ((sums[0] + sums[1]) + (sums[2] + sums[3]))
          + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
 }
+
+/* Central differences of a piece of a row along one axis, one-sided at the ends. */
+INLINE void slope(float *out, const float *image, const int64_t *n, int axis, int64_t i,
+                  int64_t j, int64_t k, int64_t count)
+{
+    const int64_t step[3] = {n[1] * n[2], n[2], 1}, at[3] = {i, j, k};
+    const float *row = image + i * step[0] + j * step[1] + k;
+    const int64_t before = at[axis] > 0 ? step[axis] : 0;
+    const int64_t after = at[axis] < n[axis] - 1 ? step[axis] : 0;
+    if (axis < 2) {
+        const float half = before && after ? 0.5f : 1;
+        for (int64_t x = 0; x < count; x++)
+            out[x] = (row[x + after] - row[x - before]) * half;
+        return;
+    }
+    for (int64_t x = k == 0; x < count - (k + count == n[2]); x++)
+        out[x] = (row[x + 1] - row[x - 1]) * 0.5f;
+    if (k == 0)
+        out[0] = row[after] - row[0];
+    if (k + count == n[2] && n[2] > 1)
+        out[count - 1] = row[count - 1] - row[count - 2];
+}

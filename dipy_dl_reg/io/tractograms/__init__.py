@@ -1,0 +1,1 @@
+"""Tractogram files, read and written in chunks of whole streamlines."""

@@ -1,0 +1,96 @@
+"""A b0 image whose distortion is known, and a T1 image of the same head."""
+
+from epi_images import distort, make_image, make_shift
+import numpy as np
+import phantom
+import pytest
+from scipy.spatial.transform import Rotation
+
+from dipy_dl_reg import deep_epi_to_t1
+from dipy_dl_reg.diffusion.epi_to_t1 import match_contrast
+
+SHAPE, AFFINE = (38, 44, 34), phantom.grid((38, 44, 34), 2.5)
+#: The head lies in another pose in the T1 image.
+POSE = phantom.rigid(Rotation.from_rotvec([0.05, 0.08, -0.06]).as_matrix(), [4, -3, 5])
+
+
+def make_case():
+    """Make a T1 image, its matrix, a b0 image without distortion, and its shift."""
+    t1 = make_image(SHAPE)
+    t1[t1 < 0.1] = 0
+    b0 = np.where(t1 > 0, 2.5 / (1 + t1), 0).astype(np.float32)
+    return t1, POSE @ AFFINE, b0, make_shift(SHAPE, 1, 4.0)
+
+
+def test_known_shift_between_contrasts():
+    t1, affine, b0, shift = make_case()
+    distorted = distort(b0, shift, 1)
+    found = deep_epi_to_t1(
+        distorted,
+        t1,
+        affine=AFFINE,
+        t1_affine=affine,
+        phase_encoding="j-",
+        prealign=np.linalg.inv(POSE),
+        iterations=1,
+    )
+    inside = b0 > 0
+    error = abs(-found.field - shift)[inside].mean()
+    assert error < 0.5 * abs(shift[inside]).mean()
+    np.testing.assert_allclose(found.field_mm, 2.5 * found.field, rtol=1e-5)
+    assert not found.mapping.backward[..., [0, 2]].any()
+    assert not found.mapping.forward[..., [0, 2]].any()
+    assert found.t1.shape == SHAPE
+    assert abs(found.corrected - b0).mean() < 0.7 * abs(distorted - b0).mean()
+
+
+def test_alignment_is_improved_by_iterations():
+    t1, affine, b0, shift = make_case()
+    near = np.linalg.inv(POSE)
+    near[:3, 3] += [2, 0, -2]
+    images = {"affine": AFFINE, "t1_affine": affine, "prealign": near}
+    found = deep_epi_to_t1(distort(b0, shift / 2, 1), t1, **images, iterations=2)
+    truth = np.linalg.inv(POSE)
+    gap = phantom.misplacement(found.t1_to_b0, truth)
+    assert gap < 0.5 * phantom.misplacement(near, truth)
+
+
+def test_given_prealign_is_used():
+    t1, affine, b0, _ = make_case()
+    prealign = np.linalg.inv(POSE)
+    found = deep_epi_to_t1(
+        b0, t1, affine=AFFINE, t1_affine=affine, prealign=prealign, iterations=1
+    )
+    np.testing.assert_array_equal(found.t1_to_b0, prealign)
+    assert abs(found.field[b0 > 0]).mean() < 0.3
+
+
+def test_match_contrast_is_the_known_function(rng):
+    image = rng.uniform(0, 1, (20, 20, 20)).astype(np.float32)
+    matched = match_contrast(image, 2 - image**2, image > 0.1)
+    inside = (image > 0.15) & (image < 0.95)
+    np.testing.assert_allclose(matched[inside], (2 - image**2)[inside], atol=0.01)
+    assert not matched[image <= 0.1].any()
+
+
+B0 = make_case()[2]
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"phase_encoding": "x"}, "phase_encoding must be one of"),
+        ({"affine": None}, "affine is required"),
+        ({"t1_affine": None}, "t1_affine is required"),
+        ({"t1": B0[0]}, "t1 must be 3D"),
+        ({"b0": np.zeros(SHAPE)}, "b0 must be an image with signal"),
+        ({"iterations": 0}, "iterations must be"),
+        ({"prealign": np.zeros((4, 4))}, "prealign"),
+        ({"t1_mask": np.ones((2, 2, 2))}, "mask"),
+    ],
+)
+def test_bad_input(changes, message):
+    given = {"b0": B0, "t1": B0, "affine": AFFINE, "t1_affine": AFFINE}
+    given |= changes
+    with pytest.raises(ValueError, match=message):
+        deep_epi_to_t1(given.pop("b0"), given.pop("t1"), **given)
