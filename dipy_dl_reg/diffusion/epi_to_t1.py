@@ -113,7 +113,8 @@ def deep_epi_to_t1(
     phase_encoding : {"i", "i-", "j", "j-", "k", "k-"}, optional
         Axis and direction of phase encoding of `b0`, as in BIDS.
     prealign : array, shape (4, 4), optional
-        T1 world to b0 world; by default it is found by a rigid registration.  With
+        T1 world to b0 world; by default it is found by a rigid registration, for which
+        the heads must not be turned by more than about 30 degrees to each other.  With
         ``iterations=1`` it is used unchanged.
     t1_mask : array, nibabel image, str or Path, optional
         Brain mask of the T1 image; only its voxels are compared.  By default, the
@@ -214,18 +215,35 @@ def _align(
     start: np.ndarray | None,
     num_threads: int | None,
 ) -> np.ndarray:
-    """Align the T1 image rigidly: T1 world to b0 world."""
-    found = find_affine(
-        corrected,
-        structural.values,
-        moving_affine=image.grid.affine,
-        static_affine=structural.grid.affine,
-        static_mask=structural.mask,
-        pipeline=["center_of_mass", "rigid"] if start is None else ["rigid"],
-        starting_affine=start,
-        num_threads=num_threads,
+    """Align the T1 image rigidly: T1 world to b0 world.
+
+    Without a start, the scanner's coordinates and the centres of mass are tried.  A
+    thin slab may not determine the alignment; then the start is kept.
+    """
+    tried = [["rigid"]] + ([["center_of_mass", "rigid"]] if start is None else [])
+    results = [
+        find_affine(
+            corrected,
+            structural.values,
+            moving_affine=image.grid.affine,
+            static_affine=structural.grid.affine,
+            static_mask=structural.mask,
+            pipeline=steps,
+            starting_affine=start,
+            starts="one",
+            num_threads=num_threads,
+        )
+        for steps in tried
+    ]
+    best = min(results, key=lambda result: result.value or 0.0)
+    if best.verdict is None or best.verdict.grade != "failed":
+        return best.matrix
+    origin = "the scanner's coordinates are" if start is None else "prealign is"
+    logger.warning(
+        f"The rigid registration of t1 failed ({best.verdict}): {origin} used. If the "
+        "images are not aligned, give a better prealign."
     )
-    return found.matrix
+    return np.eye(4) if start is None else start
 
 
 def _sample_t1(
