@@ -20,6 +20,9 @@ from dipy_dl_reg.workflows.commands import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 PUBLIC = {
+    "apply_epi_correction",
+    "deep_epi_correction",
+    "deep_epi_to_t1",
     "CCMetric",
     "CRMetric",
     "DeepAffineRegistration",
@@ -49,6 +52,12 @@ PUBLIC = {
     "transform_streamlines",
     "transform_tractogram",
     "transform_peaks",
+    "transform_fods",
+    "transform_dwi",
+    "convert_harmonics",
+    "reorient_gradients",
+    "local_rotations",
+    "save_local_rotations",
     "transform_tensor_fit",
     "transform_vectors",
     "transform_tensors",

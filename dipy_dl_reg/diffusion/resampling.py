@@ -214,15 +214,13 @@ def plan_resampling(
     return Resampling(mapping, grids, frame, inverse)
 
 
-def find_known(
-    finite_and_not_zero: np.ndarray, mask: np.ndarray | None, name: str
-) -> np.ndarray:
+def find_known(valid: np.ndarray, mask: np.ndarray | None, name: str) -> np.ndarray:
     """Voxels that hold directions, inside a mask.
 
     Parameters
     ----------
-    finite_and_not_zero : ndarray of bool, shape (X, Y, Z)
-        Voxels whose values are valid.
+    valid : ndarray of bool, shape (X, Y, Z)
+        Voxels whose values can be used.
     mask : ndarray, shape (X, Y, Z), or None
         Voxels to use.
     name : str
@@ -238,7 +236,7 @@ def find_known(
     ValueError
         If the mask has another shape, or no voxel remains.
     """
-    known = finite_and_not_zero
+    known = valid
     if mask is not None:
         mask = np.asarray(mask)
         if mask.shape != known.shape:

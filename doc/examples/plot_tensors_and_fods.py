@@ -57,7 +57,7 @@ tilt = np.radians(20)
 turn = np.array(
     [[np.cos(tilt), 0, -np.sin(tilt)], [0, 1, 0], [np.sin(tilt), 0, np.cos(tilt)]]
 )
-amplitude, wave = 6.0, 2 * np.pi / 90
+amplitude, wave = 5.0, 2 * np.pi / 110
 
 
 def to_template(points):
@@ -178,7 +178,7 @@ def draw(ax, vectors, background, colours, chosen, title):
         **{"scale": 1, "scale_units": "xy", "angles": "xy", "width": 0.006},
         **{"cmap": "cool", "clim": (0, 20)},
     )
-    ax.set(title=title, xticks=[], yticks=[], xlim=(2, 49), ylim=(5, 49))
+    ax.set(title=title, xticks=[], yticks=[], xlim=(2, 48), ylim=(5, 47))
     return lines
 
 
