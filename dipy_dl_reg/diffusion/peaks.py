@@ -43,7 +43,7 @@ def transform_vectors(
     vectors: ImageLike,
     *,
     scale: bool = False,
-    frame: str = "voxel",
+    frame: str | None = None,
     mask: np.ndarray | None = None,
     image_grid2world: np.ndarray | None = None,
     out_shape: Sequence[int] | None = None,
@@ -75,7 +75,7 @@ def transform_vectors(
     frame : {"voxel", "fsl", "world"}, optional
         Axes in which the components are given, those of the input and of the result;
         see `frame_to_world`. Use "fsl" for FSL's ``V1``, and "world" for MRtrix3's
-        peaks.
+        peaks. By default "voxel", with a warning where "fsl" differs.
     mask : ndarray, shape (X, Y, Z), optional
         Voxels of the input image where it is not 0 are used; others are background.
     image_grid2world, out_shape, out_grid2world : optional
@@ -144,7 +144,7 @@ def transform_peaks(
     mapping: DiffeomorphicMap | AffineMap,
     peaks: PeaksLike,
     *,
-    frame: str = "voxel",
+    frame: str | None = None,
     mask: np.ndarray | None = None,
     image_grid2world: np.ndarray | None = None,
     out_shape: Sequence[int] | None = None,
@@ -163,6 +163,7 @@ def transform_peaks(
         moving's world (in static's with `inverse`).
     frame : {"voxel", "fsl", "world"}, optional
         Axes of the peaks, those of the input and of the result; see `frame_to_world`.
+        By default "voxel", with a warning where "fsl" differs.
     mask : ndarray, shape (X, Y, Z), optional
         Voxels of the input image where it is not 0 are used; others are background.
     image_grid2world : ndarray, shape (4, 4), optional
