@@ -20,6 +20,13 @@ from dipy_dl_reg.workflows.commands import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 PUBLIC = {
+    "deep_motion_correction",
+    "deep_register_dwi_series",
+    "deep_register_series",
+    "measure_motion",
+    "plot_motion",
+    "rotate_gradients",
+    "write_motion_table",
     "apply_epi_correction",
     "deep_epi_correction",
     "deep_epi_to_t1",
