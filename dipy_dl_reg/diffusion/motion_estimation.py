@@ -85,13 +85,14 @@ def estimate_motion(
     """
     setting = _Setting(series, gtab, mask, options, workers)
     shells = find_shells(gtab)
-    affines = np.repeat(np.eye(4)[None], series.count, axis=0)
+    affines = np.repeat(np.eye(4)[None], series.volume_count, axis=0)
     reference = int(shells[0][b0_ref])
     _align_first(setting, shells, reference, affines)
     for iteration in range(1, options.iterations + 1):
         logger.info(f"Motion correction: iteration {iteration}")
         _improve(setting, shells, affines, last=iteration == options.iterations)
         affines[:] = affines @ np.linalg.inv(affines[reference])
+        affines[reference] = np.eye(4)
     return np.moveaxis(affines, 0, -1)
 
 
@@ -197,9 +198,7 @@ def _choose_model(
     )
     volumes = np.concatenate(shells)
     numbers = np.repeat(np.arange(len(shells)), [len(shell) for shell in shells])
-    return choose_model(
-        numbers, gtab.bvals[volumes], gtab.bvecs[volumes], aligned=last
-    )
+    return choose_model(numbers, gtab.bvals[volumes], gtab.bvecs[volumes], aligned=last)
 
 
 def _predict(
@@ -264,9 +263,7 @@ def _register_all(
         )
 
     items = zip(volumes, images, strict=True)
-    for k, matrix in zip(
-        volumes, list(map_in_order(setting.workers, register, items))
-    ):
+    for k, matrix in zip(volumes, list(map_in_order(setting.workers, register, items))):
         affines[k] = matrix
 
 

@@ -14,6 +14,7 @@ from dipy_dl_reg.registration.affine.options import (
     AffineOptions,
     LevelOptions,
     check_levels,
+    default_sigmas,
 )
 from dipy_dl_reg.registration.affine.steps import check_pipeline
 from dipy_dl_reg.validation import check_choice, check_whole_number
@@ -45,7 +46,7 @@ class MotionOptions:
         Largest number of evaluations of the metric at each level, coarsest first; each
         level has half the voxel size of the one before, the last that of the series.
         By default 100 evaluations: at 4 and 2 times the voxel size in the first
-        alignment, at 2 times in all iterations but the last, then at 2 and 1 times.
+        alignment, at 2 times in all iterations but the last, and at 1 times in that.
     optimizer_options : dict, optional
         Accepted without effect.
     iterations : int, optional
@@ -114,7 +115,7 @@ class Stage(NamedTuple):
 
 #: Volumes far from b0, near a mean, and near the prediction of their signal.  The
 #: references of the first two limit the accuracy; more points do not raise it.
-FAR, NEAR, FINAL = Stage((4, 2), 20_000), Stage((2,), 25_000), Stage((2, 1), 50_000)
+FAR, NEAR, FINAL = Stage((4, 2), 10_000), Stage((2,), 10_000), Stage((1,), 30_000)
 
 
 class VolumeSteps(NamedTuple):
@@ -157,16 +158,18 @@ def choose_steps(options: MotionOptions, stage: Stage) -> VolumeSteps:
     steps : VolumeSteps
         The steps.
     """
-    names = options.pipeline
+    names = [str(name) for name in options.pipeline or MOTION_STEPS]
     if stage is FAR:
         steps = [name for name in names if name in _RIGID] or ["rigid"]
         if steps == ["center_of_mass"]:
             steps = ["center_of_mass", "translation"]
     else:
         steps = names[-1:] if names[-1] != "center_of_mass" else ["translation"]
-    levels = check_levels(options.level_iters, None, None, None) or check_levels(
-        [_ITERATIONS] * len(stage.factors), stage.factors, None, None
-    )
+    iterations = [_ITERATIONS] * len(stage.factors)
+    levels = check_levels(options.level_iters, None, None, None)
+    if levels is None:
+        factors = list(stage.factors)
+        levels = LevelOptions(iterations, factors, default_sigmas(factors))
     return VolumeSteps(
         tuple(steps), levels, stage.points, options.metric, options.device
     )

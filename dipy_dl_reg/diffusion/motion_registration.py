@@ -1,11 +1,11 @@
-"""Registration of one volume of a series to its reference, and alignment by a matrix."""
+"""Registration of a volume of a series to its reference, and its interpolation."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from collections import deque
 from typing import NamedTuple, TypeVar
 
 from dipy.align.imaffine import AffineMap

@@ -9,7 +9,7 @@ from dipy.align.imaffine import AffineMap
 from dipy.align.imwarp import DiffeomorphicMap
 import numpy as np
 
-from dipy_dl_reg.diffusion.frames import frame_to_world
+from dipy_dl_reg.diffusion.frames import choose_frame, frame_to_world
 from dipy_dl_reg.diffusion.jacobians import direction_matrices
 from dipy_dl_reg.maps.apply import ResamplingGrids, find_grids, transform_array
 from dipy_dl_reg.maps.dipy_map import check_mapping, without_displacement
@@ -174,7 +174,8 @@ def plan_resampling(
     image_grid2world: np.ndarray | None = None,
     out_shape: Sequence[int] | None = None,
     out_grid2world: np.ndarray | None = None,
-    frame: str = "voxel",
+    frame: str | None = None,
+    default_frame: str = "voxel",
     inverse: bool = False,
 ) -> Resampling:
     """Check the arguments of a resampling of directions.
@@ -189,6 +190,8 @@ def plan_resampling(
         As in `apply_mapping`.
     frame : {"voxel", "fsl", "world"}, optional
         Axes in which directions are given; see `frame_to_world`.
+    default_frame : {"voxel", "fsl", "world"}, optional
+        The frame if none is given; see `choose_frame`.
     inverse : bool, optional
         As in `apply_mapping`.
 
@@ -210,19 +213,18 @@ def plan_resampling(
     grids = find_grids(
         mapping, shape, image_grid2world, out_shape, out_grid2world, inverse
     )
-    frame_to_world(grids.image_grid2world, frame)
+    affines = grids.image_grid2world, grids.out_grid2world
+    frame = choose_frame(frame, *affines, default=default_frame)
     return Resampling(mapping, grids, frame, inverse)
 
 
-def find_known(
-    finite_and_not_zero: np.ndarray, mask: np.ndarray | None, name: str
-) -> np.ndarray:
+def find_known(valid: np.ndarray, mask: np.ndarray | None, name: str) -> np.ndarray:
     """Voxels that hold directions, inside a mask.
 
     Parameters
     ----------
-    finite_and_not_zero : ndarray of bool, shape (X, Y, Z)
-        Voxels whose values are valid.
+    valid : ndarray of bool, shape (X, Y, Z)
+        Voxels whose values can be used.
     mask : ndarray, shape (X, Y, Z), or None
         Voxels to use.
     name : str
@@ -238,7 +240,7 @@ def find_known(
     ValueError
         If the mask has another shape, or no voxel remains.
     """
-    known = finite_and_not_zero
+    known = valid
     if mask is not None:
         mask = np.asarray(mask)
         if mask.shape != known.shape:

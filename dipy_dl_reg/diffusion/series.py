@@ -45,6 +45,13 @@ from dipy_dl_reg.options import takes_options
 from dipy_dl_reg.registration.affine.call import find_affine
 from dipy_dl_reg.validation import check_whole_number, wrong_value
 
+#: Message about images whose voxel axes are not those of FSL's b-vectors.
+_FRAME_MESSAGE = (
+    "b-vectors are taken along the axes of the voxel array, as in DIPY. The affine has "
+    "a positive determinant: FSL's b-vectors have the first axis reversed then, which "
+    "frame='fsl' says."
+)
+
 
 @warning_for_keywords()
 @takes_options(MotionOptions)
@@ -190,9 +197,11 @@ def deep_register_dwi_series(
         If a file is missing, or `out_file` exists or cannot be written.
     """
     series = open_series(data, affine)
-    table = check_gradient_table(gtab, series.count)
+    table = check_gradient_table(gtab, series.volume_count)
     b0_ref = _check_b0_ref(b0_ref, int(table.b0s_mask.sum()))
     mask = _read_static_mask(static_mask, series)
+    if options.frame == "voxel" and np.linalg.det(series.grid2world) > 0:
+        logger.info(_FRAME_MESSAGE)
     folder = None
     if out_file is not None:
         _check_out_file(out_file, overwrite)
@@ -204,7 +213,7 @@ def deep_register_dwi_series(
         affines = estimate_motion(series, table, b0_ref, mask, options, workers)
         logger.info("Motion correction: interpolation of all volumes")
         resample = partial(_resample, series, affines, options.interpolation)
-        volumes = map_in_order(workers, resample, range(series.count))
+        volumes = map_in_order(workers, resample, range(series.volume_count))
         if out_file is None:
             return _collect(volumes, series), affines
         with write_atomically(out_file, overwrite=overwrite) as path:
@@ -259,7 +268,7 @@ def _resample(
 
 def _collect(volumes: Any, series: VolumeSeries) -> nib.Nifti1Image:
     """Make an image in memory of the volumes."""
-    corrected = np.empty((*series.shape, series.count), dtype=np.float32)
+    corrected = np.empty((*series.shape, series.volume_count), dtype=np.float32)
     for k, volume in enumerate(volumes):
         corrected[..., k] = volume
     header = series_header(series)
@@ -340,14 +349,14 @@ def deep_register_series(
     opened = open_series(series, series_affine, name="series")
     fixed = None
     if isinstance(ref, numbers.Integral):
-        fixed = _check_reference(int(ref), opened.count)
+        fixed = _check_reference(int(ref), opened.volume_count)
         ref, ref_affine = opened.read(fixed), opened.grid2world
     image = read_input_image(ref, ref_affine, static_mask, name="ref")
     if image.values.ndim != 3:
         raise wrong_value("ref", "one volume, or its number", image.values.shape)
     with unpack_series(opened) as opened, open_workers(num_threads) as workers:
         register = partial(_register_one, opened, image, fixed, call)
-        results = list(map_in_order(workers, register, range(opened.count)))
+        results = list(map_in_order(workers, register, range(opened.volume_count)))
     volumes, matrices = zip(*results)
     xformed = np.stack(volumes, axis=-1).astype(np.float32, copy=False)
     return xformed, np.stack(matrices, axis=-1)

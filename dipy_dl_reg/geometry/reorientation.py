@@ -246,14 +246,13 @@ def _evaluate(
     rows = dict(zip(_EXPONENTS, coefficients))
     powers = [torch.ones_like(z), z, z * z]
     powers += [powers[2] * z, powers[2] * powers[2]]
-    value: torch.Tensor | None = None
+    value = torch.zeros_like(z)
     for a in range(4, -1, -1):
-        inner: torch.Tensor | None = None
+        inner = torch.zeros_like(z)
         for b in range(4 - a, -1, -1):
             term = rows[a, b, 4 - a - b] * powers[4 - a - b]
-            inner = term if inner is None else term.addcmul_(inner, y)
-        assert inner is not None
-        value = inner if value is None else inner.addcmul_(value, x)
+            inner = term.addcmul_(inner, y)
+        value = inner.addcmul_(value, x)
     return value
 
 
@@ -271,12 +270,15 @@ class Reorientation:
     Parameters
     ----------
     rotation : TensorRotation or HarmonicRotation
-        Determines what the first channels of the image are.  Other channels, such as
-        FA, are not changed.
+        Determines what the channels are.
+    first : int, optional
+        Number of the first of these channels.  Others, such as FA, are not changed.
     """
 
-    def __init__(self, rotation: TensorRotation | HarmonicRotation) -> None:
-        self.rotation = rotation
+    def __init__(
+        self, rotation: TensorRotation | HarmonicRotation, *, first: int = 0
+    ) -> None:
+        self.rotation, self.first = rotation, first
 
     def __call__(
         self, warped: torch.Tensor, u: torch.Tensor, grid: Grid, prealign: np.ndarray
@@ -285,7 +287,7 @@ class Reorientation:
 
         Parameters
         ----------
-        warped : Tensor, shape (1, C or more, *shape)
+        warped : Tensor, shape (1, first + C or more, *shape)
             Moving channels at the displaced voxels of the static grid, with components
             along the axes of moving's world.  It may be overwritten.
         u : Tensor, shape (1, 3, *shape)
@@ -297,11 +299,11 @@ class Reorientation:
 
         Returns
         -------
-        warped : Tensor, shape (1, C or more, *shape)
+        warped : Tensor, shape (1, first + C or more, *shape)
             With components along the axes of static's world.
         """
         warped = warped.contiguous()
-        channels = warped[:, : self.rotation.count]
+        channels = warped[:, self.first : self.first + self.rotation.count]
         linear = _linear_maps(grid, prealign).to(u)
         if dispatch.supports(channels, u):
             self.rotation.turn(channels, u, linear)

@@ -50,7 +50,7 @@ class VolumeSeries(NamedTuple):
     name: str
 
     @property
-    def count(self) -> int:
+    def volume_count(self) -> int:
         """Number of volumes."""
         return int(self.values.shape[3])
 
@@ -86,7 +86,9 @@ class VolumeSeries(NamedTuple):
         except MemoryError:
             raise
         except Exception as error:  # a damaged file can raise errors of any type
-            raise ValueError(f"{self.name} is damaged at volume {k}: {error}") from error
+            raise ValueError(
+                f"{self.name} is damaged at volume {k}: {error}"
+            ) from error
 
 
 def open_series(
@@ -116,7 +118,9 @@ def open_series(
         If it is not a series of volumes of real numbers, or its matrix is missing or
         cannot be used.
     """
-    image: Any = open_image(data, name=name) if _is_path(data) else data
+    image: Any = data
+    if isinstance(data, (str, os.PathLike)):
+        image = open_image(data, name=name)
     if not hasattr(image, "dataobj"):
         values, image = np.asanyarray(image), None
         check_no_colour(values.dtype, name)
@@ -175,10 +179,6 @@ def unpack_series(
         yield series._replace(values=unpacked.dataobj)
 
 
-def _is_path(data: Any) -> bool:
-    return isinstance(data, (str, os.PathLike))
-
-
 def _check_values(values: Any, name: str) -> None:
     """Check that an array or a proxy holds a series of volumes of real numbers."""
     if len(values.shape) != 4 or 0 in values.shape:
@@ -221,8 +221,8 @@ def write_series(
                 raise ValueError(f"expected volumes {series.shape}, got {volume.shape}")
             file.write(volume.astype("<f4").tobytes(order="F"))
             written += 1
-    if written != series.count:
-        raise ValueError(f"expected {series.count} volumes, got {written}")
+    if written != series.volume_count:
+        raise ValueError(f"expected {series.volume_count} volumes, got {written}")
 
 
 def series_header(series: VolumeSeries) -> nib.Nifti1Header:
@@ -244,7 +244,7 @@ def series_header(series: VolumeSeries) -> nib.Nifti1Header:
         same = np.allclose(series.image.affine, series.grid2world, atol=1e-4)
         codes = [int(series.image.header[f"{k}form_code"]) for k in "sq"]
         reference.set_sform(series.grid2world, (codes[0] or codes[1] or 2) * same or 2)
-    nothing = np.broadcast_to(np.float32(0), (*series.shape, series.count))
+    nothing = np.broadcast_to(np.float32(0), (*series.shape, series.volume_count))
     image = make_nifti(reference, nothing, series=series.image)
     header = image.header.as_byteswapped("<")
     header["vox_offset"] = 352

@@ -24,6 +24,7 @@ from dipy_dl_reg.geometry.fold_repair import Quality, make_diffeomorphic
 from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.initialization.starts import Initializers, Start, choose_start
 from dipy_dl_reg.maps.channel_measures import measure_channels
+from dipy_dl_reg.maps.measures import Measures
 from dipy_dl_reg.maps.verdict import Verdict, judge, log_verdict
 from dipy_dl_reg.metrics.objective import Objective
 from dipy_dl_reg.metrics.registry import list_metrics
@@ -41,6 +42,8 @@ from dipy_dl_reg.registration.phase_encoding import constrain, without_mapping
 from dipy_dl_reg.registration.refinement import memory_budget, refine_within_memory
 
 if TYPE_CHECKING:
+    import torch
+
     from dipy_dl_reg.maps.verdict import PoseComparison
 
 #: Attributes that `optimize` sets.
@@ -258,13 +261,8 @@ class DeepRegistration(DiffeomorphicRegistration):
         }
         images: dict[str, Any] = {"static": static, "moving": moving, **affines}
         with threads(num_threads):
-            pair = channels.make_pair(
-                channels.count_channels(self._metric),
-                **images,
-                static_mask=static_mask,
-                moving_mask=moving_mask,
-                device=self.device,
-                find_masks=True,
+            pair = self._make_pair(
+                images, {"static_mask": static_mask, "moving_mask": moving_mask}
             )
             pair = dipy_adapter.with_landmarks(pair, self.landmarks)
             check_landmarks_in_view(self.landmarks, pair)
@@ -286,7 +284,7 @@ class DeepRegistration(DiffeomorphicRegistration):
             u, v, self.quality = make_diffeomorphic(u, v)
             if constraint is not None:  # rounding errors off the axis
                 u, v = (constraint.project(f, pair.static_grid) for f in (u, v))
-            measures, shrunk = measure_channels(pair, u), self.quality.shrunk
+            measures, shrunk = self._measure(pair, u), self.quality.shrunk
             self.verdict = judge(measures, poses=poses, shrunk=shrunk)
             mapping = dipy_adapter.make_map(u, v, pair, **affines)
         self._finish(mapping, pair, start)
@@ -329,6 +327,20 @@ class DeepRegistration(DiffeomorphicRegistration):
         """
         self._check_done()
         return self.static_to_ref, self.moving_to_ref
+
+    def _make_pair(self, images: dict[str, Any], masks: dict[str, Any]) -> Pair:
+        """Check the images, their affines and their masks; convert them to tensors."""
+        return channels.make_pair(
+            channels.count_channels(self._metric),
+            **images,
+            **masks,
+            device=self.device,
+            find_masks=True,
+        )
+
+    def _measure(self, pair: Pair, u: torch.Tensor) -> Measures:
+        """Measure the registered images, for the verdict."""
+        return measure_channels(pair, u)
 
     def _check_done(self) -> None:
         if not hasattr(self, "static_to_moving"):

@@ -46,12 +46,18 @@ def constrain(
     Raises
     ------
     ValueError
-        If moving cannot be displaced along the axis.
+        If moving cannot be displaced along the axis, or cannot be modulated because it
+        has channels.
     """
     constraint = constrain_to_axis(
         pair, options.phase_encoding, modulates=options.modulate
     )
     if options.modulate:
+        if pair.moving.shape[1] > 1:
+            raise ValueError(
+                "modulate=True requires images of one channel, got "
+                f"{pair.moving.shape[1]} channels."
+            )
         pair = pair._replace(
             static=_restore_zero(pair.static, pair.static_mask, static),
             moving=_restore_zero(pair.moving, pair.moving_mask, moving),

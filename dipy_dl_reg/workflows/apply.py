@@ -58,6 +58,10 @@ class ApplyDeepFlow(StrictWorkflow):
         frame: str | None = None,
         tensor_order: str | None = None,
         method: str | None = None,
+        basis: str | None = None,
+        modulate: bool = False,
+        bvals: PathLike | None = None,
+        bvecs: PathLike | None = None,
         skip_existing: bool = False,
         out_dir: PathLike = "",
         out_file: str = _OUT_FILE,
@@ -96,16 +100,29 @@ class ApplyDeepFlow(StrictWorkflow):
             NIfTI intent, the number of its volumes and the files beside it; if it may
             be of several kinds, it stops and names them.
         frame : string, optional
-            Axes along which the components of tensors, vectors and peaks are given:
-            voxel (those of the image, as in DIPY), fsl (the same, the first reversed if
-            the affine's determinant is positive) or world (as in MRtrix3). By default
-            that of --tensor_order, and otherwise voxel.
+            Axes along which the components of directions are given: voxel (those of the
+            image), fsl (the same, the first reversed if the affine's determinant is
+            positive; what DIPY fitted with FSL's b-vectors is so) or world (as in
+            MRtrix3). By default that of --tensor_order or --basis, and fsl for
+            b-vectors; it must be given for vectors, and where voxel and fsl differ.
         tensor_order : string, optional
-            Order of the six components of tensors: dipy (by default, also NIfTI's and
-            ANTs's), fsl or mrtrix.
+            Order of the six components of tensors: dipy (also NIfTI's and ANTs's), fsl
+            or mrtrix. It must be given unless the NIfTI intent says it.
         method : string, optional
-            Reorientation of tensors: ppd (preservation of principal direction, by
-            default) or finite_strain.
+            Reorientation of tensors and of diffusion-weighted series: ppd (preservation
+            of principal direction, by default) or finite_strain.
+        basis : string, optional
+            Basis of the spherical harmonics of FODs, which must be given: descoteaux07
+            or tournier07 (as DIPY's commands write them), descoteaux07_nonlegacy or
+            tournier07_nonlegacy (with legacy=False in DIPY), or mrtrix.
+        modulate : boolean, optional
+            Multiply FODs by the change of the bundle's cross-section.
+        bvals : string or Path, optional
+            File of the b-values of a diffusion-weighted series; by default that beside
+            it (.bval).
+        bvecs : string or Path, optional
+            File of its b-vectors; by default that beside it (.bvec). Both remain valid
+            for the output, beside which they are copied.
         skip_existing : boolean, optional
             Skip images whose output exists.
         out_dir : string or Path, optional
@@ -121,6 +138,10 @@ class ApplyDeepFlow(StrictWorkflow):
             frame=frame,
             tensor_order=tensor_order,
             method=method,
+            basis=basis,
+            modulate=modulate,
+            bvals=bvals,
+            bvecs=bvecs,
         )
         check_choice("kind", kind, ["auto", *KINDS])
         kinds: dict[Path, FileKind] = {}
@@ -136,7 +157,7 @@ class ApplyDeepFlow(StrictWorkflow):
             [mapping_file, image_files],
             out_dir,
             {"out_file": out_file},
-            others=[reference, prealign],
+            others=[reference, prealign, bvals, bvecs],
             skip_existing=skip_existing,
             adapt=name_outputs,
         )

@@ -76,7 +76,8 @@ class MotionDeepFlow(StrictWorkflow):
         Parameters
         ----------
         input_files : string or Path
-            The series, a 4D image; a pattern in quotes takes several: add --mix_names then.
+            The series, a 4D image, or a pattern in quotes for several: add --mix_names
+            then.
         bvalues_files : string or Path
             The b-values of each series, or of all.
         bvectors_files : string or Path
@@ -153,8 +154,10 @@ class MotionDeepFlow(StrictWorkflow):
             others=[static_mask],
             skip_existing=skip_existing,
         )
-        thresholds = {"b0_threshold": b0_threshold, "atol": bvecs_tol}
-        tables = [check_motion_files(*inputs, **thresholds) for inputs, _ in rows]
+        tables = [
+            check_motion_files(*inputs, b0_threshold=b0_threshold, atol=bvecs_tol)
+            for inputs, _ in rows
+        ]
         for (inputs, files), table in zip(rows, tables, strict=True):
             summary = correct_files(
                 inputs[0],

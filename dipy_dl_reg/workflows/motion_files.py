@@ -24,7 +24,7 @@ from dipy_dl_reg.io.series_files import open_series
 
 
 def check_motion_files(
-    series: Path, bvals: Path, bvecs: Path, **thresholds: float
+    series: Path, bvals: Path, bvecs: Path, *, b0_threshold: float, atol: float
 ) -> GradientTable:
     """Check the header of a series, and read its gradient table.
 
@@ -32,8 +32,8 @@ def check_motion_files(
     ----------
     series, bvals, bvecs : Path
         The files.
-    **thresholds : float
-        `b0_threshold` and `atol` of `check_gradient_table`.
+    b0_threshold, atol : float
+        As in `check_gradient_table`.
 
     Returns
     -------
@@ -47,8 +47,10 @@ def check_motion_files(
     ValueError
         If the series is not 4D, or the table does not describe it.
     """
-    count = open_series(series, name=str(series)).count
-    return check_gradient_table((bvals, bvecs), count, name=str(bvecs), **thresholds)
+    count = open_series(series, name=str(series)).volume_count
+    return check_gradient_table(
+        (bvals, bvecs), count, name=str(bvecs), b0_threshold=b0_threshold, atol=atol
+    )
 
 
 def correct_files(
@@ -95,9 +97,7 @@ def correct_files(
         )
         motion = _write_results(targets, corrected, affines, gtab, options.frame)
         if "out_plot" in targets:
-            plot_motion(
-                targets["out_plot"], motion, bvals=gtab.bvals, title=str(path)
-            )
+            plot_motion(targets["out_plot"], motion, bvals=gtab.bvals, title=str(path))
     displacement = np.nanmean(np.append(motion.framewise_displacement, 0)[1:])
     return (
         f"Saved {files['out_moved']}: mean framewise displacement "

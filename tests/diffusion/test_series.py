@@ -181,6 +181,4 @@ def test_series_to_a_volume_and_to_an_image(series):
     with pytest.raises(ValueError, match="ref must be a volume from 0 to 1"):
         deep_register_series(data, 2, series_affine=series.grid2world)
     with pytest.raises(ValueError, match="ref must be one volume"):
-        deep_register_series(
-            data, data, series_affine=np.eye(4), ref_affine=np.eye(4)
-        )
+        deep_register_series(data, data, series_affine=np.eye(4), ref_affine=np.eye(4))

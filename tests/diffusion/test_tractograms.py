@@ -2,6 +2,8 @@
 
 from copy import deepcopy
 from pathlib import Path
+import shutil
+import subprocess
 import zipfile
 
 from dipy.data import get_fnames
@@ -101,6 +103,27 @@ def test_direction_on_real_bundles(head_map, tmp_path):
                 mapping, path, out, inverse=not inverse, overwrite=True
             )
             assert overlap(image, count_tracks(read_lines(out), other)) < right / 2
+
+
+@pytest.mark.skipif(not shutil.which("tcktransform"), reason="needs MRtrix3")
+def test_direction_as_mrtrix(head_map, tmp_path):
+    """MRtrix3 transforms tracks by an image of the new position of each voxel."""
+    grid = grid_of(head_map, "domain")
+    voxels = np.moveaxis(np.indices(grid.shape), 0, -1).reshape(-1, 3)
+    points = nib.affines.apply_affine(grid.affine, voxels)
+    positions = head_map.transform_points_inverse(points).reshape(*grid.shape, 3)
+    warp = tmp_path / "warp.nii"
+    nib.save(nib.Nifti1Image(positions.astype(np.float32), grid.affine), warp)
+    for path in bundles(tmp_path):
+        source, ours, theirs = (tmp_path / f"{n}.tck" for n in ("in", "a", "b"))
+        nib.streamlines.save(nib.streamlines.load(path).tractogram, source)
+        transform_tractogram(head_map, source, ours, overwrite=True)
+        command = ["tcktransform", "-quiet", "-force", source, warp, theirs]
+        subprocess.run(command, check=True)
+        found, wanted = (read_lines(p).get_data() for p in (ours, theirs))
+        # Positions are interpolated between voxels of 4 mm, displacements of 5 mm.
+        assert_allclose(found, wanted, atol=0.5)
+        assert np.abs(found - read_lines(source).get_data()).max() > 10
 
 
 def count_tracks(lines, grid):
@@ -240,6 +263,7 @@ def test_wrong_arguments(tmp_path, rng):
     for wrong, error, message in (
         ({"in_file": tmp_path / "none.trk"}, FileNotFoundError, "in_file: no such"),
         ({"in_file": tmp_path / "a.vtk"}, ValueError, "in_file must be a tractogram"),
+        ({"in_file": lines}, ValueError, "in_file must be the path"),
         ({"in_file": unknown}, ValueError, "coordinates must be finite"),
         ({"out_file": tmp_path / "b.tck"}, ValueError, "out_file must be a .trk"),
         ({"out_file": source}, FileExistsError, "exists already"),

@@ -26,7 +26,7 @@ def test_round_trip(tmp_path, suffix):
     image = make_image()
     nib.save(image, tmp_path / f"in{suffix}")
     series = open_series(tmp_path / f"in{suffix}")
-    assert (series.shape, series.count) == ((6, 5, 4), 4)
+    assert (series.shape, series.volume_count) == ((6, 5, 4), 4)
     with unpack_series(series, tmp_path) as opened:
         volumes = (opened.read(k) for k in range(4))
         write_series(tmp_path / "out.nii.gz", volumes, opened)

@@ -5,11 +5,7 @@ r"""Angles of reoriented tensors: closed forms, there and back, warped streamlin
 
 FOLDER holds ``diffusion/subject_d`` (dwi.nii.gz, dwi.bval, dwi.bvec) and
 ``diffusion/subject_a`` and ``subject_c`` (fa.nii.gz, v1.nii.gz, md.nii.gz if there is
-one). All angles are in degrees. "none" is linear interpolation of the tensors without
-reorientation, in the axes of the world. Angles to streamlines, which DIPY tracked in
-the moving image and `transform_streamlines` warped, are taken in voxels of the warped
-white matter through which streamlines of one direction pass; how well the tensors and
-the streamlines agree before the map is stated below.
+one).
 """
 
 import os
@@ -44,14 +40,26 @@ from tools.experiments.reorientation_data import (
     track,
 )
 
+#: Printed first.
+EXPLANATION = """\
+All angles are in degrees. ppd: preservation of principal direction; strain: finite
+strain; both with log-Euclidean interpolation. none: linear interpolation of the
+components in the axes of the world, without reorientation.
+Streamlines are tracked by DIPY (EuDX, FA above 0.2) in the moving image and warped by
+transform_streamlines. In the voxels of the warped white matter (FA above 0.3) through
+which streamlines of one direction pass, their mean direction is compared with the
+first eigenvector of the warped tensors. The line below each part states how well
+both agree in the moving image, before any map: less cannot be expected afterwards,
+except that interpolation smooths the tensors.
+"""
 METHODS = ("ppd", "finite_strain", "none")
 EVALS = np.array([1.7e-3, 0.5e-3, 0.2e-3])
 #: Moving, static, program.
 MAPS = (
     ("subject_c", "subject_a", "this package"),
-    ("subject_a", "subject_c", "this package"),
     ("subject_d", "subject_a", "this package"),
     ("subject_d", "subject_a", "SyN"),
+    ("subject_a", "subject_c", "this package"),
 )
 
 
@@ -264,7 +272,8 @@ def main():
     logging.getLogger("dipy").setLevel(logging.ERROR)
     versions = f"DIPY {dipy.__version__}, NumPy {np.__version__}"
     print(f"Python {platform.python_version()}, {versions}, {platform.machine()}")
-    print(f"Command: python -m tools.experiments.{Path(__file__).stem}; degrees\n")
+    print(f"{os.cpu_count()} processors; python -m tools.experiments.reorientation\n")
+    print(EXPLANATION)
     report_closed_forms()
     data = Path(given.data) / "diffusion"
     subjects = {

@@ -126,7 +126,7 @@ def register(moving, static, program):
         return deep_registration(**images, pipeline=[*STEPS, "deform"])[1]
     _, affine = deep_registration(**images, pipeline=STEPS)
     prealign = np.linalg.inv(affine.prealign)
-    return syn_registration(**images, prealign=prealign, level_iters=[20, 20, 10])[1]
+    return syn_registration(**images, prealign=prealign, level_iters=[10, 10, 5])[1]
 
 
 def track(subject, seeds):

@@ -48,6 +48,9 @@ def open_tractogram(
     ValueError
         If it is in no format of `FORMATS`, or damaged.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        wanted = "the path of a tractogram file (transform_streamlines is for others)"
+        raise ValueError(f"{name} must be {wanted}, got {type(path).__name__}")
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         wanted = f"a tractogram file: {' or '.join(FORMATS)}"

@@ -13,6 +13,7 @@ import numpy as np
 
 from dipy_dl_reg.io.image_kinds import check_no_colour
 from dipy_dl_reg.io.images import make_nifti, open_image
+from dipy_dl_reg.options import join_words
 from dipy_dl_reg.validation import check_affine
 from dipy_dl_reg.workflows.base import check_suffix
 from dipy_dl_reg.workflows.transform_files import make_reference
@@ -188,6 +189,62 @@ def check_directions(path: Path, request: Request) -> None:
             f"kind: {path} must have several values in a voxel, got {image.shape}"
         )
     check_affine(image.affine, 3, f"image: the affine of {path}")
+
+
+def require(
+    option: str, request: Request, path: Path, choices: Collection[str]
+) -> None:
+    """Check that an option was given that no file stores.
+
+    Parameters
+    ----------
+    option : str
+        Its name.
+    request : Request
+        How the file will be transformed.
+    path : Path
+        The file.
+    choices : collection of str
+        The option's values.
+
+    Raises
+    ------
+    ValueError
+        If it was not given.
+    """
+    if option not in request.options:
+        raise ValueError(
+            f"{option} must be given for {path}, because the file does not store it: "
+            f"one of {join_words(choices)}"
+        )
+
+
+def check_frame(path: Path, affine: np.ndarray, request: Request) -> None:
+    """Check that the frame of directions of DIPY is given where it is in doubt.
+
+    DIPY leaves b-vectors as they are, so that what it fits with FSL's is in FSL's
+    frame.  That is the frame of the voxels unless the affine's determinant is positive.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    affine : ndarray, shape (4, 4)
+        Its affine.
+    request : Request
+        How it will be transformed.
+
+    Raises
+    ------
+    ValueError
+        If the two frames differ, and none was given.
+    """
+    if "frame" not in request.options and np.linalg.det(affine) > 0:
+        raise ValueError(
+            f"frame must be given for {path}: voxel, or fsl if FSL's b-vectors were "
+            "used (the two differ because its affine's determinant is positive), or "
+            "world"
+        )
 
 
 def output_grid(image: Any, request: Request) -> tuple[Any, dict[str, Any]]:

@@ -52,6 +52,10 @@ KINDS = {
     "labels": KindEntry("labels or mask", "images", "LABELS"),
     "tensors": KindEntry("diffusion tensors", "tensors", "TENSORS"),
     "vectors": KindEntry("vectors such as V1 or MRtrix3's peaks", "vectors", "VECTORS"),
+    "fods": KindEntry(
+        "fibre orientation distributions as spherical harmonics", "fods", "FODS"
+    ),
+    "dwi": KindEntry("diffusion-weighted series with b-vectors", "dwi", "DWI"),
     "peaks": KindEntry("DIPY's peaks, .pam5", "vectors", "PEAKS"),
     "tractogram": KindEntry(
         "streamlines, .trk, .tck or .trx", "tractograms", "TRACTOGRAM"

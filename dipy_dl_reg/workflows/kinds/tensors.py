@@ -14,9 +14,11 @@ from dipy_dl_reg.workflows.kinds.base import (
     Match,
     Request,
     check_directions,
+    check_frame,
     count_components,
     find_intent,
     output_grid,
+    require,
     save_directions,
 )
 
@@ -40,6 +42,10 @@ def _check(path: Path, request: Request) -> None:
             f"kind: {path} must have six values in a voxel to hold tensors, got shape "
             f"{open_image(path).shape}"
         )
+    if find_intent(path) != _SYMMETRIC_MATRIX:
+        require("tensor_order", request, path, ORDERS)
+    if request.options.get("tensor_order", "dipy") == "dipy":
+        check_frame(path, open_image(path).affine, request)
 
 
 def _transform(path: Path, targets: Sequence[Path], request: Request) -> None:

@@ -21,9 +21,11 @@ from dipy_dl_reg.workflows.kinds.base import (
     Match,
     Request,
     check_directions,
+    check_frame,
     count_components,
     is_nifti,
     output_grid,
+    require,
     save_directions,
 )
 
@@ -49,6 +51,7 @@ def _check_vectors(path: Path, request: Request) -> None:
             f"kind: {path} must have 3 values in a voxel for each vector, got shape "
             f"{open_image(path).shape}"
         )
+    require("frame", request, path, FRAMES)
 
 
 def _transform_vectors(path: Path, targets: Sequence[Path], request: Request) -> None:
@@ -69,9 +72,10 @@ def _check_peaks(path: Path, request: Request) -> None:
     if request.mapping.dim != 3:
         raise ValueError(f"kind: the map is 2D, and {path} needs a 3D map")
     try:
-        load_pam(str(path))
+        affine = load_pam(str(path)).affine
     except Exception as error:  # a damaged file can raise errors of any type
         raise ValueError(f"kind: {path} is no file of peaks: {error}") from error
+    check_frame(path, affine, request)
 
 
 def _transform_peaks(path: Path, targets: Sequence[Path], request: Request) -> None:
