@@ -46,7 +46,7 @@ class MotionOptions:
         Largest number of evaluations of the metric at each level, coarsest first; each
         level has half the voxel size of the one before, the last that of the series.
         By default 100 evaluations: at 4 and 2 times the voxel size in the first
-        alignment, at 2 times in all iterations but the last, then at 2 and 1 times.
+        alignment, at 2 times in all iterations but the last, and at 1 times in that.
     optimizer_options : dict, optional
         Accepted without effect.
     iterations : int, optional
@@ -115,7 +115,7 @@ class Stage(NamedTuple):
 
 #: Volumes far from b0, near a mean, and near the prediction of their signal.  The
 #: references of the first two limit the accuracy; more points do not raise it.
-FAR, NEAR, FINAL = Stage((4, 2), 20_000), Stage((2,), 25_000), Stage((2, 1), 50_000)
+FAR, NEAR, FINAL = Stage((4, 2), 10_000), Stage((2,), 10_000), Stage((1,), 30_000)
 
 
 class VolumeSteps(NamedTuple):
