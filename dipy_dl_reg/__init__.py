@@ -46,6 +46,7 @@ _PUBLIC = {
         "write_dipy_mapping",
     ],
     "diffusion.dwi": ["transform_dwi"],
+    "diffusion.fod_registration": ["register_fods"],
     "diffusion.fods": ["transform_fods"],
     "diffusion.gradients": [
         "local_rotations",

@@ -42,6 +42,18 @@ def save(name, data, grid):
     nib.save(nib.Nifti1Image(data, grid), name)
 
 
+def save_bundle(name, grid):
+    """Save one streamline, on a grid of the shape of the phantom."""
+    line = nib.affines.apply_affine(grid, [[8, 8, 8], [9, 10, 9]])
+    tractogram = nib.streamlines.Tractogram([line], affine_to_rasmm=np.eye(4))
+    header = nib.streamlines.trk.TrkFile.create_empty_header()
+    header["voxel_to_rasmm"] = grid
+    header["dimensions"] = SHAPE
+    header["voxel_sizes"] = nib.affines.voxel_sizes(grid)
+    header["voxel_order"] = "".join(nib.aff2axcodes(grid)).encode()
+    nib.streamlines.save(tractogram, name, header=header)
+
+
 @pytest.fixture
 def files(tmp_path, monkeypatch):
     """Create the files that the pages name, and make their folder the current one."""
@@ -63,10 +75,13 @@ def files(tmp_path, monkeypatch):
     lesion = np.zeros(SHAPE, np.uint8)
     lesion[8:11, 9:12, 8:11] = 1
     save("subject_lesion.nii.gz", lesion, grids["subject"])
-    series = np.stack([images["subject"]] * 2 + [0.5 * images["subject"]] * 3, -1)
-    save("dwi.nii.gz", series, grids["subject"])
-    np.savetxt("dwi.bval", [[0, 0, 1000, 1000, 1000]])
-    np.savetxt("dwi.bvec", np.hstack([np.zeros((3, 2)), np.eye(3)]))
+    bvecs = np.array([[1, 1, 0], [1, -1, 0], [1, 0, 1], [1, 0, -1], [0, 1, 1]])
+    bvecs = np.vstack([np.zeros((2, 3)), [[0, 0, 1]], bvecs / np.sqrt(2)])
+    weights = np.where(np.arange(8) < 2, 1, 0.5)
+    save("dwi.nii.gz", images["subject"][..., None] * weights, grids["subject"])
+    np.savetxt("dwi.bval", [np.where(np.arange(8) < 2, 0, 1000)])
+    np.savetxt("dwi.bvec", bvecs.T)
+    save_bundle("bundle.trk", grids["subject"])
     for name, image in images.items():
         save(f"folder_of_images/{name}.nii.gz", image, grids[name])
     return tmp_path
@@ -116,6 +131,7 @@ CREATED = {
                   "out/fa.nii.gz", "out/labels.nii.gz", "trained/model.npz",
                   "out_network/warped_moved.nii.gz"],
     "doc/index.rst": [],
+    "doc/diffusion.rst": ["bundle_in_template.trk"],
     "doc/verdict.rst": [],
     "doc/networks.rst": ["mine.npz", "model.npz", "out/warped_moved.nii.gz"],
 }  # fmt: skip

@@ -46,7 +46,7 @@ def transform_dwi(
     gtab: GradientTableLike,
     *,
     method: str = "ppd",
-    frame: str = "voxel",
+    frame: str | None = None,
     mask: np.ndarray | None = None,
     image_grid2world: np.ndarray | None = None,
     out_shape: Sequence[int] | None = None,
@@ -86,7 +86,8 @@ def transform_dwi(
         anatomy under shears and stretches too.
     frame : {"voxel", "fsl", "world"}, optional
         Axes of the b-vectors, those of the input and of the result; see
-        `frame_to_world`. "fsl" for b-vectors in FSL's files.
+        `frame_to_world`. "fsl" for b-vectors in FSL's files. By default "voxel", with a
+        warning where "fsl" differs.
     mask : ndarray, shape (X, Y, Z), optional
         Voxels of the input image where it is not 0 are used; others are missing.
     image_grid2world, out_shape, out_grid2world : optional

@@ -7,9 +7,8 @@ shows it, the intensity without distortion is
 
 .. math:: I(x + b(x)) \, \det(1 + \partial b / \partial x)
 
-`deep_epi_correction` finds :math:`b` from two images of opposite encodings;
-`dipy_dl_reg.diffusion.epi_to_t1` finds it from a T1 image.  `apply_epi_correction`
-applies the formula to any image of the same acquisition.
+`deep_epi_correction` finds :math:`b` from two images of opposite encodings, and
+`apply_epi_correction` applies the formula to any image of the same acquisition.
 """
 
 from __future__ import annotations
@@ -57,10 +56,9 @@ class EpiCorrection(NamedTuple):
     field : ndarray, shape of the images
         Distance, in voxels, by which the first image is displaced in its direction of
         phase encoding: for "j", positive values mean that it shows a point at a higher
-        index; for "j-", at a lower index.  The second image is displaced by the same
-        distance in the opposite direction.  Divided by the total readout time in
-        seconds it is, up to the scanner's convention of the sign, the inhomogeneity of
-        the field in Hz.
+        index; for "j-", at a lower index.  The second image is displaced the opposite
+        way.  Divided by the total readout time in seconds it is, up to the scanner's
+        convention of the sign, the inhomogeneity of the field in Hz.
     field_mm : ndarray, shape of the images
         The same distance in mm.
     first_mapping, second_mapping : DiffeomorphicMap

@@ -87,6 +87,7 @@ def deep_epi_to_t1(
     prealign: np.ndarray | None = None,
     t1_mask: str | PathLike | Any | None = None,
     iterations: int = 2,
+    modulate: bool = True,
     device: Any = "auto",
     num_threads: int | None = None,
 ) -> EpiToT1:
@@ -95,7 +96,7 @@ def deep_epi_to_t1(
     In each iteration the T1 image is aligned rigidly to the b0 image, as far as it is
     corrected, and its intensities are replaced by those that the b0 image typically has
     where the T1 image has this intensity.  The b0 image is then registered to this
-    image by `DeepRegistration` with `phase_encoding` and ``modulate=True``.
+    image by `DeepRegistration` with `phase_encoding` and `modulate`.
 
     Two images of opposite encodings determine the field more accurately, see
     `deep_epi_correction`.
@@ -112,13 +113,19 @@ def deep_epi_to_t1(
     phase_encoding : {"i", "i-", "j", "j-", "k", "k-"}, optional
         Axis and direction of phase encoding of `b0`, as in BIDS.
     prealign : array, shape (4, 4), optional
-        T1 world to b0 world; by default it is found by a rigid registration.  With
+        T1 world to b0 world; by default it is found by a rigid registration, for which
+        the heads must not be turned by more than about 30 degrees to each other.  With
         ``iterations=1`` it is used unchanged.
     t1_mask : array, nibabel image, str or Path, optional
         Brain mask of the T1 image; only its voxels are compared.  By default, the
         voxels that are not 0, if many are 0.
     iterations : int, optional
         Number of times that the rigid alignment and the field are estimated.
+    modulate : bool, optional
+        Whether the density of the signal is restored before the images are compared; it
+        always is in the result.  This makes the field more accurate at 2 to 3 mm, and
+        less accurate for images that were interpolated to smaller voxels (see the
+        experiment ``tools/experiments/epi.py``).
     device : str or torch.device, optional
         ``"auto"`` is CUDA if available, else MPS if it works, else the CPU.
     num_threads : int, optional
@@ -152,7 +159,7 @@ def deep_epi_to_t1(
     registration = DeepRegistration(
         "CC",
         phase_encoding=phase_encoding,
-        modulate=True,
+        modulate=modulate,
         sigma_field=_SIGMA_FIELD,
         device=device,
     )
@@ -208,18 +215,35 @@ def _align(
     start: np.ndarray | None,
     num_threads: int | None,
 ) -> np.ndarray:
-    """Align the T1 image rigidly: T1 world to b0 world."""
-    found = find_affine(
-        corrected,
-        structural.values,
-        moving_affine=image.grid.affine,
-        static_affine=structural.grid.affine,
-        static_mask=structural.mask,
-        pipeline=["center_of_mass", "rigid"] if start is None else ["rigid"],
-        starting_affine=start,
-        num_threads=num_threads,
+    """Align the T1 image rigidly: T1 world to b0 world.
+
+    Without a start, the scanner's coordinates and the centres of mass are tried.  A
+    thin slab may not determine the alignment; then the start is kept.
+    """
+    tried = [["rigid"]] + ([["center_of_mass", "rigid"]] if start is None else [])
+    results = [
+        find_affine(
+            corrected,
+            structural.values,
+            moving_affine=image.grid.affine,
+            static_affine=structural.grid.affine,
+            static_mask=structural.mask,
+            pipeline=steps,
+            starting_affine=start,
+            starts="one",
+            num_threads=num_threads,
+        )
+        for steps in tried
+    ]
+    best = min(results, key=lambda result: result.value or 0.0)
+    if best.verdict is None or best.verdict.grade != "failed":
+        return best.matrix
+    origin = "the scanner's coordinates are" if start is None else "prealign is"
+    logger.warning(
+        f"The rigid registration of t1 failed ({best.verdict}): {origin} used. If the "
+        "images are not aligned, give a better prealign."
     )
-    return found.matrix
+    return np.eye(4) if start is None else start
 
 
 def _sample_t1(

@@ -98,7 +98,8 @@ def transform_fods(
         Axes in which directions are given, in the input and in the result; see
         `frame_to_world`. By default "world" for "mrtrix" and "voxel" for DIPY's bases.
         FODs that DIPY fitted with FSL's b-vectors, unchanged, are in the frame "fsl",
-        which differs from "voxel" if the affine's determinant is positive.
+        which differs from "voxel" if the determinant of the affine of the image or of
+        the result is positive; a warning is logged if the frame is not given there.
     modulate : bool, optional
         Multiply each delta function by :math:`|F n_k| / \det F`, the inverse of the
         change of the bundle's cross-section: the amplitude summed over the
@@ -167,7 +168,8 @@ def transform_fods(
         image_grid2world=image_grid2world,
         out_shape=out_shape,
         out_grid2world=out_grid2world,
-        frame=frame or FRAME_OF_BASIS[used.name],
+        frame=frame,
+        default_frame=FRAME_OF_BASIS[used.name],
         inverse=inverse,
     )
     known = find_known(np.isfinite(data).all(-1), mask, "sh")

@@ -8,6 +8,7 @@ files.
 
 from __future__ import annotations
 
+from dipy.utils.logging import logger
 import numpy as np
 
 from dipy_dl_reg.validation import check_affine, check_choice
@@ -117,3 +118,40 @@ def change_of_frame(
     return frame_to_world(to_affine, to_frame).T @ frame_to_world(
         from_affine, from_frame
     )
+
+
+def choose_frame(
+    frame: str | None, *affines: np.ndarray, default: str = "voxel"
+) -> str:
+    """Return the frame that was given, or the default, with a warning if in doubt.
+
+    Parameters
+    ----------
+    frame : {"voxel", "fsl", "world"} or None
+        The user's value.
+    *affines : ndarray, shape (4, 4)
+        Voxel-to-world matrices of the image and of the result.
+    default : {"voxel", "fsl", "world"}, optional
+        The frame if none was given.  "voxel" is in doubt where "fsl" differs from it:
+        DIPY's users often fit with FSL's b-vectors.
+
+    Returns
+    -------
+    frame : {"voxel", "fsl", "world"}
+        The frame.
+
+    Raises
+    ------
+    ValueError
+        If the frame is unknown.
+    """
+    if frame is not None:
+        return check_choice("frame", frame, FRAMES)
+    if default == "voxel" and any(np.linalg.det(a[:3, :3]) > 0 for a in affines):
+        logger.warning(
+            "frame was not given: directions are taken and returned along the voxel "
+            "axes (frame='voxel'). An affine with a positive determinant is among the "
+            "images: what was fitted with FSL's b-vectors has frame='fsl' there, with "
+            "the first axis reversed. Give frame to choose."
+        )
+    return default

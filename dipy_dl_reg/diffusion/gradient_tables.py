@@ -185,6 +185,11 @@ def rotate_gradients(
     ValueError
         If the table, the affines or the frame cannot be used.
 
+    See Also
+    --------
+    reorient_gradients : For a series that is transformed as a whole by one map, to the
+        space of another image.
+
     Notes
     -----
     `dipy.core.gradients.reorient_bvecs` multiplies b-vectors with :math:`R_k^\top`

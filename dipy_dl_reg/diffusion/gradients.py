@@ -16,7 +16,7 @@ from dipy.core.gradients import GradientTable, gradient_table
 import nibabel as nib
 import numpy as np
 
-from dipy_dl_reg.diffusion.frames import change_of_frame, frame_to_world
+from dipy_dl_reg.diffusion.frames import frame_to_world
 from dipy_dl_reg.diffusion.gradient_tables import (
     GradientTableLike,
     check_gradient_table,
@@ -32,7 +32,7 @@ def reorient_gradients(
     mapping: DiffeomorphicMap | AffineMap,
     gtab: GradientTableLike,
     *,
-    frame: str = "voxel",
+    frame: str | None = None,
     image_grid2world: np.ndarray | None = None,
     out_grid2world: np.ndarray | None = None,
     inverse: bool = False,
@@ -56,7 +56,8 @@ def reorient_gradients(
         The table of the series in the input space.
     frame : {"voxel", "fsl", "world"}, optional
         Axes of the b-vectors, of the table given and of the one returned; see
-        `frame_to_world`. "fsl" for b-vectors in FSL's files.
+        `frame_to_world`. "fsl" for b-vectors in FSL's files. By default "voxel", with a
+        warning where "fsl" differs.
     image_grid2world, out_grid2world : ndarray, shape (4, 4), optional
         Voxel-to-world matrices of the series and of the result; those of the map's two
         images by default.
@@ -72,6 +73,11 @@ def reorient_gradients(
     ------
     ValueError
         If the table, the map or the frame cannot be used.
+
+    See Also
+    --------
+    rotate_gradients : For a series that was corrected for motion, each volume of which
+        has its own affine.
 
     Examples
     --------
@@ -91,17 +97,17 @@ def reorient_gradients(
     """
     gtab = check_gradient_table(gtab)
     resampling = _plan(mapping, frame, image_grid2world, None, out_grid2world, inverse)
-    grids = resampling.grids
-    turn = change_of_frame(grids.image_grid2world, frame, grids.out_grid2world, frame)
-    used = resampling.mapping
+    grids, used = resampling.grids, resampling.mapping
+    rotation = np.eye(3)
     if used.prealign is not None:
         # From the input to the output space: inverse of the map of the resampling.
         forward = used.prealign[:3, :3]
         if bool(used.is_inverse) == inverse:
             forward = np.linalg.inv(forward)
-        to_world = frame_to_world(grids.image_grid2world, frame)
-        from_world = frame_to_world(grids.out_grid2world, frame).T
-        turn = from_world @ rotation_of(forward) @ to_world
+        rotation = rotation_of(forward)
+    to_world = frame_to_world(grids.image_grid2world, resampling.frame)
+    from_world = frame_to_world(grids.out_grid2world, resampling.frame).T
+    turn = from_world @ rotation @ to_world
     btens = None if gtab.btens is None else turn @ gtab.btens @ turn.T
     return gradient_table(
         gtab.bvals,
@@ -116,7 +122,7 @@ def reorient_gradients(
 def local_rotations(
     mapping: DiffeomorphicMap | AffineMap,
     *,
-    frame: str = "voxel",
+    frame: str | None = None,
     image_grid2world: np.ndarray | None = None,
     out_shape: Sequence[int] | None = None,
     out_grid2world: np.ndarray | None = None,
@@ -135,7 +141,8 @@ def local_rotations(
     mapping : DiffeomorphicMap or AffineMap
         The map, in 3D.
     frame : {"voxel", "fsl", "world"}, optional
-        Axes of the directions before and after; see `frame_to_world`.
+        Axes of the directions before and after; see `frame_to_world`. By default
+        "voxel", with a warning where "fsl" differs.
     image_grid2world : ndarray, shape (4, 4), optional
         Voxel-to-world matrix of the series; moving's (static's with `inverse`) by
         default.
@@ -219,7 +226,7 @@ def save_local_rotations(
 
 def _plan(
     mapping: DiffeomorphicMap | AffineMap,
-    frame: str,
+    frame: str | None,
     image_grid2world: np.ndarray | None,
     out_shape: Sequence[int] | None,
     out_grid2world: np.ndarray | None,

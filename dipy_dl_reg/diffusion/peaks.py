@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 import os
 from typing import TypeAlias
+import warnings
 
 from dipy.align.imaffine import AffineMap
 from dipy.align.imwarp import DiffeomorphicMap
 from dipy.direction.peaks import PeaksAndMetrics
 from dipy.io.peaks import load_pam
+from dipy.reconst.shm import sh_to_sf_matrix
 from dipy.utils.logging import logger
 import numpy as np
 
@@ -18,11 +20,20 @@ from dipy_dl_reg.diffusion.axis_interpolation import (
     find_neighbours,
     take_axes,
 )
+from dipy_dl_reg.diffusion.fods import transform_fods
+from dipy_dl_reg.diffusion.harmonics import harmonic_order
 from dipy_dl_reg.diffusion.resampling import Resampling, find_known, plan_resampling
 from dipy_dl_reg.io.images import ImageLike, read_image
 from dipy_dl_reg.validation import check_choice
 
 INTERPOLATIONS = ("dyadic", "nearest")
+#: Bases of DIPY and whether they are the older definition; the first is its default.
+BASES = (
+    ("descoteaux07", True),
+    ("descoteaux07", False),
+    ("tournier07", True),
+    ("tournier07", False),
+)
 #: Peaks in memory, or their file.
 PeaksLike: TypeAlias = PeaksAndMetrics | str | os.PathLike
 
@@ -32,7 +43,7 @@ def transform_vectors(
     vectors: ImageLike,
     *,
     scale: bool = False,
-    frame: str = "voxel",
+    frame: str | None = None,
     mask: np.ndarray | None = None,
     image_grid2world: np.ndarray | None = None,
     out_shape: Sequence[int] | None = None,
@@ -64,7 +75,7 @@ def transform_vectors(
     frame : {"voxel", "fsl", "world"}, optional
         Axes in which the components are given, those of the input and of the result;
         see `frame_to_world`. Use "fsl" for FSL's ``V1``, and "world" for MRtrix3's
-        peaks.
+        peaks. By default "voxel", with a warning where "fsl" differs.
     mask : ndarray, shape (X, Y, Z), optional
         Voxels of the input image where it is not 0 are used; others are background.
     image_grid2world, out_shape, out_grid2world : optional
@@ -133,7 +144,7 @@ def transform_peaks(
     mapping: DiffeomorphicMap | AffineMap,
     peaks: PeaksLike,
     *,
-    frame: str = "voxel",
+    frame: str | None = None,
     mask: np.ndarray | None = None,
     image_grid2world: np.ndarray | None = None,
     out_shape: Sequence[int] | None = None,
@@ -152,6 +163,7 @@ def transform_peaks(
         moving's world (in static's with `inverse`).
     frame : {"voxel", "fsl", "world"}, optional
         Axes of the peaks, those of the input and of the result; see `frame_to_world`.
+        By default "voxel", with a warning where "fsl" differs.
     mask : ndarray, shape (X, Y, Z), optional
         Voxels of the input image where it is not 0 are used; others are background.
     image_grid2world : ndarray, shape (4, 4), optional
@@ -169,9 +181,10 @@ def transform_peaks(
     warped : PeaksAndMetrics
         On the output grid: ``peak_dirs``, reoriented; ``peak_values`` and ``qa``, not
         changed by reorientation, the largest first; ``peak_indices``, the nearest
-        vertices of the sphere; ``gfa``; ``affine``, that of the output grid. ``odf``
-        and ``shm_coeff`` are left out, which the log states.
-        :func:`dipy.io.peaks.save_pam` writes it.
+        vertices of the sphere; ``shm_coeff``, by `transform_fods` in the basis of the
+        matrix ``B``; ``gfa``; ``affine``, that of the output grid. ``odf`` is left out,
+        which the log states: it is ``shm_coeff @ B``.
+        :func:`dipy.io.peaks.save_pam` writes the file.
 
     Raises
     ------
@@ -201,9 +214,10 @@ def transform_peaks(
     )
     order = np.argsort(-values[..., 0], axis=1, kind="stable")[..., None]
     directions = np.take_along_axis(directions, order, 1)
-    return _make_peaks(
-        pam, resampling, directions, np.take_along_axis(values, order, 1), inside
-    )
+    values = np.take_along_axis(values, order, 1)
+    warped = _make_peaks(pam, resampling, directions, values, inside)
+    warped.shm_coeff = _transform_harmonics(pam, resampling, mask)
+    return warped
 
 
 def _split_vectors(data: np.ndarray) -> np.ndarray:
@@ -297,10 +311,48 @@ def _make_peaks(
         if getattr(pam, name, None) is not None:
             setattr(warped, name, getattr(pam, name))
     warped.affine = resampling.grids.out_grid2world
-    dropped = [n for n in ("odf", "shm_coeff") if getattr(pam, n, None) is not None]
-    if dropped:
-        logger.info(f"Peaks are transformed without {' and '.join(dropped)}.")
+    if pam.odf is not None:
+        logger.info("Peaks are transformed without odf, which is shm_coeff @ B.")
     return warped
+
+
+def _transform_harmonics(
+    pam: PeaksAndMetrics, resampling: Resampling, mask: np.ndarray | None
+) -> np.ndarray | None:
+    """The coefficients of peaks, reoriented; None if there are none."""
+    if pam.shm_coeff is None:
+        return None
+    basis, legacy = _find_basis(pam)
+    return transform_fods(
+        resampling.mapping,
+        np.asarray(pam.shm_coeff),
+        basis=basis,
+        legacy=legacy,
+        frame=resampling.frame,
+        mask=mask,
+        image_grid2world=resampling.grids.image_grid2world,
+        out_shape=resampling.grids.out_shape,
+        out_grid2world=resampling.grids.out_grid2world,
+        inverse=resampling.inverse,
+    )
+
+
+def _find_basis(pam: PeaksAndMetrics) -> tuple[str, bool]:
+    """Basis of the coefficients: the one whose matrix for the sphere is ``B``."""
+    if pam.B is None or pam.sphere is None:
+        return BASES[0]
+    order = harmonic_order(pam.shm_coeff.shape[-1])
+    for basis, legacy in BASES:
+        options = {"sh_order_max": order, "basis_type": basis, "legacy": legacy}
+        with warnings.catch_warnings():  # DIPY's, about its older definition
+            warnings.simplefilter("ignore", PendingDeprecationWarning)
+            matrix = sh_to_sf_matrix(pam.sphere, return_inv=False, **options)
+        if matrix.shape == pam.B.shape and np.allclose(matrix, pam.B, atol=1e-5):
+            return basis, legacy
+    raise ValueError(
+        "peaks must have a matrix B of one of DIPY's bases for shm_coeff: "
+        f"{sorted({name for name, _ in BASES})}"
+    )
 
 
 def _nearest_vertices(vertices: np.ndarray, directions: np.ndarray) -> np.ndarray:

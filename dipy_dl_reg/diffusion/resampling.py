@@ -9,7 +9,7 @@ from dipy.align.imaffine import AffineMap
 from dipy.align.imwarp import DiffeomorphicMap
 import numpy as np
 
-from dipy_dl_reg.diffusion.frames import frame_to_world
+from dipy_dl_reg.diffusion.frames import choose_frame, frame_to_world
 from dipy_dl_reg.diffusion.jacobians import direction_matrices
 from dipy_dl_reg.maps.apply import ResamplingGrids, find_grids, transform_array
 from dipy_dl_reg.maps.dipy_map import check_mapping, without_displacement
@@ -174,7 +174,8 @@ def plan_resampling(
     image_grid2world: np.ndarray | None = None,
     out_shape: Sequence[int] | None = None,
     out_grid2world: np.ndarray | None = None,
-    frame: str = "voxel",
+    frame: str | None = None,
+    default_frame: str = "voxel",
     inverse: bool = False,
 ) -> Resampling:
     """Check the arguments of a resampling of directions.
@@ -189,6 +190,8 @@ def plan_resampling(
         As in `apply_mapping`.
     frame : {"voxel", "fsl", "world"}, optional
         Axes in which directions are given; see `frame_to_world`.
+    default_frame : {"voxel", "fsl", "world"}, optional
+        The frame if none is given; see `choose_frame`.
     inverse : bool, optional
         As in `apply_mapping`.
 
@@ -210,7 +213,8 @@ def plan_resampling(
     grids = find_grids(
         mapping, shape, image_grid2world, out_shape, out_grid2world, inverse
     )
-    frame_to_world(grids.image_grid2world, frame)
+    affines = grids.image_grid2world, grids.out_grid2world
+    frame = choose_frame(frame, *affines, default=default_frame)
     return Resampling(mapping, grids, frame, inverse)
 
 

@@ -21,6 +21,10 @@ from dipy_dl_reg.diffusion.spaces import (
 from dipy_dl_reg.io.tractograms.chunks import header_grid
 from dipy_dl_reg.maps.dipy_map import check_mapping
 
+#: Distance, mm, between a point and its image under both directions of a map above
+#: which the inverse is corrected, and the largest number of corrections.
+_TOLERANCE, _CORRECTIONS = 0.005, 3
+
 
 def transform_streamlines(
     mapping: DiffeomorphicMap,
@@ -34,7 +38,9 @@ def transform_streamlines(
     the image of moving: in static's space.  Points and images are transformed in
     opposite directions.  For each voxel of static, ``mapping.transform`` reads the
     intensity at the corresponding point of moving.  A point of moving is therefore
-    transformed by ``mapping.transform_points_inverse``.  The prealign is included.
+    transformed by ``mapping.transform_points_inverse``, and the result is corrected so
+    that ``mapping.transform_points`` returns the point: the two fields of a map are
+    inverses of each other only up to a small error.  The prealign is included.
 
     Parameters
     ----------
@@ -165,7 +171,32 @@ def transform_points(
         return points
     if inverse:
         return np.asarray(mapping.transform_points(points))
-    return np.asarray(mapping.transform_points_inverse(points))
+    return _invert_points(mapping, points)
+
+
+def _invert_points(mapping: DiffeomorphicMap, points: np.ndarray) -> np.ndarray:
+    r"""Find the points of static that a map takes to points of moving.
+
+    With :math:`T` the map and :math:`S` its approximate inverse, both stored in the
+    map, :math:`x \leftarrow x + S(y) - S(T(x))` from :math:`x = S(y)`.  A point is only
+    changed where this brings :math:`T(x)` nearer to :math:`y`.
+    """
+    first = np.asarray(mapping.transform_points_inverse(points))
+    found, reached = first.copy(), np.asarray(mapping.transform_points(first))
+    errors = np.linalg.norm(reached - points, axis=1)
+    for _ in range(_CORRECTIONS):
+        poor = np.flatnonzero(errors > _TOLERANCE)
+        if not len(poor):
+            break
+        back = np.asarray(mapping.transform_points_inverse(reached[poor]))
+        better = found[poor] + first[poor] - back
+        there = np.asarray(mapping.transform_points(better))
+        remaining = np.linalg.norm(there - points[poor], axis=1)
+        improves = remaining < errors[poor]
+        chosen = poor[improves]
+        found[chosen], reached[chosen] = better[improves], there[improves]
+        errors[chosen] = remaining[improves]
+    return found
 
 
 def _float_type(dtype: np.dtype) -> np.dtype:

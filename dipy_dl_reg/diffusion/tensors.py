@@ -87,7 +87,9 @@ def transform_tensors(
         see `frame_to_world`. By default those of the program that `order` names:
         "voxel" for "dipy" and matrices, "fsl" for "fsl" and "world" for "mrtrix".
         Tensors that DIPY fitted with FSL's b-vectors, unchanged, are in the frame
-        "fsl", which differs from "voxel" if the affine's determinant is positive.
+        "fsl", which differs from "voxel" if the determinant of the affine of the image
+        or of the result is positive; a warning is logged if the frame is not given
+        there.
     mask : ndarray, shape (X, Y, Z), optional
         Voxels of the input image where it is not 0 are used; others are background.
     image_grid2world, out_shape, out_grid2world : optional
@@ -142,8 +144,6 @@ def transform_tensors(
     check_choice("interpolation", interpolation, INTERPOLATIONS)
     data, image_grid2world = read_image(tensors, image_grid2world, name="tensors")
     given = split_tensors(data, order)
-    if frame is None:
-        frame = "voxel" if given.tail == (3, 3) else FRAME_OF_ORDER[order]
     resampling = plan_resampling(
         mapping,
         data.shape,
@@ -151,6 +151,7 @@ def transform_tensors(
         out_shape=out_shape,
         out_grid2world=out_grid2world,
         frame=frame,
+        default_frame="voxel" if given.tail == (3, 3) else FRAME_OF_ORDER[order],
         inverse=inverse,
     )
     known = find_known(_hold_tensors(given.components), mask, "tensors")
@@ -169,7 +170,7 @@ def transform_tensor_fit(
     fit: TensorFit,
     *,
     method: str = "ppd",
-    frame: str = "voxel",
+    frame: str | None = None,
     mask: np.ndarray | None = None,
     image_grid2world: np.ndarray | None = None,
     out_shape: Sequence[int] | None = None,

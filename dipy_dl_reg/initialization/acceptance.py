@@ -10,7 +10,7 @@ from dipy_dl_reg.geometry.pyramid import coarsen
 from dipy_dl_reg.geometry.resampling import resample_field
 from dipy_dl_reg.initialization.displacement_search import longest_extent
 from dipy_dl_reg.metrics.objective import Objective
-from dipy_dl_reg.optimization.deformable import evaluate_energies, refine
+from dipy_dl_reg.optimization.deformable import Fields, evaluate_energies, refine
 
 #: Smoothing of the images before they are sampled on larger voxels, see `coarsen`.
 _SIGMA_FACTOR = 0.5
@@ -83,20 +83,47 @@ def improves_refinement(
         True if the decrease is larger by this factor, on voxels of 1/48 of the longest
         side.
     """
-    spacing = longest_extent(pair.static_grid) / _COARSE
-    coarse = coarsen(pair, spacing, sigma_factor=_SIGMA_FACTOR)
+    coarse = _coarsen(pair)
     shape = coarse.static_grid.shape
     start = resize(u, shape), resize(v, shape)
     without, with_field = (
-        refine(
-            coarse,
-            objective,
-            level_iters=_COARSE_ITERS,
-            start=first,
-            sigma_factor=_SIGMA_FACTOR,
-        )[0]
-        for first in (None, start)
+        _refine(coarse, objective, first)[0] for first in (None, start)
     )
     fields = torch.zeros_like(without), without, with_field
     initial, reached, reached_with_field = evaluate_energies(coarse, objective, fields)
     return initial - reached_with_field > worth * (initial - reached)
+
+
+def refine_coarsely(pair: Pair, objective: Objective) -> Fields:
+    """Refine a field on voxels of 1/48 of the longest side.
+
+    Parameters
+    ----------
+    pair : Pair
+        The images.
+    objective : Objective
+        The function to minimise.
+
+    Returns
+    -------
+    displacement, inverse : Tensor, shape (1, D, *coarse_shape)
+        In voxels of the coarse grid, which has the field of view of static.
+    """
+    return _refine(_coarsen(pair), objective)
+
+
+def _coarsen(pair: Pair) -> Pair:
+    """The images on the voxels of a coarse refinement."""
+    spacing = longest_extent(pair.static_grid) / _COARSE
+    return coarsen(pair, spacing, sigma_factor=_SIGMA_FACTOR)
+
+
+def _refine(coarse: Pair, objective: Objective, start: Fields | None = None) -> Fields:
+    """Field and inverse after a coarse refinement."""
+    return refine(
+        coarse,
+        objective,
+        level_iters=_COARSE_ITERS,
+        start=start,
+        sigma_factor=_SIGMA_FACTOR,
+    )

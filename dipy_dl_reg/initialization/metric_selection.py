@@ -11,7 +11,7 @@ self-similarity.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 
@@ -86,6 +86,13 @@ class IntensityMapping(NamedTuple):
         return torch.lerp(self.values[index], self.values[index + 1], place - low)
 
 
+class IntensityFunction(Protocol):
+    """A function of the intensities of an image, such as an `IntensityMapping`."""
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        """Apply the function to an image."""
+
+
 class MetricChoice(NamedTuple):
     """The metric for two images, and the smoothing and mapping that belong to it.
 
@@ -97,8 +104,9 @@ class MetricChoice(NamedTuple):
         Smoothing of the field for this metric, voxels.
     contrasts_differ : bool
         Whether the images have different contrasts.
-    intensity_mapping : IntensityMapping or None
-        The function to apply to the moving image first, if any.
+    intensity_mapping : callable or None
+        The function to apply to the moving image first, if any: an `IntensityMapping`,
+        or one for each channel.
     reason : str
         Sentences for the log: the values on which the choice depends, with their
         ranges.
@@ -107,7 +115,7 @@ class MetricChoice(NamedTuple):
     metric: Metric
     sigma_field: float
     contrasts_differ: bool
-    intensity_mapping: IntensityMapping | None
+    intensity_mapping: IntensityFunction | None
     reason: str
 
     def apply_to(self, pair: Pair) -> Pair:

@@ -15,12 +15,16 @@
    and iterations no metric is chosen.
 
 If memory runs out, refinement begins without an initial field.
+
+If the images have several channels, the network and the search take the channel in
+which the images are most similar (`find_common_channel`), the metric is chosen for each
+channel by itself, and whether a field is used is decided by the metric of all channels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from dipy_dl_reg.geometry.fields import compose
@@ -30,6 +34,16 @@ from dipy_dl_reg.geometry.thin_plate_grid import start_field
 from dipy_dl_reg.initialization.acceptance import (
     improves_refinement,
     improves_similarity,
+)
+from dipy_dl_reg.initialization.channel_metrics import (
+    ChannelMetrics,
+    combine_choices,
+    metric_of_channel,
+)
+from dipy_dl_reg.initialization.channel_selection import (
+    align_by_common_channel,
+    estimate_weights,
+    find_common_channel,
 )
 from dipy_dl_reg.initialization.displacement_search import search_displacements
 from dipy_dl_reg.initialization.metric_selection import (
@@ -84,8 +98,9 @@ class Initializers:
     ----------
     objective : callable
         ``objective(metric)`` is the `Objective` that refinement minimises.
-    metric : Metric or None
-        The user's metric; with None the metric is chosen for the images.
+    metric : Metric, ChannelMetrics or None
+        The user's metric, or those of the channels; with None the metric is chosen for
+        the images.
     network : RegistrationNetwork or None
         The network whose field is tried.
     network_is_default : bool
@@ -100,7 +115,7 @@ class Initializers:
     """
 
     objective: Callable[[Metric], Objective]
-    metric: Metric | None = None
+    metric: Metric | ChannelMetrics | None = None
     network: RegistrationNetwork | None = None
     network_is_default: bool = False
     search: Literal["discrete", "auto"] | None = None
@@ -214,12 +229,15 @@ def _try_network(pair: Pair, whole: Pair, initializers: Initializers) -> _Attemp
         return _Attempt()
     comparison: MetricChoice | None = None
     messages: tuple[Message, ...] = ()
-    objective = initializers.objective(initializers.metric or CCMetric())
+    seen, metric = find_common_channel(pair), initializers.metric or CCMetric()
     if not network.symmetric:  # the metric is needed to compare its predictions
         comparison, messages = _choose_metric(pair, initializers)
-        objective = initializers.objective(comparison.metric)
+        metric = comparison.metric
+    objective = initializers.objective(metric_of_channel(metric, seen))
     alone = not initializers.refines
-    predicted = predict_displacement(network, whole, objective, alone=alone)
+    predicted = predict_displacement(
+        network, whole.channel(seen), objective, alone=alone
+    )
     u, v, _ = make_diffeomorphic(*predicted)
     if not bool(u.any()):
         return _Attempt(None, comparison, messages)
@@ -238,6 +256,8 @@ def _choose_metric(
 ) -> tuple[MetricChoice, tuple[Message, ...]]:
     """Return the user's metric or choose one for the pair, with a message."""
     given = initializers.metric
+    if isinstance(given, ChannelMetrics):
+        return _choose_for_channels(pair, initializers, given, aligned)
     unused = initializers.network is None and not initializers.refines
     if given is not None or unused:
         metric = given or CCMetric()
@@ -250,6 +270,30 @@ def _choose_metric(
     meaning = METRICS[name].meaning
     text = f"Metric: {name} ({meaning}{mapped}). {choice.reason}"
     return choice, (Message(text),)
+
+
+def _choose_for_channels(
+    pair: Pair, initializers: Initializers, given: ChannelMetrics, aligned: bool
+) -> tuple[MetricChoice, tuple[Message, ...]]:
+    """Return or choose the metric of each channel and the weights, with messages."""
+    unused = initializers.network is None and not initializers.refines
+    if not (given.given or unused):
+        pair = align_by_common_channel(pair)
+    choices: list[MetricChoice] = []
+    messages: tuple[Message, ...] = ()
+    for k, metric in enumerate(given.metrics):
+        own = replace(initializers, metric=metric)
+        choice, lines = _choose_metric(pair.channel(k), own, aligned=aligned)
+        choices.append(choice)
+        messages += tuple(
+            line._replace(text=f"Channel {k + 1}: {line.text}") for line in lines
+        )
+    weights = given.weights
+    if weights is None and not unused:
+        weights = estimate_weights(pair, choices)
+        text = ", ".join(f"{weight:.2f}" for weight in weights)
+        messages += (Message(f"Weights of the channels: {text}."),)
+    return combine_choices(choices, weights), messages
 
 
 def _is_useful(
@@ -268,7 +312,7 @@ def _is_useful(
         return False
     if not (initializers.network_is_default and any(initializers.level_iters[:-1])):
         return True
-    correlation = mean_local_correlation(pair)
+    correlation = mean_local_correlation(pair.channel(find_common_channel(pair)))
     far = correlation is not None and _OPPOSITE < correlation < SAME_CONTRAST
     if far or comparison.contrasts_differ:
         return True
@@ -322,7 +366,8 @@ def _try_search(
             f"{budget:.2g} may be used."
         )
         return _Attempt(None, comparison, (Message(text, warns=True),))
-    u, v, _ = make_diffeomorphic(*search_displacements(pair))
+    seen = pair.channel(find_common_channel(pair))
+    u, v, _ = make_diffeomorphic(*search_displacements(seen))
     if initializers.search == "discrete":
         return _Attempt((u, v), comparison)
     messages: tuple[Message, ...] = ()

@@ -29,7 +29,9 @@ from dipy_dl_reg.validation import check_affine
 #: Message about series of images, which may be diffusion data.
 SERIES_MESSAGE = (
     "Each volume was transformed independently: gradient directions (b-vectors), "
-    "vectors and tensors are not reoriented and remain in the subject's frame"
+    "vectors and tensors are not reoriented and remain in the subject's frame "
+    "(transform_dwi, transform_tensors, transform_fods and transform_vectors "
+    "reorient them)"
 )
 
 
@@ -60,7 +62,8 @@ def apply_mapping(
         type, with the dimension of the map (2D or 3D). An image with one more axis is a
         series: each volume along the last axis is transformed independently. In
         diffusion data, vectors and tensors are not reoriented, and b-vectors remain in
-        the subject's frame; a message is logged.
+        the subject's frame; a message is logged. `transform_tensors`, `transform_fods`,
+        `transform_vectors` and `transform_dwi` reorient them.
     image_grid2world : ndarray, shape (dim + 1, dim + 1), optional
         The image's grid-to-world matrix; by default the affine in the file. For an
         array, the default is moving's matrix (static's with `inverse`); the array must

@@ -23,13 +23,13 @@ import numpy as np
 from dipy_dl_reg.geometry.fold_repair import Quality, make_diffeomorphic
 from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.initialization.starts import Initializers, Start, choose_start
-from dipy_dl_reg.maps.measures import Measures, measure_registration
+from dipy_dl_reg.maps.channel_measures import measure_channels
+from dipy_dl_reg.maps.measures import Measures
 from dipy_dl_reg.maps.verdict import Verdict, judge, log_verdict
-from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.metrics.objective import Objective
 from dipy_dl_reg.metrics.registry import list_metrics
 from dipy_dl_reg.options import document_options, fill_docstring, takes_options
-from dipy_dl_reg.registration import dipy_adapter, factory, monitor
+from dipy_dl_reg.registration import channels, dipy_adapter, factory, monitor
 from dipy_dl_reg.registration.deformable_options import (
     DeformableOptions,
     automatic_iters,
@@ -66,7 +66,7 @@ class DeepRegistration(DiffeomorphicRegistration):
 
     Parameters
     ----------
-    metric : str or metric, optional
+    metric : str, metric or sequence of these, optional
         Measure of similarity of the images: a metric of this package; a metric of
         `dipy.align.metrics`, for which the corresponding metric of this package is
         used; or a name:
@@ -77,6 +77,8 @@ class DeepRegistration(DiffeomorphicRegistration):
         the moving image to static's contrast, or self-similarity if no such mapping
         explains static.  The log names the chosen metric and the reason
         (`initialization.metric_selection.select_metric`).
+        For images with several channels, such as T1 and FA, a sequence with one entry
+        for each channel: ``["auto", "auto"]`` or ``[MIMetric(3), CCMetric(3)]``.
     options : DeformableOptions
         Each of its fields is a parameter.
 
@@ -154,8 +156,10 @@ class DeepRegistration(DiffeomorphicRegistration):
     @takes_options(DeformableOptions)
     def __init__(self, metric: Any = None, *, options: DeformableOptions):
         # The metric and the options have SyN's order, for positional arguments.
-        self._metric = factory.make_metric(metric)
-        super().__init__(metric=self._metric or CCMetric())
+        self._metric = channels.make_metrics(
+            metric, options.channel_weights, modulate=options.modulate
+        )
+        super().__init__(metric=channels.provisional_metric(self._metric))
         self.__dict__.update({name: getattr(options, name) for name in _KEPT_OPTIONS})
         monitor.log_ignored_options(options)
         self.network = factory.make_model(options.model)
@@ -166,7 +170,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         self.regularizer = factory.make_regularizer(options.regularizer)
         self.regularizer_weight = float(options.regularizer_weight or 0)
         self.device = find_device(options.device)
-        self.mask0 = bool(getattr(metric, "mask0", False))
+        self.mask0 = channels.masks_zeros(metric)
         self.verbosity, self.poses = monitor.VerbosityLevels.STATUS, None
         self.energy_list: list[float] = []
         self.full_energy_profile: list[float] = []
@@ -212,9 +216,12 @@ class DeepRegistration(DiffeomorphicRegistration):
         ----------
         static : array, shape (S, R, C) or (R, C)
             Fixed image; the displacement fields are defined on its grid.  NaN and
-            masked values of a `numpy.ma.MaskedArray` are missing data.
+            masked values of a `numpy.ma.MaskedArray` are missing data.  If `metric` is
+            a sequence, or `channel_weights` are given, the last axis holds K channels:
+            (S, R, C, K) or (R, C, K).  Each is scaled and masked by itself.
         moving : array, shape (S', R', C') or (R', C')
-            Image that is registered to static; it may have another grid.
+            Image that is registered to static; it may have another grid.  Its channel k
+            is compared with channel k of static.
         static_grid2world, moving_grid2world : array, shape (dim+1, dim+1), optional
             Voxels to world (mm) of the two images; by default the identity.
         prealign : array, shape (dim+1, dim+1), optional
@@ -222,6 +229,7 @@ class DeepRegistration(DiffeomorphicRegistration):
             returns it; by default the identity.
         static_mask, moving_mask : array, optional
             Arrays of the shapes of the images; only voxels other than 0 are compared.
+            With channels, one mask for all, without the last axis, or one for each.
         num_threads : int, optional
             Threads on the CPU; None uses Torch's default, -1 all processors.  A process
             that was forked after Torch was loaded uses one thread.
@@ -322,13 +330,17 @@ class DeepRegistration(DiffeomorphicRegistration):
 
     def _make_pair(self, images: dict[str, Any], masks: dict[str, Any]) -> Pair:
         """Check the images, their affines and their masks; convert them to tensors."""
-        return dipy_adapter.make_pair(
-            **images, **masks, device=self.device, find_masks=True
+        return channels.make_pair(
+            channels.count_channels(self._metric),
+            **images,
+            **masks,
+            device=self.device,
+            find_masks=True,
         )
 
     def _measure(self, pair: Pair, u: torch.Tensor) -> Measures:
         """Measure the registered images, for the verdict."""
-        return measure_registration(pair, u)
+        return measure_channels(pair, u)
 
     def _check_done(self) -> None:
         if not hasattr(self, "static_to_moving"):
@@ -339,7 +351,8 @@ class DeepRegistration(DiffeomorphicRegistration):
     def _choose_start(self, pair: Pair, images: dict[str, Any]) -> Start:
         """Set the levels and the network for the images, and choose the first field."""
         self.dim = pair.static_grid.dim
-        self.metric = factory.check_metric_dim(self._metric, self.dim) or CCMetric()
+        self.metric = channels.provisional_metric(self._metric)
+        factory.check_metric_dim(self.metric, self.dim)
         if self._automatic_iters:
             super().set_level_iters(automatic_iters(pair.static_grid))
         self.network, messages = factory.choose_network(
@@ -395,7 +408,8 @@ class DeepRegistration(DiffeomorphicRegistration):
         own = self.network is not None and not self._network_is_default
         if not (masked and own):
             return pair
-        whole = dipy_adapter.make_pair(**images, device=self.device)
+        count = channels.count_channels(self._metric)
+        whole = channels.make_pair(count, **images, device=self.device)
         return whole._replace(landmarks=pair.landmarks)
 
     def _finish(self, mapping: DiffeomorphicMap, pair: Pair, start: Start) -> None:

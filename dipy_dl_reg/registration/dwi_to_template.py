@@ -9,10 +9,17 @@ from dipy.core.gradients import GradientTable, gradient_table
 from dipy.testing.decorators import warning_for_keywords
 import numpy as np
 
+from dipy_dl_reg.io.input_channels import read_input_channels
 from dipy_dl_reg.io.input_image import read_input_image
+from dipy_dl_reg.maps.apply import transform_array
 from dipy_dl_reg.registration.affine.call import deep_affine_registration
 from dipy_dl_reg.registration.affine.steps import AFFINE_STEPS
+from dipy_dl_reg.registration.dwi_contrasts import make_contrasts, mean_b0
 from dipy_dl_reg.registration.pipeline import DEFORM, deep_registration
+from dipy_dl_reg.validation import wrong_value
+
+#: What the series provides for the contrasts of a template.
+CONTRASTS = {"T1": "b0", "T2": "b0", "B0": "b0", "FA": "FA", "MD": "MD"}
 
 
 @warning_for_keywords()
@@ -26,10 +33,12 @@ def register_dwi_to_template(
     reg_method: str = "deep",
     **reg_kwargs: Any,
 ) -> tuple[np.ndarray, DiffeomorphicMap | np.ndarray]:
-    """Register diffusion data to a template through the mean of its b0 volumes.
+    """Register diffusion data to a template through mean b0, FA or both.
 
     The interface is that of `dipy.align.register_dwi_to_template`.  In contrast to
-    DIPY's function, the affine part is also computed.
+    DIPY's function, the affine part is also computed, and the template may consist of
+    several images, such as T1 and FA: FA shows the white matter, b0 the ventricles and
+    the outer surface of the brain.
 
     Parameters
     ----------
@@ -41,11 +50,16 @@ def register_dwi_to_template(
     dwi_affine : array, shape (4, 4), optional
         Voxels to world of the series.  Required for an array; by default the affine in
         the file.
-    template : array, nibabel image, str or Path, optional
+    template : array, nibabel image, str or Path, dict or pair of these, optional
         The static image.  By default DIPY's MNI template (T2), which DIPY downloads at
-        its first use.
+        its first use.  Several images are given by their contrasts, such as
+        ``{"T1": t1, "FA": fa}``: "T1", "T2" or "b0" is compared with the mean b0
+        volume, "FA" and "MD" with a tensor fit of the series (within a mask of the
+        brain, by DIPY).  A pair of images is understood as (T1, T2 or b0; FA).
+        Contrasts that the series cannot provide are left out, with a message: without
+        `gtab`, or with fewer than six directions, no tensor is fitted.
     template_affine : array, shape (4, 4), optional
-        Voxels to world of the template; required for an array.
+        Voxels to world of the template; required for arrays.  One for all images.
     reg_method : {"deep", "aff"}, optional
         `deep_registration`, or `deep_affine_registration` alone.
     **reg_kwargs : dict
@@ -63,53 +77,76 @@ def register_dwi_to_template(
     Raises
     ------
     ValueError
-        If the series or the table cannot be used, or there is no such method.
+        If the series or the table cannot be used, there is no such method, a contrast
+        is not known or twice there, or the series provides none of the contrasts.
     FileNotFoundError
         If a file is missing.
     """
     if reg_method not in ("deep", "aff"):
         raise ValueError(f"reg_method must be 'deep' or 'aff', got {reg_method!r}.")
     series = read_input_image(dwi, dwi_affine, name="dwi")
-    b0 = _mean_b0(series.values, gtab)
+    gtab = _as_gradient_table(gtab)
+    b0 = mean_b0(series.values, gtab)
     if template is None:
         from dipy.data import read_mni_template
 
         template = read_mni_template()
-    static = read_input_image(template, template_affine, name="template")
-    for name, image in (("dwi", series), ("template", static)):
+    images = make_contrasts(series.values, gtab, b0, _name_contrasts(template))
+    static = read_input_channels(
+        [image for image, _ in images.values()], template_affine, name="template"
+    )
+    for name, image in (("dwi", series), ("template", static[0])):
         if image.grid2world is None:
             raise ValueError(f"{name}_affine is required if {name} is an array.")
-    given = {
-        "moving": b0,
-        "static": static.values,
+    given: dict[str, Any] = {
+        "moving": [moving for _, moving in images.values()],
+        "static": [channel.values for channel in static],
         "moving_affine": series.grid2world,
-        "static_affine": static.grid2world,
+        "static_affine": static[0].grid2world,
     }
+    if reg_method == "aff" or len(static) == 1:
+        given |= {"moving": given["moving"][0], "static": given["static"][0]}
     if reg_method == "aff":
         return deep_affine_registration(**given, **reg_kwargs)
     options = {"pipeline": [*AFFINE_STEPS, DEFORM]} | reg_kwargs
-    return deep_registration(**given, **options)
+    warped, mapping = deep_registration(**given, **options)
+    if len(static) == 1 and given["moving"] is b0:
+        return warped, mapping
+    return transform_array(mapping, b0), mapping
 
 
-def _mean_b0(data: np.ndarray, gtab: Any) -> np.ndarray:
-    """The mean of a series' b0 volumes."""
-    if gtab is None:
-        if data.ndim != 3:
-            raise ValueError(f"dwi without gtab must be 3D, got shape {data.shape}.")
-        return data
+def _as_gradient_table(gtab: Any) -> GradientTable | None:
+    """The gradient table, from a pair of b-values and b-vectors or as it is."""
     if isinstance(gtab, (list, tuple)) and len(gtab) == 2:
-        gtab = gradient_table(gtab[0], bvecs=gtab[1])
-    if not isinstance(gtab, GradientTable):
+        return gradient_table(gtab[0], bvecs=gtab[1])
+    if gtab is not None and not isinstance(gtab, GradientTable):
         raise ValueError(
             "gtab must be a GradientTable, a pair (bvals, bvecs) or None, got "
             f"{type(gtab).__name__}."
         )
-    chosen = np.asarray(gtab.b0s_mask)
-    if data.ndim != 4 or data.shape[3] != len(chosen):
-        raise ValueError(
-            f"dwi must be 4D with {len(chosen)} volumes, as many as gtab has, got "
-            f"shape {data.shape}."
-        )
-    if not chosen.any():
-        raise ValueError("gtab has no b0 volume: see GradientTable's b0_threshold.")
-    return data[..., chosen].mean(axis=3)
+    return gtab
+
+
+def _name_contrasts(template: Any) -> dict[str, Any]:
+    """The images of a template by what the series must provide: b0, FA or MD."""
+    if isinstance(template, (list, tuple)):
+        if len(template) != 2:
+            raise ValueError(
+                "template must be one image, a pair (T1, T2 or b0; FA), or a "
+                f"dictionary of images by contrast, got {len(template)} images."
+            )
+        return dict(zip(("b0", "FA"), template))
+    if not isinstance(template, dict):
+        return {"b0": template}
+    named: dict[str, Any] = {}
+    for contrast, image in template.items():
+        name = CONTRASTS.get(str(contrast).upper())
+        if name is None:
+            raise wrong_value("template", f"images by {list(CONTRASTS)}", contrast)
+        if name in named:
+            raise ValueError(
+                f"template has two images that would be compared with {name}: give one."
+            )
+        named[name] = image
+    # b0 first, because the affine steps use the first image.
+    return {name: named[name] for name in ("b0", "FA", "MD") if name in named}

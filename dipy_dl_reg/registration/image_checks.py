@@ -79,7 +79,12 @@ def check_image(image: np.ndarray, role: str) -> np.ndarray:
     if image.ndim not in (2, 3):
         raise ValueError(
             f"{role} must be a 2D or 3D image, got shape {image.shape}"
-            + ("; give one of its volumes." if image.ndim == 4 else ".")
+            + (
+                "; give one of its volumes, or, if they are channels of one image, a "
+                "metric for each as a list."
+                if image.ndim == 4
+                else "."
+            )
             + (" (deep_registration reads files.)" if image.ndim == 0 else "")
         )
     if image.size == 0 or max(image.shape) < _LEAST_SIZE:

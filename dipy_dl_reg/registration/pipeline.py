@@ -16,8 +16,9 @@ from dipy.testing.decorators import warning_for_keywords
 import numpy as np
 
 from dipy_dl_reg.io.image_kinds import is_slice, match_dimensions, plane_axes
-from dipy_dl_reg.io.input_image import InputImage, read_input_image
-from dipy_dl_reg.maps.apply import apply_mapping
+from dipy_dl_reg.io.input_channels import read_input_channels
+from dipy_dl_reg.io.input_image import InputImage
+from dipy_dl_reg.maps.apply import transform_array
 from dipy_dl_reg.registration import factory
 from dipy_dl_reg.registration.affine.call import align_images, make_call_options
 from dipy_dl_reg.registration.affine.steps import AffineResult, check_pipeline
@@ -64,16 +65,21 @@ def deep_registration(
 
     Parameters
     ----------
-    moving, static : str, Path, nibabel image or array
+    moving, static : str, Path, nibabel image or array, or sequence of these
         The images, 2D or 3D; moving is first.  Masked values of a
-        `numpy.ma.MaskedArray` and NaN are missing data.
+        `numpy.ma.MaskedArray` and NaN are missing data.  Several images a side, such as
+        ``moving=[b0, fa], static=[t1, fa]``, are channels that are warped by one map:
+        the first moving image is compared with the first static one, and so on.  Those
+        of a side whose grids differ are resampled to the grid of the first, through
+        both affines.  The affine steps of a pipeline use the first image of each side.
     moving_affine, static_affine : array, shape (dim + 1, dim + 1), optional
         Voxels to world of the images; by default the affines in the files.  For arrays,
-        give both or neither; without them, both affines are the identity.
+        give both or neither; without them, both affines are the identity.  For several
+        images, one matrix for all or a sequence of matrices.
     step_length : float, optional
         See `DeepRegistration`.
-    metric : str or metric, optional
-        See `DeepRegistration`.
+    metric : str, metric, or sequence of these, optional
+        See `DeepRegistration`; for several images, one for all or one for each.
     dim : {2, 3}, optional
         Dimension of the images; by default it is taken from their shapes.
     level_iters : sequence of int, optional
@@ -84,7 +90,8 @@ def deep_registration(
     static_mask, moving_mask : str, Path, nibabel image or array, optional
         Only voxels other than 0 are compared.  A mask in a file or nibabel image is
         resampled to the image's grid if its grid differs (nearest neighbour, through
-        both affines).  A mask in an array must have the image's shape.
+        both affines).  A mask in an array must have the image's shape.  For several
+        images, one mask for all or a sequence with one for each (or None).
     num_threads : int, optional
         See `DeepRegistration.optimize`.
     pipeline : sequence of str, optional
@@ -102,7 +109,7 @@ def deep_registration(
     Returns
     -------
     warped : ndarray, shape of static
-        The moving image on the static grid.
+        The moving image on the static grid; several images are on its last axis.
     mapping : dipy.align.imwarp.DiffeomorphicMap
         The map from static to moving.  It is 2D if both images are single slices, of
         shape (X, Y) or (X, Y, 1).
@@ -117,31 +124,86 @@ def deep_registration(
     """
     steps, deforms = split_pipeline(pipeline)
     options |= {"level_iters": level_iters, "step_length": step_length}
-    registration = _make_registration(metric, dim, options, deforms)
+    several = _count_channels(static, moving)
+    registration = _make_registration(metric, dim, options, deforms, several)
     affine_options = _check_affine_options(affine_options, steps)
-    images = _Images(
-        moving=read_input_image(moving, moving_affine, moving_mask, name="moving"),
-        static=read_input_image(static, static_affine, static_mask, name="static"),
+    channels = _read_channels(
+        (static, static_affine, static_mask), (moving, moving_affine, moving_mask)
     )
-    shape, prealign = images.static.values.shape, getattr(prealign, "affine", prealign)
+    images, prealign = channels[0], getattr(prealign, "affine", prealign)
+    shape = images.static.values.shape
     if dim is not None and len(shape) != dim:
         raise ValueError(f"dim is {dim}, but static has {len(shape)} axes.")
     _check_both_or_none(images)
     if all(is_slice(image.values.shape) for image in images):
-        images, prealign = _drop_slice_axis(images, prealign)
+        flat = [_drop_slice_axis(each, prealign) for each in channels]
+        channels, (prealign, *_) = [list(part) for part in zip(*flat)]
+        images = channels[0]
     if steps:
         given = {"device": registration.device, "num_threads": num_threads}
         if prealign is not None:
             given["starting_affine"] = prealign
         result = _align(images, steps, **given | affine_options)
         prealign, registration.poses = result.matrix, result.poses
+    if several:
+        images = _stack_channels(channels)
     mapping = _deform(registration, images, prealign, num_threads)
-    warped = apply_mapping(mapping, images.moving.values, interpolation="linear")
-    return warped.reshape(shape), mapping
+    warped = transform_array(mapping, images.moving.values)
+    return warped.reshape(*shape, *warped.shape[mapping.dim :]), mapping
+
+
+def _are_channels(images: Any) -> bool:
+    """Whether a user gave a list of images, and not one image as nested lists."""
+    return isinstance(images, (list, tuple)) and not any(
+        isinstance(image, (list, tuple, int, float)) for image in images
+    )
+
+
+def _count_channels(static: Any, moving: Any) -> int | None:
+    """Number of images of each side; None if both sides are single images."""
+    if not (_are_channels(static) or _are_channels(moving)):
+        return None
+    counts = [len(i) if _are_channels(i) else 1 for i in (static, moving)]
+    if counts[0] != counts[1]:
+        raise ValueError(
+            "static and moving must have the same number of images (channels), got "
+            f"{counts[0]} and {counts[1]}."
+        )
+    return counts[0]
+
+
+def _read_channels(
+    static: tuple[Any, Any, Any], moving: tuple[Any, Any, Any]
+) -> list[_Images]:
+    """Read the images of both sides, given with their affines and masks."""
+    sides = []
+    for name, (images, affine, mask) in (("static", static), ("moving", moving)):
+        images = images if _are_channels(images) else [images]
+        sides.append(read_input_channels(images, affine, mask, name=name))
+    return [_Images(*both) for both in zip(*sides)]
+
+
+def _stack_channels(channels: Sequence[_Images]) -> _Images:
+    """Images with the channels on their last axis."""
+    sides = []
+    for side in zip(*channels):
+        values = np.stack([np.asarray(channel.values) for channel in side], -1)
+        masks = [channel.mask for channel in side]
+        mask = None
+        if any(each is not None for each in masks):
+            shape = values.shape[:-1]
+            full = [np.ones(shape, bool) if m is None else m for m in masks]
+            mask = np.stack([np.ma.filled(m, 0) != 0 for m in full], -1)
+        sides.append(InputImage(values, side[0].grid2world, mask))
+    return _Images(*sides)
 
 
 def _make_registration(
-    metric: Any, dim: int | None, options: dict[str, Any], deforms: bool
+    metric: Any,
+    dim: int | None,
+    options: dict[str, Any],
+    deforms: bool,
+    channels: int | None,
 ) -> DeepRegistration:
     """Make the registration; options that it does not have are passed to the metric."""
     own = signature(DeepRegistration).parameters
@@ -150,7 +212,16 @@ def _make_registration(
     if dim is not None and isinstance(metric, str) and not factory.is_automatic(metric):
         for_metric["dim"] = dim
     options = options if deforms else disable_deformation(options)
-    return DeepRegistration(factory.make_metric(metric, **for_metric), **options)
+    if channels is None:
+        return DeepRegistration(factory.make_metric(metric, **for_metric), **options)
+    given = metric if isinstance(metric, (list, tuple)) else [metric] * channels
+    if len(given) != channels:
+        raise ValueError(
+            f"metric must be one for all or one for each of the {channels} images "
+            f"(channels), got {len(given)}."
+        )
+    metrics = [factory.make_metric(each, **for_metric) for each in given]
+    return DeepRegistration(metrics, **options)
 
 
 def _align(

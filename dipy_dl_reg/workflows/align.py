@@ -62,6 +62,10 @@ class AlignDeepFlow(StrictWorkflow):
         metric: str = "auto",
         level_iters: Sequence[int] | int | None = None,
         model: str | None = "auto",
+        static_channels: Sequence[PathLike] | None = None,
+        moving_channels: Sequence[PathLike] | None = None,
+        channel_metrics: Sequence[str] | None = None,
+        channel_weights: Sequence[float] | None = None,
         static_mask: PathLike | None = None,
         moving_mask: PathLike | None = None,
         static_landmarks: PathLike | None = None,
@@ -117,6 +121,20 @@ class AlignDeepFlow(StrictWorkflow):
             Network whose field refinement starts from: a file that dipy_train_deep
             wrote, the name of a network of the package (such as voxelmorph-t1), or
             None. auto is the package's network for images of any contrast.
+        static_channels : variable string or Path, optional
+            Further images of static, such as FA besides T1, on any grid of its world.
+            They are compared with the moving_channels, in the same order; one map is
+            found for all. For one pair of images only.
+        moving_channels : variable string or Path, optional
+            Further images of moving, such as FA besides b0; as many as of static. The
+            affine steps use the first image of each side only. Of moving, only the
+            first image is written; dipy_apply_deep transforms the others.
+        channel_metrics : variable string, optional
+            A metric for each image of a side, the first included; by default that of
+            --metric for all.
+        channel_weights : variable float, optional
+            A weight for each image of a side, the first included; only their ratios
+            matter. By default they are estimated: images that agree more weigh more.
         static_mask : string or Path, optional
             Mask of static: an image on static's grid with values above 0 inside.
         moving_mask : string or Path, optional
@@ -186,8 +204,17 @@ class AlignDeepFlow(StrictWorkflow):
             landmarks = read_landmark_pair(static_landmarks, moving_landmarks)
             options |= {"landmarks": landmarks, "landmark_weight": landmark_weight}
         options = options if deforms else disable_deformation(options)
+        channels = _check_channels(
+            static_channels, moving_channels, channel_metrics, channel_weights
+        )
+        if channels[0]:
+            metrics = channel_metrics or [metric] * (1 + len(channels[0]))
+            options["channel_weights"] = channel_weights
         registration = DeepRegistration(
-            metric, device=device, max_memory=max_memory, **options
+            list(metrics) if channels[0] else metric,
+            device=device,
+            max_memory=max_memory,
+            **options,
         )
         if self.log_options.quiet:
             registration.progress = False
@@ -198,10 +225,14 @@ class AlignDeepFlow(StrictWorkflow):
             [static_image_files, moving_image_files],
             out_dir,
             outputs,
-            others=[prealign, *masks.values(), static_landmarks, moving_landmarks],
+            others=[
+                *(prealign, *masks.values(), static_landmarks, moving_landmarks),
+                *(path for paths in channels for path in paths),
+            ],
             skip_existing=skip_existing,
         )
-        dims = _check_pairs([inputs for inputs, _ in rows], masks, landmarks, out_field)
+        pairs = [inputs for inputs, _ in rows]
+        dims = _check_pairs(pairs, masks, landmarks, out_field, channels)
         prealigns = _read_prealigns(prealign, dims)
         for (static, moving), files in rows:
             summary = register_files(
@@ -214,6 +245,7 @@ class AlignDeepFlow(StrictWorkflow):
                 prealigns=prealigns,
                 num_threads=num_threads,
                 overwrite=self._force_overwrite,
+                channels=channels,
             )
             log_result(summary)
 
@@ -236,6 +268,32 @@ def _choose_steps(
     return steps, deforms
 
 
+def _check_channels(
+    static: Sequence[PathLike] | None,
+    moving: Sequence[PathLike] | None,
+    metrics: Sequence[str] | None,
+    weights: Sequence[float] | None,
+) -> tuple[list[PathLike], list[PathLike]]:
+    """Check the numbers of further images, metrics and weights."""
+    static, moving = list(static or []), list(moving or [])
+    if len(static) != len(moving):
+        raise ValueError(
+            "static_channels and moving_channels must be as many images, got "
+            f"{len(static)} and {len(moving)}"
+        )
+    for name, given in (("channel_metrics", metrics), ("channel_weights", weights)):
+        if given is None:
+            continue
+        if not static:
+            raise ValueError(f"{name} requires static_channels and moving_channels")
+        if len(given) != 1 + len(static):
+            raise ValueError(
+                f"{name} must be {1 + len(static)}, one for each image of a side, the "
+                f"first included, got {len(given)}"
+            )
+    return static, moving
+
+
 def _name_outputs(**names: str | None) -> dict[str, str]:
     """Check the suffixes of the requested outputs; return their names by parameter."""
     if names["out_report"] is not None:
@@ -254,6 +312,7 @@ def _check_pairs(
     masks: dict[str, PathLike | None],
     landmarks: Any,
     out_field: str | None,
+    channels: Sequence[Sequence[PathLike]] = ((), ()),
 ) -> set[int]:
     """Check the headers of all images and masks; return the dimensions of the pairs."""
     from dipy_dl_reg.workflows.image_pair import check_pair
@@ -263,7 +322,12 @@ def _check_pairs(
             "static_landmarks and moving_landmarks can only be given for one pair of "
             f"images, got {len(pairs)} pairs"
         )
-    dims = {check_pair(static, moving, masks) for static, moving in pairs}
+    if channels[0] and len(pairs) > 1:
+        raise ValueError(
+            "static_channels and moving_channels can only be given for one pair of "
+            f"images, got {len(pairs)} pairs"
+        )
+    dims = {check_pair(static, moving, masks, channels) for static, moving in pairs}
     if landmarks is not None and dims - {landmarks[0].shape[1]}:
         raise ValueError(
             f"static_landmarks and moving_landmarks have {landmarks[0].shape[1]} "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 import os
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 
 from dipy_dl_reg.io.image_kinds import check_planes, is_slice, slice_affine
 from dipy_dl_reg.io.images import open_volume, read_image
+from dipy_dl_reg.io.input_channels import read_input_channels
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,9 @@ class ImagePair:
         Their grid-to-world matrices.
     masks : dict
         Boolean arrays or None, by the names "static_mask" and "moving_mask".
+    channels : tuple of tuple of ndarray
+        Further images of static and of moving, as many of each, on the grids of the
+        two; empty if there are none.
     """
 
     name: str
@@ -44,6 +48,23 @@ class ImagePair:
     static_grid2world: np.ndarray
     moving_grid2world: np.ndarray
     masks: dict[str, np.ndarray | None]
+    channels: tuple[tuple[np.ndarray, ...], ...] = ((), ())
+
+    def images(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return static and moving for `DeepRegistration.optimize`.
+
+        Returns
+        -------
+        static, moving : ndarray
+            With the further images as channels on the last axis, if there are any.
+        """
+        if not self.channels[0]:
+            return self.static, self.moving
+        first, second = (
+            np.stack([image, *others], -1)
+            for image, others in zip((self.static, self.moving), self.channels)
+        )
+        return first, second
 
 
 def read_pair(
@@ -52,6 +73,7 @@ def read_pair(
     *,
     static_mask: str | os.PathLike | None = None,
     moving_mask: str | os.PathLike | None = None,
+    channels: Sequence[Sequence[str | os.PathLike]] = ((), ()),
 ) -> ImagePair:
     """Read two images and their masks.
 
@@ -61,6 +83,8 @@ def read_pair(
         The images' files: two volumes, or two slices, which are registered in 2D.
     static_mask, moving_mask : str or Path, optional
         Files of masks on the images' grids.
+    channels : sequence of sequence of str or Path, optional
+        Files of further images of static and of moving, on any grids of their worlds.
 
     Returns
     -------
@@ -88,6 +112,25 @@ def read_pair(
             name: None if path is None else _drop_last_axis(_read_mask(path, name), dim)
             for name, path in masks.items()
         },
+        channels=(
+            _read_channels(static_image, channels[0], "static", dim),
+            _read_channels(moving_image, channels[1], "moving", dim),
+        ),
+    )
+
+
+def _read_channels(
+    image: Any, paths: Sequence[str | os.PathLike], role: str, dim: int
+) -> tuple[np.ndarray, ...]:
+    """Read further images, and resample them to the grid of the first."""
+    name = f"{role}_channels"
+    others = [open_volume(path, name, slices=True) for path in paths]
+    for other in others:
+        _read_values(other, name)  # checks the values
+    read = read_input_channels([image, *others], name=role) if others else []
+    return tuple(
+        _drop_last_axis(np.asarray(channel.values, dtype=np.float32), dim)
+        for channel in read[1:]
     )
 
 
@@ -196,6 +239,7 @@ def check_pair(
     static: str | os.PathLike,
     moving: str | os.PathLike,
     masks: Mapping[str, str | os.PathLike | None],
+    channels: Sequence[Sequence[str | os.PathLike]] = ((), ()),
 ) -> int:
     """Check by their headers that two images can be registered.
 
@@ -205,6 +249,8 @@ def check_pair(
         The images' files.
     masks : dict
         Paths or None, by the names "static_mask" and "moving_mask".
+    channels : sequence of sequence of str or Path, optional
+        Files of further images of static and of moving.
 
     Returns
     -------
@@ -228,4 +274,7 @@ def check_pair(
             other.affine, image.affine, atol=1e-2
         ):
             raise ValueError(f"{name}_mask: {mask} is not on the grid of {path}")
+    for name, paths in zip(("static_channels", "moving_channels"), channels):
+        for path in paths:
+            open_volume(path, name, slices=True)
     return registration_dimension(*images)

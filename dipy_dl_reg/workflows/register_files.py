@@ -64,6 +64,7 @@ def register_files(
     prealigns: dict[int, np.ndarray | None],
     num_threads: int | None,
     overwrite: bool,
+    channels: Sequence[Sequence[str | os.PathLike]] = ((), ()),
 ) -> str:
     """Register two image files, and write either all result files or none.
 
@@ -87,6 +88,8 @@ def register_files(
         Threads on the CPU.
     overwrite : bool
         Replace files that exist.
+    channels : sequence of sequence of str or Path, optional
+        Files of further images of static and of moving.
 
     Returns
     -------
@@ -104,7 +107,7 @@ def register_files(
         If a file cannot be written.
     """
     with write_all_or_none(list(files.values()), overwrite=overwrite) as temporaries:
-        pair = read_pair(static, moving, **masks)
+        pair = read_pair(static, moving, channels=channels, **masks)
         prealign = prealigns[pair.dim]
         poses: PoseComparison | None = None
         if steps:
@@ -204,8 +207,7 @@ def register_pair(
     logger.info(f"Deformable registration of {pair.name}")
     registration.poses = poses
     mapping = registration.optimize(
-        pair.static,
-        pair.moving,
+        *pair.images(),
         static_grid2world=pair.static_grid2world,
         moving_grid2world=pair.moving_grid2world,
         prealign=prealign,

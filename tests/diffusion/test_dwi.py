@@ -208,3 +208,23 @@ def test_shells_with_few_directions_are_refused():
     flat[1:, 2] = 0
     flat[1:] /= np.linalg.norm(flat[1:], axis=1, keepdims=True)
     refuse((table.bvals, flat), "not in one plane")
+
+
+def test_a_frame_that_is_in_doubt_is_a_warning(caplog):
+    """FSL's b-vectors have the first axis reversed where the determinant is positive."""
+    gtab = make_table((6,))
+    grid = {"out_shape": (4, 4, 4), "out_grid2world": STATIC}
+    data = np.ones((4, 4, 4, 7))
+    mapping = make_affine_map(np.eye(4))
+    reversed_axis = STATIC @ np.diag([-1.0, 1, 1, 1])
+    for affine, frame, warned in [
+        (STATIC, None, np.linalg.det(STATIC) > 0),
+        (reversed_axis, None, True),
+        (reversed_axis, "fsl", False),
+    ]:
+        caplog.clear()
+        with caplog.at_level("WARNING", logger="dipy"):
+            transform_dwi(
+                mapping, data, gtab, image_grid2world=affine, frame=frame, **grid
+            )
+        assert ("frame was not given" in caplog.text) == warned

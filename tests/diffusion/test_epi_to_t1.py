@@ -54,6 +54,18 @@ def test_alignment_is_improved_by_iterations():
     assert gap < 0.75 * phantom.misplacement(near, truth)
 
 
+def test_failed_alignment_keeps_the_given_one(rng, caplog):
+    """Noise has no alignment."""
+    t1, affine, b0, _ = make_case()
+    noise = rng.uniform(1, 2, SHAPE).astype(np.float32)
+    prealign = np.linalg.inv(POSE)
+    found = deep_epi_to_t1(
+        noise, t1, affine=AFFINE, t1_affine=affine, prealign=prealign, iterations=2
+    )
+    np.testing.assert_array_equal(found.t1_to_b0, prealign)
+    assert "The rigid registration of t1 failed" in caplog.text
+
+
 def test_given_prealign_is_used():
     t1, affine, b0, _ = make_case()
     prealign = np.linalg.inv(POSE)

@@ -184,17 +184,21 @@ def test_frames_and_directions_of_the_map(frame, inverse):
     fibre = np.array([0.3, 0.9, -0.2])
     grids = [(MOVING_SHAPE, MOVING), (STATIC_SHAPE, STATIC)]
     given, wanted = grids[::-1] if inverse else grids
-    sh = filled(fibre, *given, frame)
+    basis = HarmonicBasis("descoteaux07", 6)
+    sh = filled(fibre, *given, frame, basis)
     warped = transform_fods(mapping, sh, frame=frame, inverse=inverse)
-    assert warped.shape == (*wanted[0], 45) and warped.dtype == np.float32
+    assert warped.shape == (*wanted[0], 28) and warped.dtype == np.float32
     inner = warped[(warped != 0).any(-1)]
     assert len(inner) > 500
-    found = peaks(inner[::50]) @ frame_to_world(wanted[1], frame).T
+    found = peaks(inner[::50], basis) @ frame_to_world(wanted[1], frame).T
     assert angles(found, deformation @ fibre).max() < 0.5
 
 
-@pytest.mark.parametrize("basis", ["descoteaux07", "tournier07", "mrtrix"])
-@pytest.mark.parametrize("legacy", [True, False])
+@pytest.mark.parametrize(
+    "basis, legacy",
+    [("descoteaux07", False), ("tournier07", True), ("tournier07", False)]
+    + [("mrtrix", True)],
+)
 def test_bases_give_the_same_functions(basis, legacy):
     """What is converted before is what is converted after; MRtrix3's is in RAS."""
     mapping = make_affine_map(homogeneous(SHEAR))
@@ -235,7 +239,7 @@ def test_there_and_back():
     fibres = np.stack(
         [np.ones(shape), np.sin(places[..., 0] / 8), np.cos(places[..., 1] / 8)], -1
     )
-    basis = HarmonicBasis("descoteaux07", 6)
+    basis = HarmonicBasis("descoteaux07", 4)
     sh = lobes(fibres, basis)
     static = transform_fods(mapping, sh)
     back = transform_fods(mapping, static, inverse=True)
@@ -252,14 +256,17 @@ def test_missing_voxels_do_not_spread():
     mapping = oblique_map()
     shape, basis = tuple(mapping.domain_shape), HarmonicBasis("descoteaux07", 4)
     sh = filled([0.0, 1, 0], shape, np.eye(4), "world", basis)
-    whole = transform_fods(mapping, sh)
-    sh[9, 8, 11] = np.nan
-    with_hole = transform_fods(mapping, sh)
+    grid = mapping.codomain_grid2world.copy()
+    grid[:3, 3] += grid[:3, :3] @ [5, 6, 4]
+    there = {"out_shape": (7, 8, 7), "out_grid2world": grid}
+    whole = transform_fods(mapping, sh, **there)
+    sh[8:11, 7:10, 10:13] = np.nan
+    with_hole = transform_fods(mapping, sh, **there)
     assert np.isfinite(with_hole).all()
     full = (whole[..., 0] > 0) & (with_hole[..., 0] > 0)
-    assert full.sum() > 1000
+    assert 300 < full.sum() < (whole[..., 0] > 0).sum()
     assert_allclose(with_hole[full], whole[full], atol=2e-3)
-    masked = transform_fods(mapping, sh, mask=np.isfinite(sh[..., 0]))
+    masked = transform_fods(mapping, sh, mask=np.isfinite(sh[..., 0]), **there)
     assert_array_equal(masked, with_hole)
 
 
@@ -313,8 +320,7 @@ def deformations(mapping, points):
 
 @needs_mrtrix
 @pytest.mark.parametrize("modulate", [False, True])
-@with_each_weights
-def test_agrees_with_mrtransform(tmp_path, modulate, weights):
+def test_agrees_with_mrtransform(tmp_path, modulate):
     """Through a deformation and a prealign, between oblique, anisotropic grids."""
     mapping = oblique_map()
     moving, static = mapping.domain_grid2world, mapping.codomain_grid2world
@@ -325,30 +331,33 @@ def test_agrees_with_mrtransform(tmp_path, modulate, weights):
     theirs = run_mrtransform(
         tmp_path, sh, moving, mapping, static_shape, static, *options
     )
-    ours = transform_fods(
-        mapping, sh, basis="mrtrix", modulate=modulate, weights=weights
-    )
-    ours = nib.as_closest_canonical(nib.Nifti1Image(ours, static))
-    assert_allclose(ours.affine, theirs.affine, atol=1e-4)
-    points = world_points(ours.shape[:3], ours.affine)
-    ours, theirs = ours.get_fdata(), theirs.get_fdata()
-    inside = np.zeros(ours.shape[:3], dtype=bool)
+    grid, theirs = theirs.affine, theirs.get_fdata()
+    inside = np.zeros(theirs.shape[:3], dtype=bool)
     inside[3:-3:2, 3:-3:2, 3:-3:2] = True
-    inside &= (ours[..., 0] > 0) & (theirs[..., 0] > 0)
+    inside &= theirs[..., 0] > 0
     assert inside.sum() > 150
-    ours, theirs = ours[inside], theirs[inside]
-    expected = deformations(mapping, points[inside]) @ fibre
+    points, theirs = world_points(inside.shape, grid)[inside], theirs[inside]
+    expected = deformations(mapping, points) @ fibre
     assert angles(expected, fibre).max() > 8
-    our_peaks, their_peaks = (peaks(sh, basis, expected) for sh in (ours, theirs))
-    between = angles(our_peaks, their_peaks)
-    assert np.mean(between) < 1.0 and np.percentile(between, 95) < 2.5
-    errors = angles(our_peaks, expected)
-    assert np.mean(errors) < np.mean(angles(their_peaks, expected)) + 0.25
-    if weights == "nonnegative":
-        assert np.mean(errors) < 0.3 and errors.max() < 0.9
-    assert_allclose(ours[:, 0], theirs[:, 0], rtol=0.05)
-    ratio = amplitudes(ours, our_peaks, basis) / amplitudes(theirs, their_peaks, basis)
-    assert abs(np.median(ratio) - 1) < 0.1
+    their_peaks = peaks(theirs, basis, expected)
+    for weights in WEIGHTS:
+        ours = transform_fods(
+            mapping, sh, basis="mrtrix", modulate=modulate, weights=weights
+        )
+        image = nib.as_closest_canonical(nib.Nifti1Image(ours, static))
+        assert_allclose(image.affine, grid, atol=1e-4)
+        ours = image.get_fdata()[inside]
+        our_peaks = peaks(ours, basis, expected)
+        between = angles(our_peaks, their_peaks)
+        assert np.mean(between) < 1.0 and np.percentile(between, 95) < 2.5
+        errors = angles(our_peaks, expected)
+        assert np.mean(errors) < np.mean(angles(their_peaks, expected))
+        if weights == "nonnegative":
+            assert np.mean(errors) < 0.3 and errors.max() < 0.9
+        assert_allclose(ours[:, 0], theirs[:, 0], rtol=0.05)
+        ratio = amplitudes(ours, our_peaks, basis)
+        ratio /= amplitudes(theirs, their_peaks, basis)
+        assert abs(np.median(ratio) - 1) < 0.1
 
 
 def amplitudes(sh, directions, basis):

@@ -18,13 +18,19 @@ from closed_forms import (
 from dipy.data import get_sphere
 from dipy.direction.peaks import PeaksAndMetrics
 from dipy.io.peaks import load_pam, save_pam
+from dipy.reconst.shm import sh_to_sf_matrix
 from maps import make_map, oblique_map
 import nibabel as nib
 import numpy as np
 from numpy.testing import assert_allclose, assert_array_equal
 import pytest
 
-from dipy_dl_reg import transform_peaks, transform_tensors, transform_vectors
+from dipy_dl_reg import (
+    transform_fods,
+    transform_peaks,
+    transform_tensors,
+    transform_vectors,
+)
 from dipy_dl_reg.diffusion.axis_interpolation import average_axes, find_neighbours
 from dipy_dl_reg.diffusion.frames import frame_to_world
 
@@ -191,7 +197,7 @@ def make_peaks(*, affine=MOVING, **attributes):
 def test_peaks_of_dipy(tmp_path, interpolation, from_file, caplog):
     caplog.set_level(logging.INFO, logger="dipy")
     mapping = make_affine_map(SHEAR)
-    pam = make_peaks(shm_coeff=np.zeros((*MOVING_SHAPE, 15)))
+    pam = make_peaks(odf=np.zeros((*MOVING_SHAPE, 724), np.float32))
     if from_file:
         save_pam(str(tmp_path / "peaks.pam5"), pam)
         pam = tmp_path / "peaks.pam5"
@@ -218,7 +224,37 @@ def test_peaks_of_dipy(tmp_path, interpolation, from_file, caplog):
     assert (warped.peak_indices[inside][:, 2:] == -1).all()
     assert (warped.peak_dirs[~inside] == 0).all()
     assert_allclose(warped.gfa[7, 8, 6], 0.7, rtol=1e-5)
-    assert "without shm_coeff" in caplog.text
+    assert "without odf" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
+@pytest.mark.parametrize("basis", ["descoteaux07", "tournier07"])
+@pytest.mark.parametrize("legacy", [True, False])
+def test_harmonics_of_peaks(basis, legacy):
+    """The basis is that of the matrix B; the lobe stays near the first peak."""
+    mapping = make_affine_map(SHEAR)
+    pam = make_peaks()
+    options = {"sh_order_max": 6, "basis_type": basis, "legacy": legacy}
+    pam.B, back = sh_to_sf_matrix(pam.sphere, **options)
+    lobe = (pam.sphere.vertices @ pam.peak_dirs[0, 0, 0, 0]) ** 8
+    pam.shm_coeff = np.broadcast_to(lobe @ back, (*MOVING_SHAPE, 28)).copy()
+    grid = {"out_shape": (2, 2, 2), "out_grid2world": np.diag([2.0, 2, 2, 1])}
+    warped = transform_peaks(mapping, pam, **grid)
+    wanted = transform_fods(
+        mapping,
+        pam.shm_coeff,
+        basis=basis,
+        legacy=legacy,
+        image_grid2world=MOVING,
+        **grid,
+    )
+    assert_allclose(warped.shm_coeff, wanted, atol=1e-6)
+    middle = np.s_[1, 1, 1]
+    found = warped.sphere.vertices[(warped.shm_coeff[middle] @ pam.B).argmax()]
+    assert angles(found, warped.peak_dirs[middle][0]) < 12
+    pam.B = pam.B[:, :3]
+    with pytest.raises(ValueError, match="peaks must have a matrix B"):
+        transform_peaks(mapping, pam)
 
 
 def test_peaks_without_affine_are_on_the_grid_of_moving():

@@ -86,3 +86,13 @@ def test_gradient_of_the_modulated_image():
     size = 0.05
     wanted = float(energy(size) - energy(-size)) / (2 * size)
     assert found == pytest.approx(wanted, rel=0.02)
+
+
+def test_gradient_of_channels_is_their_sum(rng):
+    image, factor = torch.from_numpy(rng.normal(size=(2, 1, 3, 6, 7, 5)))
+    together = torch.empty(1, 3, 6, 7, 5, dtype=torch.float64)
+    modulated_gradient(image, factor, out=together)
+    parts = torch.empty(3, 1, 3, 6, 7, 5, dtype=torch.float64)
+    for k, part in enumerate(parts):
+        modulated_gradient(image[:, k : k + 1], factor[:, k : k + 1], out=part)
+    torch.testing.assert_close(together, parts.sum(0))
