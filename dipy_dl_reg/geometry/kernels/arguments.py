@@ -8,7 +8,7 @@ from ctypes import c_int64
 import torch
 
 #: Three sizes, as the C code takes them.
-Sizes = c_int64 * 3
+_Sizes = c_int64 * 3
 
 
 def three_sizes(x: torch.Tensor) -> ctypes.Array:
@@ -25,7 +25,7 @@ def three_sizes(x: torch.Tensor) -> ctypes.Array:
         The shape; a 2D image has one voxel along the middle axis.
     """
     first, *middle, last = x.shape[2:]
-    return Sizes(first, *(middle or [1]), last)
+    return _Sizes(first, *(middle or [1]), last)
 
 
 def make_output(

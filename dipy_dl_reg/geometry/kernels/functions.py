@@ -9,21 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import ctypes
-from ctypes import c_double, c_float, c_void_p
+from ctypes import c_double, c_float, c_int64, c_void_p
 from functools import lru_cache
 from typing import Any
 
 import torch
 
-from dipy_dl_reg.geometry.kernels.arguments import (
-    Sizes,
-    address,
-    make_output,
-    three_sizes,
-)
+from dipy_dl_reg.geometry.kernels.arguments import address, make_output, three_sizes
 from dipy_dl_reg.geometry.kernels.dispatch import run
 
-_Pointers = c_void_p * 3
+_Sizes, _Pointers = c_int64 * 3, c_void_p * 3
 #: Type and device of the tensors made here, whatever torch's defaults are.
 _SINGLE: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
 _DOUBLE: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
@@ -32,7 +27,7 @@ _DOUBLE: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
 class _Stencil(ctypes.Structure):
     """A separable kernel: ``struct stencil`` of the C code."""
 
-    _fields_ = [("radius", Sizes), ("taps", _Pointers), ("scale", _Pointers)]
+    _fields_ = [("radius", _Sizes), ("taps", _Pointers), ("scale", _Pointers)]
 
 
 class _Window(ctypes.Structure):
@@ -41,7 +36,7 @@ class _Window(ctypes.Structure):
     _fields_ = [
         *((name, c_void_p) for name in ("fixed", "mean", "precision")),
         *((name, c_void_p) for name in ("inverse_count", "mask", "ones")),
-        ("radius", Sizes),
+        ("radius", _Sizes),
         ("floor", c_float),
         ("scale", c_float),
     ]
@@ -222,7 +217,7 @@ def separable(
     halves = [_array(tuple(half)[:n]) for half, n in zip(taps, sizes)]
     factors = [_array(tuple(scale)) for scale in scales]
     stencil = _Stencil(
-        Sizes(*(len(half) - 1 for half in halves)),
+        _Sizes(*(len(half) - 1 for half in halves)),
         _Pointers(*map(address, halves)),
         _Pointers(*map(address, factors)),
     )
@@ -270,7 +265,7 @@ class LocalCorrelation:
         given = (fixed, mean, precision, inverse_count, mask)
         images = [None if x is None else x.contiguous() for x in given]
         ones = torch.ones(radius + 1, **_SINGLE)
-        radii = Sizes(*(min(radius, n - 1) for n in three_sizes(fixed)))
+        radii = _Sizes(*(min(radius, n - 1) for n in three_sizes(fixed)))
         pointers = (address(x) for x in (*images, ones))
         self._window = _Window(*pointers, radii, floor, float(-2 / total))
         # The structure stores addresses; therefore the tensors must not be freed.
