@@ -190,10 +190,6 @@ def rotate_gradients(
     reorient_gradients : For a series that is transformed as a whole by one map, to the
         space of another image.
 
-    See Also
-    --------
-    reorient_gradients : For a series that was transformed by one map.
-
     Notes
     -----
     `dipy.core.gradients.reorient_bvecs` multiplies b-vectors with :math:`R_k^\top`
