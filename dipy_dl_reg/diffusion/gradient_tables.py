@@ -9,7 +9,7 @@ from dipy.core.gradients import GradientTable, gradient_table
 from dipy.io.gradients import read_bvals_bvecs
 import numpy as np
 
-from dipy_dl_reg.diffusion.frames import frame_to_world
+from dipy_dl_reg.diffusion.frames import choose_frame, frame_to_world
 from dipy_dl_reg.diffusion.jacobians import rotation_of
 from dipy_dl_reg.validation import wrong_value
 
@@ -150,7 +150,7 @@ def rotate_gradients(
     affines: np.ndarray,
     *,
     grid2world: np.ndarray,
-    frame: str = "voxel",
+    frame: str | None = None,
 ) -> GradientTable:
     r"""Rotate b-vectors with the volumes of a series that was corrected for motion.
 
@@ -172,8 +172,8 @@ def rotate_gradients(
     grid2world : ndarray, shape (4, 4)
         Voxel-to-world matrix of the series.
     frame : {"voxel", "fsl", "world"}, optional
-        The axes of the b-vectors, see `frame_to_world`.  All are the same for
-        rotations unless the affine has a positive determinant or is oblique.
+        The axes of the b-vectors, see `frame_to_world`; by default "voxel", with a
+        warning in the log if that differs from FSL's axes.
 
     Returns
     -------
@@ -217,7 +217,8 @@ def rotate_gradients(
     if affines.ndim != 3 or affines.shape[:2] not in ((4, 4), (3, 3)):
         raise wrong_value("affines", "of shape (4, 4, N) or (3, 3, N)", affines.shape)
     gtab = check_gradient_table(gtab, affines.shape[2])
-    to_world = frame_to_world(grid2world, frame)
+    grid2world = np.asarray(grid2world, dtype=np.float64)
+    to_world = frame_to_world(grid2world, choose_frame(frame, grid2world))
     rotations = rotation_of(np.moveaxis(affines[:3, :3], -1, 0))
     # Rows: the inverse rotation is the transpose.
     turn = to_world.T @ np.swapaxes(rotations, 1, 2) @ to_world

@@ -8,6 +8,7 @@ interpolated once.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 import numbers
 import os
@@ -18,6 +19,7 @@ from dipy.utils.logging import logger
 import nibabel as nib
 import numpy as np
 
+from dipy_dl_reg.diffusion.frames import choose_frame
 from dipy_dl_reg.diffusion.gradient_tables import (
     GradientTableLike,
     check_gradient_table,
@@ -44,13 +46,6 @@ from dipy_dl_reg.maps.interpolation import interpolate_linearly
 from dipy_dl_reg.options import takes_options
 from dipy_dl_reg.registration.affine.call import find_affine
 from dipy_dl_reg.validation import check_whole_number, wrong_value
-
-#: Message about images whose voxel axes are not those of FSL's b-vectors.
-_FRAME_MESSAGE = (
-    "b-vectors are taken along the axes of the voxel array, as in DIPY. The affine has "
-    "a positive determinant: FSL's b-vectors have the first axis reversed then, which "
-    "frame='fsl' says."
-)
 
 
 @warning_for_keywords()
@@ -201,8 +196,8 @@ def deep_register_dwi_series(
     table = check_gradient_table(gtab, series.volume_count)
     b0_ref = _check_b0_ref(b0_ref, int(table.b0s_mask.sum()))
     mask = _read_static_mask(static_mask, series)
-    if options.frame == "voxel" and np.linalg.det(series.grid2world) > 0:
-        logger.info(_FRAME_MESSAGE)
+    frame = choose_frame(options.frame, series.grid2world)
+    options = replace(options, frame=frame)
     folder = None
     if out_file is not None:
         _check_out_file(out_file, overwrite)
