@@ -53,8 +53,8 @@ class MotionOptions:
         How often all volumes are predicted from each other, and registered to their
         predictions.
     frame : {"voxel", "fsl", "world"}, optional
-        The axes of the b-vectors, see `frame_to_world`; by default "voxel", with a
-        warning in the log if that differs from FSL's axes.
+        The axes of the b-vectors, see `frame_to_world`.  By default "fsl" for b-vectors
+        in a file, else "voxel", with a warning where "fsl" differs.
     interpolation : {"linear", "cubic"}, optional
         Interpolation of the corrected series: linear as in DIPY, or cubic splines,
         which blur less and may overshoot at edges.

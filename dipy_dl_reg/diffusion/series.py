@@ -23,6 +23,7 @@ from dipy_dl_reg.diffusion.frames import choose_frame
 from dipy_dl_reg.diffusion.gradient_tables import (
     GradientTableLike,
     check_gradient_table,
+    frame_of_table,
 )
 from dipy_dl_reg.diffusion.motion_estimation import estimate_motion
 from dipy_dl_reg.diffusion.motion_options import MotionOptions
@@ -196,7 +197,8 @@ def deep_register_dwi_series(
     table = check_gradient_table(gtab, series.volume_count)
     b0_ref = _check_b0_ref(b0_ref, int(table.b0s_mask.sum()))
     mask = _read_static_mask(static_mask, series)
-    frame = choose_frame(options.frame, series.grid2world)
+    default = frame_of_table(gtab)
+    frame = choose_frame(options.frame, series.grid2world, default=default)
     options = replace(options, frame=frame)
     folder = None
     if out_file is not None:

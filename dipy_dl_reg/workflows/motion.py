@@ -87,9 +87,9 @@ class MotionDeepFlow(StrictWorkflow):
         bvecs_tol : float, optional
             Largest difference between the length of a b-vector and 1.
         frame : string, optional
-            The axes of the b-vectors: voxel (those of the voxel array, as in DIPY; the
-            default), fsl (the same, with the first axis reversed if the affine has a
-            positive determinant) or world (MRtrix3).
+            The axes of the b-vectors: fsl (those of the voxel array, with the first
+            reversed if the affine has a positive determinant; FSL's files, the
+            default), voxel (not reversed) or world (MRtrix3).
         b0_ref : int, optional
             Which of the b0 volumes, from 0, does not move.
         static_mask : string or Path, optional

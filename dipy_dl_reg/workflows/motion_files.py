@@ -87,7 +87,7 @@ def correct_files(
         The result in one line.
     """
     logger.info(f"Correcting {path} for motion")
-    frame = choose_frame(options.frame, open_series(path).grid2world)
+    frame = choose_frame(options.frame, default="fsl")
     options = replace(options, frame=frame)
     with write_all_or_none(list(files.values()), overwrite=overwrite) as temporaries:
         targets = dict(zip(files, temporaries, strict=True))
