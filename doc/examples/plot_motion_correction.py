@@ -89,8 +89,9 @@ series = np.stack(volumes, axis=-1).astype(np.float32)
 # Correction
 # ----------
 # The call is that of DIPY's ``motion_correction``, and so are the affines, (4, 4, N).
+# These b-vectors lie along the voxel axes; ``frame="fsl"`` is for FSL's.
 
-corrected, affines = deep_motion_correction(series, gtab, grid2world)
+corrected, affines = deep_motion_correction(series, gtab, grid2world, frame="voxel")
 corrected = corrected.get_fdata(dtype=np.float32)
 
 found = measure_motion(affines, series.shape, grid2world)
@@ -131,7 +132,7 @@ for panel, image, title in zip(panels, images, titles):
 # Tensors are fitted to the series as measured, to the corrected series with the
 # b-vectors of the measurement, and to the corrected series with rotated b-vectors.
 
-rotated = rotate_gradients(gtab, affines, grid2world=grid2world)
+rotated = rotate_gradients(gtab, affines, grid2world=grid2world, frame="voxel")
 core = white > 0.7
 cases = {
     "measured": (series, gtab),
