@@ -149,6 +149,7 @@ class ApplyDeepFlow(StrictWorkflow):
         def name_outputs(path: Path, output: Path) -> list[Path]:
             name = find_kind(path, **options) if kind == "auto" else kind
             kinds[path] = KINDS[name].load()
+            logger.info(f"{path}: {KINDS[name].description}")
             _check_options(name, kinds[path], path, options)
             is_default = out_file == _OUT_FILE
             return kinds[path].name_outputs(path, output, is_default=is_default)
@@ -179,6 +180,7 @@ class ApplyDeepFlow(StrictWorkflow):
         """Check all files, and then transform them."""
         from dipy_dl_reg.io.atomic_files import write_all_or_none
         from dipy_dl_reg.workflows.kinds.base import Request
+        from dipy_dl_reg.workflows.transform_files import warn_of_other_space
 
         progress = not self.log_options.quiet
         requests = {
@@ -187,6 +189,7 @@ class ApplyDeepFlow(StrictWorkflow):
         }
         for (mapping, path), _ in rows:
             kinds[path].check(path, requests[mapping])
+            warn_of_other_space(path, maps[mapping], inverse=arguments["inverse"])
         for (mapping, path), files in rows:
             outputs, overwrite = list(files.values()), self._force_overwrite
             with write_all_or_none(outputs, overwrite=overwrite) as targets:

@@ -17,6 +17,9 @@ from dipy_dl_reg.io.matrix_files import read_matrix
 from dipy_dl_reg.maps.formats.table import MapFormat, find_format
 from dipy_dl_reg.validation import check_affine
 
+#: Suffixes of images, in lower case.
+IMAGE_SUFFIXES = (".nii", ".nii.gz", ".img", ".hdr", ".img.gz", ".mgz")
+
 
 def open_reference(path: str | os.PathLike | None) -> Any:
     """Open the image that defines the grid of the results.
@@ -164,3 +167,38 @@ def make_reference(
         plane, affine = affine, np.array(image.affine)
         affine[np.ix_([*plane_axes(affine), 3], [0, 1, 3])] = plane
     return nib.Nifti1Image(np.broadcast_to(np.uint8(0), shape), affine)
+
+
+def warn_of_other_space(
+    path: Path, mapping: DiffeomorphicMap, *, inverse: bool
+) -> None:
+    """Warn if an image is on the grid of the result, and not on that of its own side.
+
+    Parameters
+    ----------
+    path : Path
+        A file; other files than images are left out.
+    mapping : DiffeomorphicMap
+        The map.
+    inverse : bool
+        Whether images are transformed from static to moving.
+    """
+    if not path.name.lower().endswith(IMAGE_SUFFIXES) or mapping.dim != 3:
+        return
+    image = open_image(path)
+    own, other = ("codomain", "domain") if inverse else ("domain", "codomain")
+    if _is_on_grid(image, mapping, other) and not _is_on_grid(image, mapping, own):
+        names = ("static", "moving") if inverse else ("moving", "static")
+        advice = "omit" if inverse else "add"
+        logger.warning(
+            f"{path} is on {names[1]}'s grid, but is transformed from {names[0]} to "
+            f"{names[1]}: check that it is not already there, or {advice} --inverse"
+        )
+
+
+def _is_on_grid(image: Any, mapping: DiffeomorphicMap, side: str) -> bool:
+    """Whether an image has the shape and the affine of one side of a map."""
+    shape = tuple(int(n) for n in getattr(mapping, f"{side}_shape"))
+    affine = getattr(mapping, f"{side}_grid2world")
+    same = tuple(image.shape[:3]) == shape
+    return same and np.allclose(image.affine, affine, atol=1e-3)

@@ -349,3 +349,19 @@ def test_what_is_wrong(saved, tmp_path, rng, command):
         said = fails(command, apply_deep, path, *arguments, "--out_dir", tmp_path / "o")
         assert message in said, said
         assert names(tmp_path) == before
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+def test_an_image_that_is_already_there(saved, tmp_path, rng, command, caplog, inverse):
+    """A forgotten --inverse gives an image that looks plausible."""
+    mapping, path = saved
+    for side in ("domain", "codomain"):
+        data = rng.normal(size=getattr(mapping, f"{side}_shape")).astype(np.float32)
+        affine = getattr(mapping, f"{side}_grid2world")
+        nib.save(nib.Nifti1Image(data, affine), tmp_path / f"{side}.nii.gz")
+        caplog.clear()
+        flag = ["--inverse"] if inverse else []
+        out = ["--out_dir", tmp_path / "out", "--force"]
+        command(apply_deep, path, tmp_path / f"{side}.nii.gz", *flag, *out)
+        warned = "is on" in caplog.text and "check that it is not" in caplog.text
+        assert warned == (side == ("domain" if inverse else "codomain"))
