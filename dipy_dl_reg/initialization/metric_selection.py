@@ -184,8 +184,8 @@ def select_metric(pair: Pair, *, aligned: bool = False) -> MetricChoice:
     if not (aligned and correlation is not None and correlation < SAME_CONTRAST):
         return MetricChoice(CCMetric(), CCMetric.sigma_field, False, None, reason)
     reason += (
-        f" It is below {SAME_CONTRAST} after the network's alignment: the images are "
-        "treated as different contrasts, with a smoother field."
+        f" It is below {SAME_CONTRAST} after the network's alignment: the images agree "
+        "weakly, and the field is smoothed more."
     )
     return MetricChoice(CCMetric(), _SIGMA_WEAK, True, None, reason)
 
@@ -212,7 +212,7 @@ def _describe_correlation(correlation: float | None) -> str:
         )
     return (
         f"Mean local correlation of the images is {correlation:.2f} (range -1 to 1; "
-        "below 0 means different contrasts)."
+        "negative for opposite contrasts)."
     )
 
 
