@@ -3,6 +3,7 @@
 from dipy.data import default_sphere
 import dipy.direction.peaks
 from dipy.io.peaks import load_pam, save_pam
+import h5py
 from maps import oblique_map
 import nibabel as nib
 import numpy as np
@@ -349,3 +350,21 @@ def test_what_is_wrong(saved, tmp_path, rng, command):
         said = fails(command, apply_deep, path, *arguments, "--out_dir", tmp_path / "o")
         assert message in said, said
         assert names(tmp_path) == before
+
+
+def test_files_are_checked_before_any_is_transformed(saved, tmp_path, rng):
+    """What a transformation would refuse, and an affine that is missing."""
+    mapping, _ = saved
+    request = Request(mapping, options={"frame": "voxel"})
+    peaks = peaks_file(mapping, rng, tmp_path, None)
+    with pytest.raises(ValueError, match="kind: .*a.pam5 has no affine"):
+        KINDS["peaks"].load().check(peaks, request)
+    with h5py.File(peaks, "a") as file:
+        file["pam"]["affine"] = mapping.domain_grid2world
+        file["pam"]["shm_coeff"] = np.ones((*mapping.domain_shape, 15))
+        file["pam"]["B"] = np.ones((len(default_sphere.vertices), 15))
+    with pytest.raises(ValueError, match="peaks must have a matrix B of one of DIPY"):
+        KINDS["peaks"].load().check(peaks, request)
+    series_file = dwi_series(mapping, rng, tmp_path, count=5)
+    with pytest.raises(ValueError, match="gradient table of .*6 directions or more"):
+        KINDS["dwi"].load().check(series_file, request)
