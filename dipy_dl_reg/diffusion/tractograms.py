@@ -161,10 +161,55 @@ def transform_tractogram(
     """
     check_whole_number("chunk_size", chunk_size, low=1)
     mapping = as_mapping(mapping)
+    return transform_opened_tractogram(
+        mapping,
+        _open_checked(in_file, find_spaces(mapping, inverse)),
+        out_file,
+        inverse=inverse,
+        reference=reference,
+        chunk_size=chunk_size,
+        progress=progress,
+        overwrite=overwrite,
+    )
+
+
+def transform_opened_tractogram(
+    mapping: DiffeomorphicMap,
+    file: TractogramFile,
+    out_file: str | os.PathLike,
+    *,
+    inverse: bool = False,
+    reference: Any = None,
+    chunk_size: int = 20_000,
+    progress: bool = False,
+    overwrite: bool = False,
+) -> TractogramCounts:
+    """Transform a tractogram whose space was checked before, by `check_tractogram`.
+
+    Parameters
+    ----------
+    mapping : DiffeomorphicMap
+        The map.
+    file : TractogramFile
+        The tractogram.
+    out_file : str or Path
+        Tractogram to write, in the same format.
+    inverse, reference, chunk_size, progress, overwrite : optional
+        As in `transform_tractogram`.
+
+    Returns
+    -------
+    counts : TractogramCounts
+        As of `transform_tractogram`.
+
+    Raises
+    ------
+    OSError, ValueError
+        As `transform_tractogram`, except about the space of the tractogram.
+    """
     spaces = find_spaces(mapping, inverse)
     grid = spaces.target if reference is None else _read_grid(reference)
-    file = _open_checked(in_file, spaces)
-    suffix = Path(in_file).suffix.lower()
+    suffix = Path(file.path).suffix.lower()
     if Path(out_file).suffix.lower() != suffix:
         raise wrong_value("out_file", f"a {suffix} file, as in_file", str(out_file))
     with write_atomically(out_file, overwrite=overwrite) as path:

@@ -17,6 +17,7 @@ from dipy_dl_reg.diffusion.fods import transform_fods
 from dipy_dl_reg.diffusion.peaks import transform_peaks, transform_vectors
 from dipy_dl_reg.diffusion.streamlines import transform_streamlines
 from dipy_dl_reg.diffusion.tensors import transform_tensors
+from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.io.tractograms.table import FORMATS
 from dipy_dl_reg.maps.apply import apply_mapping
 from dipy_dl_reg.workflows.apply import apply_deep
@@ -368,3 +369,15 @@ def test_files_are_checked_before_any_is_transformed(saved, tmp_path, rng):
     series_file = dwi_series(mapping, rng, tmp_path, count=5)
     with pytest.raises(ValueError, match="gradient table of .*6 directions or more"):
         KINDS["dwi"].load().check(series_file, request)
+
+
+def test_a_warning_about_a_tractogram_is_logged_once(
+    saved, tmp_path, rng, command, capsys
+):
+    mapping, path = saved
+    grid = grid_of(mapping, "domain")
+    other = Grid((40, 40, 40), grid.affine)
+    source = save_trk(tmp_path / "a.trk", lines_in(grid, rng), other)
+    command(apply_deep, path, source, "--out_dir", tmp_path / "out")
+    shown = capsys.readouterr()
+    assert (shown.out + shown.err).count("describes another grid") == 1
