@@ -15,6 +15,8 @@ import numpy as np
 
 #: Voxels of the result that are computed at once.
 _CHUNK = 100_000
+#: Weight of an axis whose first scalar is not positive.
+_LEAST_SCALAR = 1e-30
 
 
 class Neighbours(NamedTuple):
@@ -73,14 +75,15 @@ def average_axes(
     .. math:: \sum_n w_n\, s_n\, a_n a_n^\top
 
     over the axes :math:`a_n` that match it, one in each neighbour at most, with the
-    weights :math:`w_n` of linear interpolation and :math:`s_n` the first scalar.
+    weights :math:`w_n` of linear interpolation and :math:`s_n` the first scalar. Axes
+    whose first scalar is 0 or negative count only where all that match are such axes.
 
     Parameters
     ----------
     axes : ndarray, shape (V, K, 3)
         Unit vectors of all V voxels; zero vectors where there is no axis.
     scalars : ndarray, shape (V, K, S)
-        Values that belong to each axis; the first, such as its length, is not negative.
+        Finite values that belong to each axis; the first is such as its length.
     neighbours : Neighbours
         Voxels around N points.
 
@@ -141,10 +144,11 @@ def _average_chunk(
         found = (match >= 0)[..., None]
         rows = np.arange(len(seeds))[:, None]
         matched = there[rows, match] * found
+        weight = weights[:, k, None, None]
         values = scalars[neighbours.indices[:, k]][rows, match] * found
-        values = values * weights[:, k, None, None]
-        dyads += values[..., :1, None] * matched[..., :, None] * matched[..., None, :]
-        means += values
+        means += weight * values
+        lengths = weight * np.maximum(values[..., :1], _LEAST_SCALAR)
+        dyads += lengths[..., None] * matched[..., :, None] * matched[..., None, :]
     directions = np.linalg.eigh(dyads)[1][..., -1]
     directions *= (seeds != 0).any(-1, keepdims=True)
     # The sign has no meaning; that of the nearest voxel is kept.

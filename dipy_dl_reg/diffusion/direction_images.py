@@ -6,12 +6,14 @@ two images of different acquisitions can be compared.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from dipy_dl_reg.diffusion.frames import frame_to_world
-from dipy_dl_reg.diffusion.tensor_components import split_tensors
+from dipy_dl_reg.diffusion.frames import choose_frame, frame_to_world
+from dipy_dl_reg.diffusion.resampling import find_known
+from dipy_dl_reg.diffusion.tensor_components import TensorImage, split_tensors
 from dipy_dl_reg.io.input_image import InputImage, read_input_image
 
 #: Weights with which the sum of squares of a tensor's components, in DIPY's order, is
@@ -87,6 +89,61 @@ def read_direction_images(
     return read[0], read[1]
 
 
+def affines_of(images: Sequence[InputImage]) -> list[np.ndarray]:
+    """List the affines of images.
+
+    Parameters
+    ----------
+    images : sequence of InputImage
+        The images.
+
+    Returns
+    -------
+    affines : list of ndarray, shape (4, 4)
+        Voxels to world; the identity for an array without a matrix.
+    """
+    return [
+        np.eye(4) if image.grid2world is None else image.grid2world for image in images
+    ]
+
+
+def choose_tensor_frame(
+    images: tuple[InputImage, InputImage], order: str, frame: str | None
+) -> str:
+    """Choose the frame of two images of tensors, as `transform_tensors` does.
+
+    Parameters
+    ----------
+    images : tuple of InputImage
+        Moving and static tensors.
+    order : {"dipy", "fsl", "mrtrix"}
+        Order of six components.
+    frame : {"voxel", "fsl", "world"} or None
+        The user's value.
+
+    Returns
+    -------
+    frame : {"voxel", "fsl", "world"}
+        The frame; see `choose_frame`.
+
+    Raises
+    ------
+    ValueError
+        If the frame or the order is unknown, an image holds no tensors, or `frame` is
+        None and the defaults of the two images differ.
+    """
+    moving, static = (
+        _read_tensors(image, order, name).default_frame
+        for image, name in zip(images, ("moving", "static"))
+    )
+    if frame is None and moving != static:
+        raise ValueError(
+            f"frame must be given: by default, moving is in the frame {moving!r} and "
+            f"static in {static!r}"
+        )
+    return choose_frame(frame, *affines_of(images), default=moving)
+
+
 def make_tensor_images(
     images: tuple[InputImage, InputImage], order: str, frame: str
 ) -> tuple[DirectionImage, DirectionImage]:
@@ -109,16 +166,23 @@ def make_tensor_images(
     Raises
     ------
     ValueError
-        If an image holds no tensors.
+        If an image holds no tensors, or is zero or NaN everywhere.
     """
     made = []
     for image, name in zip(images, ("moving", "static")):
-        try:
-            components = split_tensors(image.values, order).components
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
+        components = _read_tensors(image, order, name).components
+        valid = np.isfinite(components).all(-1) & (components != 0).any(-1)
+        find_known(valid, None, name)
         made.append(with_channels(image, tensor_channels(components), frame))
     return made[0], made[1]
+
+
+def _read_tensors(image: InputImage, order: str, name: str) -> TensorImage:
+    """Read the tensors of an image."""
+    try:
+        return split_tensors(image.values, order)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def with_channels(
@@ -140,7 +204,7 @@ def with_channels(
     image : DirectionImage
         The channels with affine, mask and axes.
     """
-    affine = np.eye(4) if image.grid2world is None else image.grid2world
+    (affine,) = affines_of([image])
     return DirectionImage(channels, affine, image.mask, frame_to_world(affine, frame))
 
 

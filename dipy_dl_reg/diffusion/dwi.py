@@ -42,7 +42,7 @@ _CHUNK = 2048
 
 
 def transform_dwi(
-    mapping: DiffeomorphicMap | AffineMap,
+    mapping: DiffeomorphicMap | AffineMap | np.ndarray,
     data: ImageLike,
     gtab: GradientTableLike,
     *,
@@ -71,8 +71,9 @@ def transform_dwi(
 
     Parameters
     ----------
-    mapping : DiffeomorphicMap or AffineMap
-        The map, in 3D.
+    mapping : DiffeomorphicMap, AffineMap or ndarray of shape (4, 4)
+        The map, in 3D. A matrix, from static's world to moving's, requires
+        `image_grid2world`, `out_shape` and `out_grid2world`.
     data : ndarray, nibabel image, str or Path
         The series, of shape (X, Y, Z, N), in moving's world (in static's with
         `inverse`).
@@ -178,6 +179,24 @@ def transform_dwi(
     return warped
 
 
+def check_shells(gtab: GradientTable, *, name: str = "gtab") -> None:
+    """Check that the signals of all shells of a gradient table can be reoriented.
+
+    Parameters
+    ----------
+    gtab : GradientTable
+        The table.
+    name : str, optional
+        Its name in error messages.
+
+    Raises
+    ------
+    ValueError
+        As `transform_dwi`, about the encodings and the directions of the shells.
+    """
+    _make_shells(gtab, name)
+
+
 class _Shell(NamedTuple):
     """One shell and its harmonics."""
 
@@ -187,23 +206,23 @@ class _Shell(NamedTuple):
     powers: np.ndarray  # of `power_matrix`
 
 
-def _make_shells(gtab: GradientTable) -> list[_Shell]:
+def _make_shells(gtab: GradientTable, name: str = "gtab") -> list[_Shell]:
     """Find the shells, and check that each can be reoriented."""
     if gtab.btens is not None:
         raise ValueError(
-            "gtab must describe linear diffusion encoding, without btens: the signal "
-            "of other encodings is no function of the b-vector"
+            f"{name} must describe linear diffusion encoding, without btens: the "
+            "signal of other encodings is no function of the b-vector"
         )
     found = find_shells(gtab)[1:]
     if not found:
         raise ValueError(
-            "gtab must have diffusion-weighted volumes, got b0 volumes alone: "
+            f"{name} must have diffusion-weighted volumes, got b0 volumes alone: "
             "apply_mapping transforms them"
         )
-    return [_make_shell(gtab, volumes) for volumes in found]
+    return [_make_shell(gtab, volumes, name) for volumes in found]
 
 
-def _make_shell(gtab: GradientTable, volumes: np.ndarray) -> _Shell:
+def _make_shell(gtab: GradientTable, volumes: np.ndarray, name: str) -> _Shell:
     """Harmonics of the highest order that the directions of a shell determine."""
     bvecs = gtab.bvecs[volumes]
     for order in range(_MAX_ORDER, 0, -2):
@@ -214,8 +233,8 @@ def _make_shell(gtab: GradientTable, volumes: np.ndarray) -> _Shell:
                 break
     if len(volumes) < _LEAST_DIRECTIONS or np.linalg.matrix_rank(functions) < 6:
         raise ValueError(
-            f"gtab must have {_LEAST_DIRECTIONS} directions or more, not in one plane, "
-            f"in each shell to reorient its signal: the shell at b = "
+            f"{name} must have {_LEAST_DIRECTIONS} directions or more, not in one "
+            f"plane, in each shell to reorient its signal: the shell at b = "
             f"{np.mean(gtab.bvals[volumes]):.0f} has {len(volumes)} "
             f"(volumes {_list_some(volumes)}). Leave these volumes out, or use "
             "local_rotations"

@@ -16,11 +16,14 @@ import numpy as np
 
 from dipy_dl_reg.diffusion.direction_images import (
     DirectionImage,
+    affines_of,
     read_direction_images,
     with_channels,
 )
 from dipy_dl_reg.diffusion.fods import WEIGHTS, transform_fods
+from dipy_dl_reg.diffusion.frames import choose_frame
 from dipy_dl_reg.diffusion.harmonics import (
+    BASES,
     FRAME_OF_BASIS,
     HarmonicBasis,
     harmonic_order,
@@ -29,6 +32,7 @@ from dipy_dl_reg.diffusion.harmonics import (
 )
 from dipy_dl_reg.diffusion.orientation_registration import check_options
 from dipy_dl_reg.diffusion.reorienting_registration import ReorientingRegistration
+from dipy_dl_reg.diffusion.resampling import find_known
 from dipy_dl_reg.geometry.reorientation import HarmonicRotation
 from dipy_dl_reg.io.input_image import InputImage
 from dipy_dl_reg.metrics.orientation import OrientationMetric
@@ -93,7 +97,8 @@ def register_fods(
         DIPY's older definition of the basis, which is DIPY's default; without effect on
         "mrtrix".
     frame : {"voxel", "fsl", "world"}, optional
-        Axes in which the directions of both images are given; see `transform_fods`. A
+        Axes in which the directions of both images are given; see `transform_fods`. By
+        default "world" for "mrtrix", else "voxel" with a warning where "fsl" differs: a
         wrong frame is not detected.
     static_mask, moving_mask : ndarray, nibabel image, str or Path, optional
         Only voxels other than 0 are compared.
@@ -135,13 +140,14 @@ def register_fods(
     ----------
     .. footbibliography::
     """
-    frame = frame or FRAME_OF_BASIS.get(basis or "descoteaux07", "voxel")
+    default_frame = FRAME_OF_BASIS[check_choice("basis", basis or BASES[0], BASES)]
     check_choice("weights", weights, WEIGHTS)
     weight = check_number("density_weight", density_weight)
     steps = check_options(pipeline, options, affine_options)
     images = read_direction_images(
         (moving, static), (moving_affine, static_affine), (moving_mask, static_mask)
     )
+    frame = choose_frame(frame, *affines_of(images), default=default_frame)
     channels = make_fod_images(images, basis, legacy, frame)
     count = channels[0].channels.shape[-1] - 1
     metric = OrientationMetric([1] * count, scalar_weight=weight)
@@ -197,7 +203,8 @@ def make_fod_images(
     Raises
     ------
     ValueError
-        If an image holds no coefficients of order 2 or more.
+        If an image holds no coefficients of order 2 or more, or is zero or NaN
+        everywhere.
     """
     bases = []
     for image, name in zip(images, ("moving", "static")):
@@ -211,6 +218,7 @@ def make_fod_images(
             bases.append(make_basis(basis, sh.shape[-1], legacy=legacy))
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
+        find_known(np.isfinite(sh).all(-1) & (sh != 0).any(-1), None, name)
     order = min(_MAX_ORDER, *(used.order for used in bases))
     moving, static = (
         with_channels(image, fod_channels(image.values, used, order), frame)

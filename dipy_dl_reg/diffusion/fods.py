@@ -46,7 +46,7 @@ _CHUNK = 256
 
 
 def transform_fods(
-    mapping: DiffeomorphicMap | AffineMap,
+    mapping: DiffeomorphicMap | AffineMap | np.ndarray,
     sh: ImageLike,
     *,
     basis: str | None = "descoteaux07",
@@ -80,8 +80,9 @@ def transform_fods(
 
     Parameters
     ----------
-    mapping : DiffeomorphicMap or AffineMap
-        The map, in 3D.
+    mapping : DiffeomorphicMap, AffineMap or ndarray of shape (4, 4)
+        The map, in 3D. A matrix, from static's world to moving's, requires
+        `image_grid2world`, `out_shape` and `out_grid2world`.
     sh : ndarray, nibabel image, str or Path
         Coefficients of spherical harmonics on the last axis, in moving's world (in
         static's with `inverse`): 1, 6, 15, 28, 45 ... of even degrees up to order 0, 2,

@@ -17,7 +17,7 @@ from dipy.reconst.shm import (
 )
 import numpy as np
 
-from dipy_dl_reg.diffusion.frames import change_of_frame
+from dipy_dl_reg.diffusion.frames import FRAMES, change_of_frame
 from dipy_dl_reg.validation import check_choice, wrong_value
 
 #: Names of the bases.
@@ -246,11 +246,17 @@ def convert_harmonics(
     (4, 4, 4, 45)
     """
     sh = np.asarray(sh, dtype=np.float64)
+    if sh.ndim == 0:
+        raise wrong_value("sh", "an array of shape (..., count)", sh)
     options = {"count": sh.shape[-1], "full_basis": full_basis}
     before = make_basis(from_basis, legacy=from_legacy, **options)
     after = make_basis(to_basis, legacy=to_legacy, **options)
-    from_frame = from_frame or FRAME_OF_BASIS[before.name]
-    to_frame = to_frame or FRAME_OF_BASIS[after.name]
+    if from_frame is None:
+        from_frame = FRAME_OF_BASIS[before.name]
+    if to_frame is None:
+        to_frame = FRAME_OF_BASIS[after.name]
+    check_choice("from_frame", from_frame, FRAMES)
+    check_choice("to_frame", to_frame, FRAMES)
     turn = np.eye(3)
     if from_frame != to_frame:
         if affine is None:

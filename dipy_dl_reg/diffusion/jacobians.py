@@ -22,6 +22,9 @@ from dipy_dl_reg.validation import check_affine, check_points, check_shape
 
 #: Maps whose Jacobian matrix is known.
 MapLike: TypeAlias = DiffeomorphicMap | AffineMap | np.ndarray
+#: Determinant at or below which a matrix is singular, as a fraction of that of a
+#: uniform scaling of the same norm.
+_SINGULAR = 1e-6
 
 
 def map_jacobians(
@@ -152,8 +155,10 @@ def direction_matrices(
         is the identity: no direction is preserved there.
     """
     jacobians = point_jacobians(mapping, points, inverse=inverse)
-    singular = np.abs(np.linalg.det(jacobians)) < 1e-6
-    jacobians[singular] = np.eye(jacobians.shape[-1])
+    dim = jacobians.shape[-1]
+    scales = np.linalg.norm(jacobians, axis=(-2, -1)) / np.sqrt(dim)
+    singular = np.abs(np.linalg.det(jacobians)) <= _SINGULAR * scales**dim
+    jacobians[singular] = np.eye(dim)
     return np.linalg.inv(jacobians)
 
 

@@ -17,11 +17,11 @@ import numpy as np
 
 from dipy_dl_reg.diffusion.direction_images import (
     TENSOR_WEIGHTS,
+    choose_tensor_frame,
     make_tensor_images,
     read_direction_images,
 )
 from dipy_dl_reg.diffusion.reorienting_registration import ReorientingRegistration
-from dipy_dl_reg.diffusion.tensor_components import FRAME_OF_ORDER
 from dipy_dl_reg.diffusion.tensors import (
     INTERPOLATIONS,
     METHODS,
@@ -89,9 +89,9 @@ def register_tensors(
     order : {"dipy", "fsl", "mrtrix"}, optional
         Order of six components, in both images; see `transform_tensors`.
     frame : {"voxel", "fsl", "world"}, optional
-        Axes in which the components of both images are given; see `transform_tensors`.
-        A wrong frame is not detected: the registration is then driven by directions of
-        other anatomy.
+        Axes in which the components of both images are given; see `transform_tensors`,
+        also for the default. A wrong frame is not detected: the registration is then
+        driven by directions of other anatomy.
     static_mask, moving_mask : ndarray, nibabel image, str or Path, optional
         Only voxels other than 0 are compared.
     pipeline : sequence of str, optional
@@ -152,8 +152,6 @@ def register_tensors(
     >>> bool(np.abs(warped - static).mean() < 0.6 * before)
     True
     """
-    if frame is None:
-        frame = FRAME_OF_ORDER[order] if order in FRAME_OF_ORDER else "voxel"
     check_choice("method", method, METHODS)
     check_choice("interpolation", interpolation, INTERPOLATIONS)
     weight = check_number("fa_weight", fa_weight)
@@ -163,6 +161,7 @@ def register_tensors(
     images = read_direction_images(
         (moving, static), (moving_affine, static_affine), (moving_mask, static_mask)
     )
+    frame = choose_tensor_frame(images, order, frame)
     mapping = registration.register(
         *make_tensor_images(images, order, frame),
         prealign=prealign,

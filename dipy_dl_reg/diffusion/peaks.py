@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-import os
-from typing import TypeAlias
-import warnings
 
 from dipy.align.imaffine import AffineMap
 from dipy.align.imwarp import DiffeomorphicMap
 from dipy.direction.peaks import PeaksAndMetrics
-from dipy.io.peaks import load_pam
-from dipy.reconst.shm import sh_to_sf_matrix
 from dipy.utils.logging import logger
 import numpy as np
 
@@ -21,25 +16,16 @@ from dipy_dl_reg.diffusion.axis_interpolation import (
     take_axes,
 )
 from dipy_dl_reg.diffusion.fods import transform_fods
-from dipy_dl_reg.diffusion.harmonics import harmonic_order
+from dipy_dl_reg.diffusion.peak_files import PeaksLike, find_basis, read_peaks
 from dipy_dl_reg.diffusion.resampling import Resampling, find_known, plan_resampling
 from dipy_dl_reg.io.images import ImageLike, read_image
 from dipy_dl_reg.validation import check_choice
 
 INTERPOLATIONS = ("dyadic", "nearest")
-#: Bases of DIPY and whether they are the older definition; the first is its default.
-BASES = (
-    ("descoteaux07", True),
-    ("descoteaux07", False),
-    ("tournier07", True),
-    ("tournier07", False),
-)
-#: Peaks in memory, or their file.
-PeaksLike: TypeAlias = PeaksAndMetrics | str | os.PathLike
 
 
 def transform_vectors(
-    mapping: DiffeomorphicMap | AffineMap,
+    mapping: DiffeomorphicMap | AffineMap | np.ndarray,
     vectors: ImageLike,
     *,
     scale: bool = False,
@@ -62,8 +48,9 @@ def transform_vectors(
 
     Parameters
     ----------
-    mapping : DiffeomorphicMap or AffineMap
-        The map, in 3D.
+    mapping : DiffeomorphicMap, AffineMap or ndarray of shape (4, 4)
+        The map, in 3D. A matrix, from static's world to moving's, requires
+        `image_grid2world`, `out_shape` and `out_grid2world`.
     vectors : ndarray, nibabel image, str or Path
         Vectors in moving's world (in static's with `inverse`): one, of shape
         (X, Y, Z, 3), or K in each voxel, of shape (X, Y, Z, K, 3) or (X, Y, Z, 3 K), as
@@ -141,7 +128,7 @@ def transform_vectors(
 
 
 def transform_peaks(
-    mapping: DiffeomorphicMap | AffineMap,
+    mapping: DiffeomorphicMap | AffineMap | np.ndarray,
     peaks: PeaksLike,
     *,
     frame: str | None = None,
@@ -156,8 +143,9 @@ def transform_peaks(
 
     Parameters
     ----------
-    mapping : DiffeomorphicMap or AffineMap
-        The map, in 3D.
+    mapping : DiffeomorphicMap, AffineMap or ndarray of shape (4, 4)
+        The map, in 3D. A matrix, from static's world to moving's, requires
+        `image_grid2world`, `out_shape` and `out_grid2world`.
     peaks : PeaksAndMetrics, str or Path
         What :func:`dipy.direction.peaks_from_model` returned, or a ``.pam5`` file, in
         moving's world (in static's with `inverse`).
@@ -192,8 +180,7 @@ def transform_peaks(
         As `transform_vectors`, or if the object holds no peaks.
     """
     check_choice("interpolation", interpolation, INTERPOLATIONS)
-    pam = load_pam(os.fspath(peaks)) if isinstance(peaks, (str, os.PathLike)) else peaks
-    _check_peaks(pam)
+    pam = read_peaks(peaks)
     if image_grid2world is None:
         image_grid2world = getattr(pam, "affine", None)
     resampling = plan_resampling(
@@ -208,14 +195,18 @@ def transform_peaks(
     axes, lengths = _axes_and_lengths(pam.peak_dirs)
     known = find_known(np.any(lengths > 0, axis=-1), mask, "peaks")
     has_qa = getattr(pam, "qa", None) is not None
-    scalars = [np.nan_to_num(pam.peak_values)] + [np.nan_to_num(pam.qa)] * has_qa
+    scalars = [pam.peak_values, pam.qa] if has_qa else [pam.peak_values]
+    stacked = np.nan_to_num(np.stack(scalars, -1), posinf=0, neginf=0)
     directions, values, inside = _resample(
-        resampling, axes, np.stack(scalars, -1), known, interpolation, False
+        resampling, axes, stacked, known, interpolation, False
     )
-    order = np.argsort(-values[..., 0], axis=1, kind="stable")[..., None]
+    absent = ~(directions != 0).any(-1)
+    keys = np.where(absent, np.inf, -values[..., 0])
+    order = np.argsort(keys, axis=1, kind="stable")[..., None]
     directions = np.take_along_axis(directions, order, 1)
     values = np.take_along_axis(values, order, 1)
     warped = _make_peaks(pam, resampling, directions, values, inside)
+    warped.gfa = _transform_gfa(pam, resampling, mask)
     warped.shm_coeff = _transform_harmonics(pam, resampling, mask)
     return warped
 
@@ -269,21 +260,6 @@ def _resample(
     return directions, values * stretch if scale else values, inside
 
 
-def _check_peaks(pam: PeaksAndMetrics) -> None:
-    """Check that an object holds directions and values of peaks."""
-    shape = np.shape(getattr(pam, "peak_dirs", ()))
-    if len(shape) != 5 or shape[-1] != 3:
-        raise ValueError(
-            "peaks must have peak_dirs of shape (X, Y, Z, K, 3), got "
-            f"{type(pam).__name__} with shape {shape}"
-        )
-    values = np.shape(getattr(pam, "peak_values", ()))
-    if values != shape[:-1]:
-        raise ValueError(
-            f"peaks must have peak_values of shape {shape[:-1]}, got shape {values}"
-        )
-
-
 def _make_peaks(
     pam: PeaksAndMetrics,
     resampling: Resampling,
@@ -305,8 +281,6 @@ def _make_peaks(
     warped.peak_indices = np.full(shape, -1, dtype=np.int32)
     if pam.sphere is not None:
         warped.peak_indices[inside] = _nearest_vertices(pam.sphere.vertices, directions)
-    if pam.gfa is not None:
-        warped.gfa = resampling.transform(np.asarray(pam.gfa), "linear")
     for name in ("total_weight", "ang_thr"):
         if getattr(pam, name, None) is not None:
             setattr(warped, name, getattr(pam, name))
@@ -316,13 +290,27 @@ def _make_peaks(
     return warped
 
 
+def _transform_gfa(
+    pam: PeaksAndMetrics, resampling: Resampling, mask: np.ndarray | None
+) -> np.ndarray | None:
+    """GFA from its finite voxels in the mask; None if there is none."""
+    if pam.gfa is None:
+        return None
+    gfa = np.asarray(pam.gfa)
+    known = find_known(np.isfinite(gfa), mask, "peaks.gfa")
+    values, inside = resampling.interpolate(gfa[..., None], known)
+    warped = np.zeros(inside.shape, dtype=np.float32)
+    warped[inside] = values[:, 0]
+    return warped
+
+
 def _transform_harmonics(
     pam: PeaksAndMetrics, resampling: Resampling, mask: np.ndarray | None
 ) -> np.ndarray | None:
     """The coefficients of peaks, reoriented; None if there are none."""
     if pam.shm_coeff is None:
         return None
-    basis, legacy = _find_basis(pam)
+    basis, legacy = find_basis(pam)
     return transform_fods(
         resampling.mapping,
         np.asarray(pam.shm_coeff),
@@ -334,24 +322,6 @@ def _transform_harmonics(
         out_shape=resampling.grids.out_shape,
         out_grid2world=resampling.grids.out_grid2world,
         inverse=resampling.inverse,
-    )
-
-
-def _find_basis(pam: PeaksAndMetrics) -> tuple[str, bool]:
-    """Basis of the coefficients: the one whose matrix for the sphere is ``B``."""
-    if pam.B is None or pam.sphere is None:
-        return BASES[0]
-    order = harmonic_order(pam.shm_coeff.shape[-1])
-    for basis, legacy in BASES:
-        options = {"sh_order_max": order, "basis_type": basis, "legacy": legacy}
-        with warnings.catch_warnings():  # DIPY's, about its older definition
-            warnings.simplefilter("ignore", PendingDeprecationWarning)
-            matrix = sh_to_sf_matrix(pam.sphere, return_inv=False, **options)
-        if matrix.shape == pam.B.shape and np.allclose(matrix, pam.B, atol=1e-5):
-            return basis, legacy
-    raise ValueError(
-        "peaks must have a matrix B of one of DIPY's bases for shm_coeff: "
-        f"{sorted({name for name, _ in BASES})}"
     )
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from dipy_dl_reg.diffusion.frames import choose_frame, frame_to_world
 from dipy_dl_reg.diffusion.jacobians import direction_matrices
 from dipy_dl_reg.maps.apply import ResamplingGrids, find_grids, transform_array
-from dipy_dl_reg.maps.dipy_map import check_mapping, without_displacement
+from dipy_dl_reg.maps.dipy_map import as_mapping
+from dipy_dl_reg.validation import check_affine
 
 #: Values are known where more than this part of the interpolation's weight is.
 _LEAST_WEIGHT = 0.5
@@ -168,7 +169,7 @@ class Resampling:
 
 
 def plan_resampling(
-    mapping: DiffeomorphicMap | AffineMap,
+    mapping: DiffeomorphicMap | AffineMap | np.ndarray,
     shape: Sequence[int],
     *,
     image_grid2world: np.ndarray | None = None,
@@ -182,8 +183,9 @@ def plan_resampling(
 
     Parameters
     ----------
-    mapping : DiffeomorphicMap or AffineMap
-        The map; it must be 3D.
+    mapping : DiffeomorphicMap, AffineMap or ndarray of shape (4, 4)
+        The map; it must be 3D.  A matrix, from static's world to moving's, has no
+        grids: `image_grid2world`, `out_shape` and `out_grid2world` must then be given.
     shape : tuple of int
         Shape of the image; only the first three axes are considered.
     image_grid2world, out_shape, out_grid2world : optional
@@ -205,9 +207,11 @@ def plan_resampling(
     ValueError
         If the map is not 3D, a shape does not fit its grid, or the frame is unknown.
     """
-    if isinstance(mapping, AffineMap):
-        mapping = without_displacement(mapping)
-    check_mapping(mapping)
+    if isinstance(mapping, np.ndarray):
+        mapping = _with_grids(
+            mapping, shape, image_grid2world, out_shape, out_grid2world, inverse
+        )
+    mapping = as_mapping(mapping)
     if mapping.dim != 3:
         raise ValueError(f"mapping must be 3D for directions, got {mapping.dim}D")
     grids = find_grids(
@@ -218,6 +222,30 @@ def plan_resampling(
     return Resampling(mapping, grids, frame, inverse)
 
 
+def _with_grids(
+    matrix: np.ndarray,
+    shape: Sequence[int],
+    image_grid2world: np.ndarray | None,
+    out_shape: Sequence[int] | None,
+    out_grid2world: np.ndarray | None,
+    inverse: bool,
+) -> AffineMap | np.ndarray:
+    """Affine map of a matrix between the grids that were given, or the matrix."""
+    if any(given is None for given in (image_grid2world, out_shape, out_grid2world)):
+        return matrix
+    grids = [(out_shape, out_grid2world), (tuple(shape[:3]), image_grid2world)]
+    (static_shape, static_matrix), (moving_shape, moving_matrix) = (
+        grids[::-1] if inverse else grids
+    )
+    return AffineMap(
+        check_affine(matrix, 3, "mapping"),
+        domain_grid_shape=static_shape,
+        domain_grid2world=static_matrix,
+        codomain_grid_shape=moving_shape,
+        codomain_grid2world=moving_matrix,
+    )
+
+
 def find_known(valid: np.ndarray, mask: np.ndarray | None, name: str) -> np.ndarray:
     """Voxels that hold directions, inside a mask.
 
@@ -226,7 +254,7 @@ def find_known(valid: np.ndarray, mask: np.ndarray | None, name: str) -> np.ndar
     valid : ndarray of bool, shape (X, Y, Z)
         Voxels whose values can be used.
     mask : ndarray, shape (X, Y, Z), or None
-        Voxels to use.
+        Voxels to use: those that are neither 0 nor NaN.
     name : str
         Name of the image in error messages.
 
@@ -242,7 +270,7 @@ def find_known(valid: np.ndarray, mask: np.ndarray | None, name: str) -> np.ndar
     """
     known = valid
     if mask is not None:
-        mask = np.asarray(mask)
+        mask = np.nan_to_num(np.ma.filled(mask, 0))
         if mask.shape != known.shape:
             raise ValueError(
                 f"mask must have the shape {known.shape} of {name}, got {mask.shape}"

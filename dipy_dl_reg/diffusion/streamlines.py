@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from copy import deepcopy
 from typing import Any
 
+from dipy.align.imaffine import AffineMap
 from dipy.align.imwarp import DiffeomorphicMap
 from dipy.io.stateful_tractogram import Space, StatefulTractogram
 from dipy.io.utils import Origin
@@ -19,7 +20,7 @@ from dipy_dl_reg.diffusion.spaces import (
     find_spaces,
 )
 from dipy_dl_reg.io.tractograms.chunks import header_grid
-from dipy_dl_reg.maps.dipy_map import check_mapping
+from dipy_dl_reg.maps.dipy_map import as_mapping
 
 #: Distance, mm, between a point and its image under both directions of a map above
 #: which the inverse is corrected, and the largest number of corrections.
@@ -27,7 +28,7 @@ _TOLERANCE, _CORRECTIONS = 0.02, 3
 
 
 def transform_streamlines(
-    mapping: DiffeomorphicMap,
+    mapping: DiffeomorphicMap | AffineMap,
     streamlines: StatefulTractogram | ArraySequence | Iterable[np.ndarray],
     *,
     inverse: bool = False,
@@ -44,8 +45,9 @@ def transform_streamlines(
 
     Parameters
     ----------
-    mapping : DiffeomorphicMap
-        The map of a registration of moving to static.
+    mapping : DiffeomorphicMap or AffineMap
+        The map of a registration of moving to static; an affine one with the grids of
+        both.
     streamlines : StatefulTractogram, Streamlines or sequence of ndarray (N, dim)
         World coordinates (mm; "rasmm" in a tractogram), in moving's space; in
         static's with `inverse`. Slices and selections of an
@@ -76,7 +78,7 @@ def transform_streamlines(
     The displacement field covers static's field of view. Beyond it the displacement is
     0: points there are transformed by the prealign alone.
     """
-    check_mapping(mapping)
+    mapping = as_mapping(mapping)
     if isinstance(streamlines, StatefulTractogram):
         return _transform_stateful(mapping, streamlines, inverse)
     if hasattr(streamlines, "streamlines"):

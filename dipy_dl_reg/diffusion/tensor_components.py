@@ -37,6 +37,11 @@ class TensorImage(NamedTuple):
     order: str
     tail: tuple[int, ...]
 
+    @property
+    def default_frame(self) -> str:
+        """Frame in which the tensors are unless another is given."""
+        return "voxel" if self.tail == (3, 3) else FRAME_OF_ORDER[self.order]
+
 
 def tensor_matrices(tensors: np.ndarray, order: str = "dipy") -> np.ndarray:
     """Convert six components of tensors to matrices, DIPY's quadratic form.

@@ -17,7 +17,6 @@ import numpy as np
 from dipy_dl_reg.diffusion.jacobians import rotation_of
 from dipy_dl_reg.diffusion.resampling import Resampling, find_known, plan_resampling
 from dipy_dl_reg.diffusion.tensor_components import (
-    FRAME_OF_ORDER,
     join_tensors,
     split_tensors,
     tensor_components,
@@ -35,7 +34,7 @@ _LEAST_RATIO = 0.01
 
 
 def transform_tensors(
-    mapping: DiffeomorphicMap | AffineMap,
+    mapping: DiffeomorphicMap | AffineMap | np.ndarray,
     tensors: ImageLike,
     *,
     method: str = "ppd",
@@ -70,8 +69,9 @@ def transform_tensors(
 
     Parameters
     ----------
-    mapping : DiffeomorphicMap or AffineMap
-        The map, in 3D.
+    mapping : DiffeomorphicMap, AffineMap or ndarray of shape (4, 4)
+        The map, in 3D. A matrix, from static's world to moving's, requires
+        `image_grid2world`, `out_shape` and `out_grid2world`.
     tensors : ndarray, nibabel image, str or Path
         Tensors in moving's world (in static's with `inverse`): six components, of shape
         (X, Y, Z, 6) or (X, Y, Z, 1, 6), or matrices, of shape (X, Y, Z, 3, 3), as
@@ -151,7 +151,7 @@ def transform_tensors(
         out_shape=out_shape,
         out_grid2world=out_grid2world,
         frame=frame,
-        default_frame="voxel" if given.tail == (3, 3) else FRAME_OF_ORDER[order],
+        default_frame=given.default_frame,
         inverse=inverse,
     )
     known = find_known(_hold_tensors(given.components), mask, "tensors")
@@ -166,7 +166,7 @@ def transform_tensors(
 
 
 def transform_tensor_fit(
-    mapping: DiffeomorphicMap | AffineMap,
+    mapping: DiffeomorphicMap | AffineMap | np.ndarray,
     fit: TensorFit,
     *,
     method: str = "ppd",
@@ -182,8 +182,9 @@ def transform_tensor_fit(
 
     Parameters
     ----------
-    mapping : DiffeomorphicMap or AffineMap
-        The map, in 3D.
+    mapping : DiffeomorphicMap, AffineMap or ndarray of shape (4, 4)
+        The map, in 3D. A matrix, from static's world to moving's, requires
+        `image_grid2world`, `out_shape` and `out_grid2world`.
     fit : TensorFit
         What ``TensorModel(gtab).fit(data)`` returned.
     method, frame, mask, image_grid2world, out_shape, out_grid2world : optional

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dipy.align.imaffine import AffineMap
 from dipy.align.imwarp import DiffeomorphicMap
 from dipy.utils.logging import logger
 import numpy as np
@@ -25,6 +26,7 @@ from dipy_dl_reg.io.atomic_files import write_atomically
 from dipy_dl_reg.io.images import open_image
 from dipy_dl_reg.io.tractograms.chunks import TractogramFile
 from dipy_dl_reg.io.tractograms.table import open_tractogram
+from dipy_dl_reg.maps.dipy_map import as_mapping
 from dipy_dl_reg.validation import check_affine, check_whole_number, wrong_value
 
 #: Approximate number of points by which it is checked that a tractogram lies in the
@@ -75,7 +77,7 @@ class TractogramCounts(NamedTuple):
 
 
 def transform_tractogram(
-    mapping: DiffeomorphicMap,
+    mapping: DiffeomorphicMap | AffineMap,
     in_file: str | os.PathLike,
     out_file: str | os.PathLike,
     *,
@@ -95,7 +97,7 @@ def transform_tractogram(
 
     Parameters
     ----------
-    mapping : DiffeomorphicMap
+    mapping : DiffeomorphicMap or AffineMap
         The map of a registration of moving to static, with the grids of both.
     in_file : str or Path
         Tractogram in moving's world (in static's with `inverse`): a .trk, .tck or .trx
@@ -158,10 +160,56 @@ def transform_tractogram(
     (300, 0)
     """
     check_whole_number("chunk_size", chunk_size, low=1)
+    mapping = as_mapping(mapping)
+    return transform_opened_tractogram(
+        mapping,
+        _open_checked(in_file, find_spaces(mapping, inverse)),
+        out_file,
+        inverse=inverse,
+        reference=reference,
+        chunk_size=chunk_size,
+        progress=progress,
+        overwrite=overwrite,
+    )
+
+
+def transform_opened_tractogram(
+    mapping: DiffeomorphicMap,
+    file: TractogramFile,
+    out_file: str | os.PathLike,
+    *,
+    inverse: bool = False,
+    reference: Any = None,
+    chunk_size: int = 20_000,
+    progress: bool = False,
+    overwrite: bool = False,
+) -> TractogramCounts:
+    """Transform a tractogram whose space was checked before, by `check_tractogram`.
+
+    Parameters
+    ----------
+    mapping : DiffeomorphicMap
+        The map.
+    file : TractogramFile
+        The tractogram.
+    out_file : str or Path
+        Tractogram to write, in the same format.
+    inverse, reference, chunk_size, progress, overwrite : optional
+        As in `transform_tractogram`.
+
+    Returns
+    -------
+    counts : TractogramCounts
+        As of `transform_tractogram`.
+
+    Raises
+    ------
+    OSError, ValueError
+        As `transform_tractogram`, except about the space of the tractogram.
+    """
     spaces = find_spaces(mapping, inverse)
     grid = spaces.target if reference is None else _read_grid(reference)
-    file = _open_checked(in_file, spaces)
-    suffix = Path(in_file).suffix.lower()
+    suffix = Path(file.path).suffix.lower()
     if Path(out_file).suffix.lower() != suffix:
         raise wrong_value("out_file", f"a {suffix} file, as in_file", str(out_file))
     with write_atomically(out_file, overwrite=overwrite) as path:

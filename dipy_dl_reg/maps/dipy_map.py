@@ -107,6 +107,41 @@ def make_mapping(
     return mapping
 
 
+def as_mapping(mapping: object, *, name: str = "mapping") -> DiffeomorphicMap:
+    """Check a map, and make a deformable one from an affine map.
+
+    Parameters
+    ----------
+    mapping : DiffeomorphicMap or AffineMap
+        The user's value.
+    name : str, optional
+        Name of the map in the error message.
+
+    Returns
+    -------
+    mapping : DiffeomorphicMap
+        The map.
+
+    Raises
+    ------
+    ValueError
+        If `mapping` is of another type, an affine map does not have the grids of both
+        images, or the fields do not have the shape of the map's grid.
+    """
+    if isinstance(mapping, AffineMap):
+        return without_displacement(mapping)
+    if isinstance(mapping, np.ndarray):
+        raise ValueError(
+            f"{name} must be a DiffeomorphicMap, or an AffineMap with the grids of "
+            "both images, got a matrix, which has no grids: make "
+            "dipy.align.imaffine.AffineMap(matrix, domain_grid_shape=static.shape[:3], "
+            "domain_grid2world=static.affine, codomain_grid_shape=moving.shape[:3], "
+            "codomain_grid2world=moving.affine) of it"
+        )
+    check_mapping(mapping, name=name)
+    return mapping
+
+
 def without_displacement(affine_map: AffineMap) -> DiffeomorphicMap:
     """Make a deformable map without displacement from an affine map.
 
@@ -134,14 +169,20 @@ def without_displacement(affine_map: AffineMap) -> DiffeomorphicMap:
         )
     dim = len(static_shape)
     matrix = np.eye(dim + 1) if affine_map.affine is None else affine_map.affine
-    # Outside its field a map is affine: one voxel of field is enough.
+    # One voxel of field, as large as static's field of view, is enough.
+    one_voxel = np.diag([*map(float, static_shape), 1.0])
+    one_voxel[:dim, dim] = (np.array(static_shape) - 1) / 2
+    static_grid2world = affine_map.domain_grid2world
+    if static_grid2world is not None:
+        one_voxel = static_grid2world @ one_voxel
     mapping = DiffeomorphicMap(
         dim,
         (1,) * dim,
+        disp_grid2world=one_voxel,
         domain_shape=moving_shape,
         domain_grid2world=affine_map.codomain_grid2world,
         codomain_shape=static_shape,
-        codomain_grid2world=affine_map.domain_grid2world,
+        codomain_grid2world=static_grid2world,
         prealign=np.linalg.inv(check_affine(matrix, dim, "mapping.affine")),
     )
     mapping.allocate()

@@ -94,6 +94,7 @@ def test_fod_channels():
         (np.zeros((9, 9, 9)), {}, "moving must hold 6, 15, 28"),
         (np.zeros((9, 9, 9, 1)), {}, "moving must hold 6, 15, 28"),
         (np.zeros((9, 9, 9, 16)), {}, "moving: sh must have"),
+        (np.zeros((9, 9, 9, 15)), {}, "moving must not be zero or NaN everywhere"),
         (np.ones((9, 9, 9, 15)), {"basis": "sh"}, "basis must be"),
         (np.ones((9, 9, 9, 15)), {"frame": "ras"}, "frame must be"),
         (np.ones((9, 9, 9, 15)), {"weights": "all"}, "weights must be"),

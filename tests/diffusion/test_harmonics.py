@@ -167,3 +167,17 @@ def test_directions_are_spread_evenly(hemisphere, count):
     cosines = DIRECTIONS @ directions.T
     nearest = (np.abs(cosines) if hemisphere else cosines).max(1)
     assert np.degrees(np.arccos(nearest)).max() < 8
+
+
+def test_wrong_conversions_are_refused():
+    bases = ("descoteaux07", "mrtrix")
+    with pytest.raises(
+        ValueError, match=r"sh must be an array of shape \(\.\.\., count"
+    ):
+        convert_harmonics(3.0, *bases)
+    for name in ("from_frame", "to_frame"):
+        options = {"from_frame": "world", "to_frame": "world", name: "a"}
+        with pytest.raises(ValueError, match=f"{name} must be"):
+            convert_harmonics(np.zeros(15), *bases, **options)
+    with pytest.raises(ValueError, match="from_frame must be"):
+        convert_harmonics(np.zeros(15), *bases, from_frame="a", to_frame="a")

@@ -195,6 +195,15 @@ def test_singular_places_turn_nothing():
     assert_allclose(found[0], np.eye(3), atol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1e-4, 0.009, 1e4])
+def test_uniform_scaling_is_not_singular(scale):
+    turn = np.eye(4)[[1, 0, 2, 3]] * [scale, scale, scale, 1]
+    found = direction_matrices(turn, np.zeros((1, 3)))[0]
+    assert_allclose(found, np.linalg.inv(turn[:3, :3]))
+    flat = np.diag([scale, scale, 1e-7 * scale, 1])
+    assert_allclose(direction_matrices(flat, np.zeros((1, 3)))[0], np.eye(3))
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

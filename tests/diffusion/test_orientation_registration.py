@@ -6,9 +6,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 import pytest
 
 from dipy_dl_reg import DeepRegistration, register_tensors, tensor_components
-from dipy_dl_reg.diffusion.direction_images import tensor_channels
+from dipy_dl_reg.diffusion.direction_images import (
+    choose_tensor_frame,
+    tensor_channels,
+)
 from dipy_dl_reg.diffusion.frames import frame_to_world
 from dipy_dl_reg.diffusion.tensor_components import tensor_matrices
+from dipy_dl_reg.io.input_image import InputImage
 
 SHAPE = (24, 26, 12)
 #: Right-handed, left-handed and oblique.
@@ -187,3 +191,25 @@ def test_no_tensors(role):
     images[role] = images[role][..., 0]
     with pytest.raises(ValueError, match=f"{role}: tensors must"):
         register_tensors(**images)
+
+
+@pytest.mark.parametrize("role", ["moving", "static"])
+@pytest.mark.parametrize("value", [0, np.nan])
+def test_empty_image(role, value):
+    images = {"moving": bundles(), "static": bundles()}
+    images[role] = np.full_like(images[role], value)
+    with pytest.raises(ValueError, match=f"{role} must not be zero or NaN everywhere"):
+        register_tensors(**images)
+
+
+def test_default_frame_is_that_of_the_result(caplog):
+    """Matrices have no order: their frame is that of voxels, with a warning."""
+    matrices = InputImage(bundles(), AFFINES["RAS"], None)
+    components = matrices._replace(values=tensor_components(bundles(), "fsl"))
+    assert choose_tensor_frame((components, components), "fsl", None) == "fsl"
+    assert not caplog.text
+    assert choose_tensor_frame((matrices, matrices), "fsl", None) == "voxel"
+    assert "frame was not given" in caplog.text
+    with pytest.raises(ValueError, match="frame must be given: by default, moving"):
+        choose_tensor_frame((matrices, components), "fsl", None)
+    assert choose_tensor_frame((matrices, components), "fsl", "world") == "world"

@@ -328,9 +328,56 @@ def test_wrong_arguments(vectors, options, message):
         transform_vectors(mapping, vectors, **options)
 
 
-def test_wrong_peaks():
+def test_wrong_peaks(tmp_path):
     mapping = make_affine_map(SHEAR)
     with pytest.raises(ValueError, match="peaks must have peak_dirs of shape"):
         transform_peaks(mapping, PeaksAndMetrics())
     with pytest.raises(ValueError, match="peaks must have peak_values of shape"):
         transform_peaks(mapping, make_peaks(peak_values=np.zeros((2, 2, 2, 5))))
+    with pytest.raises(ValueError, match="peaks must have qa of shape"):
+        transform_peaks(mapping, make_peaks(qa=np.zeros((2, 2, 2, 5))))
+    with pytest.raises(FileNotFoundError, match="peaks: no such file"):
+        transform_peaks(mapping, tmp_path / "none.pam5")
+    (tmp_path / "bad.pam5").write_text("no peaks")
+    with pytest.raises(ValueError, match="bad.pam5 is no file of peaks"):
+        transform_peaks(mapping, tmp_path / "bad.pam5")
+
+
+@pytest.mark.parametrize("value", [0, -1, np.nan, np.inf])
+@with_each_interpolation
+def test_directions_do_not_depend_on_missing_values(interpolation, value):
+    """A peak whose value is not positive keeps its direction."""
+    mapping = make_affine_map(SHEAR)
+    values = np.full((*MOVING_SHAPE, 5), float(value))
+    warped = transform_peaks(
+        mapping, make_peaks(peak_values=values, qa=None), interpolation=interpolation
+    )
+    wanted = transform_peaks(mapping, make_peaks(), interpolation=interpolation)
+    assert_allclose(np.abs(warped.peak_dirs), np.abs(wanted.peak_dirs), atol=1e-6)
+    assert np.isfinite(warped.peak_values).all()
+
+
+def test_axes_without_value_count_where_no_other_does():
+    """A mean of one axis of length 1, and another of length 0, is the first."""
+    axes = np.zeros((2, 1, 3))
+    axes[0, 0, 0] = 1
+    axes[1, 0, :2] = np.sqrt(0.5)
+    scalars = np.array([1.0, 0]).reshape(2, 1, 1)
+    known = np.ones((2, 1, 1), dtype=bool)
+    neighbours = find_neighbours(np.array([[0.6, 0, 0]]), known)
+    directions, means = average_axes(axes, scalars, neighbours)
+    assert_allclose(np.abs(directions[0, 0]), [1, 0, 0], atol=1e-6)
+    assert_allclose(means[0, 0], 0.4)
+
+
+def test_gfa_outside_the_mask_has_no_part():
+    mapping = make_affine_map(np.eye(4))
+    gfa = np.full(MOVING_SHAPE, 0.7)
+    mask = np.ones(MOVING_SHAPE)
+    gfa[:4], mask[:4] = 50, 0
+    gfa[5, 5, 5] = np.nan
+    mask[4, 4] = np.nan
+    warped = transform_peaks(mapping, make_peaks(gfa=gfa), mask=mask)
+    assert_allclose(warped.gfa[warped.gfa != 0], 0.7, rtol=1e-5)
+    assert (warped.gfa != 0).sum() > 100
+    assert np.isfinite(warped.gfa).all()

@@ -423,3 +423,25 @@ def test_maps_of_slices_are_refused():
         transform_tensors(make_map((8, 8), (8, 8)), GOOD)
     with pytest.raises(ValueError, match="mapping must be a DiffeomorphicMap"):
         transform_tensors(np.eye(4), GOOD)
+
+
+def test_matrix_between_given_grids(rng):
+    """A matrix transforms as the map made of it, in both directions."""
+    matrix = np.diag([1.1, 0.9, 1, 1]) + 0.2 * np.eye(4, k=1)
+    matrix[3] = 0, 0, 0, 1
+    mapping = make_affine_map(matrix)
+    for inverse in (False, True):
+        shape, grid = (STATIC_SHAPE, STATIC) if inverse else (MOVING_SHAPE, MOVING)
+        roots = rng.normal(size=(*shape, 3, 3))
+        tensors = roots @ roots.swapaxes(-1, -2)
+        wanted = transform_tensors(mapping, tensors, inverse=inverse)
+        found = transform_tensors(
+            matrix,
+            tensors,
+            inverse=inverse,
+            image_grid2world=grid,
+            out_shape=wanted.shape[:3],
+            out_grid2world=MOVING if inverse else STATIC,
+        )
+        assert_allclose(found, wanted, atol=1e-4)
+        assert (wanted != 0).any()

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import zipfile
 
+from dipy.align.imaffine import AffineMap
 from dipy.data import get_fnames
 from dipy.io.stateful_tractogram import Origin, Space, StatefulTractogram
 from dipy.io.streamline import load_tractogram
@@ -276,3 +277,30 @@ def test_wrong_arguments(tmp_path, rng):
         with pytest.raises(error, match=message):
             transform_tractogram(**right | wrong)
         assert not (tmp_path / "b.trk").exists()
+
+
+def test_affine_map(tmp_path, rng):
+    """An affine map moves a tractogram as its matrix does; none lies outside."""
+    moving = Grid((20, 22, 24), affine([2.0, 2, 2], (0.2,), [3.0, 4, 5]))
+    static = Grid((21, 20, 19), affine([2.0, -2, 2], (0.1,), [2.0, 40, 1]))
+    matrix = np.linalg.inv(np.diag([1.05, 0.9, 1, 1]) + 0.5 * np.eye(4, k=3))
+    affine_map = AffineMap(
+        matrix,
+        domain_grid_shape=static.shape,
+        domain_grid2world=static.affine,
+        codomain_grid_shape=moving.shape,
+        codomain_grid2world=moving.affine,
+    )
+    lines = lines_in(moving, rng)
+    back = np.linalg.inv(matrix)
+    wanted = [line @ back[:3, :3].T + back[:3, 3] for line in lines]
+    source = save_trk(tmp_path / "a.trk", lines, moving)
+    transform_tractogram(affine_map, source, tmp_path / "b.trk")
+    found = read_lines(tmp_path / "b.trk")
+    assert_allclose(found.get_data(), np.concatenate(wanted), atol=1e-3)
+    moved = transform_streamlines(affine_map, lines)
+    assert_allclose(np.concatenate(moved), np.concatenate(wanted), atol=1e-3)
+    middle = static.affine @ [10, 10, 9, 1]
+    tck = save_tck(tmp_path / "in.tck", [(matrix @ middle)[None, :3].repeat(3, 0)])
+    counts = transform_tractogram(affine_map, tck, tmp_path / "out.tck")
+    assert counts.points == 3 and counts.points_outside == 0

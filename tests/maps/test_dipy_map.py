@@ -6,7 +6,7 @@ import numpy as np
 from numpy.testing import assert_allclose
 import pytest
 
-from dipy_dl_reg.maps.dipy_map import without_displacement
+from dipy_dl_reg.maps.dipy_map import as_mapping, without_displacement
 
 
 @pytest.mark.parametrize("dim", [2, 3])
@@ -44,3 +44,10 @@ def test_affine_map_as_a_deformable_map(dim, matrix, rng):
 def test_affine_map_without_grids():
     with pytest.raises(ValueError, match="mapping must have the grids of both images"):
         without_displacement(AffineMap(np.eye(4)))
+
+
+def test_maps_without_grids():
+    with pytest.raises(ValueError, match="map must be a DiffeomorphicMap.*AffineMap"):
+        as_mapping(np.eye(4), name="map")
+    with pytest.raises(ValueError, match="map must be a DiffeomorphicMap, got str"):
+        as_mapping("map.nii.gz", name="map")

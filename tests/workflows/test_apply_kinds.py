@@ -3,6 +3,7 @@
 from dipy.data import default_sphere
 import dipy.direction.peaks
 from dipy.io.peaks import load_pam, save_pam
+import h5py
 from maps import oblique_map
 import nibabel as nib
 import numpy as np
@@ -16,6 +17,7 @@ from dipy_dl_reg.diffusion.fods import transform_fods
 from dipy_dl_reg.diffusion.peaks import transform_peaks, transform_vectors
 from dipy_dl_reg.diffusion.streamlines import transform_streamlines
 from dipy_dl_reg.diffusion.tensors import transform_tensors
+from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.io.tractograms.table import FORMATS
 from dipy_dl_reg.maps.apply import apply_mapping
 from dipy_dl_reg.workflows.apply import apply_deep
@@ -365,3 +367,33 @@ def test_an_image_that_is_already_there(saved, tmp_path, rng, command, caplog, i
         command(apply_deep, path, tmp_path / f"{side}.nii.gz", *flag, *out)
         warned = "is on" in caplog.text and "check that it is not" in caplog.text
         assert warned == (side == ("domain" if inverse else "codomain"))
+
+
+def test_files_are_checked_before_any_is_transformed(saved, tmp_path, rng):
+    """What a transformation would refuse, and an affine that is missing."""
+    mapping, _ = saved
+    request = Request(mapping, options={"frame": "voxel"})
+    peaks = peaks_file(mapping, rng, tmp_path, None)
+    with pytest.raises(ValueError, match="kind: .*a.pam5 has no affine"):
+        KINDS["peaks"].load().check(peaks, request)
+    with h5py.File(peaks, "a") as file:
+        file["pam"]["affine"] = mapping.domain_grid2world
+        file["pam"]["shm_coeff"] = np.ones((*mapping.domain_shape, 15))
+        file["pam"]["B"] = np.ones((len(default_sphere.vertices), 15))
+    with pytest.raises(ValueError, match="peaks must have a matrix B of one of DIPY"):
+        KINDS["peaks"].load().check(peaks, request)
+    series_file = dwi_series(mapping, rng, tmp_path, count=5)
+    with pytest.raises(ValueError, match="gradient table of .*6 directions or more"):
+        KINDS["dwi"].load().check(series_file, request)
+
+
+def test_a_warning_about_a_tractogram_is_logged_once(
+    saved, tmp_path, rng, command, capsys
+):
+    mapping, path = saved
+    grid = grid_of(mapping, "domain")
+    other = Grid((40, 40, 40), grid.affine)
+    source = save_trk(tmp_path / "a.trk", lines_in(grid, rng), other)
+    command(apply_deep, path, source, "--out_dir", tmp_path / "out")
+    shown = capsys.readouterr()
+    assert (shown.out + shown.err).count("describes another grid") == 1

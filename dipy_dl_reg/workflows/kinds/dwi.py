@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 import shutil
 
-from dipy_dl_reg.diffusion.dwi import transform_dwi
+from dipy_dl_reg.diffusion.dwi import check_shells, transform_dwi
 from dipy_dl_reg.diffusion.frames import FRAMES
 from dipy_dl_reg.diffusion.gradient_tables import check_gradient_table
 from dipy_dl_reg.diffusion.tensors import METHODS
@@ -44,7 +44,8 @@ def _check(path: Path, request: Request) -> None:
                 "image to leave directions as they are"
             )
     name = f"the gradient table of {path}"
-    check_gradient_table(table, open_image(path).shape[3], name=name)
+    gtab = check_gradient_table(table, open_image(path).shape[3], name=name)
+    check_shells(gtab, name=name)
 
 
 def _transform(path: Path, targets: Sequence[Path], request: Request) -> None:

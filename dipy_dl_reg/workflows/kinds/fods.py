@@ -46,30 +46,29 @@ def _match(path: Path, given: Mapping[str, object]) -> Match:
         return "no"
     if "basis" in given:
         return "certain"
-    if not _has_both_signs(path):
+    return _match_signs(_some_slices(path))
+
+
+def _match_signs(values: np.ndarray) -> Match:
+    """Coefficients above degree 0 have both signs, as harmonics have.
+
+    FODs are certain if their mean over the sphere is nowhere negative; but of order 2,
+    they may be tensors.
+    """
+    means, others = values[..., 0], values[..., 1:]
+    if not others.min() < 0 < others.max():
         return "no"
-    return "possible" if count == min(_COUNTS) else _match_signs(path)
-
-
-def _match_signs(path: Path) -> Match:
-    """FODs are certain if their mean over the sphere is nowhere negative."""
-    means = _some_slices(path)[..., 0]
-    return "certain" if np.nanmin(means) >= 0 and np.nanmax(means) > 0 else "possible"
-
-
-def _has_both_signs(path: Path) -> bool:
-    """Whether the coefficients above degree 0 have both signs, as harmonics have."""
-    values = _some_slices(path)[..., 1:]
-    return bool(np.nanmin(values) < 0 < np.nanmax(values))
+    is_order_2 = values.shape[-1] == min(_COUNTS)
+    return (
+        "possible" if is_order_2 or means.min() < 0 or means.max() == 0 else "certain"
+    )
 
 
 def _some_slices(path: Path) -> np.ndarray:
     """The middle slices of an image."""
     image = open_image(path)
-    middle = image.shape[2] // 2
-    part = np.asarray(
-        image.dataobj[:, :, max(middle - _SLICES // 2, 0) :][:, :, :_SLICES]
-    )
+    first = max(image.shape[2] // 2 - _SLICES // 2, 0)
+    part = np.asarray(image.dataobj[:, :, first : first + _SLICES])
     return np.where(np.isfinite(part), part, 0)
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dipy_dl_reg.diffusion.tractograms import check_tractogram, transform_tractogram
-from dipy_dl_reg.io.tractograms.table import FORMATS
+from dipy_dl_reg.diffusion.tractograms import (
+    check_tractogram,
+    transform_opened_tractogram,
+)
+from dipy_dl_reg.io.tractograms.table import FORMATS, open_tractogram
 from dipy_dl_reg.workflows.kinds.base import FileKind, Match, Request
 
 
@@ -21,10 +24,10 @@ def _check(path: Path, request: Request) -> None:
 
 
 def _transform(path: Path, targets: Sequence[Path], request: Request) -> None:
-    """Transform streamlines, in chunks."""
-    transform_tractogram(
+    """Transform streamlines, in chunks; `_check` logged any doubt about the space."""
+    transform_opened_tractogram(
         request.mapping,
-        path,
+        open_tractogram(path, name="in_file"),
         targets[0],
         inverse=request.inverse,
         reference=request.reference,

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dipy.io.peaks import load_pam, save_pam
+from dipy.io.peaks import save_pam
 import nibabel as nib
 import numpy as np
 
 from dipy_dl_reg.diffusion.frames import FRAMES
+from dipy_dl_reg.diffusion.peak_files import find_basis, read_peaks
 from dipy_dl_reg.diffusion.peaks import (
     INTERPOLATIONS,
     transform_peaks,
     transform_vectors,
 )
 from dipy_dl_reg.io.images import open_image
+from dipy_dl_reg.validation import check_affine
 from dipy_dl_reg.workflows.kinds.base import (
     FileKind,
     Match,
@@ -71,16 +73,21 @@ def _check_peaks(path: Path, request: Request) -> None:
     """Check that a file contains peaks, and the map is 3D."""
     if request.mapping.dim != 3:
         raise ValueError(f"kind: the map is 2D, and {path} needs a 3D map")
-    try:
-        affine = load_pam(str(path)).affine
-    except Exception as error:  # a damaged file can raise errors of any type
-        raise ValueError(f"kind: {path} is no file of peaks: {error}") from error
-    check_frame(path, affine, request)
+    peaks = read_peaks(path, name="kind")
+    if peaks.affine is None:
+        raise ValueError(
+            f"kind: {path} has no affine: save it with dipy.io.peaks.save_pam after "
+            "peaks.affine was set to that of the image"
+        )
+    check_affine(peaks.affine, 3, f"kind: the affine of {path}")
+    if peaks.shm_coeff is not None:
+        find_basis(peaks)
+    check_frame(path, peaks.affine, request)
 
 
 def _transform_peaks(path: Path, targets: Sequence[Path], request: Request) -> None:
     """Transform peaks, with reorientation."""
-    peaks = load_pam(str(path))
+    peaks = read_peaks(path)
     image = nib.Nifti1Image(np.zeros(peaks.peak_dirs.shape[:3]), peaks.affine)
     _, grid = output_grid(image, request)
     warped = transform_peaks(request.mapping, peaks, **grid, **request.options)
