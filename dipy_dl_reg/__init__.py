@@ -30,6 +30,7 @@ _PUBLIC = {
     "registration.assess": ["assess_mapping"],
     "registration.landmarks": ["ThinPlateSplineRegistration"],
     "io.landmark_files": ["read_landmarks"],
+    "metrics.channels": ["ChannelsMetric"],
     "metrics.local_correlation": ["CCMetric"],
     "metrics.correlation_ratio": ["CRMetric"],
     "metrics.mind": ["MINDMetric"],

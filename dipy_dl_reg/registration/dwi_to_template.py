@@ -138,6 +138,8 @@ def _name_contrasts(template: Any) -> dict[str, Any]:
         return dict(zip(("b0", "FA"), template))
     if not isinstance(template, dict):
         return {"b0": template}
+    if not template:
+        raise ValueError("template must have at least one image, got none.")
     named: dict[str, Any] = {}
     for contrast, image in template.items():
         name = CONTRASTS.get(str(contrast).upper())
