@@ -23,7 +23,6 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "registration.deformable": ["DeepRegistration"],
-    "registration.dwi_to_template": ["register_dwi_to_template"],
     "registration.pipeline": ["deep_registration"],
     "registration.affine.deep_affine": ["DeepAffineRegistration"],
     "registration.affine.call": ["deep_affine_registration"],
@@ -47,6 +46,7 @@ _PUBLIC = {
         "write_dipy_mapping",
     ],
     "diffusion.dwi": ["transform_dwi"],
+    "diffusion.dwi_to_template": ["register_dwi_to_template"],
     "diffusion.fod_registration": ["register_fods"],
     "diffusion.fods": ["transform_fods"],
     "diffusion.gradients": [

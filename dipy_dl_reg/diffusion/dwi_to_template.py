@@ -9,12 +9,12 @@ from dipy.core.gradients import GradientTable, gradient_table
 from dipy.testing.decorators import warning_for_keywords
 import numpy as np
 
+from dipy_dl_reg.diffusion.dwi_contrasts import make_contrasts, mean_b0
 from dipy_dl_reg.io.input_channels import read_input_channels
 from dipy_dl_reg.io.input_image import read_input_image
 from dipy_dl_reg.maps.apply import transform_array
 from dipy_dl_reg.registration.affine.call import deep_affine_registration
 from dipy_dl_reg.registration.affine.steps import AFFINE_STEPS
-from dipy_dl_reg.registration.dwi_contrasts import make_contrasts, mean_b0
 from dipy_dl_reg.registration.pipeline import DEFORM, deep_registration
 from dipy_dl_reg.validation import wrong_value
 
