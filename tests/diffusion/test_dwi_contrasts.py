@@ -80,6 +80,28 @@ def test_contrast_that_the_series_lacks_is_left_out(series, table, caplog):
     np.testing.assert_array_equal(mapping.backward, wanted.backward)
 
 
+@pytest.mark.parametrize("names, used", [(("FA", "T1"), "b0"), (("MD", "FA"), "FA")])
+def test_affine_registration_uses_one_image(series, table, names, used, caplog):
+    """It says so, and the result is the b0 volume whichever image is used."""
+    data, _ = series
+    b0 = mean_b0(data, table)
+    maps = fit_tensor_maps(data, table, b0) | {"b0": b0}
+    template = {name: np.roll(maps[name.replace("T1", "b0")], 1, 0) for name in names}
+    template_of_used = template["T1" if used == "b0" else used]
+    options = {"dwi_affine": AFFINE, "template_affine": AFFINE, "reg_method": "aff"}
+    options |= {"pipeline": ["translation"]}
+    warped, matrix = register_dwi_to_template(data, table, template=template, **options)
+    assert f"one image of each side, here {used}" in caplog.text
+    caplog.clear()
+    _, alone = register_dwi_to_template(
+        data, table, template={used: template_of_used}, **options
+    )
+    assert "is not used" not in caplog.text
+    np.testing.assert_array_equal(matrix, alone)
+    np.testing.assert_allclose(matrix[:3, 3], [-3.0, 0, 0], atol=0.3)
+    assert abs(warped - np.roll(b0, 1, 0)).mean() < 0.05 * b0.mean()
+
+
 @pytest.mark.parametrize(
     "template, gtab, words",
     [
