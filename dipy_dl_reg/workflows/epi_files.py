@@ -178,6 +178,7 @@ def _correct(
     logger.info(f"Correcting {files.b0} with {files.t1}")
     if files.prealign is not None:
         options["prealign"] = read_matrix(files.prealign, name="prealign")
+    assert files.t1 is not None  # see EpiFiles.check
     t1 = open_volume(files.t1, "t1")
     found = deep_epi_to_t1(b0, t1, t1_mask=files.t1_mask, **options)
     meaning = "T1 world to the world of the corrected image"
