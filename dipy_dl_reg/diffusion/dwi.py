@@ -20,6 +20,7 @@ from dipy_dl_reg.diffusion.gradient_tables import (
     GradientTableLike,
     check_gradient_table,
     find_shells,
+    frame_of_table,
 )
 from dipy_dl_reg.diffusion.harmonics import HarmonicBasis
 from dipy_dl_reg.diffusion.jacobians import rotation_of
@@ -86,7 +87,7 @@ def transform_dwi(
         anatomy under shears and stretches too.
     frame : {"voxel", "fsl", "world"}, optional
         Axes of the b-vectors, those of the input and of the result; see
-        `frame_to_world`. "fsl" for b-vectors in FSL's files. By default "voxel", with a
+        `frame_to_world`. By default "fsl" for b-vectors in a file, else "voxel", with a
         warning where "fsl" differs.
     mask : ndarray, shape (X, Y, Z), optional
         Voxels of the input image where it is not 0 are used; others are missing.
@@ -153,6 +154,7 @@ def transform_dwi(
             "data must be a series of real numbers of shape (X, Y, Z, N), got "
             f"{series.dtype} of shape {series.shape}"
         )
+    default_frame = frame_of_table(gtab)
     gtab = check_gradient_table(gtab, series.shape[3])
     shells = _make_shells(gtab)
     resampling = plan_resampling(
@@ -162,6 +164,7 @@ def transform_dwi(
         out_shape=out_shape,
         out_grid2world=out_grid2world,
         frame=frame,
+        default_frame=default_frame,
         inverse=inverse,
     )
     known = find_known(np.isfinite(series).all(-1), mask, "data")

@@ -238,10 +238,10 @@ def _align(
     best = min(results, key=lambda result: result.value or 0.0)
     if best.verdict is None or best.verdict.grade != "failed":
         return best.matrix
-    origin = "the scanner's coordinates are" if start is None else "prealign is"
+    origin = "the scanner's coordinates" if start is None else "its start"
     logger.warning(
-        f"The rigid registration of t1 failed ({best.verdict}): {origin} used. If the "
-        "images are not aligned, give a better prealign."
+        f"The rigid registration of t1 failed ({best.verdict}): {origin} will be used "
+        "instead. If the images are not aligned by it, give a better prealign."
     )
     return np.eye(4) if start is None else start
 

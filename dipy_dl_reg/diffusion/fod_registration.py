@@ -112,7 +112,8 @@ def register_fods(
     num_threads : int, optional
         See `DeepRegistration.optimize`.
     **options : dict
-        Options of `DeepRegistration`, except `metric`, `model` and `channel_weights`.
+        Options of `DeepRegistration`, except `metric`, `model`,
+        `channel_weights` and `phase_encoding`.
 
     Returns
     -------

@@ -108,10 +108,10 @@ def transform_fods(
     weights : {"nonnegative", "least_squares"}, optional
         How the weights :math:`w_k` are found. "nonnegative": non-negative least
         squares (50 iterations of :footcite:p:`Beck2009`), and the part of the FOD that
-        they do not represent, negative lobes for example, by least squares: the peaks
-        get the exact directions, and the identity changes nothing. "least_squares": the
-        smallest weights, which can be negative, that represent the FOD exactly; three
-        times as fast and linear, as in MRtrix3, with larger errors in the direction of
+        they do not represent, negative lobes for example, by least squares: peaks
+        take their new directions closely, and the identity changes nothing.
+        "least_squares": the smallest weights, which can be negative, that represent the
+        FOD exactly; twice as fast and linear, with larger errors in the direction of
         peaks where the map shears.
     mask : ndarray, shape (X, Y, Z), optional
         Voxels of the input image where it is not 0 are used; others are missing.

@@ -9,7 +9,7 @@ from dipy.core.gradients import GradientTable, gradient_table
 from dipy.io.gradients import read_bvals_bvecs
 import numpy as np
 
-from dipy_dl_reg.diffusion.frames import frame_to_world
+from dipy_dl_reg.diffusion.frames import choose_frame, frame_to_world
 from dipy_dl_reg.diffusion.jacobians import rotation_of
 from dipy_dl_reg.validation import wrong_value
 
@@ -87,6 +87,24 @@ def check_gradient_table(
     return gtab
 
 
+def frame_of_table(gtab: GradientTableLike) -> str:
+    """Return the frame of a table's b-vectors if none is given.
+
+    Parameters
+    ----------
+    gtab : GradientTable or pair (bvals, bvecs)
+        The user's table, see `check_gradient_table`.
+
+    Returns
+    -------
+    frame : {"fsl", "voxel"}
+        "fsl" for b-vectors in a file, which is FSL's format; else "voxel", DIPY's.
+    """
+    is_pair = isinstance(gtab, (list, tuple)) and len(gtab) == 2
+    is_file = is_pair and isinstance(gtab[1], (str, os.PathLike))
+    return "fsl" if is_file else "voxel"
+
+
 def _read_pair(gtab: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Read b-values and b-vectors from a pair of files or arrays."""
     if not isinstance(gtab, (list, tuple)) or len(gtab) != 2:
@@ -150,7 +168,7 @@ def rotate_gradients(
     affines: np.ndarray,
     *,
     grid2world: np.ndarray,
-    frame: str = "voxel",
+    frame: str | None = None,
 ) -> GradientTable:
     r"""Rotate b-vectors with the volumes of a series that was corrected for motion.
 
@@ -172,8 +190,8 @@ def rotate_gradients(
     grid2world : ndarray, shape (4, 4)
         Voxel-to-world matrix of the series.
     frame : {"voxel", "fsl", "world"}, optional
-        The axes of the b-vectors, see `frame_to_world`.  All are the same for
-        rotations unless the affine has a positive determinant or is oblique.
+        The axes of the b-vectors, see `frame_to_world`.  By default "fsl" for b-vectors
+        in a file, else "voxel", with a warning where "fsl" differs.
 
     Returns
     -------
@@ -216,7 +234,10 @@ def rotate_gradients(
     affines = np.asarray(affines, dtype=np.float64)
     if affines.ndim != 3 or affines.shape[:2] not in ((4, 4), (3, 3)):
         raise wrong_value("affines", "of shape (4, 4, N) or (3, 3, N)", affines.shape)
+    default = frame_of_table(gtab)
     gtab = check_gradient_table(gtab, affines.shape[2])
+    grid2world = np.asarray(grid2world, dtype=np.float64)
+    frame = choose_frame(frame, grid2world, default=default)
     to_world = frame_to_world(grid2world, frame)
     rotations = rotation_of(np.moveaxis(affines[:3, :3], -1, 0))
     # Rows: the inverse rotation is the transpose.

@@ -20,6 +20,7 @@ from dipy_dl_reg.diffusion.frames import frame_to_world
 from dipy_dl_reg.diffusion.gradient_tables import (
     GradientTableLike,
     check_gradient_table,
+    frame_of_table,
 )
 from dipy_dl_reg.diffusion.jacobians import rotation_of
 from dipy_dl_reg.diffusion.resampling import Resampling, plan_resampling
@@ -56,7 +57,7 @@ def reorient_gradients(
         The table of the series in the input space.
     frame : {"voxel", "fsl", "world"}, optional
         Axes of the b-vectors, of the table given and of the one returned; see
-        `frame_to_world`. "fsl" for b-vectors in FSL's files. By default "voxel", with a
+        `frame_to_world`. By default "fsl" for b-vectors in a file, else "voxel", with a
         warning where "fsl" differs.
     image_grid2world, out_grid2world : ndarray, shape (4, 4), optional
         Voxel-to-world matrices of the series and of the result; those of the map's two
@@ -95,8 +96,11 @@ def reorient_gradients(
     >>> bool(np.allclose(gtab.bvecs[1], [0, 1, 0]))
     True
     """
+    default = frame_of_table(gtab)
     gtab = check_gradient_table(gtab)
-    resampling = _plan(mapping, frame, image_grid2world, None, out_grid2world, inverse)
+    resampling = _plan(
+        mapping, frame, default, image_grid2world, None, out_grid2world, inverse
+    )
     grids, used = resampling.grids, resampling.mapping
     rotation = np.eye(3)
     if used.prealign is not None:
@@ -175,7 +179,7 @@ def local_rotations(
     >>> bvecs_of_voxel = bvecs @ rotations[2, 3, 1].T
     """
     resampling = _plan(
-        mapping, frame, image_grid2world, out_shape, out_grid2world, inverse
+        mapping, frame, "voxel", image_grid2world, out_shape, out_grid2world, inverse
     )
     everywhere = np.ones(resampling.grids.out_shape, dtype=bool)
     rotations = rotation_of(resampling.direction_matrices(everywhere))
@@ -227,6 +231,7 @@ def save_local_rotations(
 def _plan(
     mapping: DiffeomorphicMap | AffineMap,
     frame: str | None,
+    default_frame: str,
     image_grid2world: np.ndarray | None,
     out_shape: Sequence[int] | None,
     out_grid2world: np.ndarray | None,
@@ -244,5 +249,6 @@ def _plan(
         out_shape=out_shape,
         out_grid2world=out_grid2world,
         frame=frame,
+        default_frame=default_frame,
         inverse=inverse,
     )

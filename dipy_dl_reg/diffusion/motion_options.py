@@ -20,7 +20,7 @@ from dipy_dl_reg.registration.affine.steps import check_pipeline
 from dipy_dl_reg.validation import check_choice, check_whole_number
 
 #: Default steps of the registration of each volume.
-MOTION_STEPS = ("rigid",)
+MOTION_STEPS = ("rigid", "affine")
 #: Steps that change neither size nor shape, by which volumes are first aligned.
 _RIGID = ("center_of_mass", "translation", "rigid")
 #: Evaluations of the metric at a level.
@@ -37,9 +37,9 @@ class MotionOptions:
     ----------
     pipeline : sequence of str or callable, optional
         Steps of the registration of each volume, as in `deep_affine_registration`:
-        ``["rigid"]`` by default, for the motion of a head; ``["rigid", "affine"]``
-        also follows the linear part of eddy-current distortions.  Volumes are first
-        aligned by the rigid steps, then by the last step from there.
+        by default ``["rigid", "affine"]``, which also follows the linear part of
+        eddy-current distortions; ``["rigid"]`` for the motion of the head alone.
+        Volumes are first aligned by the rigid steps, then by the last step from there.
     metric : str or metric, optional
         Metric, as in `deep_affine_registration`.
     level_iters : sequence of int, optional
@@ -53,7 +53,8 @@ class MotionOptions:
         How often all volumes are predicted from each other, and registered to their
         predictions.
     frame : {"voxel", "fsl", "world"}, optional
-        The axes of the b-vectors, see `frame_to_world`.
+        The axes of the b-vectors, see `frame_to_world`.  By default "fsl" for b-vectors
+        in a file, else "voxel", with a warning where "fsl" differs.
     interpolation : {"linear", "cubic"}, optional
         Interpolation of the corrected series: linear as in DIPY, or cubic splines,
         which blur less and may overshoot at edges.
@@ -74,14 +75,15 @@ class MotionOptions:
     level_iters: Sequence[int] | None = None
     optimizer_options: dict[str, Any] | None = None
     iterations: int = 2
-    frame: str = "voxel"
+    frame: str | None = None
     interpolation: str = "linear"
     device: Any = "auto"
     num_threads: int | None = None
 
     def __post_init__(self) -> None:
         pipeline = MOTION_STEPS if self.pipeline is None else self.pipeline
-        check_choice("frame", self.frame, FRAMES)
+        if self.frame is not None:
+            check_choice("frame", self.frame, FRAMES)
         check_choice("interpolation", self.interpolation, INTERPOLATIONS)
         affine = AffineOptions(
             metric=self.metric, level_iters=self.level_iters, device=self.device

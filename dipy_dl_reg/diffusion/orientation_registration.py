@@ -33,7 +33,7 @@ from dipy_dl_reg.registration.pipeline import split_pipeline
 from dipy_dl_reg.validation import check_choice, check_number
 
 #: Options of `DeepRegistration` that these functions determine.
-_FIXED_OPTIONS = ("metric", "model", "channel_weights")
+_FIXED_OPTIONS = ("metric", "model", "channel_weights", "phase_encoding", "modulate")
 
 
 @warning_for_keywords()
@@ -110,7 +110,8 @@ def register_tensors(
     num_threads : int, optional
         See `DeepRegistration.optimize`.
     **options : dict
-        Options of `DeepRegistration`, except `metric`, `model` and `channel_weights`.
+        Options of `DeepRegistration`, except `metric`, `model`,
+        `channel_weights`, `phase_encoding` and `modulate`.
 
     Returns
     -------
@@ -218,5 +219,7 @@ def check_options(
         raise ValueError("affine_options requires affine steps in the pipeline.")
     fixed = sorted(set(options) & set(_FIXED_OPTIONS))
     if fixed:
-        raise ValueError(f"{fixed[0]} cannot be chosen: directions are compared.")
+        raise ValueError(
+            f"{fixed[0]} cannot be chosen for a registration by directions."
+        )
     return steps

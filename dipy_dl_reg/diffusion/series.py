@@ -8,6 +8,7 @@ interpolated once.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 import numbers
 import os
@@ -18,9 +19,11 @@ from dipy.utils.logging import logger
 import nibabel as nib
 import numpy as np
 
+from dipy_dl_reg.diffusion.frames import choose_frame
 from dipy_dl_reg.diffusion.gradient_tables import (
     GradientTableLike,
     check_gradient_table,
+    frame_of_table,
 )
 from dipy_dl_reg.diffusion.motion_estimation import estimate_motion
 from dipy_dl_reg.diffusion.motion_options import MotionOptions
@@ -44,13 +47,6 @@ from dipy_dl_reg.maps.interpolation import interpolate_linearly
 from dipy_dl_reg.options import takes_options
 from dipy_dl_reg.registration.affine.call import find_affine
 from dipy_dl_reg.validation import check_whole_number, wrong_value
-
-#: Message about images whose voxel axes are not those of FSL's b-vectors.
-_FRAME_MESSAGE = (
-    "b-vectors are taken along the axes of the voxel array, as in DIPY. The affine has "
-    "a positive determinant: FSL's b-vectors have the first axis reversed then, which "
-    "frame='fsl' says."
-)
 
 
 @warning_for_keywords()
@@ -132,13 +128,14 @@ def deep_motion_correction(
     Examples
     --------
     >>> import numpy as np
-    >>> from dipy_dl_reg import deep_motion_correction, rotate_gradients
+    >>> from dipy_dl_reg import deep_motion_correction, measure_motion, rotate_gradients
     >>> x, y, z = np.mgrid[-1:1:24j, -1:1:24j, -1:1:24j]
     >>> ball = np.exp(-4 * (x**2 + 2 * y**2 + 3 * z**2))
     >>> data = np.stack([ball, np.roll(ball, 2, axis=0)], axis=-1)
     >>> table = np.array([0, 1000]), np.array([[0, 0, 0], [0, 0, 1]])
     >>> corrected, affines = deep_motion_correction(data, table, np.eye(4))
-    >>> bool(abs(affines[0, 3, 1] - 2) < 0.1)
+    >>> motion = measure_motion(affines, data.shape, np.eye(4))
+    >>> bool(np.allclose(motion.translations[1], [2, 0, 0], atol=0.1))
     True
     >>> gtab = rotate_gradients(table, affines, grid2world=corrected.affine)
     """
@@ -200,8 +197,9 @@ def deep_register_dwi_series(
     table = check_gradient_table(gtab, series.volume_count)
     b0_ref = _check_b0_ref(b0_ref, int(table.b0s_mask.sum()))
     mask = _read_static_mask(static_mask, series)
-    if options.frame == "voxel" and np.linalg.det(series.grid2world) > 0:
-        logger.info(_FRAME_MESSAGE)
+    default = frame_of_table(gtab)
+    frame = choose_frame(options.frame, series.grid2world, default=default)
+    options = replace(options, frame=frame)
     folder = None
     if out_file is not None:
         _check_out_file(out_file, overwrite)

@@ -23,7 +23,7 @@ from dipy_dl_reg.maps.dipy_map import check_mapping
 
 #: Distance, mm, between a point and its image under both directions of a map above
 #: which the inverse is corrected, and the largest number of corrections.
-_TOLERANCE, _CORRECTIONS = 0.005, 3
+_TOLERANCE, _CORRECTIONS = 0.02, 3
 
 
 def transform_streamlines(

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 from dipy_dl_reg.geometry.derivatives import derivative
+from dipy_dl_reg.geometry.kernels import directions as kernels
 from dipy_dl_reg.geometry.kernels import dispatch
-from dipy_dl_reg.geometry.kernels import functions as kernels
 from dipy_dl_reg.grid import Grid
 
 #: Number of Newton iterations.  The iteration never changes the rotation, but removes
@@ -134,7 +134,7 @@ class TensorRotation:
         channels : Tensor, shape (1, 6, *shape)
             The image.
         u, linear : Tensor
-            See `dipy_dl_reg.geometry.kernels.functions.turn_tensors`.
+            See `dipy_dl_reg.geometry.kernels.directions.turn_tensors`.
         """
         kernels.turn_tensors(channels, u, linear)
 
@@ -213,7 +213,7 @@ class HarmonicRotation:
         channels : Tensor, shape (1, C, *shape)
             The image.
         u, linear : Tensor
-            See `dipy_dl_reg.geometry.kernels.functions.turn_harmonics`.
+            See `dipy_dl_reg.geometry.kernels.directions.turn_harmonics`.
         """
         kernels.turn_harmonics(
             channels,

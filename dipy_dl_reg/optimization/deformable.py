@@ -32,6 +32,7 @@ from dipy_dl_reg.geometry.smoothing import smooth
 from dipy_dl_reg.metrics.base import Metric
 from dipy_dl_reg.metrics.objective import Objective
 from dipy_dl_reg.optimization.adam import Adam
+from dipy_dl_reg.optimization.energy_history import Energy, EnergyHistory
 from dipy_dl_reg.optimization.landmark_penalty import LandmarkPenalty
 from dipy_dl_reg.optimization.phase_encoding import (
     AxisConstraint,
@@ -39,9 +40,6 @@ from dipy_dl_reg.optimization.phase_encoding import (
     stretch,
 )
 
-#: For convergence, the mean energy of this number of last iterations is compared with
-#: the mean of the same number of iterations before.
-_WINDOW = 10
 #: Number of iterations between repairs of folds.
 _REPAIR_INTERVAL = 10
 #: The fields with the lowest energy are copied in each of this number of first
@@ -93,21 +91,6 @@ class LevelState(NamedTuple):
     v: torch.Tensor
     gradient: torch.Tensor
     move: torch.Tensor
-
-
-class Energy(NamedTuple):
-    """The value that a level minimises.
-
-    Attributes
-    ----------
-    total : float
-        Objective and penalty on landmarks.
-    images : float
-        The objective alone.
-    """
-
-    total: float
-    images: float
 
 
 def refine(
@@ -259,7 +242,7 @@ def _refine_level(
     evaluate = _LevelObjective(pair, objective, mask, options.constraint)
     metric = objective.metric
     adam = Adam(fields[0], epsilon=metric.gradient_floor)
-    history, best, state = _EnergyHistory(), _BestFields(fields), _copy_fields(fields)
+    history, best, state = EnergyHistory(), _BestFields(fields), _copy_fields(fields)
     for index in range(iterations):
         notify("iteration_start", None)
         energy = evaluate(state, largest_gradient=adam.largest_gradient)
@@ -369,41 +352,3 @@ class _BestFields:
         for copy, field in zip(self._copies, (state.u, state.v)):
             copy.copy_(field)
         self.fields = self._copies
-
-
-class _EnergyHistory:
-    """The energies of a level's iterations.
-
-    With landmarks, a level has converged or become worse only if this holds both for
-    the total energy and for the images alone.  The reason is that the gradient of the
-    penalty is bounded: the landmark error can increase slightly, and a large weight
-    would exaggerate the corresponding increase of the total energy.
-    """
-
-    def __init__(self) -> None:
-        self.totals: list[float] = []
-        self.images: list[float] = []
-
-    def append(self, energy: Energy) -> None:
-        """Add the energy of an iteration."""
-        self.totals.append(energy.total)
-        self.images.append(energy.images)
-
-    def has_converged(self, tolerance: float) -> bool:
-        """Whether the decrease has become small, see `refine`."""
-        records = self.totals, self.images
-        return all(_has_converged(energies, tolerance) for energies in records)
-
-    def has_increased(self) -> bool:
-        """Whether the last energy is higher than the first."""
-        return all(e[-1] > e[0] for e in (self.totals, self.images))
-
-
-def _has_converged(energies: Sequence[float], tolerance: float) -> bool:
-    """Whether the recent decrease is below a part of the decrease of the level."""
-    if len(energies) < 2 * _WINDOW:
-        return False
-    recent = sum(energies[-_WINDOW:]) / _WINDOW
-    before = sum(energies[-2 * _WINDOW : -_WINDOW]) / _WINDOW
-    decrease = max(energies[0] - recent, 0)
-    return (before - recent) / _WINDOW < tolerance * decrease

@@ -6,7 +6,7 @@ Each channel is checked, scaled and masked by itself, as an image of one channel
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from dipy_dl_reg.metrics.channels import normalise_weights
 from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.registration import dipy_adapter
 from dipy_dl_reg.registration.factory import make_metric
+
+if TYPE_CHECKING:
+    import torch
 
 
 def make_metrics(
@@ -166,6 +169,33 @@ def make_pair(
     return merge_channels(
         [_make_channel(k, images, masks, options) for k in range(count)]
     )
+
+
+def remove_masks(
+    pair: Pair, metric: Any, images: dict[str, Any], device: torch.device
+) -> Pair:
+    """Make the pair without masks for a user's network, which was trained so.
+
+    Parameters
+    ----------
+    pair : Pair
+        The images with their masks.
+    metric : Metric, ChannelMetrics or None
+        As `make_metrics` returns it.
+    images : dict
+        The images, their affines and the prealign: arguments of `make_pair`.
+    device : torch.device
+        Device of the tensors.
+
+    Returns
+    -------
+    pair : Pair
+        The images without masks, with the landmarks; the same pair if it has no mask.
+    """
+    if pair.static_mask is None and pair.moving_mask is None:
+        return pair
+    whole = make_pair(count_channels(metric), **images, device=device)
+    return whole._replace(landmarks=pair.landmarks)
 
 
 def _as_array(image: Any) -> np.ndarray:

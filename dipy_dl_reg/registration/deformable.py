@@ -366,7 +366,10 @@ class DeepRegistration(DiffeomorphicRegistration):
         given = self._sigma_field
         self.sigma_field = self.metric.sigma_field if given is None else given
         monitor.call_back(self, RegistrationStages.OPT_START)
-        whole = self._remove_masks_for_network(pair, images)
+        own = self.network is not None and not self._network_is_default
+        whole = pair
+        if own:
+            whole = channels.remove_masks(pair, self._metric, images, self.device)
         start = choose_start(pair, self._initializers(), whole)
         start = without_mapping(start) if self.modulate else start
         monitor.log_messages(start.messages, self.verbosity)
@@ -401,16 +404,6 @@ class DeepRegistration(DiffeomorphicRegistration):
             weight=self.regularizer_weight,
             landmark_weight=self.landmark_weight,
         )
-
-    def _remove_masks_for_network(self, pair: Pair, images: dict[str, Any]) -> Pair:
-        """Return the pair without masks for a user's network, as it was trained."""
-        masked = pair.static_mask is not None or pair.moving_mask is not None
-        own = self.network is not None and not self._network_is_default
-        if not (masked and own):
-            return pair
-        count = channels.count_channels(self._metric)
-        whole = channels.make_pair(count, **images, device=self.device)
-        return whole._replace(landmarks=pair.landmarks)
 
     def _finish(self, mapping: DiffeomorphicMap, pair: Pair, start: Start) -> None:
         """Set the attributes of the result, and log its quality and verdict."""

@@ -48,7 +48,7 @@ class MotionDeepFlow(StrictWorkflow):
         bvectors_files: PathLike,
         b0_threshold: float = 50.0,
         bvecs_tol: float = 0.01,
-        frame: str = "voxel",
+        frame: str | None = None,
         b0_ref: int = 0,
         static_mask: PathLike | None = None,
         pipeline: Sequence[str] | None = None,
@@ -87,16 +87,17 @@ class MotionDeepFlow(StrictWorkflow):
         bvecs_tol : float, optional
             Largest difference between the length of a b-vector and 1.
         frame : string, optional
-            The axes of the b-vectors: voxel (those of the voxel array, as in DIPY),
-            fsl (the same, with the first axis reversed if the affine has a positive
-            determinant) or world (MRtrix3).
+            The axes of the b-vectors: fsl (those of the voxel array, with the first
+            reversed if the affine has a positive determinant; FSL's files, the
+            default), voxel (not reversed) or world (MRtrix3).
         b0_ref : int, optional
             Which of the b0 volumes, from 0, does not move.
         static_mask : string or Path, optional
             Mask of that volume: only its voxels are compared.
         pipeline : variable string, optional
-            Steps of the registration of each volume, such as rigid affine, which also
-            follows the linear part of eddy-current distortions; by default rigid.
+            Steps of the registration of each volume; by default rigid affine, which
+            also follows the linear part of eddy-current distortions. rigid is for the
+            motion of the head alone.
         level_iters : variable int, optional
             Largest number of evaluations of the metric at each level, coarsest first.
         iterations : int, optional

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from dipy.utils.logging import logger
 import nibabel as nib
 import numpy as np
 
+from dipy_dl_reg.diffusion.frames import choose_frame
 from dipy_dl_reg.diffusion.gradient_tables import check_gradient_table, rotate_gradients
 from dipy_dl_reg.diffusion.motion_options import MotionOptions
 from dipy_dl_reg.diffusion.motion_plot import plot_motion
@@ -85,6 +87,8 @@ def correct_files(
         The result in one line.
     """
     logger.info(f"Correcting {path} for motion")
+    frame = choose_frame(options.frame, default="fsl")
+    options = replace(options, frame=frame)
     with write_all_or_none(list(files.values()), overwrite=overwrite) as temporaries:
         targets = dict(zip(files, temporaries, strict=True))
         corrected, affines = deep_motion_correction(
@@ -95,7 +99,7 @@ def correct_files(
             options=options,
             **given,
         )
-        motion = _write_results(targets, corrected, affines, gtab, options.frame)
+        motion = _write_results(targets, corrected, affines, gtab, frame)
         if "out_plot" in targets:
             plot_motion(targets["out_plot"], motion, bvals=gtab.bvals, title=str(path))
     displacement = np.nanmean(np.append(motion.framewise_displacement, 0)[1:])

@@ -111,8 +111,12 @@ def fa_of(tensors):
 
 
 options = {"moving_affine": affine, "static_affine": affine, "progress": False}
-_, by_fa = deep_registration(fa_of(moving), fa_of(static), model=None, **options)
-warped, by_tensors = register_tensors(moving, static, frame="world", **options)
+_, by_fa = deep_registration(
+    moving=fa_of(moving), static=fa_of(static), model=None, **options
+)
+warped, by_tensors = register_tensors(
+    moving=moving, static=static, frame="world", **options
+)
 
 ###############################################################################
 # Angles between corresponding fibres

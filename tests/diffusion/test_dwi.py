@@ -211,7 +211,7 @@ def test_shells_with_few_directions_are_refused():
 
 
 def test_a_frame_that_is_in_doubt_is_a_warning(caplog):
-    """FSL's b-vectors have the first axis reversed where the determinant is positive."""
+    """FSL reverses the first axis of b-vectors if the determinant is positive."""
     gtab = make_table((6,))
     grid = {"out_shape": (4, 4, 4), "out_grid2world": STATIC}
     data = np.ones((4, 4, 4, 7))

@@ -132,3 +132,11 @@ def test_shells():
     table = gradient_table(bvals, bvecs=bvecs, b0_threshold=50)
     shells = [list(shell) for shell in find_shells(table)]
     assert shells == [[0, 2], [7], [1, 4, 5, 8], [3, 6]]
+
+
+def test_frame_in_doubt_is_a_warning(caplog):
+    affines = affines_of(*ANGLES)
+    rotate_gradients((BVALS, BVECS), affines, grid2world=np.diag([-1.0, 1, 1, 1]))
+    assert not caplog.records
+    rotate_gradients((BVALS, BVECS), affines, grid2world=np.eye(4))
+    assert "frame was not given" in caplog.text

@@ -167,6 +167,7 @@ def test_tensor_channels():
         ({"affine_options": {"metric": "MI"}}, "requires affine steps"),
         ({"metric": "CC"}, "metric cannot be chosen"),
         ({"model": "auto"}, "model cannot be chosen"),
+        ({"phase_encoding": "j"}, "phase_encoding cannot be chosen"),
         ({"level_iters": [-1]}, "level_iters must be"),
         ({"moving_affine": np.eye(4)}, "static_affine is required"),
         ({"method": "none"}, "method must be"),

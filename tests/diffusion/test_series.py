@@ -34,6 +34,7 @@ def test_known_motion_is_found(series, corrected):
     assert before[0].max() > 2 and before[1].max() > 2
     assert angles.max() < 1.3 and shifts.max() < 0.25
     np.testing.assert_array_equal(affines[..., 0], np.eye(4))
+    assert abs(np.linalg.det(np.moveaxis(affines, -1, 0)) - 1).max() > 1e-4
     assert image.shape == series.data.shape and image.get_data_dtype() == np.float32
     np.testing.assert_array_equal(image.affine, series.grid2world)
 
@@ -97,7 +98,7 @@ def test_reference_and_pipeline(series):
         series.image,
         series.gtab,
         b0_ref=1,
-        pipeline=["rigid", "affine"],
+        pipeline=["rigid"],
         iterations=1,
         interpolation="cubic",
         level_iters=[10, 5],
@@ -108,7 +109,7 @@ def test_reference_and_pipeline(series):
         image.dataobj[inside], series.data[inside], rtol=1e-4, atol=1e-2
     )
     linear = np.moveaxis(affines[:3, :3], -1, 0)
-    assert abs(np.linalg.det(linear) - 1).max() > 1e-4
+    np.testing.assert_allclose(np.linalg.det(linear), 1)
 
 
 def test_one_b0_and_shells_of_one_volume(series):

@@ -68,7 +68,9 @@ def test_stretch_is_the_jacobian_determinant(rng):
 
 def test_gradient_of_the_modulated_image():
     """It is that of the energy by a smooth step, by finite differences."""
-    axes = torch.meshgrid(*[torch.linspace(-1, 1, n).double() for n in (40, 41)])
+    axes = torch.meshgrid(
+        *[torch.linspace(-1, 1, n).double() for n in (40, 41)], indexing="ij"
+    )
     image = torch.exp(-3 * (axes[0] ** 2 + 2 * axes[1] ** 2))[None, None]
     static = torch.exp(-4 * ((axes[0] - 0.1) ** 2 + axes[1] ** 2))[None, None]
     step = torch.zeros(1, 2, 40, 41).double()

@@ -13,7 +13,7 @@ image is then corrected by four kinds of methods:
 - contrast T1: registered to the T1 image of the same subject;
 - pair: with a second image of the opposite encoding, distorted by the negative field
   with its own noise;
-- pair, free: the same, but the motion between the images is estimated;
+- pair, motion estimated: the same, but the head may have moved;
 - pair, moved: the head of the second image is turned by 3 degrees and displaced by
   2 mm, and its field turns with it.
 

@@ -111,7 +111,9 @@ def move_volume(volume, matrix, grid):
 
 def simulate(raw, seed=0):
     """Simulate several shells of the subject, with noise and known motion."""
-    image, affines = deep_motion_correction(raw.data, raw.gtab, raw.grid, num_threads=1)
+    image, affines = deep_motion_correction(
+        raw.data, raw.gtab, raw.grid, num_threads=1, pipeline=["rigid"]
+    )
     gtab = rotate_gradients(raw.gtab, affines, grid2world=raw.grid)
     data = np.maximum(image.get_fdata(dtype=np.float32), 1)
     tensors = TensorModel(gtab).fit(data).quadratic_form
@@ -150,7 +152,7 @@ def put_motion(raw, seed=1):
     return raw._replace(data=np.stack(volumes, -1), affines=moves)
 
 
-def run_deep(series, pipeline=None):
+def run_deep(series, pipeline):
     """Correct by this package: corrected data, affines and CPU time."""
     begin = time.process_time()
     image, affines = deep_motion_correction(
@@ -223,7 +225,7 @@ def measure_simulated(raw):
     centre = centre_of(series.grid, series.data.shape)
     still = np.repeat(np.eye(4)[..., None], count, axis=-1)
     results = {"uncorrected": (series.data, still, 0.0)}
-    results["deep, rigid"] = run_deep(series)
+    results["deep, rigid"] = run_deep(series, ["rigid"])
     results["deep, affine"] = run_deep(series, ["rigid", "affine"])
     results["DIPY"] = run_dipy(series)
     volumes = [
@@ -254,7 +256,7 @@ def measure_real(raw, few):
     count = raw.data.shape[3]
     print(f"\nreal: {count} volumes of {raw.data.shape[:3]}, as measured")
     results = {"uncorrected": (raw.data, raw.affines, 0.0)}
-    results["deep, rigid"] = run_deep(raw)
+    results["deep, rigid"] = run_deep(raw, ["rigid"])
     results["deep, affine"] = run_deep(raw, ["rigid", "affine"])
     results["DIPY"] = run_dipy(raw)
     print_residuals(results, raw)
@@ -271,7 +273,7 @@ def measure_real(raw, few):
         for name, (_, affines, _) in results.items()
     }
     found = {"uncorrected": raw.affines[..., volumes]}
-    found["deep, rigid"] = run_deep(moved)[1][..., volumes]
+    found["deep, rigid"] = run_deep(moved, ["rigid"])[1][..., volumes]
     found["deep, affine"] = run_deep(moved, ["rigid", "affine"])[1][..., volumes]
     found["DIPY"] = run_dipy_volumes(moved, volumes)[0]
     for name, affines in found.items():

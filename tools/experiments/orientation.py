@@ -12,6 +12,7 @@ pairs are measured.  All methods start from the same affine, that of
 FA        deep_registration of the two FA images, with its defaults
 FA, CC    the same with local correlation, without a network
 tensors   register_tensors, with its defaults
+no FA     the same with fa_weight=0, and FA 0.2 with fa_weight=0.2
 fods      register_fods, with its defaults (and weights="least_squares")
 mrregister  of MRtrix3 (nonlinear, its defaults) on the same FODs
 
@@ -86,11 +87,16 @@ from tools.experiments.reorientation_data import (
     read_maps,
 )
 
-METHODS = ("affine", "FA", "FA, CC", "tensors", "fods", "mrregister")
+METHODS = (
+    *("affine", "FA", "FA, CC", "tensors"),
+    *("fods", "mrregister", "no FA", "FA 0.2"),
+)
 #: The pair on which the weight of FA in register_tensors was chosen.
 CHOSEN_ON = "c:a"
 #: Known fields: longest displacement, in voxels, and errors of tensors.
 LONGEST, ERROR = 3.5, 0.06
+#: Weights of FA in register_tensors; 0.1 is its default.
+WEIGHTS = {"tensors": 0.1, "no FA": 0.0, "FA 0.2": 0.2}
 COLUMNS = ("median", "mean", "weighted", "of static", "r", "Dice", "SD", "s")
 
 
@@ -159,8 +165,10 @@ def run_method(name, static, moving, prealign):
         return deep_registration(**fa, **geometry)[1]
     if name == "FA, CC":
         return deep_registration(**fa, **geometry, metric="CC", model=None)[1]
-    if name == "tensors":
-        return register_tensors(moving.tensors, static.tensors, **geometry)[1]
+    if name in WEIGHTS:
+        weight = WEIGHTS[name]
+        images = moving.tensors, static.tensors
+        return register_tensors(*images, fa_weight=weight, **geometry)[1]
     if name == "fods":
         fods = fod_image(moving), fod_image(static)
         given = geometry | {"basis": "mrtrix", "weights": "least_squares"}
@@ -341,7 +349,7 @@ def main():
         f"Python {platform.python_version()}, DIPY {dipy.__version__}, torch "
         f"{torch.__version__}, NumPy {np.__version__}, {platform.machine()}; 1 thread"
     )
-    write(f"Angles in degrees. Settings were chosen on {CHOSEN_ON}.")
+    write(f"Angles in degrees. The weight of FA was chosen on {CHOSEN_ON}.")
     folder = Path(arguments.data) / "diffusion"
     subjects = {
         "a": read_maps(folder, "subject_a"),

@@ -265,14 +265,18 @@ def main():
     folder = os.environ.get("DIPY_DL_REG_DATA")
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, default=folder, required=folder is None)
-    data = Path(parser.parse_args().data) / "diffusion"
+    parser.add_argument(
+        "--static", nargs="+", default=["subject_a", "subject_c"], help="names"
+    )
+    given = parser.parse_args()
+    data = Path(given.data) / "diffusion"
     logging.getLogger("dipy").setLevel(logging.ERROR)
     warnings.simplefilter("ignore", PendingDeprecationWarning)
     versions = f"DIPY {dipy.__version__}, NumPy {np.__version__}"
     print(f"Python {platform.python_version()}, {versions}, {platform.machine()}")
-    print(
-        f"{os.cpu_count()} processors; python -m tools.experiments.reorientation_fods\n"
-    )
+    names = " ".join(given.static)
+    command = f"python -m tools.experiments.reorientation_fods --static {names}"
+    print(f"{os.cpu_count()} processors; {command}\n")
     print(EXPLANATION)
     report_closed_forms()
     moving = read_fitted(data, "subject_d")
@@ -285,7 +289,7 @@ def main():
         flush=True,
     )
     with tempfile.TemporaryDirectory() as scratch:
-        for name in ("subject_a", "subject_c"):
+        for name in given.static:
             static = read_maps(data, name)
             mapping = report_map(moving, static, sh, basis, Path(scratch))
             report_series(mapping, moving, data)

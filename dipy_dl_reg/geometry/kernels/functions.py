@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
+from dipy_dl_reg.geometry.kernels.arguments import address, make_output, three_sizes
 from dipy_dl_reg.geometry.kernels.dispatch import run
 
-_Sizes = c_int64 * 3
-_Pointers = c_void_p * 3
+_Sizes, _Pointers = c_int64 * 3, c_void_p * 3
 #: Type and device of the tensors made here, whatever torch's defaults are.
 _SINGLE: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
 _DOUBLE: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
@@ -40,35 +40,6 @@ class _Window(ctypes.Structure):
         ("floor", c_float),
         ("scale", c_float),
     ]
-
-
-def _sizes(x: torch.Tensor) -> ctypes.Array:
-    """Shape of an image as three numbers."""
-    first, *middle, last = x.shape[2:]
-    return _Sizes(first, *(middle or [1]), last)
-
-
-def _output(
-    x: torch.Tensor, out: torch.Tensor | None, channels: int | None = None
-) -> torch.Tensor:
-    """Return `out`, or a new tensor shaped as `x` but for its channels."""
-    if out is None:
-        return x.new_empty(1, channels or x.shape[1], *x.shape[2:])
-    if not out.is_contiguous():
-        raise ValueError("out must be contiguous.")
-    return out
-
-
-def _pointer(x: torch.Tensor | None, dtype: torch.dtype = torch.float32) -> int | None:
-    """Address of a tensor's data; raises if a loop cannot read its type or layout."""
-    if x is None:
-        return None
-    if x.dtype != dtype or x.device.type != "cpu" or not x.is_contiguous():
-        raise ValueError(
-            f"a compiled loop takes contiguous {dtype} on the CPU, got {x.dtype} on "
-            f"{x.device} with strides {tuple(x.stride())}."
-        )
-    return x.data_ptr()
 
 
 def warp(
@@ -105,13 +76,13 @@ def warp(
     """
     image, u = image.contiguous(), displacement.contiguous()
     plus = None if plus is None else plus.contiguous()
-    out = _output(u, out, image.shape[1])
+    out = make_output(u, out, image.shape[1])
     run(
         "warp",
         u,
-        *(_pointer(image), _sizes(image), image.shape[1]),
-        *(_pointer(u), _sizes(u), u.shape[1]),
-        *(_rows(affine, u.shape[1]), _pointer(plus), sign, _pointer(out)),
+        *(address(image), three_sizes(image), image.shape[1]),
+        *(address(u), three_sizes(u), u.shape[1]),
+        *(_rows(affine, u.shape[1]), address(plus), sign, address(out)),
     )
     return out
 
@@ -147,9 +118,9 @@ def weighted_gradient(
         The sum over channels; `out` if it was given.
     """
     image, factor, dim = image.contiguous(), factor.contiguous(), image.ndim - 2
-    out = _output(image, out, dim)
-    pointers = _pointer(image), _pointer(factor), _sizes(image)
-    run("slopes", image, *pointers, image.shape[1], dim, _pointer(out))
+    out = make_output(image, out, dim)
+    pointers = address(image), address(factor), three_sizes(image)
+    run("slopes", image, *pointers, image.shape[1], dim, address(out))
     return out
 
 
@@ -178,9 +149,9 @@ def half_newton_step(
         `out` if it was given.
     """
     u, v = u.contiguous(), v.contiguous()
-    out = _output(u, out)
-    pointers = _pointer(u), _pointer(v), _sizes(u)
-    run("corrected", u, *pointers, u.shape[1], longest, _pointer(out))
+    out = make_output(u, out)
+    pointers = address(u), address(v), three_sizes(u)
+    run("corrected", u, *pointers, u.shape[1], longest, address(out))
     return out
 
 
@@ -204,10 +175,10 @@ def measure_inverse(
         Mean distance of the points that are on the grid.
     """
     u, v = u.contiguous(), v.contiguous()
-    determinant, distance = _output(u, None, 1), _output(u, None, 1)
+    determinant, distance = make_output(u, None, 1), make_output(u, None, 1)
     sums = torch.empty(u.shape[2], 2, **_DOUBLE)
-    results = _pointer(determinant), _pointer(distance), _pointer(sums, torch.float64)
-    run("checked", u, _pointer(u), _pointer(v), _sizes(u), u.shape[1], *results)
+    results = address(determinant), address(distance), address(sums, torch.float64)
+    run("checked", u, address(u), address(v), three_sizes(u), u.shape[1], *results)
     total, count = sums.sum(0).tolist()
     return determinant, distance, total / max(count, 1)
 
@@ -238,8 +209,8 @@ def separable(
     sums : Tensor, shape (1, C, *shape)
         `out` if it was given.
     """
-    x, sizes = x.contiguous(), _sizes(x)
-    out = _output(x, out)
+    x, sizes = x.contiguous(), three_sizes(x)
+    out = make_output(x, out)
     scales = [(1.0,) * n for n in x.shape[2:]] if scales is None else scales
     if x.ndim == 4:
         taps, scales = ([both[0], (1.0,), both[1]] for both in (taps, scales))
@@ -247,10 +218,10 @@ def separable(
     factors = [_array(tuple(scale)) for scale in scales]
     stencil = _Stencil(
         _Sizes(*(len(half) - 1 for half in halves)),
-        _Pointers(*map(_pointer, halves)),
-        _Pointers(*map(_pointer, factors)),
+        _Pointers(*map(address, halves)),
+        _Pointers(*map(address, factors)),
     )
-    where = _pointer(x), sizes, x.shape[1], ctypes.addressof(stencil), _pointer(out)
+    where = address(x), sizes, x.shape[1], ctypes.addressof(stencil), address(out)
     run("separable", x, *where)
     return out
 
@@ -294,8 +265,8 @@ class LocalCorrelation:
         given = (fixed, mean, precision, inverse_count, mask)
         images = [None if x is None else x.contiguous() for x in given]
         ones = torch.ones(radius + 1, **_SINGLE)
-        radii = _Sizes(*(min(radius, n - 1) for n in _sizes(fixed)))
-        pointers = (_pointer(x) for x in (*images, ones))
+        radii = _Sizes(*(min(radius, n - 1) for n in three_sizes(fixed)))
+        pointers = (address(x) for x in (*images, ones))
         self._window = _Window(*pointers, radii, floor, float(-2 / total))
         # The structure stores addresses; therefore the tensors must not be freed.
         self._tensors, self._total = (*images, ones), total
@@ -318,8 +289,8 @@ class LocalCorrelation:
         warped = warped.contiguous()
         gradient = torch.empty_like(warped)
         values = torch.empty(warped.shape[2], **_DOUBLE)
-        where = _pointer(warped), ctypes.addressof(self._window), _sizes(warped)
-        results = _pointer(gradient), _pointer(values, torch.float64)
+        where = address(warped), ctypes.addressof(self._window), three_sizes(warped)
+        results = address(gradient), address(values, torch.float64)
         run("local_correlation", warped, *where, *results)
         return (1 - values.sum() / self._total).to(warped.dtype), gradient
 
@@ -351,8 +322,8 @@ def update_moments(
     """
     gradient = gradient.contiguous()
     largest = torch.empty(gradient.shape[2], **_SINGLE)
-    where = *map(_pointer, (gradient, first, second)), _sizes(gradient)
-    run("moments", gradient, *where, gradient.shape[1], *betas, _pointer(largest))
+    where = *map(address, (gradient, first, second)), three_sizes(gradient)
+    run("moments", gradient, *where, gradient.shape[1], *betas, address(largest))
     return largest.amax()
 
 
@@ -383,67 +354,7 @@ def adam_direction(
     out : Tensor, shape (1, D, *shape)
         As given.
     """
-    out = _output(first, out)
-    where = _pointer(first), _pointer(second), _sizes(first), first.shape[1]
-    run("direction", first, *where, unbias, floor, rate, _pointer(out))
+    out = make_output(first, out)
+    where = address(first), address(second), three_sizes(first), first.shape[1]
+    run("direction", first, *where, unbias, floor, rate, address(out))
     return out
-
-
-def turn_tensors(
-    channels: torch.Tensor, u: torch.Tensor, linear: torch.Tensor
-) -> torch.Tensor:
-    """Rotate tensors by the rotation of a map at each voxel, in place.
-
-    Parameters
-    ----------
-    channels : Tensor, shape (1, 6, *shape)
-        Elements xx, xy, yy, xz, yz, zz; overwritten.
-    u : Tensor, shape (1, 3, *shape)
-        Displacement in voxels.
-    linear : Tensor, shape (3, 3, 3)
-        Three matrices P, L and M: Jacobian matrices are ``P + L (du/dx) M``.
-
-    Returns
-    -------
-    channels : Tensor, shape (1, 6, *shape)
-        The same tensor.
-    """
-    u = u.contiguous()
-    run("turn_tensors", u, _pointer(channels), _pointer(u), _sizes(u), _pointer(linear))
-    return channels
-
-
-def turn_harmonics(
-    channels: torch.Tensor,
-    u: torch.Tensor,
-    linear: torch.Tensor,
-    *,
-    polynomials: torch.Tensor,
-    directions: torch.Tensor,
-    inverse: torch.Tensor,
-) -> torch.Tensor:
-    """Rotate functions on the sphere by the rotation of a map at each voxel, in place.
-
-    Parameters
-    ----------
-    channels : Tensor, shape (1, C, *shape)
-        Coefficients, at most 15; overwritten.
-    u, linear : Tensor
-        As for `turn_tensors`.
-    polynomials : Tensor, shape (15, C)
-        From coefficients to those of a polynomial of degree 4.
-    directions : Tensor, shape (C, 3)
-        Directions in which the rotated polynomials are evaluated.
-    inverse : Tensor, shape (C, C)
-        From these values to coefficients.
-
-    Returns
-    -------
-    channels : Tensor, shape (1, C, *shape)
-        The same tensor.
-    """
-    u, number = u.contiguous(), channels.shape[1]
-    pointers = _pointer(channels), _pointer(u), _sizes(u), number, _pointer(linear)
-    matrices = polynomials, directions, inverse
-    run("turn_harmonics", u, *pointers, *(_pointer(matrix) for matrix in matrices))
-    return channels
