@@ -75,12 +75,12 @@ static = {"T1": t1, "FA": np.where(fa > 0, np.abs(fa + noise), 0).astype(np.floa
 
 options = {"static_affine": affine, "moving_affine": affine, "progress": False}
 maps = {}
-for name, images in {
+for name, (moved, fixed) in {
     "b0 alone": (moving["b0"], static["T1"]),
     "FA alone": (moving["FA"], static["FA"]),
     "b0 and FA": ([moving["b0"], moving["FA"]], [static["T1"], static["FA"]]),
 }.items():
-    _, maps[name] = deep_registration(*images, **options)
+    _, maps[name] = deep_registration(moving=moved, static=fixed, **options)
 
 ###############################################################################
 # Distance from the known field
