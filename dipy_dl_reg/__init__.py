@@ -23,13 +23,13 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "registration.deformable": ["DeepRegistration"],
-    "registration.dwi_to_template": ["register_dwi_to_template"],
     "registration.pipeline": ["deep_registration"],
     "registration.affine.deep_affine": ["DeepAffineRegistration"],
     "registration.affine.call": ["deep_affine_registration"],
     "registration.assess": ["assess_mapping"],
     "registration.landmarks": ["ThinPlateSplineRegistration"],
     "io.landmark_files": ["read_landmarks"],
+    "metrics.channels": ["ChannelsMetric"],
     "metrics.local_correlation": ["CCMetric"],
     "metrics.correlation_ratio": ["CRMetric"],
     "metrics.mind": ["MINDMetric"],
@@ -46,6 +46,7 @@ _PUBLIC = {
         "write_dipy_mapping",
     ],
     "diffusion.dwi": ["transform_dwi"],
+    "diffusion.dwi_to_template": ["register_dwi_to_template"],
     "diffusion.fod_registration": ["register_fods"],
     "diffusion.fods": ["transform_fods"],
     "diffusion.gradients": [

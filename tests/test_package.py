@@ -21,6 +21,7 @@ from dipy_dl_reg.workflows.commands import COMMANDS
 ROOT = Path(__file__).parents[1]
 PUBLIC = {
     "CCMetric",
+    "ChannelsMetric",
     "CRMetric",
     "DeepAffineRegistration",
     "DeepRegistration",

@@ -25,6 +25,7 @@ from dipy_dl_reg.validation import (
     check_affine,
     check_phase_encoding,
     check_whole_number,
+    wrong_value,
 )
 
 #: Smoothing of the field, in voxels: the contrast is only approximately that of b0.
@@ -139,7 +140,8 @@ def deep_epi_to_t1(
     Raises
     ------
     ValueError
-        If an image or an option cannot be used.
+        If an image or an option cannot be used, `t1` is constant within its mask, or
+        does not overlap the signal of `b0`.
     FileNotFoundError
         If a file is missing.
 
@@ -150,7 +152,7 @@ def deep_epi_to_t1(
     """
     image = _read_volume("b0", b0, "affine", affine)
     image = image._replace(values=check_signal(image.values, "b0"))
-    structural = _read_volume("t1", t1, "t1_affine", t1_affine, t1_mask)
+    structural = _check_t1(_read_volume("t1", t1, "t1_affine", t1_affine, t1_mask))
     grid = image.grid
     axis, sign = check_phase_encoding(phase_encoding, grid.dim)
     iterations = check_whole_number("iterations", iterations, low=1)
@@ -164,15 +166,16 @@ def deep_epi_to_t1(
         device=device,
     )
     corrected, threads = image.values, {"num_threads": num_threads}
+    machine = threads | {"device": device}
     if prealign is None:
-        prealign = _align(corrected, image, structural, None, **threads)
+        prealign = _align(corrected, image, structural, None, **machine)
     aligned: np.ndarray = prealign
     for iteration in range(iterations):
         if iteration:
-            aligned = _align(corrected, image, structural, aligned, **threads)
+            aligned = _align(corrected, image, structural, aligned, **machine)
         seen, mask = _sample_t1(structural, aligned, grid)
         mapping = registration.optimize(
-            static=match_contrast(seen, corrected, mask),
+            static=_match_t1(seen, corrected, mask),
             moving=image.values,
             static_grid2world=grid.affine,
             moving_grid2world=grid.affine,
@@ -208,11 +211,37 @@ def _read_volume(
     )
 
 
+def _check_t1(structural: _Image) -> _Image:
+    """Check that the T1 image has contrast within its mask; make this mask boolean."""
+    values, mask = structural.values, structural.mask
+    inside = np.isfinite(values)
+    if mask is not None:
+        if np.shape(mask) != values.shape:
+            raise wrong_value(
+                "t1_mask", f"of the shape of t1, {values.shape}", np.shape(mask)
+            )
+        mask = np.nan_to_num(np.ma.filled(mask, 0)) != 0
+        inside &= mask
+        if not inside.any():
+            raise ValueError(
+                "t1_mask must have voxels other than 0 where t1 has values, got "
+                f"{mask.sum()} voxels other than 0."
+            )
+    seen = values[inside]
+    if not len(seen) or seen.min() == seen.max():
+        place = "" if mask is None else " within t1_mask"
+        got = f"only {seen[0]:g}" if len(seen) else "only missing values"
+        raise ValueError(f"t1 must have different values{place}, got {got}.")
+    return structural._replace(mask=mask)
+
+
 def _align(
     corrected: np.ndarray,
     image: _Image,
     structural: _Image,
     start: np.ndarray | None,
+    *,
+    device: Any,
     num_threads: int | None,
 ) -> np.ndarray:
     """Align the T1 image rigidly: T1 world to b0 world.
@@ -231,6 +260,7 @@ def _align(
             pipeline=steps,
             starting_affine=start,
             starts="one",
+            device=device,
             num_threads=num_threads,
         )
         for steps in tried
@@ -272,6 +302,21 @@ def _sample_t1(
     inside = cover > 0.5
     # Without the zeros outside of the mask, which smoothing mixed in.
     return np.where(inside, sample(values) / np.maximum(cover, 0.5), 0), inside
+
+
+def _match_t1(
+    seen: np.ndarray, corrected: np.ndarray, mask: np.ndarray | None
+) -> np.ndarray:
+    """The sampled T1 image in the contrast of the b0 image; check that they overlap."""
+    inside = np.ones(seen.shape, dtype=bool) if mask is None else mask
+    if inside.any():
+        matched = match_contrast(seen, corrected, inside)
+        if matched[inside].min() < matched[inside].max():
+            return matched
+    raise ValueError(
+        "t1 must overlap the signal of b0 after the rigid alignment: check affine, "
+        "t1_affine, prealign and t1_mask."
+    )
 
 
 def match_contrast(

@@ -26,7 +26,7 @@ from dipy_dl_reg.metrics.objective import Objective
 _MOST = 0.95
 #: Smallest weight of a channel, as a fraction of the largest.  Even a b0 without any
 #: correlation with T1 lowered the error of a known field with about this weight.
-_LEAST_WEIGHT = 0.15
+_LEAST_WEIGHT = 0.06
 
 
 def find_common_channel(pair: Pair) -> int:
@@ -83,7 +83,7 @@ def estimate_weights(pair: Pair, choices: Sequence[MetricChoice]) -> tuple[float
     local correlation :math:`r` of static and of moving, after its intensity mapping if
     it has one.  This is the ratio of explained to unexplained variance: a channel in
     which the images have little in common, such as FA and T1, has a small weight.  No
-    weight is smaller than 0.15 times the largest.
+    weight is smaller than 0.06 times the largest.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ from dipy_dl_reg.validation import check_number
 
 #: Memory of a level of refinement, in bytes per voxel, that does not depend on the
 #: number of channels: the two fields, their buffers and the moments of the optimizer.
-_FIELD_BYTES = 120
+_FIELD_BYTES = 160
 
 
 class ChannelsMetric(Metric):

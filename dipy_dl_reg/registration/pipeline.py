@@ -169,6 +169,8 @@ def _count_channels(static: Any, moving: Any) -> int | None:
             "static and moving must have the same number of images (channels), got "
             f"{counts[0]} and {counts[1]}."
         )
+    if not counts[0]:
+        raise ValueError("static and moving must have at least one image each.")
     return counts[0]
 
 

@@ -166,11 +166,11 @@ def _correct(
     }
     if iterations is not None:
         options["iterations"] = iterations
+    b0 = open_volume(files.b0, "b0_files")
     if files.opposite is not None:
         logger.info(f"Correcting {files.b0} and {files.opposite}")
-        pair = deep_epi_correction(
-            files.b0, files.opposite, motion=not still, **options
-        )
+        opposite = open_volume(files.opposite, "opposite")
+        pair = deep_epi_correction(b0, opposite, motion=not still, **options)
         meaning = "world of the first image to world of the second"
         return _Found(
             pair.corrected, pair.field, pair.first_mapping, pair.motion, meaning
@@ -178,7 +178,9 @@ def _correct(
     logger.info(f"Correcting {files.b0} with {files.t1}")
     if files.prealign is not None:
         options["prealign"] = read_matrix(files.prealign, name="prealign")
-    found = deep_epi_to_t1(files.b0, files.t1, t1_mask=files.t1_mask, **options)
+    assert files.t1 is not None  # see EpiFiles.check
+    t1 = open_volume(files.t1, "t1")
+    found = deep_epi_to_t1(b0, t1, t1_mask=files.t1_mask, **options)
     meaning = "T1 world to the world of the corrected image"
     return _Found(found.corrected, found.field, found.mapping, found.t1_to_b0, meaning)
 

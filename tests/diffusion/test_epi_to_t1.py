@@ -7,7 +7,9 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from dipy_dl_reg import deep_epi_to_t1
+from dipy_dl_reg.diffusion import epi_to_t1
 from dipy_dl_reg.diffusion.epi_to_t1 import match_contrast
+from dipy_dl_reg.registration.affine.steps import AffineResult
 
 SHAPE, AFFINE = (38, 44, 34), phantom.grid((38, 44, 34), 2.5)
 #: The head lies in another pose in the T1 image.
@@ -84,7 +86,22 @@ def test_match_contrast_is_the_known_function(rng):
     assert not matched[image <= 0.1].any()
 
 
+def test_both_steps_use_the_device(monkeypatch):
+    t1, affine, b0, _ = make_case()
+    devices = []
+
+    def find(*images, device, **options):
+        devices.append(device)
+        return AffineResult(*[None] * 9)._replace(matrix=np.linalg.inv(POSE))
+
+    monkeypatch.setattr(epi_to_t1, "find_affine", find)
+    images = {"affine": AFFINE, "t1_affine": affine}
+    deep_epi_to_t1(b0, t1, **images, iterations=1, device="cpu")
+    assert devices == ["cpu", "cpu"]  # from the scanner's coordinates and the centres
+
+
 B0 = make_case()[2]
+FAR = phantom.rigid(np.eye(3), [500.0, 0, 0])
 
 
 @pytest.mark.parametrize(
@@ -97,7 +114,12 @@ B0 = make_case()[2]
         ({"b0": np.zeros(SHAPE)}, "b0 must be an image with signal"),
         ({"iterations": 0}, "iterations must be"),
         ({"prealign": np.zeros((4, 4))}, "prealign"),
-        ({"t1_mask": np.ones((2, 2, 2))}, "mask"),
+        ({"t1_mask": np.ones((2, 2, 2))}, "t1_mask must be of the shape of t1"),
+        ({"t1_mask": np.zeros(SHAPE)}, "t1_mask must have voxels other than 0"),
+        ({"t1": np.full(SHAPE, 3.0)}, "t1 must have different values, got only 3"),
+        ({"t1_mask": B0 == 0}, "t1 must have different values within t1_mask"),
+        ({"prealign": FAR}, "t1 must overlap the signal of b0"),
+        ({"prealign": FAR, "t1_mask": B0 > 0}, "t1 must overlap the signal of b0"),
     ],
 )
 def test_bad_input(changes, message):

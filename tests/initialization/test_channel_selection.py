@@ -58,7 +58,7 @@ def test_weights_follow_the_correlation(pair):
     assert choices[2].intensity_mapping is not None
     weights = estimate_weights(moved, choices)
     assert sum(weights) == pytest.approx(1)
-    assert weights[0] == pytest.approx(0.15 * max(weights))
+    assert weights[0] == pytest.approx(0.06 * max(weights))
     assert min(weights[1:]) > 2 * weights[0]
 
 

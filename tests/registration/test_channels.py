@@ -205,6 +205,7 @@ def test_images_of_a_side_on_other_grids(channels, tmp_path):
             {},
             "channel 2",
         ),
+        ([], [], {}, "static and moving must have at least one image each"),
     ],
 )
 def test_bad_lists(moving, static, options, words):

@@ -1,18 +1,17 @@
-"""From raw images to a map in one call, and diffusion data to a template."""
+"""From raw images to a map in one call."""
 
 from dipy.align.imaffine import AffineMap
 from dipy.align.imwarp import DiffeomorphicMap
 import nibabel as nib
 import numpy as np
 import phantom
-from pipeline_images import SHORT, TRUTH, WHOLE
+from poses import SHORT, TRUTH, WHOLE
 import pytest
 
 from dipy_dl_reg import (
     DeepRegistration,
     deep_affine_registration,
     deep_registration,
-    register_dwi_to_template,
 )
 
 
@@ -101,61 +100,6 @@ def test_affine_options_that_do_not_go(pair, options, steps):
 def test_pipelines_that_are_none(pair, pipeline, message):
     with pytest.raises(ValueError, match=message):
         deep_registration(**pair, pipeline=pipeline)
-
-
-def test_dwi_to_template(pair, series):
-    data, gtab, path, files = series
-    template = nib.Nifti1Image(pair["static"], pair["static_affine"])
-    options = {"pipeline": WHOLE, **SHORT}
-    warped, mapping = register_dwi_to_template(
-        data, gtab, dwi_affine=pair["moving_affine"], template=template, **options
-    )
-    assert isinstance(mapping, DiffeomorphicMap) and warped.shape == template.shape
-    assert np.abs(warped - pair["static"]).mean() < 0.15 * pair["static"].mean()
-    again, _ = register_dwi_to_template(path, files, template=template, **options)
-    np.testing.assert_allclose(again, warped, atol=1e-4)
-    b0, _ = register_dwi_to_template(
-        pair["moving"],
-        None,
-        dwi_affine=pair["moving_affine"],
-        template=template,
-        **options,
-    )
-    np.testing.assert_allclose(b0, warped, atol=0.05)
-
-
-def test_dwi_to_template_affinely(pair, series):
-    data, gtab, _, _ = series
-    affines = {
-        "dwi_affine": pair["moving_affine"],
-        "template": pair["static"],
-        "template_affine": pair["static_affine"],
-    }
-    warped, matrix = register_dwi_to_template(data, gtab, reg_method="aff", **affines)
-    assert matrix.shape == (4, 4) and warped.shape == pair["static"].shape
-    assert phantom.misplacement(matrix, TRUTH) < 6  # its freedom of scale included
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"reg_method": "syn"}, "reg_method"),
-        ({"gtab": "bvals"}, "gtab must be"),
-        ({"gtab": None}, "must be 3D"),
-        ({"dwi": np.zeros((5, 6, 7, 3))}, "must be 4D"),
-        ({"template_affine": None}, "template_affine is required"),
-    ],
-)
-def test_unfit_series(pair, series, change, message):
-    given = {
-        "dwi": series[0],
-        "gtab": series[1],
-        "dwi_affine": pair["moving_affine"],
-        "template": pair["static"],
-        "template_affine": pair["static_affine"],
-    } | change
-    with pytest.raises(ValueError, match=message):
-        register_dwi_to_template(given.pop("dwi"), given.pop("gtab"), **given)
 
 
 def test_two_files_of_one_slice_are_registered_in_2d():

@@ -3,13 +3,12 @@
 import nibabel as nib
 import numpy as np
 import phantom
-from pipeline_images import TRUTH
+from poses import TRUTH
 import pytest
 
 from dipy_dl_reg import (
     deep_affine_registration,
     deep_registration,
-    register_dwi_to_template,
 )
 
 
@@ -118,21 +117,6 @@ def test_a_mask_on_the_grid_of_a_file_whose_affine_is_overruled(pair, tmp_path):
         given = pair | {"static": static}
         found = registered(given, {"static_mask": stored}, "deform")
         assert np.array_equal(found, wanted)
-
-
-def test_a_mask_of_the_series(pair, series):
-    data, gtab, _, _ = series
-    mask = half(pair["moving"])
-    options = {
-        "dwi_affine": pair["moving_affine"],
-        "template": nib.Nifti1Image(pair["static"], pair["static_affine"]),
-        "pipeline": ["rigid"],
-        "prealign": TRUTH,
-    }
-    _, wanted = register_dwi_to_template(data, gtab, moving_mask=mask, **options)
-    stored = reoriented(mask, pair["moving_affine"])
-    _, found = register_dwi_to_template(data, gtab, moving_mask=stored, **options)
-    assert np.array_equal(found.prealign, wanted.prealign)
 
 
 @pytest.mark.parametrize("call", ["affine", "deform"])

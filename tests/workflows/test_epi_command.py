@@ -66,6 +66,19 @@ def test_outputs(folder, tmp_path, options):
     assert np.loadtxt(tmp_path / "rigid.txt").shape == (4, 4)
 
 
+@pytest.mark.parametrize("options", [{"opposite": "flat"}, {"t1": "flat"}])
+def test_last_axis_of_length_1(folder, tmp_path, options):
+    """As FSL's fslroi writes one volume of a series."""
+    options = options | ({"prealign": folder / "eye.txt"} if "t1" in options else {})
+    place = tmp_path / "in"
+    place.mkdir()
+    for name, source in (("b0", "b0"), ("flat", "t1" if "t1" in options else "other")):
+        image = nib.Nifti1Image(read(folder / f"{source}.nii.gz")[..., None], AFFINE)
+        nib.save(image, place / f"{name}.nii.gz")
+    run(place, tmp_path, iterations=1, **options)
+    assert nib.load(tmp_path / "corrected.nii.gz").shape == SHAPE
+
+
 @pytest.mark.parametrize(
     "options, message",
     [

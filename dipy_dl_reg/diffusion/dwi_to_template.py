@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from dipy.align.imaffine import AffineMap
 from dipy.align.imwarp import DiffeomorphicMap
-from dipy.core.gradients import GradientTable, gradient_table
 from dipy.testing.decorators import warning_for_keywords
+from dipy.utils.logging import logger
 import numpy as np
 
+from dipy_dl_reg.diffusion.dwi_contrasts import make_contrasts, mean_b0
+from dipy_dl_reg.diffusion.gradient_tables import check_gradient_table
 from dipy_dl_reg.io.input_channels import read_input_channels
 from dipy_dl_reg.io.input_image import read_input_image
 from dipy_dl_reg.maps.apply import transform_array
 from dipy_dl_reg.registration.affine.call import deep_affine_registration
 from dipy_dl_reg.registration.affine.steps import AFFINE_STEPS
-from dipy_dl_reg.registration.dwi_contrasts import make_contrasts, mean_b0
 from dipy_dl_reg.registration.pipeline import DEFORM, deep_registration
 from dipy_dl_reg.validation import wrong_value
 
@@ -46,7 +48,8 @@ def register_dwi_to_template(
         The moving image: a 4D series whose volumes are aligned to each other or, with
         ``gtab=None``, a 3D b0 volume.
     gtab : GradientTable, pair of (bvals, bvecs), or None
-        Determines which volumes are b0; bvals and bvecs may be files.
+        Determines which volumes are b0; bvals and bvecs may be files.  See
+        `check_gradient_table`.
     dwi_affine : array, shape (4, 4), optional
         Voxels to world of the series.  Required for an array; by default the affine in
         the file.
@@ -61,7 +64,8 @@ def register_dwi_to_template(
     template_affine : array, shape (4, 4), optional
         Voxels to world of the template; required for arrays.  One for all images.
     reg_method : {"deep", "aff"}, optional
-        `deep_registration`, or `deep_affine_registration` alone.
+        `deep_registration`, or `deep_affine_registration` alone, which compares one
+        image of each side: the first of b0, FA and MD that the template has.
     **reg_kwargs : dict
         Passed to that function.  Here, the default pipeline of `deep_registration` is
         centre of mass, translation, rigid, affine, deform.
@@ -84,14 +88,18 @@ def register_dwi_to_template(
     """
     if reg_method not in ("deep", "aff"):
         raise ValueError(f"reg_method must be 'deep' or 'aff', got {reg_method!r}.")
+    if gtab is not None:
+        gtab = check_gradient_table(gtab)
     series = read_input_image(dwi, dwi_affine, name="dwi")
-    gtab = _as_gradient_table(gtab)
     b0 = mean_b0(series.values, gtab)
     if template is None:
         from dipy.data import read_mni_template
 
         template = read_mni_template()
-    images = make_contrasts(series.values, gtab, b0, _name_contrasts(template))
+    named = _name_contrasts(template)
+    if reg_method == "aff":
+        named = _keep_first_contrast(named)
+    images = make_contrasts(series.values, gtab, b0, named)
     static = read_input_channels(
         [image for image, _ in images.values()], template_affine, name="template"
     )
@@ -104,10 +112,10 @@ def register_dwi_to_template(
         "moving_affine": series.grid2world,
         "static_affine": static[0].grid2world,
     }
-    if reg_method == "aff" or len(static) == 1:
+    if len(static) == 1:
         given |= {"moving": given["moving"][0], "static": given["static"][0]}
     if reg_method == "aff":
-        return deep_affine_registration(**given, **reg_kwargs)
+        return _register_affinely(given, b0, reg_kwargs)
     options = {"pipeline": [*AFFINE_STEPS, DEFORM]} | reg_kwargs
     warped, mapping = deep_registration(**given, **options)
     if len(static) == 1 and given["moving"] is b0:
@@ -115,16 +123,32 @@ def register_dwi_to_template(
     return transform_array(mapping, b0), mapping
 
 
-def _as_gradient_table(gtab: Any) -> GradientTable | None:
-    """The gradient table, from a pair of b-values and b-vectors or as it is."""
-    if isinstance(gtab, (list, tuple)) and len(gtab) == 2:
-        return gradient_table(gtab[0], bvecs=gtab[1])
-    if gtab is not None and not isinstance(gtab, GradientTable):
-        raise ValueError(
-            "gtab must be a GradientTable, a pair (bvals, bvecs) or None, got "
-            f"{type(gtab).__name__}."
+def _register_affinely(
+    given: dict[str, Any], b0: np.ndarray, options: dict[str, Any]
+) -> tuple[Any, ...]:
+    """Register one image of each side; the b0 volume on the template's grid, matrix."""
+    warped, matrix, *others = deep_affine_registration(**given, **options)
+    if given["moving"] is not b0:
+        affine_map = AffineMap(
+            matrix,
+            domain_grid_shape=given["static"].shape,
+            domain_grid2world=given["static_affine"],
+            codomain_grid_shape=b0.shape,
+            codomain_grid2world=given["moving_affine"],
         )
-    return gtab
+        warped = affine_map.transform(b0)
+    return warped, matrix, *others
+
+
+def _keep_first_contrast(named: dict[str, Any]) -> dict[str, Any]:
+    """The first of b0, FA and MD; the affine registration compares one image a side."""
+    first, *others = named
+    if others:
+        logger.warning(
+            f"The template's {' and '.join(others)} is not used: reg_method='aff' "
+            f"compares one image of each side, here {first}."
+        )
+    return {first: named[first]}
 
 
 def _name_contrasts(template: Any) -> dict[str, Any]:
@@ -138,6 +162,8 @@ def _name_contrasts(template: Any) -> dict[str, Any]:
         return dict(zip(("b0", "FA"), template))
     if not isinstance(template, dict):
         return {"b0": template}
+    if not template:
+        raise ValueError("template must have at least one image, got none.")
     named: dict[str, Any] = {}
     for contrast, image in template.items():
         name = CONTRASTS.get(str(contrast).upper())
