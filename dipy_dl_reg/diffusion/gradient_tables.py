@@ -33,9 +33,9 @@ def check_gradient_table(
     Parameters
     ----------
     gtab : GradientTable or pair (bvals, bvecs)
-        DIPY's table, or b-values, shape (N,), and b-vectors, shape (N, 3), as arrays
-        or files.  In a file, b-vectors may also have the shape (3, N), as FSL writes
-        them.
+        DIPY's table, or b-values, shape (N,), and b-vectors, shape (N, 3), each as an
+        array or a file.  In a file, b-vectors may also have the shape (3, N), as FSL
+        writes them.
     count : int, optional
         Number of volumes that the table must describe.
     b0_threshold : float, optional
@@ -70,7 +70,7 @@ def check_gradient_table(
     if not isinstance(gtab, GradientTable):
         bvals, bvecs = _read_pair(gtab, name)
         _check_values(bvals, bvecs, name)
-        _check_lengths(bvals > b0_threshold, bvecs, atol, name)
+        _check_lengths(bvals, bvecs, b0_threshold, atol, name)
         gtab = gradient_table(bvals, bvecs=bvecs, b0_threshold=b0_threshold, atol=atol)
     if not np.isfinite(gtab.gradients).all():
         raise ValueError(f"{name} must hold finite b-values and b-vectors")
@@ -110,18 +110,7 @@ def _read_pair(gtab: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
     if not isinstance(gtab, (list, tuple)) or len(gtab) != 2:
         wanted = "a GradientTable or a pair (bvals, bvecs)"
         raise wrong_value(name, wanted, type(gtab).__name__)
-    if all(isinstance(part, (str, os.PathLike)) for part in gtab):
-        for part in gtab:
-            if not os.path.isfile(part):
-                raise FileNotFoundError(f"{name}: no such file: {part}")
-        try:
-            bvals, bvecs = read_bvals_bvecs(*map(str, gtab))
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"{name}: {gtab[0]} and {gtab[1]} are no gradient table: {error}"
-            ) from error
-    else:
-        bvals, bvecs = gtab
+    bvals, bvecs = _read_files(gtab, name)
     try:
         return (
             np.atleast_1d(np.squeeze(np.asarray(bvals, dtype=np.float64))),
@@ -129,6 +118,32 @@ def _read_pair(gtab: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
         )
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: b-values and b-vectors must be numbers") from error
+
+
+def _read_files(pair: Any, name: str) -> tuple[Any, Any]:
+    """Replace those of b-values and b-vectors that are files by their content."""
+    files = [
+        os.fspath(part) if isinstance(part, (str, os.PathLike)) else None
+        for part in pair
+    ]
+    given = [file for file in files if file is not None]
+    for file in given:
+        if not os.path.isfile(file):
+            raise FileNotFoundError(f"{name}: no such file: {file}")
+    if not given:
+        return pair[0], pair[1]
+    try:
+        read = read_bvals_bvecs(*files)
+    except (OSError, ValueError, TypeError) as error:
+        verb = "are" if len(given) == 2 else "is"
+        raise ValueError(
+            f"{name}: {' and '.join(given)} {verb} no gradient table: {error}"
+        ) from error
+    bvals, bvecs = (
+        part if file is None else content
+        for part, file, content in zip(pair, files, read, strict=True)
+    )
+    return bvals, bvecs
 
 
 def _check_values(bvals: np.ndarray, bvecs: np.ndarray, name: str) -> None:
@@ -145,9 +160,10 @@ def _check_values(bvals: np.ndarray, bvecs: np.ndarray, name: str) -> None:
 
 
 def _check_lengths(
-    weighted: np.ndarray, bvecs: np.ndarray, atol: float, name: str
+    bvals: np.ndarray, bvecs: np.ndarray, b0_threshold: float, atol: float, name: str
 ) -> None:
     """Check that the b-vectors of diffusion-weighted volumes have length 1."""
+    weighted = bvals > b0_threshold
     lengths = np.linalg.norm(bvecs, axis=1)
     wrong = weighted & ~(np.abs(lengths - 1) <= atol)
     if not wrong.any():
@@ -155,11 +171,19 @@ def _check_lengths(
     across = np.linalg.norm(bvecs, axis=0)
     turned = len(bvecs) == 3 and (np.abs(across[weighted] - 1) <= atol).all()
     first = int(np.flatnonzero(wrong)[0])
+    if turned:
+        hint = ": they are transposed"
+    elif lengths[first] == 0:
+        hint = (
+            f": if this is a b0 volume, b0_threshold must be at least its b-value, "
+            f"{bvals[first]:g} (it is {b0_threshold:g}); a GradientTable has its own"
+        )
+    else:
+        hint = ""
     raise ValueError(
         f"{name}: b-vectors of diffusion-weighted volumes must have length 1, but that "
         f"of volume {first} is {lengths[first]:.4g} long ({wrong.sum()} of "
-        f"{weighted.sum()} differ from 1 by more than {atol:g})"
-        + (": they are transposed" if turned else "")
+        f"{weighted.sum()} differ from 1 by more than {atol:g}){hint}"
     )
 
 
@@ -253,7 +277,7 @@ def rotate_gradients(
         small_delta=gtab.small_delta,
         b0_threshold=gtab.b0_threshold,
         btens=btens,
-        atol=_TOLERANCE,
+        atol=np.inf,  # lengths were checked, and a rotation does not change them
     )
 
 

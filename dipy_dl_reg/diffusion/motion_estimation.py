@@ -9,7 +9,6 @@ the mean of each shell is registered to the mean b0.  This is repeated.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
@@ -36,6 +35,7 @@ from dipy_dl_reg.diffusion.motion_prediction import (
 )
 from dipy_dl_reg.diffusion.motion_registration import (
     Reference,
+    Workers,
     align_volume,
     map_in_order,
     register_volume,
@@ -50,7 +50,7 @@ class _Setting(NamedTuple):
     gtab: GradientTable
     mask: np.ndarray | None
     options: MotionOptions
-    workers: ThreadPoolExecutor
+    workers: Workers
 
 
 def estimate_motion(
@@ -59,7 +59,7 @@ def estimate_motion(
     b0_ref: int,
     mask: np.ndarray | None,
     options: MotionOptions,
-    workers: ThreadPoolExecutor,
+    workers: Workers,
 ) -> np.ndarray:
     """Estimate the affine of each volume of a diffusion series.
 
@@ -75,7 +75,7 @@ def estimate_motion(
         Voxels of the reference volume that are compared.
     options : MotionOptions
         Options of the registration.
-    workers : ThreadPoolExecutor
+    workers : Workers
         The threads.
 
     Returns

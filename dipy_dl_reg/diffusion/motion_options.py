@@ -19,8 +19,8 @@ from dipy_dl_reg.registration.affine.options import (
 from dipy_dl_reg.registration.affine.steps import check_pipeline
 from dipy_dl_reg.validation import check_choice, check_whole_number
 
-#: Default steps of the registration of each volume.
-MOTION_STEPS = ("rigid", "affine")
+#: Default steps of the registration of each volume: a head moves rigidly.
+MOTION_STEPS = ("rigid",)
 #: Steps that change neither size nor shape, by which volumes are first aligned.
 _RIGID = ("center_of_mass", "translation", "rigid")
 #: Evaluations of the metric at a level.
@@ -36,10 +36,12 @@ class MotionOptions:
     Parameters
     ----------
     pipeline : sequence of str or callable, optional
-        Steps of the registration of each volume, as in `deep_affine_registration`:
-        by default ``["rigid", "affine"]``, which also follows the linear part of
-        eddy-current distortions; ``["rigid"]`` for the motion of the head alone.
-        Volumes are first aligned by the rigid steps, then by the last step from there.
+        Steps of the registration of each volume, as in `deep_affine_registration`;
+        by default ``["rigid"]``, as a head moves.  ``["rigid", "affine"]`` also follows
+        the linear part of eddy-current distortions, but may rescale a whole shell, by
+        1 to 2 % in measured series: only the volumes of the shell itself determine its
+        scale.  The rigid steps are used in the first alignment of all volumes, the last
+        step in all alignments after it.
     metric : str or metric, optional
         Metric, as in `deep_affine_registration`.
     level_iters : sequence of int, optional

@@ -23,7 +23,7 @@ def plot_motion(
     *,
     bvals: np.ndarray | None = None,
     title: str | None = None,
-    overwrite: bool = True,
+    overwrite: bool = False,
 ) -> None:
     """Draw the translations, the rotations and the displacements of a series.
 

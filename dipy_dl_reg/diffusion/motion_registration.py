@@ -166,7 +166,8 @@ def resample_volume(
     Parameters
     ----------
     volume : ndarray of float32, shape (X, Y, Z)
-        The volume; NaN is missing data for linear interpolation, and 0 for cubic.
+        The volume; NaN and infinities are missing data for linear interpolation, and
+        0 for cubic.
     matrix : ndarray, shape (4, 4)
         From the world of the corrected series to that of the volume.
     grid2world : ndarray, shape (4, 4)
@@ -177,7 +178,8 @@ def resample_volume(
     Returns
     -------
     corrected : ndarray of float32, shape (X, Y, Z)
-        The volume; 0 where it was not measured.
+        The volume; 0 where it was not measured, or where most of what surrounds a
+        voxel is missing.
     """
     if interpolation == "linear":
         shape = volume.shape
@@ -189,7 +191,7 @@ def resample_volume(
             codomain_grid2world=grid2world,
         )
         resampled = interpolate_linearly(affine_map.transform, volume)
-        return np.asarray(resampled, dtype=np.float32)
+        return np.nan_to_num(resampled.astype(np.float32, copy=False), copy=False)
     voxels = np.linalg.solve(grid2world, matrix @ grid2world)
     return affine_transform(
         np.nan_to_num(volume, posinf=0, neginf=0),
@@ -200,8 +202,22 @@ def resample_volume(
     )
 
 
+class Workers(ThreadPoolExecutor):
+    """Threads, and their number.
+
+    Parameters
+    ----------
+    count : int
+        Number of threads.
+    """
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        self.count = count
+
+
 @contextmanager
-def open_workers(count: int | None) -> Iterator[ThreadPoolExecutor]:
+def open_workers(count: int | None) -> Iterator[Workers]:
     """Start threads that each work on one volume with one thread of torch.
 
     Parameters
@@ -211,10 +227,10 @@ def open_workers(count: int | None) -> Iterator[ThreadPoolExecutor]:
 
     Yields
     ------
-    workers : ThreadPoolExecutor
+    workers : Workers
         The threads.
     """
-    with threads(1), ThreadPoolExecutor(determine_num_threads(count)) as workers:
+    with threads(1), Workers(determine_num_threads(count)) as workers:
         try:
             yield workers
         except BaseException:
@@ -223,7 +239,7 @@ def open_workers(count: int | None) -> Iterator[ThreadPoolExecutor]:
 
 
 def map_in_order(
-    workers: ThreadPoolExecutor,
+    workers: Workers,
     function: Callable[[_Item], _Result],
     items: Iterable[_Item],
 ) -> Iterator[_Result]:
@@ -231,7 +247,7 @@ def map_in_order(
 
     Parameters
     ----------
-    workers : ThreadPoolExecutor
+    workers : Workers
         The threads.
     function : callable
         The function of one item.
@@ -246,7 +262,7 @@ def map_in_order(
     waiting: deque[Future] = deque()
     for item in items:
         waiting.append(workers.submit(function, item))
-        if len(waiting) > workers._max_workers:
+        if len(waiting) > workers.count:
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()

@@ -46,7 +46,7 @@ from dipy_dl_reg.io.series_files import (
 from dipy_dl_reg.maps.interpolation import interpolate_linearly
 from dipy_dl_reg.options import takes_options
 from dipy_dl_reg.registration.affine.call import find_affine
-from dipy_dl_reg.validation import check_whole_number, wrong_value
+from dipy_dl_reg.validation import check_affine, check_whole_number, wrong_value
 
 
 @warning_for_keywords()
@@ -302,6 +302,7 @@ def deep_register_series(
         translation, rigid, affine.
     series_affine, ref_affine : ndarray, shape (4, 4), optional
         Voxels to world.  Required for arrays; by default the affines in the files.
+        `ref_affine` is only for an image, not for the number of a volume.
     static_mask : array, nibabel image, str or Path, optional
         Voxels of the reference that are compared.
     level_iters : sequence of int, optional
@@ -318,7 +319,8 @@ def deep_register_series(
     Returns
     -------
     xformed : ndarray of float32, shape (*shape of the reference, N)
-        The volumes on the grid of the reference; the reference volume is unchanged.
+        The volumes on the grid of the reference; 0 where a volume was not measured.
+        The reference volume is unchanged.
     affines : ndarray, shape (4, 4, N)
         Matrix of each volume, from the world of the reference to that of the volume.
 
@@ -344,14 +346,21 @@ def deep_register_series(
     """
     call = {"pipeline": pipeline, "level_iters": level_iters, "starts": "one"}
     call |= {"optimizer_options": optimizer_options} | options
-    opened = open_series(series, series_affine, name="series")
+    opened = open_series(
+        series, series_affine, name="series", affine_name="series_affine"
+    )
     fixed = None
     if isinstance(ref, numbers.Integral):
+        if ref_affine is not None:
+            raise ValueError("ref_affine must be None if ref is a volume's number")
         fixed = _check_reference(int(ref), opened.volume_count)
         ref, ref_affine = opened.read(fixed), opened.grid2world
     image = read_input_image(ref, ref_affine, static_mask, name="ref")
     if image.values.ndim != 3:
         raise wrong_value("ref", "one volume, or its number", image.values.shape)
+    if image.grid2world is None:
+        raise ValueError("ref_affine is required if ref is an array.")
+    check_affine(image.grid2world, 3, "ref_affine")
     with unpack_series(opened) as opened, open_workers(num_threads) as workers:
         register = partial(_register_one, opened, image, fixed, call)
         results = list(map_in_order(workers, register, range(opened.volume_count)))
@@ -379,7 +388,8 @@ def _register_one(
         static_mask=image.mask,
         **call,
     )
-    return interpolate_linearly(found.affine_map.transform, volume), found.matrix
+    resampled = interpolate_linearly(found.affine_map.transform, volume)
+    return np.nan_to_num(resampled, copy=False), found.matrix
 
 
 def _check_reference(ref: int, count: int) -> int:

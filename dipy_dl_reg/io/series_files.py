@@ -23,8 +23,13 @@ from dipy_dl_reg.io.image_kinds import check_no_colour, replace_signalling_nan
 from dipy_dl_reg.io.images import ImageLike, make_nifti, open_image
 from dipy_dl_reg.validation import check_affine
 
-#: Suffixes of compressed images in one file.
-_COMPRESSED = (".nii.gz", ".nii.bz2", ".nii.zst", ".mgz")
+#: Suffixes of compressed files.
+_PACKED = (".gz", ".bz2", ".zst")
+#: Suffixes of compressed images: one file, or a header beside its data.
+_COMPRESSED = (
+    ".mgz",
+    *(f"{kind}{end}" for kind in (".nii", ".hdr", ".img") for end in _PACKED),
+)
 #: Bytes that are unpacked at a time.
 _BLOCK = 2**17
 
@@ -92,7 +97,11 @@ class VolumeSeries(NamedTuple):
 
 
 def open_series(
-    data: ImageLike, grid2world: np.ndarray | None = None, *, name: str = "data"
+    data: ImageLike,
+    grid2world: np.ndarray | None = None,
+    *,
+    name: str = "data",
+    affine_name: str = "affine",
 ) -> VolumeSeries:
     """Open a series of volumes without reading its values.
 
@@ -104,6 +113,8 @@ def open_series(
         Voxels to world; by default the affine in the file.  Required for an array.
     name : str, optional
         Name of the series in error messages.
+    affine_name : str, optional
+        Name of the argument `grid2world` in error messages.
 
     Returns
     -------
@@ -125,7 +136,7 @@ def open_series(
         values, image = np.asanyarray(image), None
         check_no_colour(values.dtype, name)
         if values.ndim == 4 and grid2world is None:
-            raise ValueError(f"affine is required if {name} is an array.")
+            raise ValueError(f"{affine_name} is required if {name} is an array.")
     else:
         check_no_colour(image.get_data_dtype(), name)
         grid2world = image.affine if grid2world is None else grid2world
@@ -165,18 +176,30 @@ def unpack_series(
     if path is None or not str(path).lower().endswith(_COMPRESSED):
         yield series
         return
-    suffix = ".mgh" if str(path).lower().endswith(".mgz") else ".nii"
     with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=folder) as place:
-        target = Path(place) / f"series{suffix}"
         try:
-            with ImageOpener(path) as packed, open(target, "wb") as plain:
-                shutil.copyfileobj(packed, plain, _BLOCK)
-            unpacked: Any = nib.load(target)
+            unpacked: Any = nib.load(_unpack_files(series.image, Path(place)))
         except MemoryError:
             raise
         except Exception as error:  # a damaged file can raise errors of any type
             raise ValueError(f"{series.name}: {path} is damaged: {error}") from error
         yield series._replace(values=unpacked.dataobj)
+
+
+def _unpack_files(image: Any, folder: Path) -> Path:
+    """Unpack all files of an image into a folder; return one that nibabel loads."""
+    targets = []
+    for holder in image.file_map.values():
+        path = holder.filename
+        if path is None or not os.path.isfile(path):
+            continue  # the file of SPM's matrix beside a header is optional
+        place = Path(path)
+        suffix = Path(place.stem).suffix if place.suffix in _PACKED else place.suffix
+        target = folder / f"series{'.mgh' if suffix == '.mgz' else suffix}"
+        with ImageOpener(path) as packed, open(target, "wb") as plain:
+            shutil.copyfileobj(packed, plain, _BLOCK)
+        targets.append(target)
+    return targets[0]
 
 
 def _check_values(values: Any, name: str) -> None:
@@ -241,9 +264,11 @@ def series_header(series: VolumeSeries) -> nib.Nifti1Header:
     reference = nib.Nifti1Image(np.zeros((1, 1, 1), np.float32), series.grid2world)
     if series.image is not None and isinstance(series.image.header, nib.Nifti1Header):
         reference.header.set_xyzt_units(series.image.header.get_xyzt_units()[0])
-        same = np.allclose(series.image.affine, series.grid2world, atol=1e-4)
-        codes = [int(series.image.header[f"{k}form_code"]) for k in "sq"]
-        reference.set_sform(series.grid2world, (codes[0] or codes[1] or 2) * same or 2)
+        code = 2  # aligned to another image
+        if np.allclose(series.image.affine, series.grid2world, atol=1e-4):
+            codes = [int(series.image.header[f"{k}form_code"]) for k in "sq"]
+            code = codes[0] or codes[1] or code
+        reference.set_sform(series.grid2world, code)
     nothing = np.broadcast_to(np.float32(0), (*series.shape, series.volume_count))
     image = make_nifti(reference, nothing, series=series.image)
     header = image.header.as_byteswapped("<")

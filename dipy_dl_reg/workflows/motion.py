@@ -95,9 +95,9 @@ class MotionDeepFlow(StrictWorkflow):
         static_mask : string or Path, optional
             Mask of that volume: only its voxels are compared.
         pipeline : variable string, optional
-            Steps of the registration of each volume; by default rigid affine, which
-            also follows the linear part of eddy-current distortions. rigid is for the
-            motion of the head alone.
+            Steps of the registration of each volume; by default rigid, as a head moves.
+            rigid affine also follows the linear part of eddy-current distortions, but
+            may rescale all volumes of a b-value by 1 to 2 %.
         level_iters : variable int, optional
             Largest number of evaluations of the metric at each level, coarsest first.
         iterations : int, optional

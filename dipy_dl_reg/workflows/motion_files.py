@@ -101,7 +101,13 @@ def correct_files(
         )
         motion = _write_results(targets, corrected, affines, gtab, frame)
         if "out_plot" in targets:
-            plot_motion(targets["out_plot"], motion, bvals=gtab.bvals, title=str(path))
+            plot_motion(
+                targets["out_plot"],
+                motion,
+                bvals=gtab.bvals,
+                title=str(path),
+                overwrite=True,
+            )
     displacement = np.nanmean(np.append(motion.framewise_displacement, 0)[1:])
     return (
         f"Saved {files['out_moved']}: mean framewise displacement "

@@ -36,7 +36,14 @@ ANGLES = [(0, 0, 0), (10, 20, 30), (-15, 5, 8), (40, -20, 3)]
         (BVALS, BVECS[:3], r"shape \(4, 3\)"),
         (-BVALS, BVECS, "from 0"),
         (BVALS * np.nan, BVECS, "finite"),
-        ("text", BVECS, "numbers"),
+        ([None] * 4, BVECS, "finite"),
+        (["a", "b", "c", "d"], BVECS, "numbers"),
+        (
+            BVALS + 60,
+            BVECS,
+            r"volume 0 is 0 long .*: if this is a b0 volume, b0_threshold must be at "
+            r"least its b-value, 60 \(it is 50\)",
+        ),
     ],
 )
 def test_wrong_tables(bvals, bvecs, message):
@@ -72,6 +79,32 @@ def test_files(tmp_path, turn):
     paths[1].write_text("no numbers")
     with pytest.raises(ValueError, match="no gradient table"):
         check_gradient_table(paths)
+
+
+def test_one_part_in_a_file(tmp_path):
+    paths = tmp_path / "bval", tmp_path / "bvec"
+    np.savetxt(paths[0], BVALS[None])
+    np.savetxt(paths[1], BVECS.T)
+    for pair in ((BVALS, paths[1]), (str(paths[0]), BVECS)):
+        table = check_gradient_table(pair, 4)
+        np.testing.assert_allclose(table.bvals, BVALS)
+        np.testing.assert_allclose(table.bvecs, BVECS)
+    paths[1].write_text("no numbers")
+    with pytest.raises(ValueError, match="bvec is no gradient table"):
+        check_gradient_table((BVALS, paths[1]))
+
+
+def test_lengths_that_were_accepted_are_kept():
+    """A table checked with a larger tolerance is rotated, lengths unchanged."""
+    bvecs = BVECS * np.array([1, 1.03, 1, 0.97])[:, None]
+    table = check_gradient_table((BVALS, bvecs), atol=0.05)
+    found = rotate_gradients(
+        table, affines_of(*ANGLES), grid2world=np.eye(4), frame="world"
+    )
+    np.testing.assert_allclose(
+        np.linalg.norm(found.bvecs, axis=1), np.linalg.norm(bvecs, axis=1)
+    )
+    np.testing.assert_allclose(found.bvals, BVALS)
 
 
 def test_rotation_agrees_with_dipy_in_world_axes():

@@ -69,11 +69,14 @@ def test_table(tmp_path):
 def test_figure(tmp_path):
     pytest.importorskip("matplotlib")
     motion = measure_motion(moves(), SHAPE, GRID)
+    path = tmp_path / "motion.png"
     for bvals in (None, np.array([0, 1000, 1005])):
-        plot_motion(tmp_path / "motion.png", motion, bvals=bvals, title="a title")
-        assert (tmp_path / "motion.png").stat().st_size > 10_000
+        plot_motion(path, motion, bvals=bvals, title="a title", overwrite=True)
+        assert path.stat().st_size > 10_000
+    with pytest.raises(FileExistsError):
+        plot_motion(path, motion)
     with pytest.raises(ValueError, match="bvals must be of shape"):
-        plot_motion(tmp_path / "motion.png", motion, bvals=np.zeros(2))
+        plot_motion(path, motion, bvals=np.zeros(2))
 
 
 def test_wrong_affines():

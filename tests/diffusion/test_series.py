@@ -9,6 +9,7 @@ from dipy_dl_reg import (
     deep_register_dwi_series,
     deep_register_series,
 )
+from dipy_dl_reg.diffusion.motion_registration import resample_volume
 from tests.diffusion.moving_series import errors, simulate
 
 
@@ -34,7 +35,7 @@ def test_known_motion_is_found(series, corrected):
     assert before[0].max() > 2 and before[1].max() > 2
     assert angles.max() < 1.3 and shifts.max() < 0.25
     np.testing.assert_array_equal(affines[..., 0], np.eye(4))
-    assert abs(np.linalg.det(np.moveaxis(affines, -1, 0)) - 1).max() > 1e-4
+    np.testing.assert_allclose(np.linalg.det(np.moveaxis(affines, -1, 0)), 1)
     assert image.shape == series.data.shape and image.get_data_dtype() == np.float32
     np.testing.assert_array_equal(image.affine, series.grid2world)
 
@@ -112,6 +113,42 @@ def test_reference_and_pipeline(series):
     np.testing.assert_allclose(np.linalg.det(linear), 1)
 
 
+def test_a_still_series_is_not_rescaled(series):
+    """A shell of another contrast than b0 keeps its size by default."""
+    b0 = series.data[..., 0]
+    noise = np.random.default_rng(3).normal(0, 8, (*b0.shape, 8))
+    still = np.concatenate([b0[..., None], 0.6 * b0[..., None] + noise], axis=-1)
+    chosen = [0, 1, 2, 3, 5, 6, 7, 8, 9]
+    table = series.gtab.bvals[chosen], series.gtab.bvecs[chosen]
+    _, affines = deep_motion_correction(still, table, series.grid2world)
+    scales = np.cbrt(np.linalg.det(np.moveaxis(affines[:3, :3], -1, 0)))
+    np.testing.assert_allclose(scales, 1, atol=2e-3)
+
+
+def test_affine_steps(series):
+    _, affines = deep_motion_correction(
+        series.data,
+        series.gtab,
+        series.grid2world,
+        pipeline=["rigid", "affine"],
+        iterations=1,
+        level_iters=[5],
+    )
+    assert abs(np.linalg.det(np.moveaxis(affines, -1, 0)) - 1).max() > 1e-4
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "cubic"])
+def test_missing_values_become_zero(series, interpolation):
+    volume = series.data[..., 0].copy()
+    volume[10:13, 10:13, 8:11], volume[3, 3, 3] = np.nan, np.inf
+    matrix = np.eye(4)
+    matrix[0, 3] = 0.4
+    found = resample_volume(volume, matrix, series.grid2world, interpolation)
+    assert np.isfinite(found).all()
+    if interpolation == "linear":
+        assert found[11, 11, 9] == 0
+
+
 def test_one_b0_and_shells_of_one_volume(series):
     chosen = [0, 1, 10]
     table = series.gtab.bvals[chosen], series.gtab.bvecs[chosen]
@@ -181,5 +218,13 @@ def test_series_to_a_volume_and_to_an_image(series):
     np.testing.assert_allclose(others[..., 1], affines[..., 1], atol=1e-9)
     with pytest.raises(ValueError, match="ref must be a volume from 0 to 1"):
         deep_register_series(data, 2, series_affine=series.grid2world)
+    with pytest.raises(ValueError, match="ref_affine must be None"):
+        deep_register_series(
+            data, 0, series_affine=series.grid2world, ref_affine=np.eye(4)
+        )
+    with pytest.raises(ValueError, match="series_affine is required if series"):
+        deep_register_series(data, 0)
+    with pytest.raises(ValueError, match="ref_affine is required if ref"):
+        deep_register_series(data, data[..., 0], series_affine=series.grid2world)
     with pytest.raises(ValueError, match="ref must be one volume"):
         deep_register_series(data, data, series_affine=np.eye(4), ref_affine=np.eye(4))

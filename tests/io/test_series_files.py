@@ -4,7 +4,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from dipy_dl_reg.io.series_files import open_series, unpack_series, write_series
+from dipy_dl_reg.io.series_files import (
+    open_series,
+    series_header,
+    unpack_series,
+    write_series,
+)
 
 AFFINE = np.array([[-2.0, 0, 0, 9], [0, 2, 0, -7], [0, 0, 3, 4], [0, 0, 0, 1]])
 
@@ -50,6 +55,31 @@ def test_compressed_files_are_unpacked_only_there(tmp_path):
     plain = open_series(tmp_path / "in.nii")
     with unpack_series(plain) as opened:
         assert opened is plain
+
+
+@pytest.mark.parametrize("named", ["hdr", "img"])
+def test_compressed_pairs_are_unpacked(tmp_path, named):
+    image = make_image()
+    pair = nib.Nifti1Pair(image.dataobj, image.affine, image.header)
+    nib.save(pair, tmp_path / "in.img.gz")
+    packed = open_series(tmp_path / f"in.{named}.gz")
+    with unpack_series(packed, tmp_path) as opened:
+        assert str(opened.values.file_like).endswith(".img")
+        np.testing.assert_array_equal(opened.read(2), image.get_fdata()[..., 2])
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "sform, qform, grid, code", [(1, 3, 1, 1), (0, 3, 1, 3), (0, 0, 1, 2), (1, 1, 2, 2)]
+)
+def test_code_of_the_affine(sform, qform, grid, code):
+    """The code of the input, and 2 if it has none or another affine was given."""
+    image = make_image()
+    image.set_sform(AFFINE, sform)
+    image.set_qform(AFFINE, qform)
+    affine = image.affine @ np.diag([grid, grid, grid, 1])
+    header = series_header(open_series(image, affine))
+    assert int(header["sform_code"]) == code
 
 
 def test_memory_is_that_of_a_volume(tmp_path):
