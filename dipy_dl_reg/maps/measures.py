@@ -54,9 +54,9 @@ class Measures(NamedTuple):
         Its 95th percentile.
     sd_log_jacobian : float
         Standard deviation of the logarithm of the Jacobian determinant in the object.
-    volume_ratio : float
+    volume_ratio : float or None
         Factor by which the displacement enlarges the part of moving that is compared;
-        NaN unless exactly one of the images has a mask.
+        None unless exactly one of the images has a mask.
     rotation : float
         Angle of the prealign's rotation, in degrees.
     smallest_scale, largest_scale : float
@@ -77,7 +77,7 @@ class Measures(NamedTuple):
     displacement: float
     displacement_95: float
     sd_log_jacobian: float
-    volume_ratio: float
+    volume_ratio: float | None
     rotation: float
     smallest_scale: float
     largest_scale: float
@@ -197,16 +197,16 @@ def _measure_displacement(
     return float(length.mean()), float(high), float(log_jacobian.std())
 
 
-def _measure_volume_ratio(pair: Pair, u: torch.Tensor) -> float:
+def _measure_volume_ratio(pair: Pair, u: torch.Tensor) -> float | None:
     """Volume of the compared region on static over its volume on moving.
 
     A voxel of static corresponds to ``det(I + du)`` voxels of prealigned moving.
     """
     if (pair.static_mask is None) == (pair.moving_mask is None):
-        return float("nan")
+        return None
     counts = compared_voxels(pair, u, pair.frame())
     if not bool(counts.any()):
-        return float("nan")
+        return None
     return float(1 / jacobian(u)[:, None][counts].mean())
 
 

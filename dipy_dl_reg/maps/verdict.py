@@ -212,10 +212,11 @@ def _find_doubts(m: Measures) -> list[str]:
         )
     if _FAILED_OVERLAP <= m.overlap < _DOUBTFUL_OVERLAP:
         reasons.append(f"the two objects overlap little (Dice {m.overlap:.2f})")
-    if max(m.volume_ratio, 1 / m.volume_ratio) > _VOLUME_RATIO:
+    ratio = m.volume_ratio
+    if ratio is not None and max(ratio, 1 / ratio) > _VOLUME_RATIO:
         reasons.append(
             f"the deformation multiplies the volume of the masked region by "
-            f"{m.volume_ratio:.2f}: check that it does not stretch a brain to the size "
+            f"{ratio:.2f}: check that it does not stretch a brain to the size "
             "of a head, and mask the other image, too"
         )
     if m.visible < _VISIBLE:

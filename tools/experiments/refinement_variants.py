@@ -38,7 +38,7 @@ PAIRS = ["1000:1001", "1006:1012", "1001:1000", "1012:1006"]
 #: "constants" are values in the package's modules, replaced during the registration.
 GRADIENT_FLOOR = "dipy_dl_reg.CCMetric.gradient_floor"
 STEP_FACTOR = "dipy_dl_reg.CCMetric.max_step_factor"
-WINDOW = "dipy_dl_reg.optimization.deformable._WINDOW"
+WINDOW = "dipy_dl_reg.optimization.energy_history._WINDOW"
 BETAS = "dipy_dl_reg.optimization.adam._BETAS"
 ROUNDS = "dipy_dl_reg.geometry.fold_repair._ROUNDS"
 VERSION_1 = {"level_iters": [40, 30, 20], "opt_tol": 0, "ss_sigma_factor": 0.5}
