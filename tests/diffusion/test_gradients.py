@@ -163,6 +163,15 @@ def test_rotations_in_a_file(tmp_path):
         save_local_rotations(path, rotations[0], STATIC, overwrite=True)
 
 
+def test_lengths_that_were_accepted_are_kept():
+    """A table made with a larger tolerance is reoriented, lengths unchanged."""
+    bvecs = np.array([[0, 0, 0], [1.03, 0, 0], [0, 0.97, 0]])
+    table = gradient_table(np.array([0, 1000, 1000]), bvecs=bvecs, atol=0.05)
+    grid = {"domain_grid_shape": (5, 5, 5), "codomain_grid_shape": (5, 5, 5)}
+    found = reorient_gradients(AffineMap(np.eye(4), **grid), table, frame="world")
+    assert_allclose(np.linalg.norm(found.bvecs, axis=1), [0, 1.03, 0.97])
+
+
 def test_wrong_maps_and_tables():
     mapping = oblique_map()
     with pytest.raises(ValueError, match="transposed"):

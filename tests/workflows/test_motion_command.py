@@ -61,6 +61,17 @@ def test_plot(files, tmp_path):
     assert (tmp_path / "motion.png").stat().st_size > 10_000
 
 
+def test_lengths_within_the_tolerance(files, tmp_path):
+    """b-vectors that --bvecs_tol accepts are rotated and written, lengths kept."""
+    bvecs = 1.03 * np.loadtxt(files[2])
+    np.savetxt(tmp_path / "long.bvec", bvecs)
+    inputs = str(files[0]), str(files[1]), str(tmp_path / "long.bvec")
+    make_flow().run(*inputs, bvecs_tol=0.05, out_dir=str(tmp_path / "out"), **SHORT)
+    found = np.loadtxt(tmp_path / "out" / "moved.bvec")
+    lengths = np.linalg.norm(bvecs, axis=0)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=0), lengths, atol=1e-5)
+
+
 def test_errors_come_before_the_work(files, tmp_path):
     wrong = tmp_path / "wrong.bvec"
     np.savetxt(wrong, 2 * np.loadtxt(files[2]))
