@@ -121,9 +121,6 @@ class Metric:
     #: Standard deviation, in voxels, of the Gaussian that smooths the whole field after
     #: each iteration, unless the user sets another.
     sigma_field: float = 0.7
-    #: Factor of the metric among those of several channels (`ChannelsMetric`), so that
-    #: the gradients of different metrics are about equally large.
-    channel_scale: float = 1.0
     #: Measured memory of one level of refinement, in bytes per voxel.
     bytes_per_voxel: int = 240
     #: Whether `bind` accepts a batch without a mask and computes the mean over it.  MI

@@ -19,11 +19,11 @@ class ChannelsMetric(Metric):
 
     With the weights :math:`w_k` and the metrics :math:`M_k` of the channels,
 
-    .. math:: M(s, m) = \frac{\sum_k w_k c_k M_k(s_k, m_k)}{\sum_k w_k}
+    .. math:: M(s, m) = \frac{\sum_k w_k M_k(s_k, m_k)}{\sum_k w_k}
 
-    where :math:`c_k` is the `channel_scale` of the metric's class, so that two channels
-    of equal weights have about the same influence if they are compared by different
-    metrics.  Only the ratios of the weights matter.
+    Only the ratios of the weights matter.  The values of different metrics, such as
+    local correlation and mutual information, are not on one scale: with equal weights
+    one of them may have much more influence.
 
     Parameters
     ----------
@@ -102,11 +102,7 @@ class ChannelsMetric(Metric):
             )
             for k, metric in enumerate(self.metrics)
         ]
-        factors = [
-            weight * metric.channel_scale
-            for weight, metric in zip(self.weights, self.metrics)
-        ]
-        return _BoundChannels(bound, factors)
+        return _BoundChannels(bound, self.weights)
 
 
 class _BoundChannels:
