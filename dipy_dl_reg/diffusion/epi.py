@@ -20,6 +20,7 @@ from dipy.align.imwarp import DiffeomorphicMap
 from dipy.utils.logging import logger
 import numpy as np
 
+from dipy_dl_reg.diffusion.epi_checks import check_signal, log_difference
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.io.input_image import read_input_image
 from dipy_dl_reg.maps.apply import apply_mapping
@@ -214,6 +215,7 @@ def deep_epi_correction(
         for (u, v), prealign in zip(fields, (None, distortion.motion))
     ]
     corrected = [apply_epi_correction(m, i) for m, i in zip(maps, images)]
+    log_difference(images, corrected, gain)
     return EpiCorrection(
         corrected=(corrected[0] + np.float32(gain) * corrected[1]) / 2,
         first=corrected[0],
@@ -246,39 +248,6 @@ def _read_pair(
             f"{other.tolist()}."
         )
     return images, Grid(images[0].shape, check_affine(one, dim, "affine"))
-
-
-def check_signal(image: np.ndarray, name: str) -> np.ndarray:
-    """Check that an image can be an echo-planar image.
-
-    Parameters
-    ----------
-    image : ndarray
-        The user's value.
-    name : str
-        Its name in messages.
-
-    Returns
-    -------
-    image : ndarray of float32
-        0 where the image is NaN.
-
-    Raises
-    ------
-    ValueError
-        If it is not 2D or 3D, has infinities, or no signal above 0.
-    """
-    if image.ndim not in (2, 3):
-        raise ValueError(f"{name} must be 2D or 3D, got shape {image.shape}.")
-    image = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=np.inf)
-    if np.isinf(image).any():
-        raise ValueError(f"{name} must be finite, got infinities.")
-    if not image.max() > max(image.min(), 0) or image.sum(dtype=np.float64) <= 0:
-        raise ValueError(
-            f"{name} must be an image with signal above 0, got values from "
-            f"{image.min():g} to {image.max():g}."
-        )
-    return image
 
 
 def _count_levels(grid: Grid) -> int:

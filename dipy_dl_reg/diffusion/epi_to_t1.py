@@ -14,7 +14,8 @@ from dipy.utils.logging import logger
 import numpy as np
 from scipy.ndimage import affine_transform, gaussian_filter
 
-from dipy_dl_reg.diffusion.epi import apply_epi_correction, check_signal
+from dipy_dl_reg.diffusion.epi import apply_epi_correction
+from dipy_dl_reg.diffusion.epi_checks import check_signal
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.io.input_image import read_input_image
 from dipy_dl_reg.maps.dipy_map import displacement_to_voxels

@@ -87,6 +87,26 @@ def check_gradient_table(
     return gtab
 
 
+def describe_shells(gtab: GradientTable) -> str:
+    """Describe the shells of a table in a few words.
+
+    Parameters
+    ----------
+    gtab : GradientTable
+        The gradient table.
+
+    Returns
+    -------
+    text : str
+        Such as "2 volumes of b0, 30 of b = 1000".
+    """
+    b0s, *shells = find_shells(gtab)
+    parts = [f"{len(b0s)} volume{'s' * (len(b0s) > 1)} of b0"]
+    for shell in shells:
+        parts.append(f"{len(shell)} of b = {gtab.bvals[shell].mean():.0f}")
+    return ", ".join(parts)
+
+
 def frame_of_table(gtab: GradientTableLike) -> str:
     """Return the frame of a table's b-vectors if none is given.
 

@@ -26,6 +26,7 @@ from dipy_dl_reg.diffusion.gradient_tables import (
     frame_of_table,
 )
 from dipy_dl_reg.diffusion.motion_estimation import estimate_motion
+from dipy_dl_reg.diffusion.motion_log import log_gradient_table
 from dipy_dl_reg.diffusion.motion_options import MotionOptions
 from dipy_dl_reg.diffusion.motion_registration import (
     map_in_order,
@@ -200,6 +201,7 @@ def deep_register_dwi_series(
     default = frame_of_table(gtab)
     frame = choose_frame(options.frame, series.grid2world, default=default)
     options = replace(options, frame=frame)
+    log_gradient_table(series, table, b0_ref, frame)
     folder = None
     if out_file is not None:
         _check_out_file(out_file, overwrite)
@@ -318,7 +320,7 @@ def deep_register_series(
 
     Returns
     -------
-    xformed : ndarray of float32, shape (*shape of the reference, N)
+    xformed : ndarray of float32, shape (X, Y, Z, N)
         The volumes on the grid of the reference; 0 where a volume was not measured.
         The reference volume is unchanged.
     affines : ndarray, shape (4, 4, N)

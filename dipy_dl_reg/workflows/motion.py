@@ -22,6 +22,7 @@ from dipy_dl_reg.workflows.base import (
 _SUFFIXES = {
     "out_affine": (".txt",),
     "out_bvecs": (".bvec", ".bvecs", ".txt"),
+    "out_bvals": (".bval", ".bvals", ".txt"),
     "out_motion": (".tsv",),
     "out_plot": (".png", ".pdf", ".svg"),
 }
@@ -63,6 +64,7 @@ class MotionDeepFlow(StrictWorkflow):
         out_moved: str = "moved.nii.gz",
         out_affine: str = "affine.txt",
         out_bvecs: str = "moved.bvec",
+        out_bvals: str = "moved.bval",
         out_motion: str = "motion.tsv",
         out_plot: str = "motion.png",
     ) -> None:
@@ -123,6 +125,8 @@ class MotionDeepFlow(StrictWorkflow):
             the corrected series to that of the volume, mm.
         out_bvecs : string, optional
             The rotated b-vectors, in FSL's layout of three rows.
+        out_bvals : string, optional
+            The b-values, unchanged, beside the series for other commands.
         out_motion : string, optional
             Table of translations, rotations and displacements.
         out_plot : string, optional
@@ -145,6 +149,7 @@ class MotionDeepFlow(StrictWorkflow):
             out_moved=out_moved,
             out_affine=out_affine,
             out_bvecs=out_bvecs,
+            out_bvals=out_bvals,
             out_motion=out_motion,
             out_plot=out_plot if plot else None,
         )

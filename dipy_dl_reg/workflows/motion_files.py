@@ -129,6 +129,7 @@ def _write_results(
             np.savetxt(file, affines[..., k], fmt="%.8f", header=f"volume {k}")
     rotated = rotate_gradients(gtab, affines, grid2world=grid, frame=frame)
     np.savetxt(targets["out_bvecs"], rotated.bvecs.T, fmt="%.8f")
+    np.savetxt(targets["out_bvals"], gtab.bvals[None], fmt="%g")
     motion = measure_motion(affines, corrected.shape, grid)
     write_motion_table(targets["out_motion"], motion, bvals=gtab.bvals, overwrite=True)
     return motion

@@ -9,6 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from dipy_dl_reg import DeepRegistration, apply_epi_correction, deep_epi_correction
 from dipy_dl_reg.diffusion.epi import epi_stretch
+from dipy_dl_reg.diffusion.epi_checks import log_difference
 
 SHAPE = (31, 36, 27)
 OBLIQUE = phantom.grid(
@@ -185,3 +186,14 @@ def test_modulation_of_other_maps_is_refused():
     )
     with pytest.raises(ValueError, match="grid of the map's field"):
         apply_epi_correction(line, IMAGE, out_shape=(5, 5, 5), out_grid2world=np.eye(4))
+
+
+def test_a_pair_that_cannot_be_corrected_is_noticed(rng, caplog):
+    image = rng.random((12, 12, 8)) + 1
+    for second, warning in ((image, "same image"), (image[::-1], "hardly makes")):
+        caplog.clear()
+        log_difference((image, second), (image, second), 1.0)
+        assert warning in caplog.text
+    caplog.clear()
+    log_difference((image, image[::-1]), (image, 1.01 * image), 1.0)
+    assert not [r for r in caplog.records if r.levelname == "WARNING"]

@@ -1,5 +1,6 @@
 """Motion correction of diffusion series, and registration of other series."""
 
+from dipy.core.gradients import gradient_table
 import nibabel as nib
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ from dipy_dl_reg import (
     deep_register_dwi_series,
     deep_register_series,
 )
+from dipy_dl_reg.diffusion.motion_log import log_gradient_table
 from dipy_dl_reg.diffusion.motion_registration import resample_volume
+from dipy_dl_reg.io.series_files import open_series
 from tests.diffusion.moving_series import errors, simulate
 
 
@@ -228,3 +231,21 @@ def test_series_to_a_volume_and_to_an_image(series):
         deep_register_series(data, data[..., 0], series_affine=series.grid2world)
     with pytest.raises(ValueError, match="ref must be one volume"):
         deep_register_series(data, data, series_affine=np.eye(4), ref_affine=np.eye(4))
+
+
+def test_a_table_of_another_series_is_noticed(series, caplog):
+    """Its b0 volume is darker than its diffusion-weighted ones."""
+    order = np.roll(np.arange(len(series.gtab.bvals)), 1)
+    moved = gradient_table(series.gtab.bvals[order], bvecs=series.gtab.bvecs[order])
+    milli = gradient_table(series.gtab.bvals / 1000, bvecs=series.gtab.bvecs)
+    opened = open_series(series.image)
+    for table, b0_ref, warning in (
+        (series.gtab, 0, None),
+        (moved, 0, "is darker than volume"),
+        (milli, 0, "b-values must be in s/mm^2"),
+    ):
+        caplog.clear()
+        log_gradient_table(opened, table, b0_ref, "voxel")
+        warned = [r.message for r in caplog.records if r.levelname == "WARNING"]
+        assert len(warned) == (warning is not None)
+        assert warning is None or warning in warned[0]

@@ -9,7 +9,7 @@ from dipy_dl_reg.workflows import MotionDeepFlow
 from tests.diffusion.moving_series import simulate
 
 SHORT = {"iterations": 1, "level_iters": 2, "num_threads": 1}
-OUTPUTS = ["affine.txt", "motion.tsv", "moved.bvec", "moved.nii.gz"]
+OUTPUTS = ["affine.txt", "motion.tsv", "moved.bval", "moved.bvec", "moved.nii.gz"]
 
 
 @pytest.fixture(scope="module")
