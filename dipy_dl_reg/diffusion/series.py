@@ -202,10 +202,7 @@ def deep_register_dwi_series(
     frame = choose_frame(options.frame, series.grid2world, default=default)
     options = replace(options, frame=frame)
     log_gradient_table(series, table, b0_ref, frame)
-    folder = None
-    if out_file is not None:
-        _check_out_file(out_file, overwrite)
-        folder = os.path.dirname(os.path.abspath(out_file))
+    folder = None if out_file is None else _check_out_file(out_file, overwrite)
     with (
         unpack_series(series, folder) as series,
         open_workers(options.num_threads) as workers,
@@ -221,13 +218,15 @@ def deep_register_dwi_series(
     return nib.load(out_file), affines
 
 
-def _check_out_file(path: str | os.PathLike, overwrite: bool) -> None:
-    """Check the name of the output file, and that it can be written."""
+def _check_out_file(path: str | os.PathLike, overwrite: bool) -> str:
+    """Check the name of the output file, and that it can be written; its folder."""
     if not str(path).lower().endswith((".nii", ".nii.gz")):
         raise wrong_value("out_file", "a name ending in .nii or .nii.gz", str(path))
     check_writable(path, overwrite=overwrite)
-    if not os.path.isdir(os.path.dirname(os.path.abspath(path))):
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
         raise FileNotFoundError(f"the folder of {path} does not exist")
+    return folder
 
 
 def _check_b0_ref(b0_ref: int, count: int) -> int:
