@@ -109,8 +109,9 @@ class EpiDeepFlow(StrictWorkflow):
             phase encoding. Divided by the total readout time in seconds it is, up to
             the sign, the inhomogeneity of the field in Hz.
         out_mapping : string, optional
-            The map from the undistorted image to the first one, for dipy_apply_deep and
-            load_mapping.
+            The map from the undistorted image to the first one, for load_mapping and
+            for dipy_apply_deep, which does not multiply by the Jacobian determinant:
+            give a series as --dwi instead.
         out_rigid : string, optional
             Text file of a matrix: with --t1, T1 world to the world of the corrected
             image; with --opposite, the motion from the world of the first image to that
