@@ -122,8 +122,8 @@ def test_the_log_says_what_decided_for_the_metric(caplog):
     (said,) = [r.getMessage() for r in caplog.records if "Metric" in r.getMessage()]
     assert re.fullmatch(
         r"Metric: CC \(local correlation of static and intensity-mapped moving\)\. "
-        r"Mean local correlation of the images is -0\.\d\d \(range -1 to 1; below 0 "
-        r"means different contrasts\)\. An intensity mapping from moving to static "
+        r"Mean local correlation of the images is -0\.\d\d \(range -1 to 1; negative "
+        r"for opposite contrasts\)\. An intensity mapping from moving to static "
         r"explains \d\d % of static's variance \(30 % needed\)\.",
         said,
     ), said
