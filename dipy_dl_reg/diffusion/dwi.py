@@ -17,6 +17,7 @@ from dipy.reconst.dti import TensorModel
 import numpy as np
 
 from dipy_dl_reg.diffusion.gradient_tables import (
+    LEAST_DIRECTIONS,
     GradientTableLike,
     check_gradient_table,
     find_shells,
@@ -35,8 +36,6 @@ _MAX_ORDER = 8
 #: Directions determine an order if the noise of no combination of its coefficients is
 #: larger than this many times the smallest.
 _MAX_CONDITION = 4.0
-#: Directions that are needed for order 2.
-_LEAST_DIRECTIONS = 6
 #: Voxels that are computed at once.
 _CHUNK = 2048
 
@@ -231,9 +230,9 @@ def _make_shell(gtab: GradientTable, volumes: np.ndarray, name: str) -> _Shell:
             functions = basis.evaluate(bvecs)
             if np.linalg.cond(functions) <= _MAX_CONDITION or order == 2:
                 break
-    if len(volumes) < _LEAST_DIRECTIONS or np.linalg.matrix_rank(functions) < 6:
+    if len(volumes) < LEAST_DIRECTIONS or np.linalg.matrix_rank(functions) < 6:
         raise ValueError(
-            f"{name} must have {_LEAST_DIRECTIONS} directions or more, not in one "
+            f"{name} must have {LEAST_DIRECTIONS} directions or more, not in one "
             f"plane, in each shell to reorient its signal: the shell at b = "
             f"{np.mean(gtab.bvals[volumes]):.0f} has {len(volumes)} "
             f"(volumes {_list_some(volumes)}). Leave these volumes out, or use "

@@ -8,8 +8,8 @@ from dipy.core.gradients import GradientTable
 from dipy.utils.logging import logger
 import numpy as np
 
-#: Number of directions that determine a tensor.
-_LEAST_DIRECTIONS = 6
+from dipy_dl_reg.diffusion.gradient_tables import LEAST_DIRECTIONS
+
 #: Largest fraction of the largest singular value of the tensor's design matrix that
 #: counts as 0: the directions then do not determine a tensor.
 _SINGULAR = 1e-3
@@ -87,12 +87,12 @@ def make_contrasts(
     if len(missing) == len(template):
         raise ValueError(
             f"template has {' and '.join(missing)} only, which dwi does not provide: a "
-            f"tensor requires gtab with at least {_LEAST_DIRECTIONS} directions."
+            f"tensor requires gtab with at least {LEAST_DIRECTIONS} directions."
         )
     if missing:
         logger.warning(
             f"The template's {' and '.join(missing)} is not used: a tensor requires "
-            f"gtab with at least {_LEAST_DIRECTIONS} directions."
+            f"gtab with at least {LEAST_DIRECTIONS} directions."
         )
     return {name: (template[name], maps[name]) for name in template if name in maps}
 
@@ -114,7 +114,7 @@ def has_tensor(gtab: GradientTable | None) -> bool:
         return False
     x, y, z = np.asarray(gtab.bvecs)[~np.asarray(gtab.b0s_mask)].T
     design = np.stack([x * x, y * y, z * z, x * y, x * z, y * z], 1)
-    if len(design) < _LEAST_DIRECTIONS:
+    if len(design) < LEAST_DIRECTIONS:
         return False
     sizes = np.linalg.svd(design, compute_uv=False)
     return bool(sizes[-1] > _SINGULAR * sizes[0])

@@ -28,12 +28,12 @@ from dipy_dl_reg.diffusion.harmonics import (
     HarmonicBasis,
     harmonic_order,
     make_basis,
-    spread_directions,
 )
 from dipy_dl_reg.diffusion.orientation_registration import check_options
 from dipy_dl_reg.diffusion.reorienting_registration import ReorientingRegistration
 from dipy_dl_reg.diffusion.resampling import find_known
 from dipy_dl_reg.geometry.reorientation import HarmonicRotation
+from dipy_dl_reg.geometry.sphere import spread_directions
 from dipy_dl_reg.io.input_image import InputImage
 from dipy_dl_reg.metrics.orientation import OrientationMetric
 from dipy_dl_reg.validation import check_choice, check_number

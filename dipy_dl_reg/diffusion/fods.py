@@ -23,10 +23,10 @@ from dipy_dl_reg.diffusion.harmonics import (
     FRAME_OF_BASIS,
     HarmonicBasis,
     make_basis,
-    spread_directions,
 )
 from dipy_dl_reg.diffusion.resampling import find_known, plan_resampling
 from dipy_dl_reg.diffusion.spherical_functions import power_matrix, sum_harmonics
+from dipy_dl_reg.geometry.sphere import spread_directions
 from dipy_dl_reg.io.images import ImageLike, read_image
 from dipy_dl_reg.validation import check_choice
 

@@ -16,6 +16,8 @@ from dipy_dl_reg.validation import wrong_value
 #: A gradient table, or b-values and b-vectors in files or arrays.
 GradientTableLike: TypeAlias = GradientTable | tuple[Any, Any] | list[Any]
 
+#: Number of directions that determine a tensor, or harmonics of order 2.
+LEAST_DIRECTIONS = 6
 #: Largest difference between the length of a b-vector and 1.
 _TOLERANCE = 1e-2
 

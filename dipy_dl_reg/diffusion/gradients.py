@@ -25,7 +25,7 @@ from dipy_dl_reg.diffusion.gradient_tables import (
 from dipy_dl_reg.diffusion.jacobians import rotation_of
 from dipy_dl_reg.diffusion.resampling import Resampling, plan_resampling
 from dipy_dl_reg.io.atomic_files import write_atomically
-from dipy_dl_reg.maps.dipy_map import check_mapping, without_displacement
+from dipy_dl_reg.maps.dipy_map import as_mapping
 from dipy_dl_reg.validation import check_affine, wrong_value
 
 
@@ -239,9 +239,7 @@ def _plan(
     inverse: bool,
 ) -> Resampling:
     """Plan a resampling of an image that is not given: one on the map's own grid."""
-    if isinstance(mapping, AffineMap):
-        mapping = without_displacement(mapping)
-    check_mapping(mapping)
+    mapping = as_mapping(mapping)
     from_domain = bool(mapping.is_inverse) != inverse
     return plan_resampling(
         mapping,

@@ -18,6 +18,7 @@ from dipy.reconst.shm import (
 import numpy as np
 
 from dipy_dl_reg.diffusion.frames import FRAMES, change_of_frame
+from dipy_dl_reg.geometry.sphere import spread_directions
 from dipy_dl_reg.validation import check_choice, wrong_value
 
 #: Names of the bases.
@@ -268,27 +269,3 @@ def convert_harmonics(
     )[0]
     matrix[np.abs(matrix) < 1e-12] = 0
     return sh @ matrix.T
-
-
-def spread_directions(count: int, *, hemisphere: bool = False) -> np.ndarray:
-    """Directions spread evenly over the sphere: points of a spiral.
-
-    Parameters
-    ----------
-    count : int
-        Number of directions.
-    hemisphere : bool, optional
-        Spread them over the half with z >= 0, so that with their opposites they cover
-        the sphere.
-
-    Returns
-    -------
-    directions : ndarray, shape (count, 3)
-        Unit vectors.
-    """
-    steps = np.arange(count) + 0.5
-    z = 1 - steps / count if hemisphere else 1 - 2 * steps / count
-    golden_angle = np.pi * (3 - np.sqrt(5))
-    angles = golden_angle * steps
-    radii = np.sqrt(1 - z * z)
-    return np.stack([radii * np.cos(angles), radii * np.sin(angles), z], axis=-1)

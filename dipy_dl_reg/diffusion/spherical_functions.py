@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dipy_dl_reg.diffusion.harmonics import HarmonicBasis, spread_directions
+from dipy_dl_reg.diffusion.harmonics import HarmonicBasis
+from dipy_dl_reg.geometry.sphere import spread_directions
 
 
 def power_matrix(basis: HarmonicBasis) -> np.ndarray:

@@ -22,6 +22,7 @@ import torch
 from dipy_dl_reg.geometry.derivatives import derivative
 from dipy_dl_reg.geometry.kernels import directions as kernels
 from dipy_dl_reg.geometry.kernels import dispatch
+from dipy_dl_reg.geometry.sphere import spread_directions
 from dipy_dl_reg.grid import Grid
 
 #: Number of Newton iterations.  The iteration never changes the rotation, but removes
@@ -168,7 +169,7 @@ class HarmonicRotation:
                 "values must be spherical harmonics of even order up to 4 in these "
                 "directions."
             )
-        chosen = _spread_directions(values.shape[1])
+        chosen = spread_directions(values.shape[1], hemisphere=True)
         matrix = _monomials(chosen.T).T @ polynomials
         if np.linalg.cond(matrix) > 1e4:
             raise ValueError("values must be those of independent functions.")
@@ -254,14 +255,6 @@ def _evaluate(
             inner = term.addcmul_(inner, y)
         value = inner.addcmul_(value, x)
     return value
-
-
-def _spread_directions(count: int) -> np.ndarray:
-    """Directions on a hemisphere, evenly spread: a spiral of equal areas."""
-    height = (np.arange(count) + 0.5) / count
-    angle = np.arange(count) * np.pi * (3 - 5**0.5)
-    radius = np.sqrt(1 - height**2)
-    return np.stack([radius * np.cos(angle), radius * np.sin(angle), height], axis=1)
 
 
 class Reorientation:

@@ -23,8 +23,8 @@ from scipy.spatial.transform import Rotation
 
 from dipy_dl_reg import apply_mapping, transform_dwi, transform_tensors
 from dipy_dl_reg.diffusion.frames import FRAMES, frame_to_world
-from dipy_dl_reg.diffusion.harmonics import spread_directions
 from dipy_dl_reg.diffusion.tensors import METHODS, reorient_axes
+from dipy_dl_reg.geometry.sphere import spread_directions
 
 EVALS = np.array([1.7e-3, 0.5e-3, 0.2e-3])
 TURN = Rotation.from_euler("xyz", [0.7, -0.4, 1.1]).as_matrix()

@@ -7,8 +7,9 @@ from test_orientation_registration import AFFINES, QUIET, angles, bundles
 
 from dipy_dl_reg import convert_harmonics, register_fods
 from dipy_dl_reg.diffusion.fod_registration import fod_channels
-from dipy_dl_reg.diffusion.harmonics import make_basis, spread_directions
+from dipy_dl_reg.diffusion.harmonics import make_basis
 from dipy_dl_reg.diffusion.tensors import transform_tensors
+from dipy_dl_reg.geometry.sphere import spread_directions
 
 DIRECTIONS = spread_directions(200)
 FAST = QUIET | {"weights": "least_squares"}

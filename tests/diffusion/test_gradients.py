@@ -30,7 +30,7 @@ from dipy_dl_reg import (
     transform_tensors,
 )
 from dipy_dl_reg.diffusion.frames import FRAMES, frame_to_world
-from dipy_dl_reg.diffusion.harmonics import spread_directions
+from dipy_dl_reg.geometry.sphere import spread_directions
 
 TURN = Rotation.from_euler("xyz", [0.3, -0.2, 0.5]).as_matrix()
 STRETCH = np.array([[1.1, 0.1, 0], [0.1, 0.9, 0], [0, 0, 1.05]])

@@ -23,13 +23,13 @@ from dipy_dl_reg.diffusion.harmonics import (
     HarmonicBasis,
     harmonic_order,
     make_basis,
-    spread_directions,
 )
 from dipy_dl_reg.diffusion.spherical_functions import (
     evaluate_harmonics,
     power_matrix,
     sum_harmonics,
 )
+from dipy_dl_reg.geometry.sphere import spread_directions
 
 ORDERS = [(order, False) for order in (0, 2, 8, 16)]
 ORDERS += [(order, True) for order in (0, 1, 3, 8)]

@@ -73,10 +73,11 @@ from dipy_dl_reg import (
     transform_tensors,
 )
 from dipy_dl_reg.diffusion.frames import frame_to_world
-from dipy_dl_reg.diffusion.harmonics import make_basis, spread_directions
+from dipy_dl_reg.diffusion.harmonics import make_basis
 from dipy_dl_reg.diffusion.jacobians import map_jacobians
 from dipy_dl_reg.geometry.fold_repair import make_diffeomorphic
 from dipy_dl_reg.geometry.pair import Pair
+from dipy_dl_reg.geometry.sphere import spread_directions
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.registration.dipy_adapter import make_map
 from tools.experiments.reorientation_data import (

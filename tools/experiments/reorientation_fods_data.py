@@ -17,8 +17,9 @@ import nibabel as nib
 import numpy as np
 
 from dipy_dl_reg import convert_harmonics
-from dipy_dl_reg.diffusion.harmonics import HarmonicBasis, spread_directions
+from dipy_dl_reg.diffusion.harmonics import HarmonicBasis
 from dipy_dl_reg.diffusion.spherical_functions import evaluate_harmonics, power_matrix
+from dipy_dl_reg.geometry.sphere import spread_directions
 
 #: Shapes of one fibre: factors of degrees 0, 2, 4 ... of DIPY's constrained spherical
 #: deconvolution of a tensor of 1.7 and 0.3 10^-3 mm^2/s, and of the delta function.
