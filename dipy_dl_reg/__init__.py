@@ -28,6 +28,7 @@ _PUBLIC = {
     "registration.affine.call": ["deep_affine_registration"],
     "registration.assess": ["assess_mapping"],
     "registration.landmarks": ["ThinPlateSplineRegistration"],
+    "registration.report_files": ["write_report"],
     "io.landmark_files": ["read_landmarks"],
     "metrics.channels": ["ChannelsMetric"],
     "metrics.local_correlation": ["CCMetric"],
@@ -37,6 +38,8 @@ _PUBLIC = {
     "metrics.ncc": ["NCCMetric"],
     "metrics.ssd": ["SSDMetric"],
     "maps.apply": ["apply_mapping"],
+    "maps.html.study": ["write_study_report"],
+    "maps.record": ["RegistrationRecord"],
     "maps.report": ["plot_registration"],
     "maps.verdict": ["Verdict"],
     "maps.storage": [

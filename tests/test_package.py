@@ -28,6 +28,7 @@ PUBLIC = {
     "MIMetric",
     "MINDMetric",
     "NCCMetric",
+    "RegistrationRecord",
     "SSDMetric",
     "ThinPlateSplineRegistration",
     "Verdict",
@@ -74,6 +75,8 @@ PUBLIC = {
     "transform_vectors",
     "write_dipy_mapping",
     "write_motion_table",
+    "write_report",
+    "write_study_report",
 }
 HEAVY = ("torch", "dipy", "nibabel", "scipy", "numpy", "matplotlib")
 

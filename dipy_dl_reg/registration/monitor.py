@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+import time
 from typing import Any, Protocol
 
 from dipy.align.imwarp import DiffeomorphicMap, RegistrationStages
@@ -14,6 +15,7 @@ from tqdm.auto import tqdm
 from dipy_dl_reg.geometry.fold_repair import Quality
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.initialization.starts import Message
+from dipy_dl_reg.maps.record import LevelRecord
 from dipy_dl_reg.registration.deformable_options import DeformableOptions
 from dipy_dl_reg.registration.landmark_checks import (
     describe_swapped_rows,
@@ -50,10 +52,13 @@ class Recorded(Protocol):
         Whether to show a progress bar; None shows it at a terminal.
     verbosity : int
         One of DIPY's `VerbosityLevels`.
+    level_records : list of LevelRecord
+        Iterations, time and energies of the levels that are finished.
     """
 
     energy_list: list[float]
     full_energy_profile: list[float]
+    level_records: list[LevelRecord]
     current_level: int | None
     niter: int
     callback: Callable[[Any, Any], object] | None
@@ -77,6 +82,7 @@ class Monitor(AbstractContextManager):
     def __init__(self, registration: Recorded, iterations: int):
         self.registration = registration
         registration.energy_list, registration.full_energy_profile = [], []
+        registration.level_records, self._level_began = [], time.perf_counter()
         disable = None if registration.progress is None else not registration.progress
         self.bar = tqdm(total=iterations, disable=disable, unit="it")
 
@@ -104,13 +110,14 @@ class Monitor(AbstractContextManager):
             return
         if stage == "level_start":
             registration.current_level, registration.niter = level, 0
-            registration.energy_list = []
+            registration.energy_list, self._level_began = [], time.perf_counter()
             self.bar.set_description(f"level {level}")
             self._log(f"Optimizing level {level}")
         elif stage == "iteration_end" and energy is not None:
             self._record(energy)
         elif stage == "level_end":
             registration.full_energy_profile.extend(registration.energy_list)
+            self._record_level(level)
         call_back(registration, _STAGES[stage])
         if stage == "iteration_end":
             registration.niter += 1  # after the callback, as SyN counts
@@ -123,6 +130,13 @@ class Monitor(AbstractContextManager):
         self.bar.set_postfix(energy=f"{energy:.4f}", refresh=False)
         if registration.verbosity >= VerbosityLevels.DIAGNOSE:
             logger.info(f"{registration.niter + 1}:\t{energy:.6f}")
+
+    def _record_level(self, level: int) -> None:
+        """Store the record of a level that is finished."""
+        energies = tuple(self.registration.energy_list)
+        seconds = time.perf_counter() - self._level_began
+        record = LevelRecord(level, len(energies), seconds, energies)
+        self.registration.level_records.append(record)
 
     def _log(self, text: str) -> None:
         log_messages([Message(text)], self.registration.verbosity)
