@@ -216,8 +216,6 @@ class AlignDeepFlow(StrictWorkflow):
             max_memory=max_memory,
             **options,
         )
-        if self.log_options.quiet:
-            registration.progress = False
         if self.log_options.verbose:
             registration.verbosity = DIAGNOSE
         masks = {"static_mask": static_mask, "moving_mask": moving_mask}

@@ -182,10 +182,8 @@ class ApplyDeepFlow(StrictWorkflow):
         from dipy_dl_reg.io.atomic_files import write_all_or_none
         from dipy_dl_reg.workflows.transform_files import warn_of_other_space
 
-        progress = not self.log_options.quiet
         requests = {
-            path: Request(mapping, progress=progress, **arguments)
-            for path, mapping in maps.items()
+            path: Request(mapping, **arguments) for path, mapping in maps.items()
         }
         for (mapping, path), _ in rows:
             kinds[path].check(path, requests[mapping])
