@@ -223,33 +223,6 @@ class StrictWorkflow(Workflow):
         return True
 
 
-def check_suffix(name: str, suffixes: tuple[str, ...], parameter: str) -> str:
-    """Check the suffix of a file name.
-
-    Parameters
-    ----------
-    name : str
-        The name that the user gave.
-    suffixes : tuple of str
-        Suffixes of the file's format.
-    parameter : str
-        Name of the parameter, for the error message.
-
-    Returns
-    -------
-    name : str
-        The same name.
-
-    Raises
-    ------
-    UsageError
-        If it has none of the suffixes.
-    """
-    if not str(name).lower().endswith(suffixes):
-        raise UsageError(f"{parameter} must end in {' or '.join(suffixes)}, got {name}")
-    return name
-
-
 def format_names(paths: Sequence[PathLike]) -> str:
     """List the first files by name, and count the others.
 

@@ -16,9 +16,9 @@ from typing import Any
 from dipy_dl_reg.networks.registry import NETWORKS
 from dipy_dl_reg.options import join_words
 from dipy_dl_reg.training.training_options import DataOptions, TrainingOptions
+from dipy_dl_reg.validation import check_suffix
 from dipy_dl_reg.workflows.base import (
     StrictWorkflow,
-    check_suffix,
     log_result,
     run_command,
 )
@@ -172,7 +172,8 @@ class TrainDeepFlow(StrictWorkflow):
 
     def _plan(self, given: dict[str, Any]) -> Path:
         """Check the output file, which must not be one of the inputs."""
-        name = check_suffix(given["out_model"], (".npz",), "out_model")
+        with usage_errors():
+            name = check_suffix(given["out_model"], (".npz",), "out_model")
         checkpoint = given["checkpoint"]
         if given["resume"] and checkpoint is not None and Path(checkpoint).exists():
             self._force_overwrite = True  # written earlier by the same training
