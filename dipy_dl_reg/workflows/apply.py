@@ -2,7 +2,7 @@
 
 The options of the command are defined by the signature and the docstring of `run` (see
 `dipy_dl_reg.workflows.base`), and the kinds of files by the table
-`dipy_dl_reg.workflows.kinds.table.KINDS`.
+`dipy_dl_reg.diffusion.kinds.table.KINDS`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dipy.utils.logging import logger
 
+from dipy_dl_reg.diffusion.kinds.table import KINDS, describe_kinds, find_kind
 from dipy_dl_reg.maps.formats.table import describe_formats
 from dipy_dl_reg.options import fill_docstring
 from dipy_dl_reg.validation import check_choice
@@ -22,10 +23,9 @@ from dipy_dl_reg.workflows.base import (
     log_result,
     run_command,
 )
-from dipy_dl_reg.workflows.kinds.table import KINDS, describe_kinds, find_kind
 
 if TYPE_CHECKING:
-    from dipy_dl_reg.workflows.kinds.base import FileKind
+    from dipy_dl_reg.diffusion.kinds.base import FileKind
 
 #: The output's name by default, with the suffix of an image.
 _OUT_FILE = "transformed.nii.gz"
@@ -178,14 +178,12 @@ class ApplyDeepFlow(StrictWorkflow):
         arguments: Mapping[str, Any],
     ) -> None:
         """Check all files, and then transform them."""
+        from dipy_dl_reg.diffusion.kinds.base import Request
         from dipy_dl_reg.io.atomic_files import write_all_or_none
-        from dipy_dl_reg.workflows.kinds.base import Request
         from dipy_dl_reg.workflows.transform_files import warn_of_other_space
 
-        progress = not self.log_options.quiet
         requests = {
-            path: Request(mapping, progress=progress, **arguments)
-            for path, mapping in maps.items()
+            path: Request(mapping, **arguments) for path, mapping in maps.items()
         }
         for (mapping, path), _ in rows:
             kinds[path].check(path, requests[mapping])

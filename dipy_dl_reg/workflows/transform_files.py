@@ -8,10 +8,9 @@ from typing import Any
 
 from dipy.align.imwarp import DiffeomorphicMap
 from dipy.utils.logging import logger
-import nibabel as nib
 import numpy as np
 
-from dipy_dl_reg.io.image_kinds import is_slice, plane_axes
+from dipy_dl_reg.io.image_kinds import is_slice
 from dipy_dl_reg.io.images import open_image
 from dipy_dl_reg.io.matrix_files import read_matrix
 from dipy_dl_reg.maps.formats.table import MapFormat, find_format
@@ -137,36 +136,6 @@ def _check_reference(path: Path, dim: int, reference: Any) -> None:
     shape = reference.shape
     if not is_slice(shape) if dim == 2 else len(shape) < 3:
         raise ValueError(f"reference: the map in {path} is {dim}D, got shape {shape}")
-
-
-def make_reference(
-    mapping: DiffeomorphicMap, image: Any, inverse: bool
-) -> nib.Nifti1Image:
-    """An image with the map's own grid for the result.
-
-    A 2D map does not hold the position of its plane: it is taken from the image.
-
-    Parameters
-    ----------
-    mapping : DiffeomorphicMap
-        The map.
-    image : nibabel image
-        The image that is transformed.
-    inverse : bool
-        Whether it is transformed from static to moving.
-
-    Returns
-    -------
-    reference : nibabel image
-        An image whose values have no meaning.
-    """
-    side = "domain" if inverse else "codomain"
-    shape = tuple(int(n) for n in getattr(mapping, f"{side}_shape"))
-    affine = getattr(mapping, f"{side}_grid2world")
-    if mapping.dim == 2:
-        plane, affine = affine, np.array(image.affine)
-        affine[np.ix_([*plane_axes(affine), 3], [0, 1, 3])] = plane
-    return nib.Nifti1Image(np.broadcast_to(np.uint8(0), shape), affine)
 
 
 def warn_of_other_space(
