@@ -19,6 +19,22 @@ from dipy_dl_reg.maps.dipy_map import FIELDS, check_mapping, make_mapping
 from dipy_dl_reg.validation import check_affine
 
 
+def matches(image: Any) -> bool:
+    """Tell from the header whether an image is a map in DIPY's format.
+
+    Parameters
+    ----------
+    image : nibabel image
+        An opened file; its values are not read.
+
+    Returns
+    -------
+    matches : bool
+        Whether its shape is (X, Y, Z, 3, 2).
+    """
+    return tuple(image.shape[3:]) == (3, 2)
+
+
 def write(mapping: DiffeomorphicMap, path: str | os.PathLike) -> None:
     """Write the displacements of a map.
 
