@@ -208,9 +208,8 @@ def _kind(node: Any) -> str:
 
 def _numbers(node: Any) -> tuple[np.ndarray, np.ndarray]:
     """Parameters and fixed parameters; ITK misspelt their names before version 5."""
-    start = (
-        "Transform" if "TransformParameters" in node else "Tranform"
-    )  # codespell:ignore
+    misspelt = "Tranform"  # codespell:ignore
+    start = "Transform" if "TransformParameters" in node else misspelt
     names = f"{start}Parameters", f"{start}FixedParameters"
     parameters, fixed = (np.array(node[n], dtype=np.float64).ravel() for n in names)
     return parameters, fixed
