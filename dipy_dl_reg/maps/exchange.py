@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from dipy.align.imwarp import DiffeomorphicMap
@@ -160,10 +161,8 @@ def write_mapping(
         raise ValueError(f"path, inverse and affine must be different files: {path}")
     with write_all_or_none(files, overwrite=overwrite) as temporaries:
         at = dict(zip(files, temporaries, strict=True))
-        names = [
-            None if n is None else at[type(files[0])(n)] for n in (inverse, affine)
-        ]
-        entry.write(mapping, temporaries[0], *names)
+        others = [None if n is None else at[Path(n)] for n in (inverse, affine)]
+        entry.write(mapping, temporaries[0], *others)
     logger.info(
         f"Written as {entry.description}: {', '.join(str(file) for file in files)}"
     )

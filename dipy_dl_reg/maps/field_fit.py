@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: Largest number of iterations of the fit.
 _ITERATIONS = 60
 #: Largest residual of the fit, in mm, below which it ends.
-_TOLERANCE = 2e-5
+_TOLERANCE = 5e-6
 
 
 def fit_inverse(

@@ -80,9 +80,8 @@ def read(
     parts = MapParts(found.matrix, found.displacement, None, found.grid, moving)
     if inverse is not None:
         other = _read(inverse, name="inverse")
-        if not other.affine_first and np.any(
-            other.matrix != np.eye(found.grid.dim + 1)
-        ):
+        has_affine = not np.array_equal(other.matrix, np.eye(found.grid.dim + 1))
+        if has_affine and not other.affine_first:
             raise ValueError(
                 f"inverse: {inverse} must map points by its affine before it displaces "
                 "them, got the other order"
@@ -123,7 +122,7 @@ def write(
     _write(path, [matrix, _field_entry(parts.backward, parts.static)])
     if inverse is not None:
         back = _affine_entry(np.linalg.inv(parts.prealign))
-        _write(inverse, [_field_entry(parts.forward, parts.static), back])
+        _write(inverse, [_field_entry(np.asarray(parts.forward), parts.static), back])
 
 
 def _affine_entry(matrix: np.ndarray) -> tuple[str, np.ndarray, np.ndarray]:
@@ -209,7 +208,8 @@ def _kind(node: Any) -> str:
 
 def _numbers(node: Any) -> tuple[np.ndarray, np.ndarray]:
     """Parameters and fixed parameters; ITK misspelt their names before version 5."""
-    start = "Transform" if "TransformParameters" in node else "Tranform"
+    misspelt = "Tranform"  # codespell:ignore
+    start = "Transform" if "TransformParameters" in node else misspelt
     names = f"{start}Parameters", f"{start}FixedParameters"
     parameters, fixed = (np.array(node[n], dtype=np.float64).ravel() for n in names)
     return parameters, fixed

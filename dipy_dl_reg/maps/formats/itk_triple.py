@@ -146,5 +146,5 @@ def write(
     parts = split_map(mapping)
     files = name_files(path, inverse, affine)
     write_displacement(parts.backward, parts.static, files[0])
-    write_displacement(parts.forward, parts.static, files[1])
+    write_displacement(np.asarray(parts.forward), parts.static, files[1])
     affine_itk.write(parts.prealign, files[2], None, None)

@@ -21,8 +21,10 @@ _MORE_INSIDE = 0.2
 #: Positions are taken for those of LPS if they are turned from RAS by 180 degrees about
 #: the axis from feet to head, to within this angle, in degrees.
 _NEAR_LPS = 30.0
+#: Number of voxels along an axis of which the positions are checked.
+_MOST = 24
 #: Smallest singular value of the matrix nearest to a field of positions.
-_LEAST_SCALE = 0.1
+_LEAST_SCALE = 0.2
 #: Positions are indices of voxels if their steps are nearer to those of indices than to
 #: the grid's by this factor.
 _NEAR_INDICES = 0.2
@@ -116,10 +118,17 @@ def check_positions(field: DenseField, path: str | os.PathLike) -> None:
         )
 
 
+def _thin_out(field: DenseField) -> tuple[np.ndarray, np.ndarray]:
+    """Points and positions at some voxels, at most about `_MOST` along each axis."""
+    steps = (slice(None, None, max(1, n // _MOST)) for n in field.grid.shape)
+    some = tuple(steps)
+    return grid_points(field.grid)[some], field.positions[some]
+
+
 def _part_inside(field: DenseField, to_voxels: np.ndarray) -> float:
     """Part of the positions that lie on the grid of the input image."""
     shape = field.input_grid.shape if field.input_grid else ()
-    at = apply_affine(to_voxels, field.positions).reshape(-1, len(shape))
+    at = apply_affine(to_voxels, _thin_out(field)[1]).reshape(-1, len(shape))
     return float(Grid(shape, np.eye(len(shape) + 1)).contains(at, margin=0.5).mean())
 
 
@@ -129,7 +138,7 @@ def _check_axes(field: DenseField, path: str | os.PathLike) -> None:
         raise ValueError(f"path: {path} must hold finite positions, got none")
     if min(field.grid.shape) < 2:
         return
-    linear = fit_linear(grid_points(field.grid), field.positions)
+    linear = fit_linear(*_thin_out(field))
     _check_units(field, linear, path)
     if np.linalg.det(linear) < 0:
         raise ValueError(
@@ -184,7 +193,7 @@ def check_contained(
     ValueError
         If the field is nearer to the identity than to the prealign.
     """
-    points = grid_points(field.grid)
+    points, _ = _thin_out(field)
     affine = apply_affine(nearest_affine(field), points)
     beside = np.linalg.norm(affine - apply_affine(prealign, points), axis=-1).mean()
     alone = np.linalg.norm(affine - points, axis=-1).mean()

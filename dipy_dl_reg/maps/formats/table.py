@@ -21,7 +21,8 @@ A dense format that can store the affine part in another file has
 ``read_with_affine(path, affine, input_grid)``, which returns a `DenseField` and the
 prealign, and ``write_with_affine(field, prealign, path, affine)``.  The module of
 a format whose files have the suffix of others has ``matches(image)``, which tells from
-the header of an opened file whether it is one.
+the header of an opened file whether it is one.  If some files contain more than others,
+the module has ``contents(path)`` (see `MapFormat.contents`).
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ class MapFormat:
     @property
     def holds_whole_map(self) -> bool:
         """Whether a file alone is enough to read the map that was written."""
-        return self.holds_prealign and self.holds_static_grid and self.holds_moving_grid
+        grids = self.holds_static_grid and self.holds_moving_grid
+        return self.kind == "map" and self.holds_prealign and grids
 
     def read(
         self,
@@ -201,6 +203,28 @@ class MapFormat:
             return name_files(path, inverse, affine)
         return [Path(file) for file in (path, inverse, affine) if file is not None]
 
+    def contents(self, path: str | os.PathLike) -> set[str]:
+        """Find out what a file contains besides the displacement.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file.
+
+        Returns
+        -------
+        contents : set of str
+            Some of "prealign", "static" (static's grid) and "moving" (moving's grid).
+        """
+        contents = getattr(self._load(), "contents", None)
+        found = set() if contents is None else contents(path)
+        flags = {
+            "prealign": self.holds_prealign,
+            "static": self.holds_static_grid,
+            "moving": self.holds_moving_grid,
+        }
+        return found | {name for name, holds in flags.items() if holds}
+
     def check_files(self, inverse: object, affine: object) -> None:
         """Check that no file is given that the format does not have.
 
@@ -282,6 +306,36 @@ FORMATS = {
         kind="dense",
         dimensions=(2, 3),
         holds_prealign=True,
+    ),
+    "spm": MapFormat(
+        "a deformation field of SPM (y_)",
+        NIFTI,
+        "spm",
+        kind="dense",
+        holds_prealign=True,
+    ),
+    "fsl": MapFormat(
+        "a relative warp of FSL",
+        NIFTI,
+        "fsl",
+        kind="dense",
+        needs_moving=True,
+        holds_prealign=True,
+    ),
+    "freesurfer": MapFormat(
+        "a warp of FreeSurfer",
+        (*NIFTI, ".mgz", ".mgh"),
+        "freesurfer_warp",
+        kind="dense",
+        holds_prealign=True,
+    ),
+    "m3z": MapFormat(
+        "a morph of FreeSurfer",
+        (".m3z", ".m3d"),
+        "freesurfer_morph",
+        kind="dense",
+        holds_prealign=True,
+        holds_moving_grid=True,
     ),
     "mrtrix": MapFormat(
         "a deformation field of MRtrix3",
