@@ -13,6 +13,7 @@ from matplotlib import pyplot as plt
 import nibabel as nib
 from nibabel.affines import apply_affine
 from nilearn.datasets import (
+    load_mni152_brain_mask,
     load_mni152_gm_template,
     load_mni152_template,
     load_mni152_wm_template,
@@ -25,18 +26,19 @@ from dipy_dl_reg import apply_mapping, compose_mappings, deep_registration
 ###############################################################################
 # Template and labels
 # -------------------
-# The MNI152 template, bundled with nilearn, at 4 mm, with labels of the two sides of
+# The MNI152 template, bundled with nilearn, at 3 mm, with labels of the two sides of
 # white matter (1, 2), grey matter (3, 4) and fluid (5).
 
-template = load_mni152_template(resolution=4)
+template = load_mni152_template(resolution=3)
 white, grey = (
-    load(resolution=4).get_fdata(dtype=np.float32)
+    load(resolution=3).get_fdata(dtype=np.float32)
     for load in (load_mni152_wm_template, load_mni152_gm_template)
 )
-t1 = template.get_fdata(dtype=np.float32)
+brain = load_mni152_brain_mask(resolution=3).get_fdata() > 0
+t1 = np.where(brain, template.get_fdata(dtype=np.float32), 0)
 points = apply_affine(template.affine, np.moveaxis(np.indices(t1.shape), 0, -1))
 right = points[..., 0] > 0
-fluid = np.where(t1 > 0, np.clip(1 - white - grey, 0, 1), 0)
+fluid = np.where(brain, np.clip(1 - white - grey, 0, 1), 0)
 tissue = np.argmax([np.full_like(t1, 0.3), white, grey, fluid], axis=0)
 labels = np.choose(tissue, [0, 1 + right, 3 + right, 5]).astype(np.uint8)
 
@@ -44,12 +46,12 @@ labels = np.choose(tissue, [0, 1 + right, 3 + right, 5]).astype(np.uint8)
 # A subject
 # ---------
 # Its anatomy is the template's, deformed by a smooth random field. The T1 image has its
-# own grid of 3 mm; the b0 image has one of 4x4x5 mm, oblique, with the head in another
+# own grid of 3 mm; the b0 image has one of 3.5x3.5x4 mm, oblique, with the head in another
 # pose, and is bright in fluid.
 
 rng = np.random.default_rng(2)
-field = np.stack([gaussian_filter(rng.standard_normal(t1.shape), 5) for _ in "xyz"])
-field *= 8 / np.linalg.norm(field, axis=0)[t1 > 0].max()  # up to 8 mm
+field = np.stack([gaussian_filter(rng.standard_normal(t1.shape), 6) for _ in "xyz"])
+field *= 8 / np.linalg.norm(field, axis=0)[brain].max()  # up to 8 mm
 
 
 def anatomy(points, values, order=1):
@@ -71,9 +73,9 @@ def grid(spacing, shape, angle=0.0):
     return nib.affines.from_matvec(linear, [0, -18, 8] - linear @ np.divide(shape, 2))
 
 
-t1_shape, b0_shape = (54, 66, 56), (42, 52, 34)
+t1_shape, b0_shape = (54, 66, 56), (48, 58, 44)
 t1_affine = grid([-3.0, 3.0, 3.0], t1_shape)
-b0_affine = grid([4.0, 4.0, 5.0], b0_shape, angle=8)
+b0_affine = grid([3.5, 3.5, 4.0], b0_shape, angle=8)
 pose = nib.affines.from_matvec(grid(1, (0, 0, 0), angle=-6)[:3, :3], [4, -3, 5])
 
 t1_points = apply_affine(t1_affine, np.moveaxis(np.indices(t1_shape), 0, -1))
@@ -81,7 +83,7 @@ b0_points = apply_affine(
     np.linalg.inv(pose) @ b0_affine, np.moveaxis(np.indices(b0_shape), 0, -1)
 )
 subject_t1 = anatomy(t1_points, t1)
-contrast = 0.35 * white + 0.5 * grey + fluid
+contrast = np.where(brain, 0.35 * white + 0.5 * grey + fluid, 0)
 subject_b0 = anatomy(b0_points, contrast) + rng.normal(0, 0.02, b0_shape)
 true_labels = anatomy(b0_points, labels, order=0)
 
@@ -90,23 +92,21 @@ true_labels = anatomy(b0_points, labels, order=0)
 # -----------------
 # b0 to T1, and T1 to the template, as a pipeline of diffusion data has them.
 
-options = {
-    "pipeline": ["center_of_mass", "rigid", "affine", "deform"],
-    "progress": False,
-}
 _, b0_to_t1 = deep_registration(
     moving=np.where(true_labels > 0, subject_b0, 0).astype(np.float32),
     static=subject_t1,
     moving_affine=b0_affine,
     static_affine=t1_affine,
-    **options,
+    pipeline=["rigid", "deform"],
+    progress=False,
 )
 _, t1_to_template = deep_registration(
     moving=subject_t1,
     static=t1,
     moving_affine=t1_affine,
     static_affine=template.affine,
-    **options,
+    pipeline=["affine", "deform"],
+    progress=False,
 )
 
 ###############################################################################
@@ -166,7 +166,7 @@ for ax, found, title in zip(
 # interpolation, and :func:`~dipy_dl_reg.transform_streamlines` takes streamlines of the
 # diffusion space to the template. Points confirm that the map is the chain:
 
-some = apply_affine(template.affine, np.argwhere(t1 > 0)[::500])
+some = apply_affine(template.affine, np.argwhere(brain)[::500])
 chain = b0_to_t1.transform_points(t1_to_template.transform_points(some))
 difference = np.linalg.norm(b0_to_template.transform_points(some) - chain, axis=1)
 print(f"Points differ by at most {difference.max():.1e} mm")
