@@ -56,22 +56,10 @@ AFFINE_FORMATS = {
     "fsl": AffineFormat("FSL's FLIRT", (".fsl.mat",), "affine_flirt"),
     "itk": AffineFormat("ITK and ANTs", (".mat", ".tfm"), "affine_itk", (2, 3)),
     "freesurfer": AffineFormat("FreeSurfer", (".lta",), "affine_lta"),
-    "text": AffineFormat("the matrix as text", (".txt",), "affine_text", (2, 3)),
+    "text": AffineFormat("text", (".txt",), "affine_text", (2, 3)),
 }
 #: In the order in which a file is recognised; any file is taken for text at last.
 _READ_ORDER = ("itk", "freesurfer", "fsl", "text")
-
-
-def affine_suffixes() -> tuple[str, ...]:
-    """List the suffixes of the files of affines.
-
-    Returns
-    -------
-    suffixes : tuple of str
-        The first is that of text.
-    """
-    found = [s for entry in AFFINE_FORMATS.values() for s in entry.suffixes]
-    return tuple(found[::-1])
 
 
 def describe_affine_formats() -> str:
@@ -80,7 +68,7 @@ def describe_affine_formats() -> str:
     Returns
     -------
     text : str
-        Such as ".lta (FreeSurfer); .txt (the matrix as text)".
+        Such as ".lta (FreeSurfer); .txt (text)".
     """
     return "; ".join(
         f"{' or '.join(entry.suffixes)} ({entry.description})"
@@ -94,6 +82,7 @@ def read_affine(
     static: Any = None,
     moving: Any = None,
     like: str | None = None,
+    dim: int | None = None,
     name: str = "path",
 ) -> np.ndarray:
     """Read the matrix of an affine registration, from the file of any program.
@@ -109,6 +98,8 @@ def read_affine(
     like : {"text", "itk", "fsl", "freesurfer"}, optional
         The format; by default it is found from the file.  Text in a file that ends in
         ``.mat`` is taken for FSL's.
+    dim : int, optional
+        The dimension that the matrix must have; by default 2 or 3.
     name : str, optional
         Name of the argument in error messages.
 
@@ -142,7 +133,7 @@ def read_affine(
     with path.open("rb") as file:
         start = file.read(512)
     if not start.strip():
-        raise ValueError(f"{name}: {path} is empty")
+        raise ValueError(f"{name}: {path} must hold a matrix, got an empty file")
     if like is not None:
         entry = AFFINE_FORMATS[check_choice("like", like, AFFINE_FORMATS)]
     else:
@@ -153,10 +144,11 @@ def read_affine(
         matrix = entry.load().read(path, *grids)
     except Exception as error:  # a damaged file can raise errors of any type
         raise ValueError(
-            f"{name}: {path} is no affine of the format {entry.description}: {error}"
+            f"{name}: {path} holds no matrix in the format of {entry.description}: "
+            f"{error}"
         ) from error
-    dim = 2 if np.shape(matrix) == (3, 3) else 3
-    return check_affine(matrix, dim, f"{name}: {path}")
+    found = 2 if np.shape(matrix) == (3, 3) else 3
+    return check_affine(matrix, dim or found, f"{name}: {path}")
 
 
 def write_affine(
@@ -214,7 +206,8 @@ images, got None
     """
     dim = 2 if np.shape(matrix) == (3, 3) else 3
     matrix = check_affine(matrix, dim, "matrix")
-    entry = _choose_format(path, like)
+    like = affine_format_name(path) if like is None else like
+    entry = AFFINE_FORMATS[check_choice("like", like, AFFINE_FORMATS)]
     if dim not in entry.dimensions:
         raise ValueError(f"matrix must be 3D for {entry.description}, got {dim}D")
     grids = read_grid(static, "static"), read_grid(moving, "moving")
@@ -222,12 +215,29 @@ images, got None
         entry.load().write(matrix, temporary, *grids)
 
 
-def _choose_format(path: str | os.PathLike, like: str | None) -> AffineFormat:
-    """The format by name, or by the suffix of a file."""
-    if like is not None:
-        return AFFINE_FORMATS[check_choice("like", like, AFFINE_FORMATS)]
-    name = os.fspath(path).lower()
-    for entry in AFFINE_FORMATS.values():
-        if name.endswith(entry.suffixes):
-            return entry
+def affine_format_name(path: str | os.PathLike, default: str | None = None) -> str:
+    """Find the format of an affine by the suffix of its file.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    default : str, optional
+        The format for other suffixes.
+
+    Returns
+    -------
+    name : str
+        A key of `AFFINE_FORMATS`.
+
+    Raises
+    ------
+    ValueError
+        If no format has this suffix, and there is no default.
+    """
+    for name, entry in AFFINE_FORMATS.items():
+        if os.fspath(path).lower().endswith(entry.suffixes):
+            return name
+    if default is not None:
+        return default
     raise wrong_value("path", f"a file in {describe_affine_formats()}", os.fspath(path))

@@ -17,6 +17,7 @@ from dipy_dl_reg.io.atomic_files import write_all_or_none
 from dipy_dl_reg.maps.dipy_map import as_mapping
 from dipy_dl_reg.maps.formats.table import (
     MapFormat,
+    describe_names,
     find_format,
     format_named,
     recognise_format,
@@ -155,7 +156,7 @@ def write_mapping(
     ... )  # doctest: +SKIP
     """
     mapping = as_mapping(mapping)
-    entry = _choose_format(path, like)
+    entry = choose_format(path, like)
     files = entry.name_files(path, inverse, affine)
     if len({os.path.abspath(file) for file in files}) < len(files):
         raise ValueError(f"path, inverse and affine must be different files: {path}")
@@ -173,14 +174,32 @@ def write_mapping(
         )
 
 
-def _choose_format(path: str | os.PathLike, like: str | None) -> MapFormat:
-    """The format by name, or by a suffix that one format has."""
+def choose_format(path: str | os.PathLike, like: str | None = None) -> MapFormat:
+    """Choose the format in which a map is written.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    like : str, optional
+        Name of the format; by default the suffix decides, if one format has it.
+
+    Returns
+    -------
+    entry : MapFormat
+        An entry of `dipy_dl_reg.maps.formats.table.FORMATS`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such format, or several programs use the suffix.
+    """
     if like is not None:
         return format_named(like)
     entry = find_format(path)
     if entry is format_named("dipy"):
         raise ValueError(
             f"like must name the format of {path}, because several programs store maps "
-            "in NIfTI files"
+            f"in such files: {describe_names()}"
         )
     return entry

@@ -389,6 +389,17 @@ def describe_formats() -> str:
     )
 
 
+def describe_names() -> str:
+    """Say which format each name stands for.
+
+    Returns
+    -------
+    text : str
+        Such as "npz (the whole map, as save_mapping writes it), ants (...)".
+    """
+    return ", ".join(f"{name} ({e.description})" for name, e in FORMATS.items())
+
+
 def find_format(path: str | os.PathLike) -> MapFormat:
     """Find the format of a file by its suffix.
 
@@ -449,9 +460,10 @@ def recognise_format(path: str | os.PathLike) -> MapFormat:
     found = f"shape {tuple(image.shape)}"
     if "intent_code" in image.header:
         found += f" and NIfTI intent {int(image.header['intent_code'])}"
+    kinds = ", ".join(entry.description for entry in entries)
     raise ValueError(
-        f"path: {path} must be a file of a map: {describe_formats()}; got an image of "
-        f"{found}; like names the format of a file that does not declare it"
+        f"path: {path} must be a map, one of: {kinds}; got an image of {found} "
+        "(read_mapping(path, like=...) reads a file that does not declare its format)"
     )
 
 
