@@ -10,12 +10,12 @@ from typing import Any, Protocol
 from dipy.align.imwarp import DiffeomorphicMap, RegistrationStages
 from dipy.utils.logging import logger
 import numpy as np
-from tqdm.auto import tqdm
 
 from dipy_dl_reg.geometry.fold_repair import Quality
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.initialization.starts import Message
 from dipy_dl_reg.maps.record import LevelRecord
+from dipy_dl_reg.progress import Progress
 from dipy_dl_reg.registration.deformable_options import DeformableOptions
 from dipy_dl_reg.registration.landmark_checks import (
     describe_swapped_rows,
@@ -83,11 +83,16 @@ class Monitor(AbstractContextManager):
         self.registration = registration
         registration.energy_list, registration.full_energy_profile = [], []
         registration.level_records, self._level_began = [], time.perf_counter()
-        disable = None if registration.progress is None else not registration.progress
-        self.bar = tqdm(total=iterations, disable=disable, unit="it")
+        self.progress = Progress(
+            "Registration",
+            iterations,
+            unit="iteration",
+            shown=registration.progress,
+            format_line=self._format_line,
+        )
 
     def __exit__(self, *error: object) -> None:
-        self.bar.close()
+        self.progress.__exit__(*error)
 
     def observe(self, stage: str, level: int, energy: float | None) -> None:
         """Record an event of `dipy_dl_reg.optimization.deformable.refine`.
@@ -111,7 +116,7 @@ class Monitor(AbstractContextManager):
         if stage == "level_start":
             registration.current_level, registration.niter = level, 0
             registration.energy_list, self._level_began = [], time.perf_counter()
-            self.bar.set_description(f"level {level}")
+            self.progress.describe(f"Level {level}")
             self._log(f"Optimizing level {level}")
         elif stage == "iteration_end" and energy is not None:
             self._record(energy)
@@ -126,10 +131,19 @@ class Monitor(AbstractContextManager):
         """Store the energy of an iteration."""
         registration = self.registration
         registration.energy_list.append(energy)
-        self.bar.update()
-        self.bar.set_postfix(energy=f"{energy:.4f}", refresh=False)
+        self.progress.bar.set_postfix(energy=f"{energy:.4f}", refresh=False)
+        self.progress.update()
         if registration.verbosity >= VerbosityLevels.DIAGNOSE:
             logger.info(f"{registration.niter + 1}:\t{energy:.6f}")
+
+    def _format_line(self) -> str:
+        """A line of the log; finer levels take longer, so that no time is estimated."""
+        progress, registration = self.progress, self.registration
+        return (
+            f"Level {registration.current_level}, energy "
+            f"{registration.energy_list[-1]:.4f}: {progress.done} of at most "
+            f"{progress.total} iterations done"
+        )
 
     def _record_level(self, level: int) -> None:
         """Store the record of a level that is finished."""

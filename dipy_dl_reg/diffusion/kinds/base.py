@@ -33,15 +33,12 @@ class Request(NamedTuple):
         Transform from static to moving.
     options : mapping
         The options of the kind that were given, by name.
-    progress : bool
-        Whether a progress bar may be shown.
     """
 
     mapping: DiffeomorphicMap
     reference: Any = None
     inverse: bool = False
     options: Mapping[str, Any] = {}
-    progress: bool = False
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,6 @@ def _transform(path: Path, targets: Sequence[Path], request: Request) -> None:
         targets[0],
         inverse=request.inverse,
         reference=request.reference,
-        progress=request.progress,
         overwrite=True,
     )
 
