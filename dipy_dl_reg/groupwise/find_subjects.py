@@ -59,8 +59,10 @@ def find_subjects(
         If a subject has no name, or two have the same.
     """
     if not isinstance(source, (str, os.PathLike)):
-        return check_subjects(find_table_subjects(list(source), contrasts, ""))
-    path = Path(source)
+        found = find_table_subjects(list(source), contrasts, Path.cwd())
+        return check_subjects(found)
+    # Processes of a cluster may have other working directories.
+    path = Path(os.path.abspath(source))
     if path.suffix.lower() in SEPARATORS:
         if not path.is_file():
             raise FileNotFoundError(f"subjects: no such file: {path}")
@@ -72,7 +74,7 @@ def find_subjects(
             path, contrasts=contrasts, entities=entities, further=further
         )
     else:
-        found = _find_by_pattern(str(source), contrasts)
+        found = _find_by_pattern(str(path), contrasts)
     return check_subjects(found)
 
 
