@@ -24,10 +24,16 @@ from nibabel.affines import apply_affine
 import numpy as np
 
 from dipy_dl_reg.grid import Grid
-from dipy_dl_reg.io.fsl_coordinates import fsl_coordinates, world_to_fsl
+from dipy_dl_reg.io.fsl_coordinates import (
+    flirt_matrix,
+    fsl_coordinates,
+    prealign_of_flirt,
+    world_to_fsl,
+)
 from dipy_dl_reg.io.images import open_image
+from dipy_dl_reg.io.matrix_files import read_matrix
 from dipy_dl_reg.maps.formats.dense_field import DenseField, grid_points
-from dipy_dl_reg.maps.formats.plausibility import check_positions, fit_linear
+from dipy_dl_reg.maps.formats.plausibility import fit_linear
 from dipy_dl_reg.maps.formats.vector_images import make_vector_image, read_vectors
 from dipy_dl_reg.validation import check_affine
 
@@ -125,9 +131,73 @@ def read(
     if premat is not None:
         matrix = check_affine(premat, 3, "premat") @ matrix
     positions = apply_affine(np.linalg.inv(matrix), relative + _output_points(grid))
-    field = DenseField(positions, grid, input_grid)
-    check_positions(field, path)
-    return field
+    return DenseField(positions, grid, input_grid)
+
+
+def write_with_affine(
+    field: DenseField,
+    prealign: np.ndarray,
+    path: str | os.PathLike,
+    affine: str | os.PathLike,
+) -> None:
+    """Write the direction of `transform`, with the prealign in another file.
+
+    The files are applied by ``applywarp --rel --warp=path --premat=affine``.
+
+    Parameters
+    ----------
+    field : DenseField
+        The positions, on static's grid, with moving's grid.
+    prealign : ndarray, shape (4, 4)
+        Static world to moving world.
+    path : str or Path
+        The file of the warp, of NIfTI.
+    affine : str or Path
+        The file of the prealign, as FLIRT's matrix from moving to static.
+
+    Raises
+    ------
+    ValueError
+        If moving's grid is unknown.
+    """
+    moving = _check_input_grid(field.input_grid, path)
+    premat = flirt_matrix(prealign, field.grid, moving)
+    write(field, path, premat=premat)
+    np.savetxt(affine, premat, fmt="%.12g")
+
+
+def read_with_affine(
+    path: str | os.PathLike, affine: str | os.PathLike, input_grid: Grid | None
+) -> tuple[DenseField, np.ndarray]:
+    """Read the direction of `transform`, with the prealign from another file.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file of the warp.
+    affine : str or Path
+        The file of FLIRT's matrix from moving to static, which was given as a premat.
+    input_grid : Grid
+        Moving's grid.
+
+    Returns
+    -------
+    field : DenseField
+        The positions, prealign included.
+    prealign : ndarray, shape (4, 4)
+        Static world to moving world.
+
+    Raises
+    ------
+    FileNotFoundError
+        If one of the files does not exist.
+    ValueError
+        If one of the files has another content, or `input_grid` is None.
+    """
+    premat = read_matrix(affine, name="affine")
+    field = read(path, input_grid, premat=premat)
+    moving = _check_input_grid(field.input_grid, path)
+    return field, prealign_of_flirt(premat, field.grid, moving)
 
 
 def _output_points(grid: Grid) -> np.ndarray:
