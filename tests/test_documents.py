@@ -12,7 +12,6 @@ import subprocess
 import sys
 import warnings
 
-from dipy.workflows import flow_runner
 import nibabel as nib
 import numpy as np
 import phantom
@@ -110,7 +109,6 @@ def run(monkeypatch):
 
     replace_everywhere(monkeypatch, choose_starting_pose, no_search)
     replace_everywhere(monkeypatch, train_network, short)
-    monkeypatch.setattr(flow_runner, "configure_logger", lambda **options: None)
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
     names = {}
 
@@ -253,6 +251,9 @@ def test_tables_have_all_members(tables):
         assert entry.description in tables["formats"]
     for command in COMMANDS:
         assert f"``{command}``" in tables["commands"]
+        assert f"\n{command}\n---" in tables["command_pages"]
+    for option in ("``--quiet``", "``--log_file <path>``", "- 130\n"):
+        assert option in tables["common_options"]
 
 
 def test_tables_link_only_to_what_has_a_page(tables):
