@@ -24,6 +24,7 @@ PUBLIC = {
     "ChannelsMetric",
     "CRMetric",
     "DeepAffineRegistration",
+    "DeepMap",
     "DeepRegistration",
     "MIMetric",
     "MINDMetric",
