@@ -22,6 +22,7 @@ if "torch" not in sys.modules:
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "clients.pyafq": ["DeepMap"],
     "registration.deformable": ["DeepRegistration"],
     "registration.pipeline": ["deep_registration"],
     "registration.affine.deep_affine": ["DeepAffineRegistration"],

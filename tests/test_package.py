@@ -24,6 +24,7 @@ PUBLIC = {
     "CRMetric",
     "ChannelsMetric",
     "DeepAffineRegistration",
+    "DeepMap",
     "DeepRegistration",
     "MIMetric",
     "MINDMetric",
