@@ -14,11 +14,11 @@ from dipy_dl_reg.maps.formats.table import whole_map_suffixes
 from dipy_dl_reg.metrics.registry import describe_metrics
 from dipy_dl_reg.options import fill_docstring
 from dipy_dl_reg.registration.deformable_options import DeformableOptions
-from dipy_dl_reg.validation import check_suffix
 from dipy_dl_reg.workflows.base import (
     NIFTI,
     PathLike,
     StrictWorkflow,
+    check_suffix,
     log_result,
     run_command,
 )

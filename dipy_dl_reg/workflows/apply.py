@@ -23,6 +23,7 @@ from dipy_dl_reg.workflows.base import (
     log_result,
     run_command,
 )
+from dipy_dl_reg.workflows.exit_codes import usage_errors
 
 if TYPE_CHECKING:
     from dipy_dl_reg.diffusion.kinds.base import FileKind
@@ -164,7 +165,8 @@ class ApplyDeepFlow(StrictWorkflow):
             logger.info(f"{path}: {KINDS[name].description}")
             _check_options(name, kinds[path], path, options)
             is_default = out_file == _OUT_FILE
-            return kinds[path].name_outputs(path, output, is_default=is_default)
+            with usage_errors():
+                return kinds[path].name_outputs(path, output, is_default=is_default)
 
         rows = self.plan(
             [mapping_file, image_files],
