@@ -24,6 +24,7 @@ from nibabel.affines import apply_affine
 import numpy as np
 
 from dipy_dl_reg.grid import Grid
+from dipy_dl_reg.io.affine_files import read_affine
 from dipy_dl_reg.io.fsl_coordinates import (
     flirt_matrix,
     fsl_coordinates,
@@ -31,7 +32,6 @@ from dipy_dl_reg.io.fsl_coordinates import (
     world_to_fsl,
 )
 from dipy_dl_reg.io.images import open_image
-from dipy_dl_reg.io.matrix_files import read_matrix
 from dipy_dl_reg.maps.formats.dense_field import DenseField, grid_points
 from dipy_dl_reg.maps.formats.plausibility import fit_linear
 from dipy_dl_reg.maps.formats.vector_images import make_vector_image, read_vectors
@@ -194,7 +194,7 @@ def read_with_affine(
     ValueError
         If one of the files has another content, or `input_grid` is None.
     """
-    premat = read_matrix(affine, name="affine")
+    premat = read_affine(affine, like="text", dim=3, name="affine")
     field = read(path, input_grid, premat=premat)
     moving = _check_input_grid(field.input_grid, path)
     return field, prealign_of_flirt(premat, field.grid, moving)
