@@ -58,6 +58,33 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> str:
     return value
 
 
+def check_suffix(name: str, suffixes: tuple[str, ...], parameter: str) -> str:
+    """Check the suffix of a file name.
+
+    Parameters
+    ----------
+    name : str
+        The name that the user gave.
+    suffixes : tuple of str
+        Suffixes of the file's format.
+    parameter : str
+        Name of the parameter, for the error message.
+
+    Returns
+    -------
+    name : str
+        The same name.
+
+    Raises
+    ------
+    ValueError
+        If it has none of the suffixes.
+    """
+    if not str(name).lower().endswith(suffixes):
+        raise ValueError(f"{parameter} must end in {' or '.join(suffixes)}, got {name}")
+    return name
+
+
 def check_number(
     name: str,
     value: object,

@@ -15,7 +15,8 @@ def no_network():
     """Tests use data that the dependencies contain; a download is an error."""
 
     def connect(self, address, *args):
-        if self.family == socket.AF_UNIX:
+        # The processes of dask and ray talk to each other on this computer.
+        if self.family == socket.AF_UNIX or address[0] in ("127.0.0.1", "::1"):
             return original(self, address, *args)
         raise OSError(f"tests use no network, and something asked for {address}")
 

@@ -7,6 +7,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 import re
 import shlex
+import shutil
+import subprocess
 import sys
 import warnings
 
@@ -116,15 +118,30 @@ def run(monkeypatch):
         if language == "python":
             exec(compile(text, "<page>", "exec"), names)
             return
+        if language != "bash":
+            return
         for words in filter(None, map(shlex.split, text.splitlines())):
             if words[0].startswith("dipy_"):
                 monkeypatch.setattr(sys, "argv", words)
                 (entry,) = entry_points(group="console_scripts", name=words[0])
                 entry.load()()
+            elif words[0] in PROGRAMS and shutil.which(words[0]):
+                subprocess.run(words, check=True, capture_output=True)
 
     return run
 
 
+#: Other programs, whose commands are executed where they are installed.
+PROGRAMS = {
+    "antsApplyTransforms",
+    "applywarp",
+    "mri_convert",
+    "mri_synthmorph",
+    "mrtransform",
+    "wb_command",
+}
+#: Packages that the blocks of a page import, besides those that this one needs.
+IMPORTS = {"doc/exchange.rst": ["SimpleITK", "h5py", "nitransforms"]}
 #: Files that the code blocks of a page must create.
 CREATED = {
     "README.md": ["warped.nii.gz", "mapping.npz", "mine.npz", "out/report.png",
@@ -132,6 +149,9 @@ CREATED = {
                   "out_network/warped_moved.nii.gz"],
     "doc/index.rst": [],
     "doc/diffusion.rst": ["bundle_in_template.trk"],
+    "doc/exchange.rst": ["sub_0GenericAffine.mat", "sub.h5", "fsl_inverse.nii.gz",
+                         "premat.mat", "mrtrix.nii.gz", "iy_sub.nii", "sub_inverse.m3z",
+                         "warp.mgz", "sub.x5"],
     "doc/verdict.rst": [],
     "doc/networks.rst": ["mine.npz", "model.npz", "out/warped_moved.nii.gz"],
 }  # fmt: skip
@@ -139,6 +159,8 @@ CREATED = {
 
 @pytest.mark.parametrize("page", CREATED)
 def test_blocks_run_as_printed(page, files, run):
+    for name in IMPORTS.get(page, ()):
+        pytest.importorskip(name)
     found = code_blocks(page)
     assert found and "python" in dict(found)
     for language, text in found:

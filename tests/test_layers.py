@@ -34,6 +34,7 @@ LAYERS = [
     "grid",
     "options",
     "validation",
+    "progress",
 ]
 LEVEL = {unit: -place for place, unit in enumerate(LAYERS)}
 # Former modules, which import what took their place.

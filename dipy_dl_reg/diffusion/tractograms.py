@@ -10,7 +10,6 @@ from dipy.align.imaffine import AffineMap
 from dipy.align.imwarp import DiffeomorphicMap
 from dipy.utils.logging import logger
 import numpy as np
-from tqdm.auto import tqdm
 
 from dipy_dl_reg.diffusion.spaces import (
     HALF_VOXEL,
@@ -27,6 +26,7 @@ from dipy_dl_reg.io.images import open_image
 from dipy_dl_reg.io.tractograms.chunks import TractogramFile
 from dipy_dl_reg.io.tractograms.table import open_tractogram
 from dipy_dl_reg.maps.dipy_map import as_mapping
+from dipy_dl_reg.progress import Progress
 from dipy_dl_reg.validation import check_affine, check_whole_number, wrong_value
 
 #: Approximate number of points by which it is checked that a tractogram lies in the
@@ -84,7 +84,7 @@ def transform_tractogram(
     inverse: bool = False,
     reference: Any = None,
     chunk_size: int = 20_000,
-    progress: bool = False,
+    progress: bool | None = None,
     overwrite: bool = False,
 ) -> TractogramCounts:
     """Transform moving's tractogram file to static's space, or static's to moving's.
@@ -113,7 +113,7 @@ def transform_tractogram(
         Number of points that are transformed together. Larger chunks need more memory
         and are not faster.
     progress : bool, optional
-        Show a progress bar.
+        Show a progress bar; by default only at a terminal.
     overwrite : bool, optional
         Replace `out_file` if it exists.
 
@@ -181,7 +181,7 @@ def transform_opened_tractogram(
     inverse: bool = False,
     reference: Any = None,
     chunk_size: int = 20_000,
-    progress: bool = False,
+    progress: bool | None = None,
     overwrite: bool = False,
 ) -> TractogramCounts:
     """Transform a tractogram whose space was checked before, by `check_tractogram`.
@@ -259,14 +259,14 @@ def _transform_file(
     spaces: Spaces,
     grid: Grid,
     chunk_size: int,
-    progress: bool,
+    progress: bool | None,
 ) -> TractogramCounts:
     """Transform all chunks of a file, and write them to another."""
     counts, inverse = TractogramCounts(), spaces.names[0] == "static"
     total = file.n_streamlines or None
     with (
         file.write_copy(target, grid) as write,
-        tqdm(total=total, disable=not progress, unit="streamline") as bar,
+        Progress("Tractogram", total, unit="streamline", shown=progress) as counted,
     ):
         for chunk in file.read_chunks(chunk_size):
             if not np.isfinite(chunk.points).all():
@@ -277,7 +277,7 @@ def _transform_file(
             write(chunk, transform_points(mapping, chunk.points, inverse))
             inside = spaces.field.contains(chunk.points, margin=HALF_VOXEL)
             counts = counts.add(chunk.lengths, inside)
-            bar.update(len(chunk.lengths))
+            counted.update(len(chunk.lengths))
     return counts
 
 

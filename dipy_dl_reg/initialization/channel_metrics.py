@@ -104,6 +104,7 @@ def combine_choices(
         all(choice.contrasts_differ for choice in choices),
         ChannelMappings(mappings) if any(m is not None for m in mappings) else None,
         " ".join(choice.reason for choice in choices),
+        tuple(choices),
     )
 
 

@@ -109,7 +109,9 @@ class MetricChoice(NamedTuple):
         or one for each channel.
     reason : str
         Sentences for the log: the values on which the choice depends, with their
-        ranges.
+        ranges.  Empty if the user gave the metric.
+    channels : tuple of MetricChoice
+        The choices for the channels, if the images have several.
     """
 
     metric: Metric
@@ -117,6 +119,7 @@ class MetricChoice(NamedTuple):
     contrasts_differ: bool
     intensity_mapping: IntensityFunction | None
     reason: str
+    channels: tuple[MetricChoice, ...] = ()
 
     def apply_to(self, pair: Pair) -> Pair:
         """Map the intensities of the moving image, if the choice includes a mapping.

@@ -145,6 +145,8 @@ class Start(NamedTuple):
         The decisions and their reasons, for the log.
     spline_folds : bool
         Whether the spline through the landmarks had to be repaired.
+    network_reason : str
+        Why the network's field is used or not; empty if no network was tried.
     """
 
     fields: Fields | None
@@ -152,14 +154,16 @@ class Start(NamedTuple):
     source: tuple[str, ...] = ()
     messages: tuple[Message, ...] = ()
     spline_folds: bool = False
+    network_reason: str = ""
 
 
 class _Attempt(NamedTuple):
-    """Result of one method: fields, and a metric if one was chosen for it."""
+    """Result of one method: fields, why, and a metric if one was chosen for it."""
 
     fields: Fields | None = None
     comparison: MetricChoice | None = None
     messages: tuple[Message, ...] = ()
+    reason: str = ""
 
 
 def choose_start(pair: Pair, initializers: Initializers, whole: Pair) -> Start:
@@ -200,7 +204,7 @@ def _try_in_order(pair: Pair, whole: Pair, initializers: Initializers) -> Start:
         spline, folds, source = (u, v), quality.repairs > 0, ("landmarks",)
         pair, whole = move_pair(pair, *spline), move_pair(whole, *spline)
     attempt, kind = _try_network(pair, whole, initializers), "network"
-    messages = attempt.messages
+    messages, reason = attempt.messages, attempt.reason
     if attempt.fields is None:
         attempt, kind = _try_search(pair, initializers, attempt.comparison), "search"
         messages += attempt.messages
@@ -212,7 +216,7 @@ def _try_in_order(pair: Pair, whole: Pair, initializers: Initializers) -> Start:
     if attempt.fields is not None:
         source += (kind,)
     fields = _compose_starts(attempt.fields, spline)
-    return Start(fields, comparison, source, messages, folds)
+    return Start(fields, comparison, source, messages, folds, reason)
 
 
 def _compose_starts(last: Fields | None, first: Fields | None) -> Fields | None:
@@ -240,15 +244,18 @@ def _try_network(pair: Pair, whole: Pair, initializers: Initializers) -> _Attemp
     )
     u, v, _ = make_diffeomorphic(*predicted)
     if not bool(u.any()):
-        return _Attempt(None, comparison, messages)
+        return _Attempt(None, comparison, messages, "Its field is 0.")
     if comparison is None:
         moved = move_pair(pair, u, v)
         comparison, messages = _choose_metric(moved, initializers, aligned=True)
+    name = str(comparison.metric.name)
     if _is_useful(pair, (u, v), comparison, initializers):
-        return _Attempt((u, v), comparison, messages)
-    dropped = describe_dropped_field(str(comparison.metric.name), initializers)
+        reason = f"With its field, the images are more similar, by the metric {name}."
+        return _Attempt((u, v), comparison, messages, reason)
+    dropped = describe_dropped_field(name, initializers)
+    reason = f"With its field, the images are not more similar, by the metric {name}."
     # The metric was chosen for images that were warped by the rejected field.
-    return _Attempt(None, None, (*messages, dropped))
+    return _Attempt(None, None, (*messages, dropped), reason)
 
 
 def _choose_metric(

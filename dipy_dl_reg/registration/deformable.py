@@ -39,17 +39,20 @@ from dipy_dl_reg.registration.deformable_options import (
 from dipy_dl_reg.registration.devices import find_device, threads
 from dipy_dl_reg.registration.landmark_checks import check_landmarks_in_view
 from dipy_dl_reg.registration.phase_encoding import constrain, without_mapping
+from dipy_dl_reg.registration.recording import Stopwatch, make_record
 from dipy_dl_reg.registration.refinement import memory_budget, refine_within_memory
 
 if TYPE_CHECKING:
     import torch
 
+    from dipy_dl_reg.maps.record import LevelRecord, RegistrationRecord
     from dipy_dl_reg.maps.verdict import PoseComparison
 
 #: Attributes that `optimize` sets.
 _RESULTS = (
     *("static_to_moving", "static_to_ref", "moving_to_ref", "quality", "verdict"),
     *("network_used", "initialization_used", "landmark_distances", "affine_only"),
+    "record",
 )
 #: Options that are attributes with the values of `DeformableOptions`.
 _KEPT_OPTIONS = (
@@ -94,12 +97,17 @@ class DeepRegistration(DiffeomorphicRegistration):
         After `optimize`: whether the result is "good", "doubtful" or "failed"
         (`verdict.grade`), and why (`verdict.reasons`).  It is logged too, as a warning
         unless it is "good".
+    record : RegistrationRecord
+        After `optimize`: metric, network and initial field, and why; iterations, time
+        and energies of each level; device; versions.  `write_report` writes it.
     poses : PoseComparison or None
         Result of the affine search over poses that gave the prealign.  If it is set
         before `optimize`, the verdict takes it into account; `optimize` resets it to
         None.
     network_used : bool
         After `optimize`: whether refinement started from the network's field.
+    uses_default_network : bool
+        Whether the package chooses the network (``model="auto"``).
     affine_only : bool
         After `optimize`: True if ``level_iters=0`` requested only the field of a
         network (or search), but no such field was used, so that the map contains only
@@ -150,6 +158,8 @@ class DeepRegistration(DiffeomorphicRegistration):
     level_iters: list[int]
     quality: Quality
     verdict: Verdict
+    record: RegistrationRecord
+    level_records: list[LevelRecord]
     poses: PoseComparison | None
 
     @warning_for_keywords()
@@ -165,13 +175,14 @@ class DeepRegistration(DiffeomorphicRegistration):
         self.network = factory.make_model(options.model)
         # The displacements of a network do not lie on one axis.
         free = options.phase_encoding is None
-        self._network_is_default = free and factory.is_default_model(options.model)
+        self.uses_default_network = free and factory.is_default_model(options.model)
         self._sigma_field = options.sigma_field
         self.regularizer = factory.make_regularizer(options.regularizer)
         self.regularizer_weight = float(options.regularizer_weight or 0)
         self.device = find_device(options.device)
         self.mask0 = channels.masks_zeros(metric)
         self.verbosity, self.poses = monitor.VerbosityLevels.STATUS, None
+        self.level_records = []
         self.energy_list: list[float] = []
         self.full_energy_profile: list[float] = []
         self.current_level: int | None = None
@@ -250,7 +261,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         for name in _RESULTS:  # no results of an earlier pair after an error
             self.__dict__.pop(name, None)
         self.energy_list, self.full_energy_profile = [], []
-        poses, self.poses = self.poses, None
+        poses, self.poses, stopwatch = self.poses, None, Stopwatch()
         if self.mask0:
             static_mask = dipy_adapter.mask_of_nonzero(static, static_mask)
             moving_mask = dipy_adapter.mask_of_nonzero(moving, moving_mask)
@@ -267,7 +278,9 @@ class DeepRegistration(DiffeomorphicRegistration):
             pair = dipy_adapter.with_landmarks(pair, self.landmarks)
             check_landmarks_in_view(self.landmarks, pair)
             pair, constraint = constrain(pair, static, moving, self)
+            stopwatch.lap("preparation")
             start = self._choose_start(pair, images)
+            stopwatch.lap("initial field and metric")
             u, v = refine_within_memory(
                 start.comparison.apply_to(pair),
                 self._objective(self.metric),
@@ -281,13 +294,15 @@ class DeepRegistration(DiffeomorphicRegistration):
                 tolerance=self.opt_tol,
                 constraint=constraint,
             )
+            stopwatch.lap("refinement")
             u, v, self.quality = make_diffeomorphic(u, v)
             if constraint is not None:  # rounding errors off the axis
                 u, v = (constraint.project(f, pair.static_grid) for f in (u, v))
             measures, shrunk = self._measure(pair, u), self.quality.shrunk
             self.verdict = judge(measures, poses=poses, shrunk=shrunk)
             mapping = dipy_adapter.make_map(u, v, pair, **affines)
-        self._finish(mapping, pair, start)
+            stopwatch.lap("inverse, verdict and map")
+            self._finish(mapping, pair, start, stopwatch)
         return mapping
 
     def get_map(self) -> DiffeomorphicMap:
@@ -358,7 +373,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         self.network, messages = factory.choose_network(
             self.network,
             pair,
-            default=self._network_is_default,
+            default=self.uses_default_network,
             search=self.initialization,
             level_iters=self.level_iters,
         )
@@ -366,7 +381,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         given = self._sigma_field
         self.sigma_field = self.metric.sigma_field if given is None else given
         monitor.call_back(self, RegistrationStages.OPT_START)
-        own = self.network is not None and not self._network_is_default
+        own = self.network is not None and not self.uses_default_network
         whole = pair
         if own:
             whole = channels.remove_masks(pair, self._metric, images, self.device)
@@ -390,7 +405,7 @@ class DeepRegistration(DiffeomorphicRegistration):
             objective=self._objective,
             metric=self._metric,
             network=self.network,
-            network_is_default=self._network_is_default,
+            network_is_default=self.uses_default_network,
             search=self.initialization,
             level_iters=self.level_iters,
             budget=memory_budget(self.max_memory, self.device),
@@ -405,11 +420,18 @@ class DeepRegistration(DiffeomorphicRegistration):
             landmark_weight=self.landmark_weight,
         )
 
-    def _finish(self, mapping: DiffeomorphicMap, pair: Pair, start: Start) -> None:
+    def _finish(
+        self,
+        mapping: DiffeomorphicMap,
+        pair: Pair,
+        start: Start,
+        stopwatch: Stopwatch,
+    ) -> None:
         """Set the attributes of the result, and log its quality and verdict."""
         log_verdict(self.verdict, quiet=self.verbosity < monitor.VerbosityLevels.STATUS)
         distances = monitor.measure_landmark_distances(mapping, self.landmarks)
         self.landmark_distances = distances
+        self.record = make_record(self, start, stopwatch)
         messages = [monitor.describe_quality(self.quality)]
         if self.landmarks is not None and distances is not None:
             weight, folds = self.landmark_weight, start.spline_folds

@@ -43,6 +43,27 @@ def find_device(name: str | torch.device = "auto") -> torch.device:
     return device
 
 
+def describe_device(device: torch.device) -> str:
+    """Describe a device for the record.
+
+    Parameters
+    ----------
+    device : torch.device
+        The device.
+
+    Returns
+    -------
+    text : str
+        Such as "cpu, 4 threads" or "cuda (NVIDIA H100)".
+    """
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    if device.type == "cpu":
+        threads = torch.get_num_threads()
+        return f"cpu, {threads} thread{'s' if threads > 1 else ''}"
+    return str(device)
+
+
 def _mps_works() -> bool:
     """Whether this version of Torch can sample volumes on Apple's device."""
     if not torch.backends.mps.is_available():

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+import time
 from typing import Any, Protocol
 
 from dipy.align.imwarp import DiffeomorphicMap, RegistrationStages
 from dipy.utils.logging import logger
 import numpy as np
-from tqdm.auto import tqdm
 
 from dipy_dl_reg.geometry.fold_repair import Quality
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.initialization.starts import Message
+from dipy_dl_reg.maps.record import LevelRecord
+from dipy_dl_reg.maps.regularity import format_regularity
+from dipy_dl_reg.progress import Progress
 from dipy_dl_reg.registration.deformable_options import DeformableOptions
 from dipy_dl_reg.registration.landmark_checks import (
     describe_swapped_rows,
@@ -50,10 +53,13 @@ class Recorded(Protocol):
         Whether to show a progress bar; None shows it at a terminal.
     verbosity : int
         One of DIPY's `VerbosityLevels`.
+    level_records : list of LevelRecord
+        Iterations, time and energies of the levels that are finished.
     """
 
     energy_list: list[float]
     full_energy_profile: list[float]
+    level_records: list[LevelRecord]
     current_level: int | None
     niter: int
     callback: Callable[[Any, Any], object] | None
@@ -77,11 +83,17 @@ class Monitor(AbstractContextManager):
     def __init__(self, registration: Recorded, iterations: int):
         self.registration = registration
         registration.energy_list, registration.full_energy_profile = [], []
-        disable = None if registration.progress is None else not registration.progress
-        self.bar = tqdm(total=iterations, disable=disable, unit="it")
+        registration.level_records, self._level_began = [], time.perf_counter()
+        self.progress = Progress(
+            "Registration",
+            iterations,
+            unit="iteration",
+            shown=registration.progress,
+            format_line=self._format_line,
+        )
 
     def __exit__(self, *error: object) -> None:
-        self.bar.close()
+        self.progress.__exit__(*error)
 
     def observe(self, stage: str, level: int, energy: float | None) -> None:
         """Record an event of `dipy_dl_reg.optimization.deformable.refine`.
@@ -104,13 +116,14 @@ class Monitor(AbstractContextManager):
             return
         if stage == "level_start":
             registration.current_level, registration.niter = level, 0
-            registration.energy_list = []
-            self.bar.set_description(f"level {level}")
+            registration.energy_list, self._level_began = [], time.perf_counter()
+            self.progress.describe(f"Level {level}")
             self._log(f"Optimizing level {level}")
         elif stage == "iteration_end" and energy is not None:
             self._record(energy)
         elif stage == "level_end":
             registration.full_energy_profile.extend(registration.energy_list)
+            self._record_level(level)
         call_back(registration, _STAGES[stage])
         if stage == "iteration_end":
             registration.niter += 1  # after the callback, as SyN counts
@@ -119,10 +132,26 @@ class Monitor(AbstractContextManager):
         """Store the energy of an iteration."""
         registration = self.registration
         registration.energy_list.append(energy)
-        self.bar.update()
-        self.bar.set_postfix(energy=f"{energy:.4f}", refresh=False)
+        self.progress.bar.set_postfix(energy=f"{energy:.4f}", refresh=False)
+        self.progress.update()
         if registration.verbosity >= VerbosityLevels.DIAGNOSE:
             logger.info(f"{registration.niter + 1}:\t{energy:.6f}")
+
+    def _format_line(self) -> str:
+        """A line of the log; finer levels take longer, so that no time is estimated."""
+        progress, registration = self.progress, self.registration
+        return (
+            f"Level {registration.current_level}, energy "
+            f"{registration.energy_list[-1]:.4f}: {progress.done} of at most "
+            f"{progress.total} iterations done"
+        )
+
+    def _record_level(self, level: int) -> None:
+        """Store the record of a level that is finished."""
+        energies = tuple(self.registration.energy_list)
+        seconds = time.perf_counter() - self._level_began
+        record = LevelRecord(level, len(energies), seconds, energies)
+        self.registration.level_records.append(record)
 
     def _log(self, text: str) -> None:
         log_messages([Message(text)], self.registration.verbosity)
@@ -189,28 +218,7 @@ def describe_quality(quality: Quality) -> Message:
         Message for the log.
     """
     repairs = f"; rounds of repair: {quality.repairs}." if quality.repairs else "."
-    return Message(f"{format_quality(quality)}{repairs}")
-
-
-def format_quality(quality: Quality) -> str:
-    """Format Jacobian determinants and inverse consistency error for the log.
-
-    Parameters
-    ----------
-    quality : Quality
-        Quality of the final fields.
-
-    Returns
-    -------
-    text : str
-        Without a full stop.
-    """
-    return (
-        f"Smallest Jacobian determinant {quality.minimum_jacobian:.3f}, of the inverse "
-        f"{quality.minimum_jacobian_inverse:.3f}; inverse consistency error: mean "
-        f"{quality.round_trip_mean:.3f}, maximum {quality.round_trip_max:.3f} "
-        "voxel"
-    )
+    return Message(f"{format_regularity(quality)}{repairs}")
 
 
 def measure_landmark_distances(

@@ -14,11 +14,11 @@ from dipy_dl_reg.maps.formats.table import whole_map_suffixes
 from dipy_dl_reg.metrics.registry import describe_metrics
 from dipy_dl_reg.options import fill_docstring
 from dipy_dl_reg.registration.deformable_options import DeformableOptions
+from dipy_dl_reg.validation import check_suffix
 from dipy_dl_reg.workflows.base import (
     NIFTI,
     PathLike,
     StrictWorkflow,
-    check_suffix,
     log_result,
     run_command,
 )
@@ -103,7 +103,8 @@ class AlignDeepFlow(StrictWorkflow):
             its own output names.
         prealign : string or Path, optional
             Text file of a 4x4 matrix (3x3 for slices) from static world to moving
-            world, as dipy_align_affine writes it. A pipeline starts from it.
+            world, as dipy_align_affine writes it, or an affine of ITK and ANTs (.mat,
+            .tfm), FSL (.mat) or FreeSurfer (.lta). A pipeline starts from it.
         affine : boolean, optional
             Find the prealign first, by mutual information: centre of mass with a search
             over rotations, translation, rigid, affine.
@@ -175,8 +176,10 @@ class AlignDeepFlow(StrictWorkflow):
         out_mapping : string, optional
             The whole map, prealign included, for dipy_apply_deep and load_mapping.
         out_prealign : string, optional
-            The prealign that was used, as a text file: a matrix from static world to
-            moving world; the identity if there was no prealign.
+            The prealign that was used; the identity if there was no prealign. The
+            suffix decides on the format: .mat or .tfm is a transform of ITK and ANTs,
+            .fsl.mat a matrix of FSL, .lta a transform of FreeSurfer, any other suffix
+            text: a matrix from static world to moving world.
         out_report : string, optional
             The picture, if --report is given.
         """
@@ -216,8 +219,6 @@ class AlignDeepFlow(StrictWorkflow):
             max_memory=max_memory,
             **options,
         )
-        if self.log_options.quiet:
-            registration.progress = False
         if self.log_options.verbose:
             registration.verbosity = DIAGNOSE
         masks = {"static_mask": static_mask, "moving_mask": moving_mask}
@@ -233,7 +234,8 @@ class AlignDeepFlow(StrictWorkflow):
         )
         pairs = [inputs for inputs, _ in rows]
         dims = _check_pairs(pairs, masks, landmarks, out_field, channels)
-        prealigns = _read_prealigns(prealign, dims)
+        _check_out_prealign(out_prealign, dims)
+        prealigns = _read_prealigns(prealign, dims, pairs)
         for (static, moving), files in rows:
             summary = register_files(
                 static,
@@ -338,12 +340,30 @@ def _check_pairs(
     return dims
 
 
-def _read_prealigns(path: PathLike | None, dims: set[int]) -> dict[int, Any]:
-    """The matrix in a file, or None, for each dimension of the pairs."""
-    from dipy_dl_reg.io.matrix_files import read_matrix
+def _check_out_prealign(name: str, dims: set[int]) -> None:
+    """Check that the format of the prealign can store matrices of all dimensions."""
+    from dipy_dl_reg.io.affine_files import AFFINE_FORMATS, affine_format_name
 
+    entry = AFFINE_FORMATS[affine_format_name(name, "text")]
+    if not dims <= set(entry.dimensions):
+        raise ValueError(
+            f"out_prealign: the format of {name}, {entry.description}, holds 3D "
+            "matrices only, not those of slices"
+        )
+
+
+def _read_prealigns(
+    path: PathLike | None, dims: set[int], pairs: Sequence[Sequence[Path]]
+) -> dict[int, Any]:
+    """The matrix in a file, or None, for each dimension of the pairs."""
+    from dipy_dl_reg.io.affine_files import read_affine
+
+    if path is None:
+        return dict.fromkeys(dims)
+    # FSL's matrices depend on the images.
+    static, moving = pairs[0] if len(pairs) == 1 else (None, None)
     return {
-        dim: None if path is None else read_matrix(path, dim, name="prealign")
+        dim: read_affine(path, static=static, moving=moving, dim=dim, name="prealign")
         for dim in dims
     }
 

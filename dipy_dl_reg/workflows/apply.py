@@ -2,7 +2,7 @@
 
 The options of the command are defined by the signature and the docstring of `run` (see
 `dipy_dl_reg.workflows.base`), and the kinds of files by the table
-`dipy_dl_reg.workflows.kinds.table.KINDS`.
+`dipy_dl_reg.diffusion.kinds.table.KINDS`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dipy.utils.logging import logger
 
+from dipy_dl_reg.diffusion.kinds.table import KINDS, describe_kinds, find_kind
 from dipy_dl_reg.maps.formats.table import describe_formats
 from dipy_dl_reg.options import fill_docstring
 from dipy_dl_reg.validation import check_choice
@@ -22,10 +23,9 @@ from dipy_dl_reg.workflows.base import (
     log_result,
     run_command,
 )
-from dipy_dl_reg.workflows.kinds.table import KINDS, describe_kinds, find_kind
 
 if TYPE_CHECKING:
-    from dipy_dl_reg.workflows.kinds.base import FileKind
+    from dipy_dl_reg.diffusion.kinds.base import FileKind
 
 #: The output's name by default, with the suffix of an image.
 _OUT_FILE = "transformed.nii.gz"
@@ -62,6 +62,8 @@ class ApplyDeepFlow(StrictWorkflow):
         modulate: bool = False,
         bvals: PathLike | None = None,
         bvecs: PathLike | None = None,
+        moving: PathLike | None = None,
+        inverse_mapping: PathLike | None = None,
         skip_existing: bool = False,
         out_dir: PathLike = "",
         out_file: str = _OUT_FILE,
@@ -76,7 +78,10 @@ class ApplyDeepFlow(StrictWorkflow):
         Parameters
         ----------
         mapping_file : string or Path
-            The map, such as mapping.npz of dipy_align_deep: a file in {formats}.
+            The map, such as mapping.npz of dipy_align_deep, or a map of another
+            program: a file in {formats}. Of a program that stores each direction in
+            a file, it is that which warps moving to static, and the files that ANTs
+            writes beside it are found.
         image_files : variable string or Path
             The image or images, or other files of the kinds of --kind. For several, add
             --mix_names, which gives each its own output name.
@@ -93,8 +98,9 @@ class ApplyDeepFlow(StrictWorkflow):
         inverse : boolean, optional
             Transform from static to moving.
         prealign : string or Path, optional
-            Text file of the prealign of the registration. It is needed for a map in a
-            format that does not contain the prealign, such as DIPY's.
+            File of the prealign of the registration: text, or an affine of ITK, FSL or
+            FreeSurfer. It is needed for a map that does not contain the prealign, such
+            as DIPY's.
         kind : string, optional
             What the files are: {kinds}. auto recognises each file by its suffix, its
             NIfTI intent, the number of its volumes and the files beside it; if it may
@@ -123,6 +129,12 @@ class ApplyDeepFlow(StrictWorkflow):
         bvecs : string or Path, optional
             File of its b-vectors; by default that beside it (.bvec). Both remain valid
             for the output, beside which they are copied.
+        moving : string or Path, optional
+            The moving image, of which only the grid is used. FSL's warps need it; with
+            --inverse it is the grid of the output, if the map does not contain it.
+        inverse_mapping : string or Path, optional
+            The file of the other direction, for --inverse, of a program that stores
+            each direction in a file; without it this direction is computed.
         skip_existing : boolean, optional
             Skip images whose output exists.
         out_dir : string or Path, optional
@@ -158,13 +170,20 @@ class ApplyDeepFlow(StrictWorkflow):
             [mapping_file, image_files],
             out_dir,
             {"out_file": out_file},
-            others=[reference, prealign, bvals, bvecs],
+            others=[reference, prealign, bvals, bvecs, moving, inverse_mapping],
             skip_existing=skip_existing,
             adapt=name_outputs,
         )
         grid = open_reference(reference)
         maps = {
-            path: read_map(path, prealign=prealign, reference=grid, inverse=inverse)
+            path: read_map(
+                path,
+                prealign=prealign,
+                reference=grid,
+                inverse=inverse,
+                moving=moving,
+                inverse_mapping=inverse_mapping,
+            )
             for path in dict.fromkeys(inputs[0] for inputs, _ in rows)
         }
         request = {"reference": grid, "inverse": inverse, "options": options}
@@ -178,14 +197,12 @@ class ApplyDeepFlow(StrictWorkflow):
         arguments: Mapping[str, Any],
     ) -> None:
         """Check all files, and then transform them."""
+        from dipy_dl_reg.diffusion.kinds.base import Request
         from dipy_dl_reg.io.atomic_files import write_all_or_none
-        from dipy_dl_reg.workflows.kinds.base import Request
         from dipy_dl_reg.workflows.transform_files import warn_of_other_space
 
-        progress = not self.log_options.quiet
         requests = {
-            path: Request(mapping, progress=progress, **arguments)
-            for path, mapping in maps.items()
+            path: Request(mapping, **arguments) for path, mapping in maps.items()
         }
         for (mapping, path), _ in rows:
             kinds[path].check(path, requests[mapping])

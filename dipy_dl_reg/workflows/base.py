@@ -10,30 +10,25 @@ input is not an image.  Either all output files of a run are written, or none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-import contextlib
-from functools import wraps
-from importlib.metadata import version
+from collections.abc import Callable, Iterable, Sequence
 import os
 from pathlib import Path
-import signal
 import sys
-import threading
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, TypeAlias
 import warnings
 
 from dipy.utils.logging import logger
 from dipy.workflows.multi_io import IOIterator
 from dipy.workflows.workflow import Workflow
 
+from dipy_dl_reg.workflows.command_line import parse_command_line
+from dipy_dl_reg.workflows.exit_codes import UsageError, exit_with_code
 from dipy_dl_reg.workflows.log import LogOptions
 
 PathLike: TypeAlias = str | Path
 
 #: Suffixes of NIfTI files.
 NIFTI = (".nii", ".nii.gz")
-#: Errors that are shown to the user in one line, without a traceback.
-ERRORS = (ValueError, OSError, ImportError, MemoryError, RuntimeError)
 #: Number of file names in a message.
 _MAX_NAMES = 3
 
@@ -98,7 +93,7 @@ class StrictWorkflow(Workflow):
             If the numbers of inputs differ, or two outputs have the same path.
         """
         if self._output_strategy not in ("absolute", "append", "prepend"):
-            raise ValueError(
+            raise UsageError(
                 "out_strat must be absolute, append or prepend, got "
                 f"{self._output_strategy!r}"
             )
@@ -228,33 +223,6 @@ class StrictWorkflow(Workflow):
         return True
 
 
-def check_suffix(name: str, suffixes: tuple[str, ...], parameter: str) -> str:
-    """Check the suffix of a file name.
-
-    Parameters
-    ----------
-    name : str
-        The name that the user gave.
-    suffixes : tuple of str
-        Suffixes of the file's format.
-    parameter : str
-        Name of the parameter, for the error message.
-
-    Returns
-    -------
-    name : str
-        The same name.
-
-    Raises
-    ------
-    ValueError
-        If it has none of the suffixes.
-    """
-    if not str(name).lower().endswith(suffixes):
-        raise ValueError(f"{parameter} must end in {' or '.join(suffixes)}, got {name}")
-    return name
-
-
 def format_names(paths: Sequence[PathLike]) -> str:
     """List the first files by name, and count the others.
 
@@ -297,78 +265,32 @@ def log_result(text: str) -> None:
 def run_command(flow: StrictWorkflow) -> None:
     """Run a workflow from the command line.
 
-    An error is shown in one line, and the exit code is 1 then.
-
     Parameters
     ----------
     flow : StrictWorkflow
         The workflow; its options are in `sys.argv`.
+
+    Raises
+    ------
+    SystemExit
+        If it does not succeed, with a code of `exit_codes.EXIT_CODES`; the error is
+        shown in one line.
     """
     # This must be set before torch is loaded.  Waiting threads then sleep, which is
     # many times faster if other programs use the same processors.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from dipy.workflows.flow_runner import run_flow
-
-    release = f"dipy_dl_reg {version('dipy_dl_reg')}"
     warnings.formatwarning = _format_warning
     flow.log_options = options = LogOptions()
-    _log_while_running(flow, options)
-    try:
-        with _raise_on_signals():
-            run_flow(
-                flow,
-                extra_args={
-                    "version": {"action": "version", "version": release},
-                    **options.arguments(),
-                },
-            )
-    except KeyboardInterrupt:
-        sys.exit(f"{Path(sys.argv[0]).name}: interrupted")
-    except ERRORS as error:
-        sys.exit(f"{Path(sys.argv[0]).name}: error: {_format_error(error)}")
-
-
-def _log_while_running(flow: Any, options: LogOptions) -> None:
-    """Make a workflow's `run` log as the options of its command say."""
-    run = flow.run
-
-    @wraps(run)
-    def run_with_log(**arguments: Any) -> Any:
-        with options.configure(arguments) as log:
-            try:
-                return run(**arguments)
-            except ERRORS as error:
-                log.write_error(_format_error(error))
-                raise
-
-    flow.run = run_with_log
-
-
-@contextlib.contextmanager
-def _raise_on_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP raise SystemExit, so that temporary files are removed."""
-    before: dict[int, Any] = {}
-
-    def leave(number: int, frame: object) -> NoReturn:
-        for each in before:
-            signal.signal(each, signal.SIG_IGN)  # do not interrupt the clean-up
-        raise SystemExit(128 + number)
-
-    numbers = [getattr(signal, n, None) for n in ("SIGTERM", "SIGHUP")]
-    if threading.current_thread() is threading.main_thread():
-        for number in filter(None, numbers):
-            if signal.getsignal(number) == signal.SIG_DFL:  # nohup sets SIG_IGN
-                before[number] = signal.signal(number, leave)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _format_error(error: BaseException) -> str:
-    """Format an error as one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    arguments = parse_command_line(flow, options)
+    with (
+        exit_with_code(Path(sys.argv[0]).name, is_verbose=lambda: options.verbose),
+        options.configure(arguments) as log,
+    ):
+        try:
+            flow.run(**arguments)
+        except Exception as error:
+            log.write_error(error)
+            raise
 
 
 def _format_warning(

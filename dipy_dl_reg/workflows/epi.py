@@ -7,11 +7,11 @@ The options of the command are defined by the signature and the docstring of `ru
 from __future__ import annotations
 
 from dipy_dl_reg.maps.formats.table import whole_map_suffixes
+from dipy_dl_reg.validation import check_suffix
 from dipy_dl_reg.workflows.base import (
     NIFTI,
     PathLike,
     StrictWorkflow,
-    check_suffix,
     log_result,
     run_command,
 )

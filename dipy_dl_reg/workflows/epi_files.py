@@ -13,9 +13,9 @@ import numpy as np
 
 from dipy_dl_reg.diffusion.epi import apply_epi_correction, deep_epi_correction
 from dipy_dl_reg.diffusion.epi_to_t1 import deep_epi_to_t1
+from dipy_dl_reg.io.affine_files import read_affine
 from dipy_dl_reg.io.atomic_files import write_all_or_none
 from dipy_dl_reg.io.images import make_nifti, open_volume
-from dipy_dl_reg.io.matrix_files import read_matrix
 from dipy_dl_reg.io.series_files import (
     VolumeSeries,
     open_series,
@@ -177,7 +177,9 @@ def _correct(
         )
     logger.info(f"Correcting {files.b0} with {files.t1}")
     if files.prealign is not None:
-        options["prealign"] = read_matrix(files.prealign, name="prealign")
+        options["prealign"] = read_affine(
+            files.prealign, static=files.t1, moving=files.b0, dim=3, name="prealign"
+        )
     assert files.t1 is not None  # see EpiFiles.check
     t1 = open_volume(files.t1, "t1")
     found = deep_epi_to_t1(b0, t1, t1_mask=files.t1_mask, **options)

@@ -1,13 +1,12 @@
 """The log of a command, on the terminal and in a file; options of the log.
 
-DIPY's `run_flow` has `--log_level` and `--log_file`, and configures the root logger, to
-which DIPY's own logger does not propagate.  Here DIPY's logger is configured instead,
-while a workflow runs.
+DIPY's `run_flow` configures the root logger, to which DIPY's own logger does not
+propagate.  Here DIPY's logger is configured instead, while a workflow runs, and with it
+the progress of long computations: bars at a terminal, lines in a log file.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 import contextlib
 import logging
@@ -18,24 +17,21 @@ import warnings
 
 from dipy.utils.logging import logger
 
+from dipy_dl_reg.workflows.exit_codes import (
+    ERRORS,
+    PartialFailure,
+    UsageError,
+    format_error,
+)
+
 LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG", "NOTSET")
-
-
-class _Store(argparse.Action):
-    """Stores an option in a dict, so that it is not passed to the workflow."""
-
-    def __init__(
-        self, option_strings: Any, dest: str, *, values: dict[str, Any], **options: Any
-    ):
-        super().__init__(option_strings, dest, **options)
-        self.values = values
-
-    def __call__(
-        self, parser: Any, namespace: Any, values: Any, option_string: Any = None
-    ) -> None:
-        """Store the value; True for a flag."""
-        name = self.option_strings[0].lstrip("-")
-        self.values[name] = True if self.nargs == 0 else values
+#: Options of how much the terminal shows, with their descriptions.
+VERBOSITY_HELP = {
+    "quiet": "Show warnings, errors and the last line only, and no progress.",
+    "verbose": "Show every step, such as the energy of each iteration, and the "
+    "traceback of an error.",
+}
+_FORMAT = "[%(asctime)s][%(name)s] %(levelname)s: %(message)s"
 
 
 class LogOptions:
@@ -58,56 +54,20 @@ class LogOptions:
 
     @property
     def verbose(self) -> bool:
-        """Whether every step is logged."""
-        return self.values.get("verbose", False) or self.level < logging.INFO
+        """Whether every step is logged, and tracebacks are shown."""
+        level = str(self.values.get("log_level") or "INFO").upper()
+        return self.values.get("verbose", False) or level in ("DEBUG", "NOTSET")
 
     @property
     def level(self) -> int:
         """The level, as a number of `logging`."""
         name = str(self.values.get("log_level") or "INFO").upper()
         if name not in LEVELS:
-            raise ValueError(
+            raise UsageError(
                 f"log_level must be one of {', '.join(LEVELS)}, got {name}"
             )
         level = getattr(logging, name)
         return min(level, logging.DEBUG) if self.values.get("verbose") else level
-
-    def arguments(self) -> dict[str, dict[str, Any]]:
-        """The options as additional arguments of `run_flow`.
-
-        Returns
-        -------
-        arguments : dict of dict
-            By option, arguments of `argparse.ArgumentParser.add_argument`.
-        """
-        store = {"action": _Store, "values": self.values}
-        text = {**store, "metavar": "string"}
-        flag = {**store, "nargs": 0}
-        flag |= {"dest": argparse.SUPPRESS, "default": argparse.SUPPRESS}
-        return {
-            "log_level": {
-                **text,
-                "dest": "log_level",
-                "default": "INFO",
-                "help": f"Level of the log: {', '.join(LEVELS)} (default: INFO). "
-                "DEBUG is the same as --verbose.",
-            },
-            "log_file": {
-                **text,
-                "dest": "log_file",
-                "default": "",
-                "help": "File to which the log is appended, errors included; --quiet "
-                "has no effect on it.",
-            },
-            "quiet": {
-                **flag,
-                "help": "Show warnings, errors and the last line only.",
-            },
-            "verbose": {
-                **flag,
-                "help": "Show every step, such as the energy of each iteration.",
-            },
-        }
 
     @contextlib.contextmanager
     def configure(self, arguments: dict[str, Any]) -> Iterator[LogOptions]:
@@ -125,36 +85,33 @@ class LogOptions:
 
         Raises
         ------
-        ValueError
+        UsageError
             If an option is wrong.
         OSError
             If the log file cannot be written.
         """
+        from dipy_dl_reg.progress import show_progress
+
         if self.quiet and self.values.get("verbose"):
-            raise ValueError("give either --quiet or --verbose, not both")
+            raise UsageError("give either --quiet or --verbose, not both")
         level = self.level
-        format_ = "[%(asctime)s][%(name)s] %(levelname)s: %(message)s"
-        screen = logging.StreamHandler(sys.stdout)
-        if self.quiet:
-            screen.addFilter(_is_shown_when_quiet)
         self.file = self._open_file(arguments)
-        handlers: list[logging.Handler] = [screen]
+        handlers: list[logging.Handler] = [_Screen(quiet=self.quiet)]
         if self.file is not None:
             handlers.append(self.file)
         for handler in handlers:
-            handler.setFormatter(logging.Formatter(format_, "%Y-%m-%d %H:%M:%S"))
+            handler.setFormatter(logging.Formatter(_FORMAT, "%Y-%m-%d %H:%M:%S"))
         before = logger.handlers[:], logger.level, warnings.showwarning
-        others = logging.root.level
         logger.handlers[:] = handlers
         logger.setLevel(level or 1)  # 0 would mean the level of the root logger
-        logging.root.setLevel(max(level, logging.WARNING) if self.quiet else level)
         warnings.showwarning = _log_warning
+        lines = True if self.file is not None else None
         try:
-            yield self
+            with show_progress(bars=False if self.quiet else None, lines=lines):
+                yield self
         finally:
             logger.handlers[:], warnings.showwarning = before[0], before[2]
             logger.setLevel(before[1])
-            logging.root.setLevel(others)
             if self.file is not None:
                 self.file.close()
 
@@ -166,29 +123,62 @@ class LogOptions:
         values = [v if isinstance(v, list) else [v] for v in arguments.values()]
         inputs = {Path(v).resolve() for vs in values for v in vs if isinstance(v, str)}
         if Path(path).resolve() in inputs or Path(path).is_dir():
-            raise ValueError(f"log_file: {path} is an input or a folder")
+            raise UsageError(f"log_file: {path} is an input or a folder")
         if not Path(path).absolute().parent.is_dir():
             raise FileNotFoundError(f"log_file: the folder of {path} does not exist")
         return logging.FileHandler(path, encoding="utf-8")
 
-    def write_error(self, text: str) -> None:
+    def write_error(self, error: BaseException) -> None:
         """Write an error to the log file; `run_command` shows it on the terminal.
 
         Parameters
         ----------
-        text : str
-            The error.
+        error : BaseException
+            The error. Its traceback is written if the command is verbose, or if it is a
+            fault of the program.
         """
-        if self.file is not None:
-            record = logger.makeRecord(
-                logger.name, logging.ERROR, __file__, 0, text, (), None
+        if self.file is None:
+            return
+        is_fault = not isinstance(error, (*ERRORS, PartialFailure))
+        trace = (type(error), error, error.__traceback__)
+        self.file.handle(
+            logger.makeRecord(
+                logger.name,
+                logging.ERROR,
+                __file__,
+                0,
+                format_error(error),
+                (),
+                trace if is_fault or self.verbose else None,
             )
-            self.file.handle(record)
+        )
 
 
-def _is_shown_when_quiet(record: logging.LogRecord) -> bool:
-    """Whether a line is also shown with --quiet."""
-    return record.levelno >= logging.WARNING or getattr(record, "result", False)
+class _Screen(logging.StreamHandler):
+    """Shows the log on the terminal, above a progress bar if there is one."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        super().__init__(sys.stdout)
+        self.quiet = quiet
+        self.shows_bars = sys.stderr.isatty()
+
+    def filter(self, record: logging.LogRecord) -> Any:
+        """Whether a line is shown: with --quiet, results and warnings are.
+
+        Lines about progress are for the log file if a bar is shown.
+        """
+        if self.quiet and record.levelno < logging.WARNING:
+            return getattr(record, "result", False)
+        if self.shows_bars and getattr(record, "progress", False):
+            return False
+        return super().filter(record)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, and draw the bar again below it."""
+        from tqdm import tqdm
+
+        with tqdm.external_write_mode(file=self.stream):
+            super().emit(record)
 
 
 def _log_warning(

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from dipy_dl_reg.validation import check_suffix
 from dipy_dl_reg.workflows.base import (
     NIFTI,
     PathLike,
     StrictWorkflow,
-    check_suffix,
     log_result,
     run_command,
 )

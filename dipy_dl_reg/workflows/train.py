@@ -15,9 +15,9 @@ from typing import Any
 from dipy_dl_reg.networks.registry import NETWORKS
 from dipy_dl_reg.options import join_words
 from dipy_dl_reg.training.training_options import DataOptions, TrainingOptions
+from dipy_dl_reg.validation import check_suffix
 from dipy_dl_reg.workflows.base import (
     StrictWorkflow,
-    check_suffix,
     log_result,
     run_command,
 )

@@ -86,10 +86,8 @@ class Slow(CrossSubject):
 def clock(monkeypatch):
     """Seconds that pass only where a test says so."""
     clock = [0.0]
-    for module in ("clock", "log"):
-        monkeypatch.setattr(
-            f"dipy_dl_reg.training.loop.{module}.monotonic", lambda: clock[0]
-        )
+    for module in ("training.loop.clock", "progress"):
+        monkeypatch.setattr(f"dipy_dl_reg.{module}.monotonic", lambda: clock[0])
     return clock
 
 

@@ -4,7 +4,6 @@ import sys
 from types import ModuleType
 import warnings
 
-from dipy.workflows import flow_runner
 from maps import blob, oblique_map
 import nibabel as nib
 import numpy as np
@@ -48,7 +47,6 @@ def command(monkeypatch):
 
     def run(entry, *arguments):
         monkeypatch.setattr(sys, "argv", [entry.__name__, *map(str, arguments)])
-        monkeypatch.setattr(flow_runner, "configure_logger", lambda **options: None)
         monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
         entry()
 

@@ -14,6 +14,8 @@ from workflow_files import fails, logged, names, save
 
 from dipy_dl_reg.diffusion.dwi import transform_dwi
 from dipy_dl_reg.diffusion.fods import transform_fods
+from dipy_dl_reg.diffusion.kinds.base import Request
+from dipy_dl_reg.diffusion.kinds.table import KINDS, find_kind
 from dipy_dl_reg.diffusion.peaks import transform_peaks, transform_vectors
 from dipy_dl_reg.diffusion.streamlines import transform_streamlines
 from dipy_dl_reg.diffusion.tensors import transform_tensors
@@ -21,8 +23,6 @@ from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.io.tractograms.table import FORMATS
 from dipy_dl_reg.maps.apply import apply_mapping
 from dipy_dl_reg.workflows.apply import apply_deep
-from dipy_dl_reg.workflows.kinds.base import Request
-from dipy_dl_reg.workflows.kinds.table import KINDS, find_kind
 
 
 def series(mapping, rng, *tail, folder, name="a.nii.gz", intent=None):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from dipy_dl_reg.maps.verdict import judge
+from dipy_dl_reg.workflows.exit_codes import EXIT_CODES, CommandExit
 
 GRIDS = {
     "static": ((18, 17, 16), affine([2.0, -2, 2.5], (0.1,), [3.0, 5, -9])),
@@ -77,11 +78,11 @@ def matrix_between(linear):
 
 def fails(command, *arguments):
     """Run a command that must fail; what it says."""
-    with pytest.raises(SystemExit) as end:
+    with pytest.raises(CommandExit) as end:
         command(*arguments)
-    assert isinstance(end.value.code, str), end.value.code
-    assert "\n" not in end.value.code
-    return end.value.code
+    assert end.value.code in EXIT_CODES
+    assert "\n" not in end.value.text
+    return end.value.text
 
 
 def names(folder):

@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import csv
-import logging
 from pathlib import Path
-from time import monotonic
 from typing import Any, TextIO
 
-from tqdm.auto import tqdm
-
+from dipy_dl_reg.progress import Progress, format_duration
 from dipy_dl_reg.training.loop.clock import TimeLimit
-
-#: DIPY's logger, to which this package writes; dipy itself is not imported here.
-_logger = logging.getLogger("dipy")
-#: Without a progress bar: seconds to the first line of the log, and between lines.
-_FIRST_LINE, _NEXT_LINE = 10, 60
 
 
 class Log:
@@ -35,8 +27,8 @@ class Log:
         Rows of the interrupted training that is resumed: they are written to the file
         first.
     progress : bool, optional
-        Show a bar.  By default there is a bar if the output is a terminal; else a line
-        of the log after 10 s, and every 60 s from then on.
+        Show a bar.  By default there is a bar if the output is a terminal, else lines
+        of the log (see `dipy_dl_reg.progress`).
     limit : TimeLimit, optional
         Time limit of the training, to show the remaining time.
 
@@ -62,21 +54,18 @@ class Log:
             self._open(Path(path), done)
         for row in rows:
             self._write_row(row)
-        disable = None if progress is None else not progress
-        self.bar = tqdm(total=steps, initial=done, disable=disable, unit="step")
-        self._lines = progress is None and self.bar.disable
-        self._steps, self._first, self._done = steps, done, done
+        self.progress = Progress(
+            "Training", steps, done=done, shown=progress, format_line=self._format_line
+        )
         self._limit = TimeLimit() if limit is None else limit
         self._losses: list[float] = []
-        self._start = monotonic()
-        self._next_line = self._start + _FIRST_LINE
         self._validation = rows[-1].get("validation") if rows else None
 
     def __enter__(self) -> Log:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.bar.close()
+        self.progress.__exit__(*exception)
         if self.events is not None:
             self.events.close()
         if self.file is not None:
@@ -90,11 +79,8 @@ class Log:
         loss : float
             Loss of this step.
         """
-        self.bar.update()
-        self._done += 1
         self._losses.append(loss)
-        if self._lines and monotonic() >= self._next_line:
-            self._write_line()
+        self.progress.update()
 
     def row(self, row: dict[str, float]) -> None:
         """Add a row.
@@ -110,22 +96,20 @@ class Log:
             if self.events is not None and name != "step":
                 self.events.add_scalar(name, value, row["step"])
         shown = ("total", "validation")
-        self.bar.set_postfix({k: f"{row[k]:.4g}" for k in shown if k in row})
+        self.progress.bar.set_postfix({k: f"{row[k]:.4g}" for k in shown if k in row})
 
-    def _write_line(self) -> None:
-        """Write a line of the log: steps done, loss, time left."""
-        now, steps = monotonic(), self._done - self._first
-        left = (now - self._start) / steps * (self._steps - self._done)
+    def _format_line(self) -> str:
+        """A line of the log: steps done, loss since the last line, time left."""
+        progress, left = self.progress, self.progress.seconds_left() or 0.0
         mean = sum(self._losses) / len(self._losses)
-        text = f"Step {self._done} of {self._steps}: loss {mean:.4g}"
+        self._losses = []
+        text = f"Step {progress.done} of {progress.total}: loss {mean:.4g}"
         if self._validation is not None:
             text += f", validation {self._validation:.4g}"
         if self._limit.left() < left:
-            text += f"; stops at the time limit in {_duration(self._limit.left())}"
-        else:
-            text += f"; about {_duration(left)} left"
-        _logger.info(text)
-        self._next_line, self._losses = now + _NEXT_LINE, []
+            limit = format_duration(self._limit.left())
+            return f"{text}; stops at the time limit in {limit}"
+        return f"{text}; about {format_duration(left)} left"
 
     def _open(self, path: Path, done: int) -> None:
         """Open the file of the rows, and that of the events."""
@@ -174,14 +158,6 @@ def check_log(path: str | Path | None, *, overwrite: bool = False) -> None:
         raise FileExistsError(
             f"log {_csv_path(path)} exists; give another name, or resume that training."
         )
-
-
-def _duration(seconds: float) -> str:
-    """A time in seconds, minutes or hours, as text."""
-    if seconds < 90:
-        return f"{max(0, seconds):.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _csv_path(path: str | Path) -> Path:

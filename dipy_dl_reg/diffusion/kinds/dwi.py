@@ -9,9 +9,7 @@ import shutil
 from dipy_dl_reg.diffusion.dwi import check_shells, transform_dwi
 from dipy_dl_reg.diffusion.frames import FRAMES
 from dipy_dl_reg.diffusion.gradient_tables import check_gradient_table
-from dipy_dl_reg.diffusion.tensors import METHODS
-from dipy_dl_reg.io.images import open_image
-from dipy_dl_reg.workflows.kinds.base import (
+from dipy_dl_reg.diffusion.kinds.base import (
     FileKind,
     Match,
     Request,
@@ -20,6 +18,8 @@ from dipy_dl_reg.workflows.kinds.base import (
     output_grid,
     save_directions,
 )
+from dipy_dl_reg.diffusion.tensors import METHODS
+from dipy_dl_reg.io.images import open_image
 
 #: Suffixes of the files of a gradient table.
 _SUFFIXES = {"bvals": (".bval", ".bvals"), "bvecs": (".bvec", ".bvecs")}

@@ -1,7 +1,7 @@
 """The table of the kinds of files that `dipy_apply_deep` transforms.
 
 A new kind is one module beside this one, with a constant that is a
-`dipy_dl_reg.workflows.kinds.base.FileKind`, and one line in `KINDS`.  A module is
+`dipy_dl_reg.diffusion.kinds.base.FileKind`, and one line in `KINDS`.  A module is
 imported when the command runs, so that ``--help`` need not wait for it.
 """
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dipy_dl_reg.options import join_words
 
 if TYPE_CHECKING:
-    from dipy_dl_reg.workflows.kinds.base import FileKind
+    from dipy_dl_reg.diffusion.kinds.base import FileKind
 
 
 class KindEntry(NamedTuple):
@@ -42,7 +42,7 @@ class KindEntry(NamedTuple):
         kind : FileKind
             The kind.
         """
-        module = import_module(f"dipy_dl_reg.workflows.kinds.{self.module}")
+        module = import_module(f"dipy_dl_reg.diffusion.kinds.{self.module}")
         return getattr(module, self.name)
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from dipy_dl_reg.diffusion.kinds.base import FileKind, Match, Request
 from dipy_dl_reg.diffusion.tractograms import (
     check_tractogram,
     transform_opened_tractogram,
 )
 from dipy_dl_reg.io.tractograms.table import FORMATS, open_tractogram
-from dipy_dl_reg.workflows.kinds.base import FileKind, Match, Request
 
 
 def _match(path: Path, given: Mapping[str, object]) -> Match:
@@ -31,7 +31,6 @@ def _transform(path: Path, targets: Sequence[Path], request: Request) -> None:
         targets[0],
         inverse=request.inverse,
         reference=request.reference,
-        progress=request.progress,
         overwrite=True,
     )
 

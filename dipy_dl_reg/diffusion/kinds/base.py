@@ -11,12 +11,10 @@ from dipy.align.imwarp import DiffeomorphicMap
 import nibabel as nib
 import numpy as np
 
-from dipy_dl_reg.io.image_kinds import check_no_colour
+from dipy_dl_reg.io.image_kinds import check_no_colour, plane_axes
 from dipy_dl_reg.io.images import make_nifti, open_image
 from dipy_dl_reg.options import join_words
-from dipy_dl_reg.validation import check_affine
-from dipy_dl_reg.workflows.base import check_suffix
-from dipy_dl_reg.workflows.transform_files import make_reference
+from dipy_dl_reg.validation import check_affine, check_suffix
 
 #: How certain it is that a file is of a kind.
 Match: TypeAlias = Literal["certain", "possible", "no"]
@@ -35,15 +33,12 @@ class Request(NamedTuple):
         Transform from static to moving.
     options : mapping
         The options of the kind that were given, by name.
-    progress : bool
-        Whether a progress bar may be shown.
     """
 
     mapping: DiffeomorphicMap
     reference: Any = None
     inverse: bool = False
     options: Mapping[str, Any] = {}
-    progress: bool = False
 
 
 @dataclass(frozen=True)
@@ -272,6 +267,36 @@ def output_grid(image: Any, request: Request) -> tuple[Any, dict[str, Any]]:
         "out_shape": reference.shape[:3],
         "out_grid2world": reference.affine,
     }
+
+
+def make_reference(
+    mapping: DiffeomorphicMap, image: Any, inverse: bool
+) -> nib.Nifti1Image:
+    """An image with the map's own grid for the result.
+
+    A 2D map does not hold the position of its plane: it is taken from the image.
+
+    Parameters
+    ----------
+    mapping : DiffeomorphicMap
+        The map.
+    image : nibabel image
+        The image that is transformed.
+    inverse : bool
+        Whether it is transformed from static to moving.
+
+    Returns
+    -------
+    reference : nibabel image
+        An image whose values have no meaning.
+    """
+    side = "domain" if inverse else "codomain"
+    shape = tuple(int(n) for n in getattr(mapping, f"{side}_shape"))
+    affine = getattr(mapping, f"{side}_grid2world")
+    if mapping.dim == 2:
+        plane, affine = affine, np.array(image.affine)
+        affine[np.ix_([*plane_axes(affine), 3], [0, 1, 3])] = plane
+    return nib.Nifti1Image(np.broadcast_to(np.uint8(0), shape), affine)
 
 
 def save_directions(target: Path, reference: Any, data: np.ndarray, image: Any) -> None:

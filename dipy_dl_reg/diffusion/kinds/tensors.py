@@ -6,10 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dipy_dl_reg.diffusion.frames import FRAMES
-from dipy_dl_reg.diffusion.tensor_components import ORDERS
-from dipy_dl_reg.diffusion.tensors import INTERPOLATIONS, METHODS, transform_tensors
-from dipy_dl_reg.io.images import open_image
-from dipy_dl_reg.workflows.kinds.base import (
+from dipy_dl_reg.diffusion.kinds.base import (
     FileKind,
     Match,
     Request,
@@ -21,6 +18,9 @@ from dipy_dl_reg.workflows.kinds.base import (
     require,
     save_directions,
 )
+from dipy_dl_reg.diffusion.tensor_components import ORDERS
+from dipy_dl_reg.diffusion.tensors import INTERPOLATIONS, METHODS, transform_tensors
+from dipy_dl_reg.io.images import open_image
 
 #: NIfTI's intent code of symmetric matrices.
 _SYMMETRIC_MATRIX = 1005

@@ -11,8 +11,7 @@ import numpy as np
 from dipy_dl_reg.diffusion.fods import transform_fods
 from dipy_dl_reg.diffusion.frames import FRAMES
 from dipy_dl_reg.diffusion.harmonics import MAX_ORDER, harmonic_order
-from dipy_dl_reg.io.images import open_image
-from dipy_dl_reg.workflows.kinds.base import (
+from dipy_dl_reg.diffusion.kinds.base import (
     FileKind,
     Match,
     Request,
@@ -23,6 +22,7 @@ from dipy_dl_reg.workflows.kinds.base import (
     require,
     save_directions,
 )
+from dipy_dl_reg.io.images import open_image
 
 #: Arguments of `transform_fods` for each basis of the command.  Those of DIPY are in
 #: its legacy definition, its default, unless the name says otherwise.

@@ -9,6 +9,13 @@ from dipy.utils.logging import logger
 import nibabel as nib
 import numpy as np
 
+from dipy_dl_reg.diffusion.kinds.base import (
+    FileKind,
+    Match,
+    Request,
+    is_nifti,
+    make_reference,
+)
 from dipy_dl_reg.io.image_kinds import (
     check_no_colour,
     declares_labels,
@@ -23,8 +30,6 @@ from dipy_dl_reg.maps.interpolation import (
     should_warn_of_labels,
 )
 from dipy_dl_reg.validation import check_affine
-from dipy_dl_reg.workflows.kinds.base import FileKind, Match, Request, is_nifti
-from dipy_dl_reg.workflows.transform_files import make_reference
 
 
 def _match_image(path: Path, given: Mapping[str, object]) -> Match:

@@ -10,15 +10,7 @@ import nibabel as nib
 import numpy as np
 
 from dipy_dl_reg.diffusion.frames import FRAMES
-from dipy_dl_reg.diffusion.peak_files import find_basis, read_peaks
-from dipy_dl_reg.diffusion.peaks import (
-    INTERPOLATIONS,
-    transform_peaks,
-    transform_vectors,
-)
-from dipy_dl_reg.io.images import open_image
-from dipy_dl_reg.validation import check_affine
-from dipy_dl_reg.workflows.kinds.base import (
+from dipy_dl_reg.diffusion.kinds.base import (
     FileKind,
     Match,
     Request,
@@ -30,6 +22,14 @@ from dipy_dl_reg.workflows.kinds.base import (
     require,
     save_directions,
 )
+from dipy_dl_reg.diffusion.peak_files import find_basis, read_peaks
+from dipy_dl_reg.diffusion.peaks import (
+    INTERPOLATIONS,
+    transform_peaks,
+    transform_vectors,
+)
+from dipy_dl_reg.io.images import open_image
+from dipy_dl_reg.validation import check_affine
 
 #: Suffix of DIPY's files of peaks.
 _PEAKS = ".pam5"

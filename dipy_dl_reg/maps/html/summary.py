@@ -1,0 +1,89 @@
+"""The measures of a report, flat, as a row of the table of a study."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from dipy_dl_reg.maps.regularity import RegularityMeasures
+from dipy_dl_reg.maps.verdict import Verdict
+
+#: Measures of the verdict that a report shows, and their names in rows.
+_SIMILARITIES = {
+    "similarity_raw": "similarity_before",
+    "similarity_affine": "similarity_affine",
+    "similarity_deformed": "similarity",
+    "overlap_raw": "overlap_before",
+    "overlap_affine": "overlap_affine",
+    "overlap_deformed": "overlap",
+}
+
+
+class ReportSummary(NamedTuple):
+    """The result of a report.
+
+    Attributes
+    ----------
+    grade : {"good", "doubtful", "failed"}
+        The worse of the verdict and the grade of the map's regularity.
+    reasons : tuple of str
+        Why it is not good.
+    measures : dict of float
+        All measures by name.
+    thumbnail : str
+        A small picture of the result as a data URI.
+    """
+
+    grade: str
+    reasons: tuple[str, ...]
+    measures: dict[str, float]
+    thumbnail: str = ""
+
+    def as_row(self, subject: str, report: str) -> dict[str, Any]:
+        """Make the row of a subject for `write_study_report`.
+
+        Parameters
+        ----------
+        subject : str
+            Name of the subject.
+        report : str
+            Path of its report, relative to the folder of the study's index page.
+
+        Returns
+        -------
+        row : dict
+            Plain values, which JSON can hold.
+        """
+        return {
+            "subject": subject,
+            "status": "done",
+            "reason": "; ".join(self.reasons),
+            "grade": self.grade,
+            "report": report,
+            "thumbnail": self.thumbnail,
+            **self.measures,
+        }
+
+
+def collect_measures(
+    regularity: RegularityMeasures, verdict: Verdict | None
+) -> dict[str, float]:
+    """Collect the measures of a registration by name.
+
+    Parameters
+    ----------
+    regularity : RegularityMeasures
+        Jacobian determinants and inverse consistency.
+    verdict : Verdict or None
+        The verdict with its measures.
+
+    Returns
+    -------
+    measures : dict of float
+        Similarities and overlaps "raw", "affine" and "deformed", and the measures of
+        regularity.
+    """
+    found: dict[str, float] = {}
+    if verdict is not None and verdict.measures is not None:
+        for name, attribute in _SIMILARITIES.items():
+            found[name] = float(getattr(verdict.measures, attribute))
+    return found | {name: float(v) for name, v in regularity._asdict().items()}
