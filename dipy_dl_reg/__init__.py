@@ -22,6 +22,7 @@ if "torch" not in sys.modules:
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "clients.pyafq": ["DeepMap"],
     "registration.deformable": ["DeepRegistration"],
     "registration.pipeline": ["deep_registration"],
     "registration.affine.deep_affine": ["DeepAffineRegistration"],
@@ -31,6 +32,7 @@ _PUBLIC = {
     "registration.report_files": ["write_report"],
     "groupwise.all_pairs": ["register_all_pairs"],
     "groupwise.template": ["build_template"],
+    "io.affine_files": ["read_affine", "write_affine"],
     "io.landmark_files": ["read_landmarks"],
     "metrics.channels": ["ChannelsMetric"],
     "metrics.local_correlation": ["CCMetric"],
@@ -40,6 +42,8 @@ _PUBLIC = {
     "metrics.ncc": ["NCCMetric"],
     "metrics.ssd": ["SSDMetric"],
     "maps.apply": ["apply_mapping"],
+    "maps.composition": ["compose_mappings"],
+    "maps.exchange": ["read_mapping", "write_mapping"],
     "maps.html.study": ["write_study_report"],
     "maps.record": ["RegistrationRecord"],
     "maps.report": ["plot_registration"],

@@ -12,7 +12,6 @@ GOOD = Measures(
     visible=1.0,
     displacement=0.02,
     displacement_95=0.04,
-    sd_log_jacobian=0.3,
     volume_ratio=1.02,
     rotation=5.0,
     smallest_scale=0.95,

@@ -53,6 +53,14 @@ class Quality(NamedTuple):
     repairs : int
         Number of rounds of repair; above 20, the whole field was also multiplied by a
         factor below 1.
+    folds_percent, folds_percent_inverse : float
+        Voxels with a determinant of 0 or less in the field and in its inverse, in
+        percent.
+
+    Notes
+    -----
+    The definitions are those of `dipy_dl_reg.maps.regularity.measure_regularity`, which
+    measures a finished map.
     """
 
     minimum_jacobian: float
@@ -60,6 +68,8 @@ class Quality(NamedTuple):
     round_trip_mean: float
     round_trip_max: float
     repairs: int = 0
+    folds_percent: float = 0.0
+    folds_percent_inverse: float = 0.0
 
     @property
     def shrunk(self) -> bool:
@@ -107,6 +117,7 @@ class _VoxelMeasures(NamedTuple):
             self.mean,
             max(float(self.there.max()), float(self.back.max())),
             repairs,
+            *(_percent_folded(det) for det in (self.jacobian, self.jacobian_inverse)),
         )
 
     def find_violations(
@@ -129,6 +140,11 @@ class _VoxelMeasures(NamedTuple):
             torch.maximum(here, warp(beyond, u)),
             torch.maximum(beyond, warp(here, v)),
         )
+
+
+def _percent_folded(jacobian: torch.Tensor) -> float:
+    """Voxels with a determinant of 0 or less, in percent."""
+    return 100 * int((jacobian <= 0).sum()) / jacobian.numel()
 
 
 def measure_quality(u: torch.Tensor, v: torch.Tensor, *, repairs: int = 0) -> Quality:

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 #: Largest number of iterations of the fit.
 _ITERATIONS = 60
 #: Largest residual of the fit, in mm, below which it ends.
-_TOLERANCE = 2e-5
+_TOLERANCE = 5e-6
 
 
 def fit_inverse(
-    start: np.ndarray, static: Grid, positions: np.ndarray, affine: np.ndarray
+    start: np.ndarray, static: Grid, positions: np.ndarray, points: np.ndarray
 ) -> np.ndarray:
     """Fit ``f`` such that ``z + f(z)`` is the given position at each point `z`.
 
@@ -38,10 +38,10 @@ def fit_inverse(
     static : Grid
         Grid of ``f``.
     positions : ndarray, shape (*shape, D)
-        Points of static, RAS, mm, on a grid in moving's world.  Those that are not
-        finite are left out, as are points `z` outside static's grid.
-    affine : ndarray, shape (D + 1, D + 1)
-        Voxels of that grid to `z`, in static's world: ``inv(P) @ grid2world``.
+        Points of static, RAS, mm.  Those that are not finite are left out.
+    points : ndarray, shape (*shape, D)
+        `z`, in static's world: ``inv(P) y`` for points `y` of moving.  Those outside
+        static's grid are left out.
 
     Returns
     -------
@@ -49,9 +49,7 @@ def fit_inverse(
         ``f``, in mm.
     """
     dim = static.dim
-    voxels = np.moveaxis(np.indices(positions.shape[:-1], dtype=np.float64), 0, -1)
-    voxels = voxels.reshape(-1, dim)
-    points = voxels @ affine[:dim, :dim].T + affine[:dim, dim]
+    points = points.reshape(-1, dim)
     moves = positions.reshape(-1, dim) - points
     used = np.isfinite(moves).all(axis=1) & static.contains(points)
     to_voxels = static.inverse

@@ -52,8 +52,6 @@ class Measures(NamedTuple):
         side of the static image.
     displacement_95 : float
         Its 95th percentile.
-    sd_log_jacobian : float
-        Standard deviation of the logarithm of the Jacobian determinant in the object.
     volume_ratio : float or None
         Factor by which the displacement enlarges the part of moving that is compared;
         None unless exactly one of the images has a mask.
@@ -76,7 +74,6 @@ class Measures(NamedTuple):
     visible: float
     displacement: float
     displacement_95: float
-    sd_log_jacobian: float
     volume_ratio: float | None
     rotation: float
     smallest_scale: float
@@ -112,9 +109,7 @@ def measure_registration(
     affine = _compare(coarse, zero) if has_prealign else before
     final = affine if displacement is None else _compare(coarse, u)
     inside = _find_object(coarse.static, coarse.static_mask)
-    mean, percentile_95, sd_log_jacobian = _measure_displacement(
-        u, coarse.static_grid, inside, longest
-    )
+    mean, percentile_95 = _measure_displacement(u, coarse.static_grid, inside, longest)
     rotation, smallest_scale, largest_scale, mirrors = _measure_affine(pair.prealign)
     return Measures(
         similarity_before=before.similarity,
@@ -126,7 +121,6 @@ def measure_registration(
         visible=_fraction_of(inside, coarse.overlap()),
         displacement=mean,
         displacement_95=percentile_95,
-        sd_log_jacobian=sd_log_jacobian,
         volume_ratio=_measure_volume_ratio(coarse, u),
         rotation=rotation,
         smallest_scale=smallest_scale,
@@ -187,14 +181,13 @@ def _fraction_of(inside: torch.Tensor, part: torch.Tensor) -> float:
 
 def _measure_displacement(
     u: torch.Tensor, grid: Grid, inside: torch.Tensor, longest: float
-) -> tuple[float, float, float]:
-    """Mean and 95th percentile of the length; SD of the logarithm of the Jacobian."""
+) -> tuple[float, float]:
+    """Mean and 95th percentile of the length."""
     spacing = torch.as_tensor(np.array(grid.spacing), dtype=u.dtype, device=u.device)
     mm = u * spacing.view(1, -1, *[1] * grid.dim)
     length = mm.square().sum(1, keepdim=True).sqrt()[inside] / longest
-    log_jacobian = jacobian(u)[:, None].clamp_min(1e-3).log()[inside]
     high = length.sort().values[int(0.95 * (len(length) - 1))]
-    return float(length.mean()), float(high), float(log_jacobian.std())
+    return float(length.mean()), float(high)
 
 
 def _measure_volume_ratio(pair: Pair, u: torch.Tensor) -> float | None:

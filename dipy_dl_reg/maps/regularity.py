@@ -1,12 +1,14 @@
 """Regularity of a map: Jacobian determinants, folds and inverse consistency.
 
+The definitions in `RegularityMeasures` are those of the log, of `Quality`, of pictures
+and reports, and of the JSON files beside them; all write them by `format_regularity`.
 The measures cover the whole grid of the field; the prealign is not included, because it
 is affine.  `dipy_dl_reg.maps.verdict` assesses whether a registration is correct.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from dipy.align.imwarp import DiffeomorphicMap
 from dipy.core.interpolation import interpolate_vector_2d, interpolate_vector_3d
@@ -17,6 +19,34 @@ from dipy_dl_reg.maps.dipy_map import check_mapping, displacement_to_voxels
 #: A point up to this many voxels beyond the border counts as inside, because of
 #: rounding in the conversion between mm and voxels.
 _BORDER_TOLERANCE = 1e-5
+
+
+class Regularity(Protocol):
+    """The measures that a `RegularityMeasures` and a `Quality` have in common."""
+
+    @property
+    def minimum_jacobian(self) -> float:
+        """Smallest Jacobian determinant of the forward field."""
+
+    @property
+    def minimum_jacobian_inverse(self) -> float:
+        """Smallest Jacobian determinant of the inverse field."""
+
+    @property
+    def folds_percent(self) -> float:
+        """Folded voxels of the forward field, in percent."""
+
+    @property
+    def folds_percent_inverse(self) -> float:
+        """Folded voxels of the inverse field, in percent."""
+
+    @property
+    def round_trip_mean(self) -> float:
+        """Mean inverse consistency error, voxels."""
+
+    @property
+    def round_trip_max(self) -> float:
+        """Largest inverse consistency error, voxels."""
 
 
 class RegularityMeasures(NamedTuple):
@@ -114,6 +144,28 @@ def measure_regularity(
         round_trip_max=maximum,
         round_trip_mean_mm=mean_mm,
         round_trip_max_mm=maximum_mm,
+    )
+
+
+def format_regularity(measures: Regularity) -> str:
+    """Format Jacobian determinants, folds and inverse consistency error.
+
+    Parameters
+    ----------
+    measures : RegularityMeasures or Quality
+        The measures.
+
+    Returns
+    -------
+    text : str
+        One sentence without a full stop.
+    """
+    m = measures
+    return (
+        f"Smallest Jacobian determinant {m.minimum_jacobian:.3f}, of the inverse "
+        f"{m.minimum_jacobian_inverse:.3f}; folded voxels {m.folds_percent:.3g} %, of "
+        f"the inverse {m.folds_percent_inverse:.3g} %; inverse consistency error: mean "
+        f"{m.round_trip_mean:.3f}, maximum {m.round_trip_max:.3f} voxel"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 import os
 import textwrap
 
@@ -15,6 +14,7 @@ from dipy_dl_reg.maps.dipy_map import check_mapping
 from dipy_dl_reg.maps.figure import draw_registration, load_matplotlib
 from dipy_dl_reg.maps.regularity import (
     RegularityMeasures,
+    format_regularity,
     jacobian_determinant,
     measure_regularity,
 )
@@ -130,15 +130,11 @@ def _format_verdict(verdict: Verdict | None) -> list[str]:
     return [] if verdict is None else textwrap.wrap(f"verdict: {verdict}", _LINE_WIDTH)
 
 
-def _format_measures(measures: RegularityMeasures) -> Sequence[str]:
-    """The measures in two lines of text."""
-    m = measures
-    return (
-        f"Jacobian determinant: at least {m.minimum_jacobian:.3g} "
-        f"(inverse {m.minimum_jacobian_inverse:.3g}); folded voxels "
-        f"{m.folds_percent:.3g} % (inverse {m.folds_percent_inverse:.3g} %); "
-        f"SD of its logarithm {m.sd_log_jacobian:.3f}",
-        f"inverse consistency error: mean {m.round_trip_mean:.3f}, maximum "
-        f"{m.round_trip_max:.3f} voxel ({m.round_trip_mean_mm:.3f} and "
-        f"{m.round_trip_max_mm:.3f} mm)",
+def _format_measures(measures: RegularityMeasures) -> list[str]:
+    """The measures in lines of text: first the words of the log."""
+    text = (
+        f"{format_regularity(measures)} ({measures.round_trip_mean_mm:.3f} and "
+        f"{measures.round_trip_max_mm:.3f} mm); standard deviation of the logarithm of "
+        f"the determinant {measures.sd_log_jacobian:.3f}"
     )
+    return textwrap.wrap(text, _LINE_WIDTH)

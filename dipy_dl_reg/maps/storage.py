@@ -106,8 +106,10 @@ def write_dipy_mapping(
     `read_mapping` reads it correctly when called as
     `read_mapping(path, moving, static, prealign=np.linalg.inv(prealign))`.
 
-    The format **does not contain the prealign**: store it in another file (a warning is
-    given), or use `save_mapping`. NIfTI also rounds the affine to float32.
+    `read_dipy_mapping` and `read_mapping` also find the prealign and moving's grid,
+    which are in an extension of the header. **DIPY does not read the prealign**: pass
+    it there (a warning is given), or use `save_mapping`. NIfTI rounds the affine to
+    float32.
 
     Parameters
     ----------
@@ -138,8 +140,8 @@ def write_dipy_mapping(
     matrix = mapping.prealign
     if matrix is not None and not np.array_equal(matrix, np.eye(len(matrix))):
         warnings.warn(
-            "the map has a prealign, which DIPY's file format does not contain: store "
-            "it (np.savetxt) and give it to read_dipy_mapping, or use save_mapping",
+            "the map has a prealign, which this package reads from the file, but DIPY "
+            "does not: store it (np.savetxt) for DIPY's read_mapping",
             UserWarning,
             stacklevel=2,
         )
@@ -161,8 +163,8 @@ def read_dipy_mapping(
     static, moving : str, Path or nibabel image
         The images that were registered. Only their grids are used.
     prealign : ndarray, shape (4, 4), optional
-        The prealign of the registration: static world to moving world. DIPY's format
-        does not contain it; without it the map is wrong.
+        The prealign of the registration: static world to moving world. Files written
+        by DIPY do not contain it; without it the map is wrong.
 
     Returns
     -------

@@ -303,6 +303,8 @@ def make_fields(
         max(q.round_trip_mean for q in qualities),
         max(q.round_trip_max for q in qualities),
         repairs,
+        max(q.folds_percent for q in qualities),
+        max(q.folds_percent_inverse for q in qualities),
     )
     return distortion, fields, quality
 

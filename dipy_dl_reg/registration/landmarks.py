@@ -17,6 +17,7 @@ import numpy as np
 from dipy_dl_reg.geometry import thin_plate, thin_plate_grid
 from dipy_dl_reg.geometry.fold_repair import Quality, make_diffeomorphic
 from dipy_dl_reg.grid import Grid
+from dipy_dl_reg.maps.regularity import format_regularity
 from dipy_dl_reg.registration import dipy_adapter
 from dipy_dl_reg.registration.devices import find_device, threads
 from dipy_dl_reg.registration.landmark_checks import (
@@ -25,7 +26,6 @@ from dipy_dl_reg.registration.landmark_checks import (
     describe_worst_landmark,
     find_landmarks_in_view,
 )
-from dipy_dl_reg.registration.monitor import format_quality
 from dipy_dl_reg.validation import (
     check_affine,
     check_choice,
@@ -351,7 +351,7 @@ def _residual_field(
 def _log_quality(quality: Quality, distances: np.ndarray, inside: int) -> None:
     """Log Jacobian determinants, inversion error and landmark errors."""
     logger.info(
-        f"{format_quality(quality)}; landmark error: mean "
+        f"{format_regularity(quality)}; landmark error: mean "
         f"{distances.sum() / max(1, inside):.3f}, maximum {distances.max():.3f} mm."
     )
 

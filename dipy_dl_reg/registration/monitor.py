@@ -15,6 +15,7 @@ from dipy_dl_reg.geometry.fold_repair import Quality
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.initialization.starts import Message
 from dipy_dl_reg.maps.record import LevelRecord
+from dipy_dl_reg.maps.regularity import format_regularity
 from dipy_dl_reg.progress import Progress
 from dipy_dl_reg.registration.deformable_options import DeformableOptions
 from dipy_dl_reg.registration.landmark_checks import (
@@ -217,28 +218,7 @@ def describe_quality(quality: Quality) -> Message:
         Message for the log.
     """
     repairs = f"; rounds of repair: {quality.repairs}." if quality.repairs else "."
-    return Message(f"{format_quality(quality)}{repairs}")
-
-
-def format_quality(quality: Quality) -> str:
-    """Format Jacobian determinants and inverse consistency error for the log.
-
-    Parameters
-    ----------
-    quality : Quality
-        Quality of the final fields.
-
-    Returns
-    -------
-    text : str
-        Without a full stop.
-    """
-    return (
-        f"Smallest Jacobian determinant {quality.minimum_jacobian:.3f}, of the inverse "
-        f"{quality.minimum_jacobian_inverse:.3f}; inverse consistency error: mean "
-        f"{quality.round_trip_mean:.3f}, maximum {quality.round_trip_max:.3f} "
-        "voxel"
-    )
+    return Message(f"{format_regularity(quality)}{repairs}")
 
 
 def measure_landmark_distances(

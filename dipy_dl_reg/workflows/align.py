@@ -14,14 +14,15 @@ from dipy_dl_reg.maps.formats.table import whole_map_suffixes
 from dipy_dl_reg.metrics.registry import describe_metrics
 from dipy_dl_reg.options import fill_docstring
 from dipy_dl_reg.registration.deformable_options import DeformableOptions
-from dipy_dl_reg.validation import check_suffix
 from dipy_dl_reg.workflows.base import (
     NIFTI,
     PathLike,
     StrictWorkflow,
+    check_suffix,
     log_result,
     run_command,
 )
+from dipy_dl_reg.workflows.exit_codes import usage_errors
 from dipy_dl_reg.workflows.help_texts import describe_options, list_meanings
 
 #: Suffixes of the outputs, by parameter; the prealign may have any suffix.
@@ -85,7 +86,7 @@ class AlignDeepFlow(StrictWorkflow):
         out_prealign: str = "prealign.txt",
         out_report: str = "report.png",
     ) -> None:
-        """Register images deformably.
+        r"""Register images deformably.
 
         The images are two volumes, or two slices in 2D: files of shape (X, Y) or
         (X, Y, 1). Static is given first. The outputs are moving on static's grid, the
@@ -103,7 +104,8 @@ class AlignDeepFlow(StrictWorkflow):
             its own output names.
         prealign : string or Path, optional
             Text file of a 4x4 matrix (3x3 for slices) from static world to moving
-            world, as dipy_align_affine writes it. A pipeline starts from it.
+            world, as dipy_align_affine writes it, or an affine of ITK and ANTs (.mat,
+            .tfm), FSL (.mat) or FreeSurfer (.lta). A pipeline starts from it.
         affine : boolean, optional
             Find the prealign first, by mutual information: centre of mass with a search
             over rotations, translation, rigid, affine.
@@ -175,10 +177,28 @@ class AlignDeepFlow(StrictWorkflow):
         out_mapping : string, optional
             The whole map, prealign included, for dipy_apply_deep and load_mapping.
         out_prealign : string, optional
-            The prealign that was used, as a text file: a matrix from static world to
-            moving world; the identity if there was no prealign.
+            The prealign that was used; the identity if there was no prealign. The
+            suffix decides on the format: .mat or .tfm is a transform of ITK and ANTs,
+            .fsl.mat a matrix of FSL, .lta a transform of FreeSurfer, any other suffix
+            text: a matrix from static world to moving world.
         out_report : string, optional
             The picture, if --report is given.
+
+        Examples
+        --------
+        A subject to a template, from its raw position, with a picture of the result::
+
+            dipy_align_deep template.nii.gz t1.nii.gz --affine --report --out_dir out
+
+        By two contrasts, T1 and FA, which are registered by one map::
+
+            dipy_align_deep template.nii.gz t1.nii.gz --affine --out_dir out \
+                --static_channels template_fa.nii.gz --moving_channels fa.nii.gz
+
+        All subjects of a folder; the same command continues after an interruption::
+
+            dipy_align_deep template.nii.gz "subjects/*.nii.gz" --affine --mix_names \
+                --skip_existing --quiet --log_file log.txt --out_dir out
         """
         from dipy_dl_reg.io.landmark_files import read_landmark_pair
         from dipy_dl_reg.registration.deformable import DeepRegistration
@@ -210,12 +230,13 @@ class AlignDeepFlow(StrictWorkflow):
         if channels[0]:
             metrics = channel_metrics or [metric] * (1 + len(channels[0]))
             options["channel_weights"] = channel_weights
-        registration = DeepRegistration(
-            list(metrics) if channels[0] else metric,
-            device=device,
-            max_memory=max_memory,
-            **options,
-        )
+        with usage_errors():
+            registration = DeepRegistration(
+                list(metrics) if channels[0] else metric,
+                device=device,
+                max_memory=max_memory,
+                **options,
+            )
         if self.log_options.verbose:
             registration.verbosity = DIAGNOSE
         masks = {"static_mask": static_mask, "moving_mask": moving_mask}
@@ -231,7 +252,8 @@ class AlignDeepFlow(StrictWorkflow):
         )
         pairs = [inputs for inputs, _ in rows]
         dims = _check_pairs(pairs, masks, landmarks, out_field, channels)
-        prealigns = _read_prealigns(prealign, dims)
+        _check_out_prealign(out_prealign, dims)
+        prealigns = _read_prealigns(prealign, dims, pairs)
         for (static, moving), files in rows:
             summary = register_files(
                 static,
@@ -248,6 +270,7 @@ class AlignDeepFlow(StrictWorkflow):
             log_result(summary)
 
 
+@usage_errors()
 def _choose_steps(
     prealign: PathLike | None, affine: bool, pipeline: Sequence[str] | None
 ) -> tuple[list[str], bool]:
@@ -266,6 +289,7 @@ def _choose_steps(
     return steps, deforms
 
 
+@usage_errors()
 def _check_channels(
     static: Sequence[PathLike] | None,
     moving: Sequence[PathLike] | None,
@@ -292,6 +316,7 @@ def _check_channels(
     return static, moving
 
 
+@usage_errors()
 def _name_outputs(**names: str | None) -> dict[str, str]:
     """Check the suffixes of the requested outputs; return their names by parameter."""
     if names["out_report"] is not None:
@@ -336,12 +361,30 @@ def _check_pairs(
     return dims
 
 
-def _read_prealigns(path: PathLike | None, dims: set[int]) -> dict[int, Any]:
-    """The matrix in a file, or None, for each dimension of the pairs."""
-    from dipy_dl_reg.io.matrix_files import read_matrix
+def _check_out_prealign(name: str, dims: set[int]) -> None:
+    """Check that the format of the prealign can store matrices of all dimensions."""
+    from dipy_dl_reg.io.affine_files import AFFINE_FORMATS, affine_format_name
 
+    entry = AFFINE_FORMATS[affine_format_name(name, "text")]
+    if not dims <= set(entry.dimensions):
+        raise ValueError(
+            f"out_prealign: the format of {name}, {entry.description}, holds 3D "
+            "matrices only, not those of slices"
+        )
+
+
+def _read_prealigns(
+    path: PathLike | None, dims: set[int], pairs: Sequence[Sequence[Path]]
+) -> dict[int, Any]:
+    """The matrix in a file, or None, for each dimension of the pairs."""
+    from dipy_dl_reg.io.affine_files import read_affine
+
+    if path is None:
+        return dict.fromkeys(dims)
+    # FSL's matrices depend on the images.
+    static, moving = pairs[0] if len(pairs) == 1 else (None, None)
     return {
-        dim: None if path is None else read_matrix(path, dim, name="prealign")
+        dim: read_affine(path, static=static, moving=moving, dim=dim, name="prealign")
         for dim in dims
     }
 

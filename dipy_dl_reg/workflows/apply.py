@@ -23,6 +23,7 @@ from dipy_dl_reg.workflows.base import (
     log_result,
     run_command,
 )
+from dipy_dl_reg.workflows.exit_codes import usage_errors
 
 if TYPE_CHECKING:
     from dipy_dl_reg.diffusion.kinds.base import FileKind
@@ -62,11 +63,13 @@ class ApplyDeepFlow(StrictWorkflow):
         modulate: bool = False,
         bvals: PathLike | None = None,
         bvecs: PathLike | None = None,
+        moving: PathLike | None = None,
+        inverse_mapping: PathLike | None = None,
         skip_existing: bool = False,
         out_dir: PathLike = "",
         out_file: str = _OUT_FILE,
     ) -> None:
-        """Transform images, directions and streamlines by the map of a registration.
+        r"""Transform images, directions and streamlines by the map of a registration.
 
         The files lie in moving's world, on any grid, and come to lie in static's, as
         the image of moving does: other images of that subject, labels, directions,
@@ -76,7 +79,10 @@ class ApplyDeepFlow(StrictWorkflow):
         Parameters
         ----------
         mapping_file : string or Path
-            The map, such as mapping.npz of dipy_align_deep: a file in {formats}.
+            The map, such as mapping.npz of dipy_align_deep, or a map of another
+            program: a file in {formats}. Of a program that stores each direction in
+            a file, it is that which warps moving to static, and the files that ANTs
+            writes beside it are found.
         image_files : variable string or Path
             The image or images, or other files of the kinds of --kind. For several, add
             --mix_names, which gives each its own output name.
@@ -93,8 +99,9 @@ class ApplyDeepFlow(StrictWorkflow):
         inverse : boolean, optional
             Transform from static to moving.
         prealign : string or Path, optional
-            Text file of the prealign of the registration. It is needed for a map in a
-            format that does not contain the prealign, such as DIPY's.
+            File of the prealign of the registration: text, or an affine of ITK, FSL or
+            FreeSurfer. It is needed for a map that does not contain the prealign, such
+            as DIPY's.
         kind : string, optional
             What the files are: {kinds}. auto recognises each file by its suffix, its
             NIfTI intent, the number of its volumes and the files beside it; if it may
@@ -123,6 +130,12 @@ class ApplyDeepFlow(StrictWorkflow):
         bvecs : string or Path, optional
             File of its b-vectors; by default that beside it (.bvec). Both remain valid
             for the output, beside which they are copied.
+        moving : string or Path, optional
+            The moving image, of which only the grid is used. FSL's warps need it; with
+            --inverse it is the grid of the output, if the map does not contain it.
+        inverse_mapping : string or Path, optional
+            The file of the other direction, for --inverse, of a program that stores
+            each direction in a file; without it this direction is computed.
         skip_existing : boolean, optional
             Skip images whose output exists.
         out_dir : string or Path, optional
@@ -130,6 +143,21 @@ class ApplyDeepFlow(StrictWorkflow):
         out_file : string, optional
             The transformed file. Its suffix must fit the kind; by default that of the
             kind is used: .nii.gz for images, the suffix of the input for tractograms.
+
+        Examples
+        --------
+        Another image of the subject to the template::
+
+            dipy_apply_deep mapping.npz fa.nii.gz --out_file fa_template.nii.gz
+
+        Labels of the template to the subject, with their numbers unchanged::
+
+            dipy_apply_deep mapping.npz labels.nii.gz --inverse \
+                --interpolation nearest --out_file labels_subject.nii.gz
+
+        Bundles of the subject to the template, each under its own name::
+
+            dipy_apply_deep mapping.npz "bundles/*.trk" --mix_names --out_dir out
         """
         from dipy_dl_reg.workflows.transform_files import open_reference, read_map
 
@@ -143,7 +171,8 @@ class ApplyDeepFlow(StrictWorkflow):
             bvals=bvals,
             bvecs=bvecs,
         )
-        check_choice("kind", kind, ["auto", *KINDS])
+        with usage_errors():
+            check_choice("kind", kind, ["auto", *KINDS])
         kinds: dict[Path, FileKind] = {}
 
         def name_outputs(path: Path, output: Path) -> list[Path]:
@@ -152,19 +181,27 @@ class ApplyDeepFlow(StrictWorkflow):
             logger.info(f"{path}: {KINDS[name].description}")
             _check_options(name, kinds[path], path, options)
             is_default = out_file == _OUT_FILE
-            return kinds[path].name_outputs(path, output, is_default=is_default)
+            with usage_errors():
+                return kinds[path].name_outputs(path, output, is_default=is_default)
 
         rows = self.plan(
             [mapping_file, image_files],
             out_dir,
             {"out_file": out_file},
-            others=[reference, prealign, bvals, bvecs],
+            others=[reference, prealign, bvals, bvecs, moving, inverse_mapping],
             skip_existing=skip_existing,
             adapt=name_outputs,
         )
         grid = open_reference(reference)
         maps = {
-            path: read_map(path, prealign=prealign, reference=grid, inverse=inverse)
+            path: read_map(
+                path,
+                prealign=prealign,
+                reference=grid,
+                inverse=inverse,
+                moving=moving,
+                inverse_mapping=inverse_mapping,
+            )
             for path in dict.fromkeys(inputs[0] for inputs, _ in rows)
         }
         request = {"reference": grid, "inverse": inverse, "options": options}
@@ -202,6 +239,7 @@ def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value}
 
 
+@usage_errors()
 def _check_options(
     name: str, kind: FileKind, path: Path, options: Mapping[str, Any]
 ) -> None:

@@ -13,9 +13,9 @@ import numpy as np
 
 from dipy_dl_reg.diffusion.epi import apply_epi_correction, deep_epi_correction
 from dipy_dl_reg.diffusion.epi_to_t1 import deep_epi_to_t1
+from dipy_dl_reg.io.affine_files import read_affine
 from dipy_dl_reg.io.atomic_files import write_all_or_none
 from dipy_dl_reg.io.images import make_nifti, open_volume
-from dipy_dl_reg.io.matrix_files import read_matrix
 from dipy_dl_reg.io.series_files import (
     VolumeSeries,
     open_series,
@@ -48,8 +48,8 @@ class EpiFiles(NamedTuple):
     t1_mask: PathLike | None = None
     prealign: PathLike | None = None
 
-    def check(self, *, still: bool = False) -> None:
-        """Check which files are given, and the grids in their headers.
+    def check_options(self, *, still: bool = False) -> None:
+        """Check which files are given.
 
         Parameters
         ----------
@@ -59,9 +59,7 @@ class EpiFiles(NamedTuple):
         Raises
         ------
         ValueError
-            If the files cannot be used together.
-        FileNotFoundError
-            If a file is missing.
+            If the options exclude each other.
         """
         if (self.opposite is None) == (self.t1 is None):
             both = "not both" if self.t1 is not None else "got neither"
@@ -72,6 +70,17 @@ class EpiFiles(NamedTuple):
                     raise ValueError(f"{name} can only be given with --t1")
         elif still:
             raise ValueError("still can only be given with --opposite")
+
+    def check(self) -> None:
+        """Check the grids in the headers of the files.
+
+        Raises
+        ------
+        ValueError
+            If the files cannot be used together.
+        FileNotFoundError
+            If a file is missing.
+        """
         b0 = open_volume(self.b0, "b0_files")
         for name in ("opposite", "dwi"):
             path = getattr(self, name)
@@ -177,7 +186,9 @@ def _correct(
         )
     logger.info(f"Correcting {files.b0} with {files.t1}")
     if files.prealign is not None:
-        options["prealign"] = read_matrix(files.prealign, name="prealign")
+        options["prealign"] = read_affine(
+            files.prealign, static=files.t1, moving=files.b0, dim=3, name="prealign"
+        )
     assert files.t1 is not None  # see EpiFiles.check
     t1 = open_volume(files.t1, "t1")
     found = deep_epi_to_t1(b0, t1, t1_mask=files.t1_mask, **options)

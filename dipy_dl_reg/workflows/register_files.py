@@ -13,6 +13,8 @@ from dipy.utils.logging import logger
 import nibabel as nib
 import numpy as np
 
+from dipy_dl_reg.grid import Grid
+from dipy_dl_reg.io.affine_files import affine_format_name, write_affine
 from dipy_dl_reg.io.atomic_files import write_all_or_none
 from dipy_dl_reg.io.images import make_nifti
 from dipy_dl_reg.maps.apply import transform_array
@@ -245,8 +247,18 @@ def _write_mapping(pair: ImagePair, result: FileResult, path: Path) -> None:
 
 
 def _write_prealign(pair: ImagePair, result: FileResult, path: Path) -> None:
-    """Write the prealign as text."""
-    np.savetxt(path, result.prealign, header="static world to moving world")
+    """Write the prealign, in the format of the suffix."""
+    static, moving = (
+        Grid(image.shape[: pair.dim], grid2world)
+        for image, grid2world in (
+            (pair.static, pair.static_grid2world),
+            (pair.moving, pair.moving_grid2world),
+        )
+    )
+    like = affine_format_name(path, "text")
+    write_affine(
+        result.prealign, path, static=static, moving=moving, like=like, overwrite=True
+    )
 
 
 def _write_report(pair: ImagePair, result: FileResult, path: Path) -> None:

@@ -10,10 +10,10 @@ from dipy.align.imwarp import DiffeomorphicMap
 from dipy.utils.logging import logger
 import numpy as np
 
+from dipy_dl_reg.io.affine_files import read_affine
 from dipy_dl_reg.io.image_kinds import is_slice
 from dipy_dl_reg.io.images import open_image
-from dipy_dl_reg.io.matrix_files import read_matrix
-from dipy_dl_reg.maps.formats.table import MapFormat, find_format
+from dipy_dl_reg.maps.formats.table import MapFormat, recognise_format
 from dipy_dl_reg.validation import check_affine
 
 #: Suffixes of images, in lower case.
@@ -53,6 +53,8 @@ def read_map(
     prealign: str | os.PathLike | None,
     reference: Any,
     inverse: bool,
+    moving: str | os.PathLike | None = None,
+    inverse_mapping: str | os.PathLike | None = None,
 ) -> DiffeomorphicMap:
     """Read a map from a file of any format of `dipy_dl_reg.maps.formats.table`.
 
@@ -61,11 +63,15 @@ def read_map(
     path : Path
         The file.
     prealign : str, Path or None
-        Text file of the prealign, for formats that do not hold it.
+        File of the prealign, for maps that do not hold it.
     reference : nibabel image or None
         Image on whose grid the results will be.
     inverse : bool
         Whether images will be transformed from static to moving.
+    moving : str, Path or None
+        The moving image, of which only the grid is used.
+    inverse_mapping : str, Path or None
+        The file of the other direction, in formats that store each in a file.
 
     Returns
     -------
@@ -78,34 +84,36 @@ def read_map(
         If the file does not contain such a map, or if information that is missing in
         the file was not given.
     """
-    map_format = find_format(path)
-    _check_grids(path, map_format, reference, inverse)
-    matrix = _read_prealign(path, prealign, map_format)
-    static = None if map_format.holds_static_grid else reference
-    mapping = map_format.read(path, static, prealign=matrix)
+    map_format = recognise_format(path)
+    contents = map_format.contents(path)
+    if moving is not None:
+        contents.add("moving")
+    _check_grids(path, contents, reference, inverse)
+    static = None if "static" in contents else reference
+    matrix = _read_prealign(path, prealign, map_format, moving)
+    logger.info(f"{path}: {map_format.description}")
+    mapping = map_format.read(path, static, moving, matrix, inverse=inverse_mapping)
     _check_reference(path, mapping.dim, reference)
     if mapping.domain_grid2world is None or mapping.codomain_grid2world is None:
         raise ValueError(f"mapping: {path} was made without affines; use apply_mapping")
     return mapping
 
 
-def _check_grids(
-    path: Path, map_format: MapFormat, reference: Any, inverse: bool
-) -> None:
+def _check_grids(path: Path, contents: set[str], reference: Any, inverse: bool) -> None:
     """Check that grids that the file does not contain are given."""
-    if inverse and not map_format.holds_static_grid:
+    if inverse and "static" not in contents:
         raise ValueError(
             f"inverse: {path} does not contain static's grid, and --reference is an "
             "image on moving's; convert the file with save_mapping"
         )
     if reference is not None:
         return
-    if not map_format.holds_static_grid:
+    if "static" not in contents:
         raise ValueError(
             f"reference: {path} does not contain static's grid; give static as "
             "--reference"
         )
-    if inverse and not map_format.holds_moving_grid:
+    if inverse and "moving" not in contents:
         raise ValueError(
             f"reference: {path} does not contain moving's grid; give moving, or "
             "another image, as --reference"
@@ -113,20 +121,22 @@ def _check_grids(
 
 
 def _read_prealign(
-    path: Path, prealign: str | os.PathLike | None, map_format: MapFormat
+    path: Path,
+    prealign: str | os.PathLike | None,
+    map_format: MapFormat,
+    moving: str | os.PathLike | None,
 ) -> np.ndarray | None:
-    """Read the prealign for a file format that does not contain it."""
-    if map_format.holds_prealign:
-        if prealign is not None:
-            raise ValueError(f"prealign must not be given: {path} contains it")
-        return None
-    if prealign is None:
+    """Read the prealign for a file that does not contain it."""
+    if map_format.holds_prealign and prealign is not None:
+        raise ValueError(f"prealign must not be given: {path} contains it")
+    if prealign is not None:
+        return read_affine(prealign, moving=moving, name="prealign")
+    if "prealign" not in map_format.contents(path):
         logger.warning(
             f"{path} contains no prealign, and --prealign was not given: the identity "
             "is used"
         )
-        return None
-    return read_matrix(prealign, name="prealign")
+    return None
 
 
 def _check_reference(path: Path, dim: int, reference: Any) -> None:

@@ -107,7 +107,7 @@ def test_bad_options_are_one_clear_line(swift, pair, tmp_path, command):
         (["--prealign", words], "no matrix"),
         (["--prealign", small], "must have the shape (4, 4)"),
         (["--prealign", flat], "singular"),
-        (["--prealign", none], "must have the shape"),
+        (["--prealign", none], "must hold a matrix"),
         (["--prealign", tmp_path / "e.txt"], "no such file"),
         (["--metric", "best"], "metric must be"),
         (["--static_mask", other], "not on the grid"),

@@ -192,7 +192,7 @@ def test_apply_says_what_is_wrong(saved, tmp_path, pair, command):
         ((path, colours), "colour image"),
         ((plain, image), "without affines"),
         ((text, image), "not an image file"),
-        ((image, image), "(X, Y, Z, 3, 2)"),
+        ((image, image), "must be a map, one of"),
         ((tmp_path / "none.npz", image), "File not found"),
         ((path, text), "not an image file"),
         ((path, tmp_path / "none.nii"), "File not found"),

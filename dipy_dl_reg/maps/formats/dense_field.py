@@ -26,6 +26,9 @@ from dipy_dl_reg.validation import check_affine
 #: Median distance, in voxels of static, between a point and its position after both
 #: directions, above which two files are not taken for inverses of each other.
 _LARGEST_ROUND_TRIP = 1.0
+#: Largest distance, in mm, from an affine on static's border for which the displacement
+#: is considered to vanish there.
+_BORDER_DISTANCE = 1e-2
 #: Smallest ratio of the singular values of an affine that is fitted to a field.
 _LEAST_RATIO = 1e-2
 
@@ -148,11 +151,29 @@ def inverse_field(mapping: DiffeomorphicMap) -> DenseField:
     return DenseField(moved.reshape(points.shape), moving, static)
 
 
+def user_prealign(mapping: DiffeomorphicMap) -> np.ndarray:
+    """Find the prealign that a user would pass for a map.
+
+    Parameters
+    ----------
+    mapping : DiffeomorphicMap
+        The map, of any form.
+
+    Returns
+    -------
+    prealign : ndarray, shape (D + 1, D + 1)
+        Static world to moving world.
+    """
+    matrix = mapping.prealign_inv if mapping.is_inverse else mapping.prealign
+    return np.eye(mapping.dim + 1) if matrix is None else np.array(matrix)
+
+
 def mapping_from_fields(
     forward: DenseField,
     inverse: DenseField | None = None,
     *,
     prealign: np.ndarray | None = None,
+    start: np.ndarray | None = None,
 ) -> DiffeomorphicMap:
     """Make a map from the positions of one or of both directions.
 
@@ -167,6 +188,9 @@ def mapping_from_fields(
     prealign : ndarray, shape (D + 1, D + 1), optional
         Static world to moving world.  By default the affine that is nearest to ``y(x)``
         (`nearest_affine`), so that the displacement is small.
+    start : ndarray, shape (*static_shape, D), optional
+        An approximation of the displacement that inverts the map, in mm on static's
+        grid, if it is known; by default it is computed.
 
     Returns
     -------
@@ -183,17 +207,14 @@ def mapping_from_fields(
         prealign = nearest_affine(forward)
     prealign = check_affine(prealign, dim, "prealign")
     backward = _to_displacement(forward, prealign)
+    computed = _invert(backward, static) if start is None else start
     if inverse is None:
         logger.info("The inverse direction is not in the file: it was computed.")
-        computed = _invert(backward, static)
     else:
         _check_inverse(forward, inverse)
-        computed = fit_inverse(
-            _invert(backward, static),
-            static,
-            inverse.positions,
-            np.linalg.inv(prealign) @ inverse.grid.affine,
-        )
+        back = Grid(inverse.grid.shape, np.linalg.inv(prealign) @ inverse.grid.affine)
+        points = grid_points(back)
+        computed = fit_inverse(computed, static, inverse.positions, points)
     moving = forward.input_grid or (static if inverse is None else inverse.grid)
     return make_mapping(
         computed,
@@ -209,8 +230,9 @@ def mapping_from_fields(
 def nearest_affine(field: DenseField) -> np.ndarray:
     """Fit an affine to positions, by least squares.
 
-    The affine is fitted to the displacement from the identity.  Along axes of one voxel
-    it is therefore the identity.
+    If the positions on the border of the grid are those of one affine, as in maps whose
+    displacement vanishes there, it is this one, which also continues the map beyond the
+    grid; otherwise all positions are fitted.
 
     Parameters
     ----------
@@ -228,17 +250,31 @@ def nearest_affine(field: DenseField) -> np.ndarray:
     ValueError
         If no position is finite.
     """
-    dim = field.grid.dim
-    to = field.positions.reshape(-1, dim)
-    finite = np.isfinite(to).all(axis=1)
+    points, to = grid_points(field.grid), field.positions
+    finite = np.isfinite(to).all(axis=-1)
     if not finite.any():
         raise ValueError("path: the file must hold finite positions, got none")
-    points, to = grid_points(field.grid).reshape(-1, dim)[finite], to[finite]
-    # Centred first: worlds may be far from their origins.
+    border = finite.copy()
+    border[(slice(1, -1),) * field.grid.dim] = False
+    if min(field.grid.shape) > 1 and border.sum() > 2**field.grid.dim:
+        affine = _fit_affine(points[border], to[border])
+        fitted = points[border] @ affine[:-1, :-1].T + affine[:-1, -1]
+        if np.abs(fitted - to[border]).max() < _BORDER_DISTANCE:
+            return affine
+    return _fit_affine(points[finite], to[finite])
+
+
+def _fit_affine(points: np.ndarray, to: np.ndarray) -> np.ndarray:
+    """Fit an affine to points by least squares.
+
+    It is fitted to the displacement, so that it is the identity along axes of one
+    voxel, and centred, because worlds may be far from their origins.
+    """
+    dim = points.shape[-1]
     centre, to_centre = points.mean(axis=0), to.mean(axis=0)
-    points -= centre
-    moves = (to - to_centre) - points
-    linear = np.eye(dim) + (np.linalg.pinv(points.T @ points) @ (points.T @ moves)).T
+    centred = points - centre
+    moves = (to - to_centre) - centred
+    linear = np.eye(dim) + (np.linalg.pinv(centred.T @ centred) @ centred.T @ moves).T
     sizes = np.linalg.svd(linear, compute_uv=False)
     if sizes[-1] < _LEAST_RATIO * sizes[0] or np.linalg.det(linear) <= 0:
         linear = np.eye(dim)

@@ -107,18 +107,17 @@ def read(path: str | os.PathLike, input_grid: Grid | None = None) -> DenseField:
         If the file is no warp of FreeSurfer, or is damaged.
     """
     content = _read_content(path)
+    shape, frames = _read_header(content, path)
+    count = int(np.prod(shape)) * frames
     try:
-        version, *shape, frames, dtype, _, _ = struct.unpack_from(">7iH", content)
-        _check_header(path, version, frames, dtype)
-        count = int(np.prod(shape)) * frames
         data = np.frombuffer(content, ">f4", count, _DATA_START)
         tags = _read_tags(content, _DATA_START + data.nbytes + 20)
         kind, spacing = struct.unpack_from(">2i", tags[_KIND])
         grids = [unpack_geometry(tags[_GEOMETRY][k * SIZE :]) for k in (0, 1)]
-    except (struct.error, KeyError, OverflowError) as error:
+    except (struct.error, ValueError, KeyError) as error:
         raise ValueError(f"path: {path} is a damaged warp of FreeSurfer") from error
     source, grid = grids
-    if source is None or grid is None or spacing != 1 or grid.shape != tuple(shape):
+    if source is None or grid is None or spacing != 1 or grid.shape != shape:
         raise ValueError(
             f"path: {path} must contain the grids of both images, and a vector for "
             "each voxel"
@@ -139,16 +138,21 @@ def _to_positions(
     return vectors if kind == POSITION_RAS else apply_affine(source.affine, vectors)
 
 
-def _check_header(
-    path: str | os.PathLike, version: int, frames: int, dtype: int
-) -> None:
-    """Check that a file is a warp that this module can read."""
-    if version != _VERSION or frames not in (3, 4) or dtype != _FLOAT:
+def _read_header(
+    content: bytes, path: str | os.PathLike
+) -> tuple[tuple[int, ...], int]:
+    """Shape and number of values for each voxel, if it is a warp."""
+    numbers = (0,) * 6
+    if len(content) >= _DATA_START:
+        numbers = struct.unpack_from(">6i", content)
+    version, *shape, frames, dtype = numbers
+    if version != _VERSION or frames not in (3, 4) or dtype != _FLOAT or min(shape) < 1:
         raise ValueError(
             f"path: {path} must be a warp of FreeSurfer in MGH's format (code "
             f"{_VERSION}, 3 values of float32 for each voxel), got code {version} and "
             f"{frames} values"
         )
+    return tuple(shape), frames
 
 
 def _read_content(path: str | os.PathLike) -> bytes:

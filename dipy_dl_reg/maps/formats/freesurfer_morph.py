@@ -45,7 +45,7 @@ def write(field: DenseField, path: str | os.PathLike) -> None:
     field : DenseField
         The positions, with the grid of the input image.
     path : str or Path
-        The file, ending in ``.m3z``.
+        The file, ending in ``.m3z``, or in ``.m3d`` without compression.
 
     Raises
     ------
@@ -69,8 +69,10 @@ def write(field: DenseField, path: str | os.PathLike) -> None:
     content = _HEADER.pack(1.0, *grid.shape, 1, 0.0) + nodes.tobytes()
     content += struct.pack(">i", _GEOMETRY) + geometries
     content += struct.pack(">2i", _UNIT, _VOXELS)
-    # No time in the file: equal maps are equal files.
-    Path(path).write_bytes(gzip.compress(content, compresslevel=6, mtime=0))
+    if not os.fspath(path).lower().endswith(".m3d"):
+        # No time in the file: equal maps are equal files.
+        content = gzip.compress(content, compresslevel=6, mtime=0)
+    Path(path).write_bytes(content)
 
 
 def read(path: str | os.PathLike, input_grid: Grid | None = None) -> DenseField:

@@ -20,7 +20,6 @@ from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.maps.formats import freesurfer_mgz
 from dipy_dl_reg.maps.formats.dense_field import DenseField, grid_points
 from dipy_dl_reg.maps.formats.freesurfer_geometry import pack_geometry, unpack_geometry
-from dipy_dl_reg.maps.formats.plausibility import check_positions
 from dipy_dl_reg.maps.formats.vector_images import (
     DISPLACEMENT,
     make_vector_image,
@@ -109,20 +108,16 @@ def read(path: str | os.PathLike, input_grid: Grid | None = None) -> DenseField:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is no warp of FreeSurfer, or its vectors cannot be displacements in
-        mm in RAS.
+        If the file is no warp of FreeSurfer.
     """
     if freesurfer_mgz.has_suffix(path):
-        field = freesurfer_mgz.read(path, input_grid)
-    else:
-        vectors, affine, header = read_vectors(
-            path, axes=5, kind="FreeSurfer's warps in NIfTI files"
-        )
-        grid = Grid(vectors.shape[:3], affine)
-        input_grid = input_grid or _unpack_extension(header)
-        field = DenseField(grid_points(grid) + vectors, grid, input_grid)
-    check_positions(field, path)
-    return field
+        return freesurfer_mgz.read(path, input_grid)
+    vectors, affine, header = read_vectors(
+        path, axes=5, kind="FreeSurfer's warps in NIfTI files"
+    )
+    grid = Grid(vectors.shape[:3], affine)
+    input_grid = input_grid or _unpack_extension(header)
+    return DenseField(grid_points(grid) + vectors, grid, input_grid)
 
 
 def _pack_extension(input_grid: Grid, grid: Grid) -> bytes:

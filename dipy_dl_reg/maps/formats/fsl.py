@@ -24,10 +24,12 @@ from nibabel.affines import apply_affine
 import numpy as np
 
 from dipy_dl_reg.grid import Grid
-from dipy_dl_reg.io.fsl_coordinates import fsl_coordinates, world_to_fsl
+from dipy_dl_reg.io import affine_flirt
+from dipy_dl_reg.io.affine_files import read_affine
+from dipy_dl_reg.io.fsl_coordinates import flirt_matrix, fsl_coordinates, world_to_fsl
 from dipy_dl_reg.io.images import open_image
 from dipy_dl_reg.maps.formats.dense_field import DenseField, grid_points
-from dipy_dl_reg.maps.formats.plausibility import check_positions, fit_linear
+from dipy_dl_reg.maps.formats.plausibility import fit_linear, largest_scaling
 from dipy_dl_reg.maps.formats.vector_images import make_vector_image, read_vectors
 from dipy_dl_reg.validation import check_affine
 
@@ -125,9 +127,76 @@ def read(
     if premat is not None:
         matrix = check_affine(premat, 3, "premat") @ matrix
     positions = apply_affine(np.linalg.inv(matrix), relative + _output_points(grid))
-    field = DenseField(positions, grid, input_grid)
-    check_positions(field, path)
-    return field
+    return DenseField(positions, grid, input_grid)
+
+
+def write_with_affine(
+    field: DenseField,
+    prealign: np.ndarray,
+    path: str | os.PathLike,
+    affine: str | os.PathLike,
+) -> None:
+    """Write the direction of `transform`, with the prealign in another file.
+
+    The files are applied by ``applywarp --rel --warp=path --premat=affine``.
+
+    Parameters
+    ----------
+    field : DenseField
+        The positions, on static's grid, with moving's grid.
+    prealign : ndarray, shape (4, 4)
+        Static world to moving world.
+    path : str or Path
+        The file of the warp, of NIfTI.
+    affine : str or Path
+        The file of the prealign, as FLIRT's matrix from moving to static.
+
+    Raises
+    ------
+    ValueError
+        If moving's grid is unknown.
+    """
+    moving = _check_input_grid(field.input_grid, path)
+    write(field, path, premat=flirt_matrix(prealign, field.grid, moving))
+    affine_flirt.write(prealign, affine, field.grid, moving)
+
+
+def read_with_affine(
+    path: str | os.PathLike, affine: str | os.PathLike, input_grid: Grid | None
+) -> tuple[DenseField, np.ndarray]:
+    """Read the direction of `transform`, with the prealign from another file.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file of the warp.
+    affine : str or Path
+        The file of FLIRT's matrix from moving to static, which was given as a premat.
+    input_grid : Grid
+        Moving's grid.
+
+    Returns
+    -------
+    field : DenseField
+        The positions, prealign included.
+    prealign : ndarray, shape (4, 4)
+        Static world to moving world.
+
+    Raises
+    ------
+    FileNotFoundError
+        If one of the files does not exist.
+    ValueError
+        If one of the files has another content, or `input_grid` is None.
+    """
+    moving = _check_input_grid(input_grid, path)
+    image = open_image(path, name="path")
+    static = Grid(image.shape[:3], image.affine)
+    prealign = read_affine(
+        affine, static=static, moving=moving, like="fsl", dim=3, name="affine"
+    )
+    premat = flirt_matrix(prealign, static, moving)
+    return read(path, moving, premat=premat), prealign
 
 
 def _output_points(grid: Grid) -> np.ndarray:
@@ -165,16 +234,10 @@ def _check_relative(relative: np.ndarray, grid: Grid, path: str | os.PathLike) -
     that of `d` itself is.
     """
     points = _output_points(grid)
-    as_displacement = _largest_scaling(fit_linear(points, points + relative))
-    as_position = _largest_scaling(fit_linear(points, relative))
+    as_displacement = largest_scaling(fit_linear(points, points + relative))
+    as_position = largest_scaling(fit_linear(points, relative))
     if as_position < as_displacement:
         raise ValueError(
             f"path: {path} must hold relative displacements, got absolute positions: "
             "convert them with convertwarp --abs --relout"
         )
-
-
-def _largest_scaling(linear: np.ndarray) -> float:
-    """Largest absolute logarithm of a matrix's singular values; 0 for rotations."""
-    sizes = np.linalg.svd(linear, compute_uv=False)
-    return float(np.abs(np.log(np.maximum(sizes, 1e-6))).max())

@@ -15,7 +15,6 @@ import numpy as np
 
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.maps.formats.dense_field import DenseField
-from dipy_dl_reg.maps.formats.plausibility import check_positions
 from dipy_dl_reg.maps.formats.vector_images import (
     VECTOR,
     make_vector_image,
@@ -87,11 +86,8 @@ def read(path: str | os.PathLike, input_grid: Grid | None = None) -> DenseField:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is no deformation field of SPM, or its positions seem to be in
-        voxels.
+        If the file is no deformation field of SPM.
     """
     positions, affine, _ = read_vectors(path, axes=5, kind="SPM's deformation fields")
     positions[~np.isfinite(positions).all(axis=-1)] = np.nan
-    field = DenseField(positions, Grid(positions.shape[:3], affine), input_grid)
-    check_positions(field, path)
-    return field
+    return DenseField(positions, Grid(positions.shape[:3], affine), input_grid)

@@ -1,0 +1,205 @@
+"""Functions that read and write maps in the files of this and of other programs.
+
+`dipy_dl_reg.maps.formats` holds the formats, one module for each, and their table.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from dipy.align.imwarp import DiffeomorphicMap
+from dipy.utils.logging import logger
+import numpy as np
+
+from dipy_dl_reg.io.atomic_files import write_all_or_none
+from dipy_dl_reg.maps.dipy_map import as_mapping
+from dipy_dl_reg.maps.formats.table import (
+    MapFormat,
+    describe_names,
+    find_format,
+    format_named,
+    recognise_format,
+)
+
+
+def read_mapping(
+    path: str | os.PathLike,
+    *,
+    inverse: str | os.PathLike | None = None,
+    affine: str | os.PathLike | None = None,
+    like: str | None = None,
+    static: Any = None,
+    moving: Any = None,
+    prealign: np.ndarray | None = None,
+) -> DiffeomorphicMap:
+    """Read a map from the files of any program.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file; in formats that store each direction in a file, that which warps
+        moving to static.
+    inverse : str or Path, optional
+        The file of the other direction, which warps static to moving.  Without it, if
+        `path` does not contain this direction, the inverse is computed, and the log
+        says so.  ANTs' inverse warp is found beside the warp.
+    affine : str or Path, optional
+        The file of the affine part, in formats that may leave it out of the field: the
+        premat of FSL, the affine of ANTs, which is found beside the warp.
+    like : str, optional
+        Name of the format, as in `dipy_dl_reg.maps.formats.table.FORMATS`: "npz",
+        "ants", "dipy", "itk", "mrtrix", "itk_composite", "x5", "fsl", "spm" ... By
+        default it is found from the suffix and the header.
+    static, moving : str, Path, nibabel image or Grid, optional
+        The images, of which only the grids are used.  A file that is not on static's
+        grid is an error.  Files seldom hold moving's grid: without `moving` it is that
+        of `inverse`, else static's, which decides on the shape of
+        ``mapping.transform_inverse(static)``, not on what the map is.
+    prealign : ndarray, shape (dim + 1, dim + 1), optional
+        Static world to moving world.  For a file that does not contain it, it is a part
+        of the map (DIPY's format, ANTs' warps).  A file that contains the whole map
+        does not need it; by default the affine is separated that is nearest to the map.
+        It extends the map beyond static's grid.
+
+    Returns
+    -------
+    mapping : DiffeomorphicMap
+        The map, in the form that registrations return: ``mapping.transform(moving)`` is
+        moving on static's grid.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is damaged, has the form of no format, is on another grid than
+        static's, holds something else than its format says as far as that can be seen
+        (voxels, other axes), or if a grid or an affine is missing.
+
+    See Also
+    --------
+    write_mapping, load_mapping, read_affine
+
+    Notes
+    -----
+    :func:`dipy.align.read_mapping` is another function: it reads DIPY's format alone.
+
+    Examples
+    --------
+    >>> from dipy_dl_reg import read_mapping
+    >>> mapping = read_mapping(
+    ...     "sub-01_1Warp.nii.gz", moving="t1.nii.gz"
+    ... )  # doctest: +SKIP
+    >>> warped = mapping.transform(t1)  # doctest: +SKIP
+    """
+    entry = recognise_format(path) if like is None else format_named(like)
+    logger.info(f"{path} is read as {entry.description}")
+    return entry.read(path, static, moving, prealign, inverse=inverse, affine=affine)
+
+
+def write_mapping(
+    mapping: DiffeomorphicMap,
+    path: str | os.PathLike,
+    *,
+    inverse: str | os.PathLike | None = None,
+    affine: str | os.PathLike | None = None,
+    like: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a map to the files of any program.
+
+    Parameters
+    ----------
+    mapping : DiffeomorphicMap or AffineMap
+        The map.
+    path : str or Path
+        The file; in formats that store each direction in a file, that which warps
+        moving to static.
+    inverse : str or Path, optional
+        The file of the other direction, in formats that store each in a file.  Without
+        it this direction is not written, and the log says so.  ANTs' inverse warp is
+        always written, beside the warp by default.
+    affine : str or Path, optional
+        The file of the affine part, in formats that may leave it out of the field: the
+        premat of FSL, the affine of ANTs, by default beside the warp.
+    like : str, optional
+        Name of the format, as in `dipy_dl_reg.maps.formats.table.FORMATS`.  By default
+        the suffix decides: ``.npz``, ``1Warp.nii.gz`` (ANTs), ``.h5``, ``.x5`` ...
+        For other NIfTI files it must be given, because many programs have them.
+    overwrite : bool, optional
+        Replace files that exist.
+
+    Raises
+    ------
+    ValueError
+        If `mapping` is no map, or the format cannot store it: a 2D map, one without
+        affines, grids with shears.
+    FileExistsError
+        If a file exists and `overwrite` is False.
+
+    See Also
+    --------
+    read_mapping, save_mapping, write_affine
+
+    Notes
+    -----
+    :func:`dipy.align.write_mapping` is another function: it writes DIPY's format alone.
+
+    Examples
+    --------
+    >>> from dipy_dl_reg import write_mapping
+    >>> write_mapping(mapping, "sub-01_1Warp.nii.gz")  # doctest: +SKIP
+    >>> write_mapping(
+    ...     mapping, "warp.nii.gz", inverse="inverse.nii.gz", like="mrtrix"
+    ... )  # doctest: +SKIP
+    """
+    mapping = as_mapping(mapping)
+    entry = choose_format(path, like)
+    files = entry.name_files(path, inverse, affine)
+    if len({os.path.abspath(file) for file in files}) < len(files):
+        raise ValueError(f"path, inverse and affine must be different files: {path}")
+    with write_all_or_none(files, overwrite=overwrite) as temporaries:
+        at = dict(zip(files, temporaries, strict=True))
+        others = [None if n is None else at[Path(n)] for n in (inverse, affine)]
+        entry.write(mapping, temporaries[0], *others)
+    logger.info(
+        f"Written as {entry.description}: {', '.join(str(file) for file in files)}"
+    )
+    if entry.kind != "map" and len(files) == 1:
+        logger.info(
+            f"{path} holds the direction that warps moving to static; give inverse for "
+            "a file of the other"
+        )
+
+
+def choose_format(path: str | os.PathLike, like: str | None = None) -> MapFormat:
+    """Choose the format in which a map is written.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    like : str, optional
+        Name of the format; by default the suffix decides, if one format has it.
+
+    Returns
+    -------
+    entry : MapFormat
+        An entry of `dipy_dl_reg.maps.formats.table.FORMATS`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such format, or several programs use the suffix.
+    """
+    if like is not None:
+        return format_named(like)
+    entry = find_format(path)
+    if entry is format_named("dipy"):
+        raise ValueError(
+            f"like must name the format of {path}, because several programs store maps "
+            f"in such files: {describe_names()}"
+        )
+    return entry
