@@ -45,6 +45,8 @@ PUBLIC = {
     "deep_register_dwi_series",
     "deep_register_series",
     "deep_registration",
+    "build_template",
+    "register_all_pairs",
     "fit",
     "list_models",
     "load_mapping",
