@@ -142,14 +142,15 @@ PROGRAMS = {
 IMPORTS = {"doc/exchange.rst": ["SimpleITK", "h5py", "nitransforms"]}
 #: Files that the code blocks of a page must create.
 CREATED = {
-    "README.md": ["warped.nii.gz", "mapping.npz", "mine.npz", "out/report.png",
+    "README.md": ["warped.nii.gz", "mapping.npz", "mine.npz", "out/report.html",
                   "out/fa.nii.gz", "out/labels.nii.gz", "trained/model.npz",
                   "out_network/warped_moved.nii.gz"],
     "doc/index.rst": [],
     "doc/diffusion.rst": ["bundle_in_template.trk"],
-    "doc/exchange.rst": ["sub_0GenericAffine.mat", "sub.h5", "fsl_inverse.nii.gz",
-                         "premat.mat", "mrtrix.nii.gz", "iy_sub.nii", "sub_inverse.m3z",
-                         "warp.mgz", "sub.x5"],
+    "doc/exchange.rst": ["from_fsl.npz", "shell/sub_1Warp.nii.gz", "premat.mat",
+                         "shell/transformed.nii.gz", "sub_0GenericAffine.mat",
+                         "sub.h5", "fsl_inverse.nii.gz", "mrtrix.nii.gz", "iy_sub.nii",
+                         "sub_inverse.m3z", "warp.mgz", "sub.x5"],
     "doc/verdict.rst": [],
     "doc/networks.rst": ["mine.npz", "model.npz", "out/warped_moved.nii.gz"],
 }  # fmt: skip

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dipy.align.imaffine import AffineMap
 from dipy.align.imwarp import DiffeomorphicMap
 import numpy as np
 
@@ -15,6 +16,7 @@ from dipy_dl_reg.groupwise.study import Study
 from dipy_dl_reg.groupwise.subject_folder import SubjectFolder
 from dipy_dl_reg.groupwise.subjects import Subject, SubjectFile, format_name
 from dipy_dl_reg.io.input_image import InputImage
+from dipy_dl_reg.maps.dipy_map import without_displacement
 from dipy_dl_reg.maps.storage import save_mapping
 
 if TYPE_CHECKING:
@@ -57,16 +59,14 @@ class SubjectOutputs:
         ValueError
             If a file cannot be transformed.
         """
-        static_shape, moving_shape = static.values.shape, moving.values.shape
-        mapping = DiffeomorphicMap(
-            3,
-            static_shape,
-            disp_grid2world=static.grid2world,
-            domain_shape=static_shape,
-            domain_grid2world=static.grid2world,
-            codomain_shape=moving_shape,
-            codomain_grid2world=moving.grid2world,
-            prealign=np.eye(4),
+        mapping = without_displacement(
+            AffineMap(
+                np.eye(4),
+                domain_grid_shape=static.values.shape,
+                domain_grid2world=static.grid2world,
+                codomain_grid_shape=moving.values.shape,
+                codomain_grid2world=moving.grid2world,
+            )
         )
         for file in (*self.subject.images, *self.subject.files):
             _, kind, request = self._plan(file, mapping)
