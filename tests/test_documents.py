@@ -142,7 +142,7 @@ PROGRAMS = {
 IMPORTS = {"doc/exchange.rst": ["SimpleITK", "h5py", "nitransforms"]}
 #: Files that the code blocks of a page must create.
 CREATED = {
-    "README.md": ["warped.nii.gz", "mapping.npz", "mine.npz", "out/report.png",
+    "README.md": ["warped.nii.gz", "mapping.npz", "mine.npz", "out/report.html",
                   "out/fa.nii.gz", "out/labels.nii.gz", "trained/model.npz",
                   "out_network/warped_moved.nii.gz"],
     "doc/index.rst": [],

@@ -32,7 +32,7 @@ SUFFIXES = {
     "out_field": NIFTI,
     "out_mapping": whole_map_suffixes(),
     "out_prealign": ("",),
-    "out_report": (".png", ".pdf", ".svg", ".jpg"),
+    "out_report": (".html", ".png", ".pdf", ".svg", ".jpg"),
 }
 
 
@@ -84,7 +84,7 @@ class AlignDeepFlow(StrictWorkflow):
         out_field: str | None = None,
         out_mapping: str = "mapping.npz",
         out_prealign: str = "prealign.txt",
-        out_report: str = "report.png",
+        out_report: str = "report.html",
     ) -> None:
         r"""Register images deformably.
 
@@ -159,7 +159,8 @@ class AlignDeepFlow(StrictWorkflow):
         num_threads : int, optional
             Threads on the CPU; by default all.
         report : boolean, optional
-            Draw a picture: images before and after, warped grid, Jacobian.
+            Write a report: a page with slices before and after, the deformation, the
+            measures with their limits, and how the map was computed.
         skip_existing : boolean, optional
             Skip pairs whose outputs all exist. If only some exist, this is an error
             unless --force is given.
@@ -182,7 +183,8 @@ class AlignDeepFlow(StrictWorkflow):
             .fsl.mat a matrix of FSL, .lta a transform of FreeSurfer, any other suffix
             text: a matrix from static world to moving world.
         out_report : string, optional
-            The picture, if --report is given.
+            The report, if --report is given: a page that ends in .html, or one picture
+            (.png, .pdf, .svg or .jpg).
 
         Examples
         --------
@@ -320,9 +322,9 @@ def _check_channels(
 def _name_outputs(**names: str | None) -> dict[str, str]:
     """Check the suffixes of the requested outputs; return their names by parameter."""
     if names["out_report"] is not None:
-        from dipy_dl_reg.maps.figure import load_matplotlib
+        from dipy_dl_reg.maps.html.rendering import check_packages
 
-        load_matplotlib()
+        check_packages(names["out_report"])
     return {
         parameter: check_suffix(name, SUFFIXES[parameter], parameter)
         for parameter, name in names.items()

@@ -6,9 +6,12 @@ import base64
 from functools import cache
 import hashlib
 from importlib.resources import files
+import os
 from typing import Any
 
 from dipy.utils.optpkg import optional_package
+
+from dipy_dl_reg.maps.figure import load_matplotlib
 
 #: The folder of the templates.
 _FOLDER = files(__package__) / "templates"
@@ -28,6 +31,24 @@ def _load_environment() -> Any:
     )
     environment.filters["mm"] = lambda length: f"{length:.5g}"
     return environment
+
+
+def check_packages(path: str | os.PathLike) -> None:
+    """Check that the packages of a report or picture are installed.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file: HTML needs jinja2 and matplotlib, a picture matplotlib alone.
+
+    Raises
+    ------
+    ImportError
+        If one of them is not.
+    """
+    load_matplotlib()
+    if str(path).lower().endswith(".html"):
+        check_templates()
 
 
 def check_templates() -> None:
