@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 import json
 from pathlib import Path
+import shutil
 from typing import NamedTuple
 
 from dipy.utils.logging import logger
@@ -38,6 +39,10 @@ from dipy_dl_reg.maps.dipy_map import displacement_to_voxels
 from dipy_dl_reg.maps.storage import load_mapping
 from dipy_dl_reg.progress import Progress
 from dipy_dl_reg.registration.dipy_adapter import displacement_to_tensor, make_map
+
+#: The mean displacement is removed again, at most so many times in all, while its
+#: maximum is above this many voxels.
+_CENTRINGS, _MOST_DISPLACEMENT = 3, 0.05
 
 
 class IterationMeasures(NamedTuple):
@@ -236,17 +241,40 @@ def _run_iteration(
     previous = study.iteration(number - 1) / "template.npz"
     jobs = _register_all(study, affines, number, previous)
     foreground = find_foreground(load_reference(previous).values[..., 0])
-    before, mean = _mean_displacement([job.result for job in jobs], foreground)
-    centred = [
-        SubjectJob(job.subject, job.result, folder / job.result.name, job.affine)
-        for job in jobs
-    ]
-    center = partial(center_subject, mean=_invert_mean(mean, grid))
-    warped = study.call(center, centred, f"Change of the template's shape {number}")
-    after, _ = _mean_displacement([job.result for job in centred], foreground)
-    figures = [after.each, before.mean, before.most, after.mean, after.most]
+    warped, lengths = _center_all(study, jobs, grid, number, foreground)
+    first, last = lengths
+    figures = [last.each, first.mean, first.most, last.mean, last.most]
     energy = _mean_energy(jobs)
-    return _write_average(study, np.stack(warped), grid, path, number, energy, figures)
+    return _write_average(study, warped, grid, path, number, energy, figures)
+
+
+def _center_all(
+    study: Study,
+    jobs: list[SubjectJob],
+    grid: Grid,
+    number: int,
+    foreground: np.ndarray,
+) -> tuple[np.ndarray, list[_Displacements]]:
+    """Remove the mean of all maps; return the warped subjects and both means.
+
+    It is removed again if interpolation leaves a part of it.
+    """
+    folder = study.iteration(number)
+    first, mean = _mean_displacement([job.result for job in jobs], foreground)
+    for k in range(_CENTRINGS):
+        stage = study.stage(f"{folder.name}/centred_{k}")
+        jobs = [
+            SubjectJob(job.subject, job.result, stage / job.result.name, job.affine)
+            for job in jobs
+        ]
+        center = partial(center_subject, mean=_invert_mean(mean, grid))
+        warped = study.call(center, jobs, f"Change of the template's shape {number}")
+        last, mean = _mean_displacement([job.result for job in jobs], foreground)
+        if last.most < _MOST_DISPLACEMENT:
+            break
+    for job in jobs:
+        shutil.copyfile(job.result, folder / job.result.name)
+    return np.stack(warped), [first, last]
 
 
 def _register_all(

@@ -5,8 +5,10 @@ import numpy as np
 
 #: Grid of all images, 3 mm voxels.
 SHAPE, SPACING = (22, 24, 20), 3.0
+#: Of the object's texture, mm for a radian.
+WAVES = (4.5, 5.5, 4.0)
 #: Largest displacement, mm.
-AMPLITUDE = 7.0
+AMPLITUDE = 5.0
 
 
 def grid2world():
@@ -37,7 +39,8 @@ def truth(places):
             (places - np.array(centre)) / np.array(radii), axis=-1
         )
         total = total + value / (1 + np.exp((distance - 1) / 0.08))
-    return total
+    # A texture, so that displacements can be found everywhere.
+    return total * (1 + 0.4 * np.prod(np.sin(places / np.array(WAVES) + 1), -1))
 
 
 def displacement(places, direction):

@@ -13,7 +13,7 @@ OPTIONS = {
     "transform": "rigid",
     "affine_iterations": 0,
     "level_iters": [30, 20],
-    "metric": "SSD",
+    "metric": "CC",
     "device": "cpu",
 }
 
