@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 from dipy.utils.logging import logger
 
 from dipy_dl_reg.groupwise.find_subjects import find_subjects
-from dipy_dl_reg.groupwise.gpus import count_gpus
 from dipy_dl_reg.groupwise.parallel import (
     WorkerLostError,
     check_engine,
@@ -74,8 +73,8 @@ def register_cohort(
     engine: str = "serial",
     n_jobs: int = 1,
     address: str | None = None,
-    memory: float | str | None = None,
     num_threads: int | None = None,
+    memory: float | str | None = None,
     device: str = "auto",
     call: str | None = None,
     **options: Any,
@@ -243,16 +242,15 @@ def _limit(
     count: int, subjects: Sequence[Subject], study: Study, memory: float | str | None
 ) -> int:
     """Limit the number of processes by memory and GPUs."""
-    import torch
-
     from dipy_dl_reg.optimization.memory import free_memory, to_bytes
+    from dipy_dl_reg.registration.devices import count_gpus, find_device
 
     needed = estimate_worker_memory(subjects, study)
     gpus = count_gpus() if study.device in ("auto", "cuda") else 0
     return limit_processes(
         count,
         needed if memory is None else to_bytes(memory),
-        free=free_memory(torch.device("cpu")),
+        free=free_memory(find_device("cpu")),
         gpus=gpus,
     )
 

@@ -119,7 +119,7 @@ def _register(
     subject: Subject, study: Study, folder: SubjectFolder, checksums: dict[str, str]
 ) -> dict[str, Any]:
     """Register a subject, write all outputs, and return its row."""
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     static = _read_side(study.template, study.template_mask, "template")
     paths = [image.path for image in subject.images]
     moving = _read_side(paths, subject.mask, "image")
@@ -131,6 +131,7 @@ def _register(
     outputs.write_files(result.mapping)
     row = outputs.write_report(static, moving, result)
     row["seconds"] = round(time.perf_counter() - start, 1)
+    row["cpu_seconds"] = round(time.process_time() - cpu_start, 1)
     provenance = describe_provenance(study.call, checksums)
     for path in outputs.paths[:]:
         sidecar = sidecar_path(path)
@@ -175,9 +176,8 @@ def _align_and_deform(
         found = align_images(static[0], moving[0], study.steps, options)
         prealign, poses = found.matrix, found.poses
     affine_seconds = time.perf_counter() - start
-    registration = DeepRegistration(
-        study.metric, **{**study.options, "device": device, "progress": False}
-    )
+    given = {**study.options, "device": device, "progress": False}
+    registration = DeepRegistration(study.metric, **given)
     registration.poses = poses
     mapping = registration.optimize(
         _stack(static),
