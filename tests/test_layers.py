@@ -19,6 +19,7 @@ ROOT = Path(dipy_dl_reg.__file__).parent
 #: From the top.  A new folder takes its place here.
 LAYERS = [
     "workflows",
+    "clients",
     "groupwise",
     "training",
     "diffusion",
@@ -47,7 +48,7 @@ TORCH = {
 }
 #: Where DIPY and nibabel may be imported.
 FILES = {
-    *("workflows", "groupwise", "registration", "diffusion", "maps", "io"),
+    *("workflows", "clients", "groupwise", "registration", "diffusion", "maps", "io"),
     *("training.fit", "training.pairing", "training.prealigns", "training.lazy_image"),
 }
 #: What the modules that stand on numpy alone may import besides it.

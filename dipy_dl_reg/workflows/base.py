@@ -315,7 +315,7 @@ def run_command(flow: StrictWorkflow) -> None:
     ):
         try:
             flow.run(**arguments)
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:
             log.write_error(error)
             raise
 

@@ -15,6 +15,7 @@ from dipy_dl_reg.workflows.base import (
     log_result,
     run_command,
 )
+from dipy_dl_reg.workflows.exit_codes import usage_errors
 
 #: Suffixes of the outputs, by parameter.
 SUFFIXES = {
@@ -60,7 +61,7 @@ class EpiDeepFlow(StrictWorkflow):
         out_mapping: str = "mapping.npz",
         out_rigid: str = "rigid.txt",
     ) -> None:
-        """Correct the distortion of echo-planar images along the phase encoding.
+        r"""Correct the distortion of echo-planar images along the phase encoding.
 
         Give either --opposite, a b0 image with the opposite direction of phase
         encoding, or --t1, a T1 image of the same head. The outputs are the corrected b0
@@ -116,6 +117,18 @@ class EpiDeepFlow(StrictWorkflow):
             Text file of a matrix: with --t1, T1 world to the world of the corrected
             image; with --opposite, the motion from the world of the first image to that
             of the second.
+
+        Examples
+        --------
+        From two b0 images of opposite phase encoding, and the series of the first::
+
+            dipy_epi_deep b0_ap.nii.gz --opposite b0_pa.nii.gz \
+                --phase_encoding=j- --dwi dwi.nii.gz --out_dir out
+
+        Without such a pair, from the T1 image of the same head::
+
+            dipy_epi_deep b0_ap.nii.gz --t1 t1.nii.gz --t1_mask t1_mask.nii.gz \
+                --phase_encoding=j- --out_dir out
         """
         from dipy_dl_reg.workflows.epi_files import EpiFiles, correct_epi_files
 
@@ -127,9 +140,11 @@ class EpiDeepFlow(StrictWorkflow):
         }
         if dwi is not None:
             names["out_dwi"] = out_dwi
-        outputs = {n: check_suffix(v, SUFFIXES[n], n) for n, v in names.items()}
         files = EpiFiles(b0_files, opposite, t1, dwi, t1_mask, prealign)
-        files.check(still=still)
+        with usage_errors():
+            outputs = {n: check_suffix(v, SUFFIXES[n], n) for n, v in names.items()}
+            files.check_options(still=still)
+        files.check()
         others = [opposite, t1, dwi, t1_mask, prealign]
         rows = self.plan([b0_files], out_dir, outputs, others=others)
         if len(rows) != 1:

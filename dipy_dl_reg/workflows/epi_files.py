@@ -48,8 +48,8 @@ class EpiFiles(NamedTuple):
     t1_mask: PathLike | None = None
     prealign: PathLike | None = None
 
-    def check(self, *, still: bool = False) -> None:
-        """Check which files are given, and the grids in their headers.
+    def check_options(self, *, still: bool = False) -> None:
+        """Check which files are given.
 
         Parameters
         ----------
@@ -59,9 +59,7 @@ class EpiFiles(NamedTuple):
         Raises
         ------
         ValueError
-            If the files cannot be used together.
-        FileNotFoundError
-            If a file is missing.
+            If the options exclude each other.
         """
         if (self.opposite is None) == (self.t1 is None):
             both = "not both" if self.t1 is not None else "got neither"
@@ -72,6 +70,17 @@ class EpiFiles(NamedTuple):
                     raise ValueError(f"{name} can only be given with --t1")
         elif still:
             raise ValueError("still can only be given with --opposite")
+
+    def check(self) -> None:
+        """Check the grids in the headers of the files.
+
+        Raises
+        ------
+        ValueError
+            If the files cannot be used together.
+        FileNotFoundError
+            If a file is missing.
+        """
         b0 = open_volume(self.b0, "b0_files")
         for name in ("opposite", "dwi"):
             path = getattr(self, name)

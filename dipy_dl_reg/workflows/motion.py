@@ -17,6 +17,7 @@ from dipy_dl_reg.workflows.base import (
     log_result,
     run_command,
 )
+from dipy_dl_reg.workflows.exit_codes import usage_errors
 
 #: Suffixes of the outputs that are no images.
 _SUFFIXES = {
@@ -68,7 +69,7 @@ class MotionDeepFlow(StrictWorkflow):
         out_motion: str = "motion.tsv",
         out_plot: str = "motion.png",
     ) -> None:
-        """Correct diffusion series for motion between their volumes.
+        r"""Correct diffusion series for motion between their volumes.
 
         Each volume is registered to the signal that the other volumes of its shell
         predict for it, and interpolated once. The b-vectors are rotated with the
@@ -131,20 +132,32 @@ class MotionDeepFlow(StrictWorkflow):
             Table of translations, rotations and displacements.
         out_plot : string, optional
             The picture, if --plot is given.
+
+        Examples
+        --------
+        One series, with a picture of the motion::
+
+            dipy_motion_deep dwi.nii.gz dwi.bval dwi.bvec --plot --out_dir out
+
+        Sharper, with a brain mask, and the linear part of eddy currents, too::
+
+            dipy_motion_deep dwi.nii.gz dwi.bval dwi.bvec --static_mask mask.nii.gz \
+                --pipeline rigid affine --interpolation cubic --out_dir out
         """
         from dipy_dl_reg.diffusion.motion_options import MotionOptions
         from dipy_dl_reg.workflows.motion_files import check_motion_files, correct_files
 
         levels = [level_iters] if isinstance(level_iters, int) else level_iters
-        options = MotionOptions(
-            pipeline=pipeline,
-            level_iters=levels,
-            iterations=iterations,
-            frame=frame,
-            interpolation=interpolation,
-            device=device,
-            num_threads=num_threads,
-        )
+        with usage_errors():
+            options = MotionOptions(
+                pipeline=pipeline,
+                level_iters=levels,
+                iterations=iterations,
+                frame=frame,
+                interpolation=interpolation,
+                device=device,
+                num_threads=num_threads,
+            )
         outputs = _name_outputs(
             out_moved=out_moved,
             out_affine=out_affine,
@@ -177,6 +190,7 @@ class MotionDeepFlow(StrictWorkflow):
             log_result(summary)
 
 
+@usage_errors()
 def _name_outputs(**names: str | None) -> dict[str, str]:
     """Check the suffixes of the requested outputs; return their names by parameter."""
     if names["out_plot"] is not None:

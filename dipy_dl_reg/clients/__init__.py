@@ -1,0 +1,1 @@
+"""What other packages need to use the registrations of this package."""
