@@ -24,6 +24,8 @@ from dipy_dl_reg.groupwise.parallel import (
 )
 from dipy_dl_reg.groupwise.study import Study, make_study
 from dipy_dl_reg.groupwise.study_files import write_description, write_table
+from dipy_dl_reg.groupwise.study_progress import watch_progress
+from dipy_dl_reg.groupwise.subject_folder import HIDDEN
 from dipy_dl_reg.groupwise.subject_registration import process_subject
 from dipy_dl_reg.groupwise.subjects import Subject, describe_subject
 from dipy_dl_reg.groupwise.worker_memory import estimate_worker_memory, limit_processes
@@ -195,8 +197,12 @@ def register_cohort(
         address=address,
         num_threads=num_threads,
     )
-    rows = _process(found, study, run, repeat=repeat)
-    return _finish(rows, study)
+    hidden = study.out_dir / HIDDEN / "marks"
+    with watch_progress(hidden, len(found)) as marks:
+        rows = _process(found, study, run, repeat=repeat, marks=marks)
+    for subject in found:
+        _log_row(rows[subject.name])
+    return _finish([rows[subject.name] for subject in found], study)
 
 
 def _check_report() -> None:
@@ -256,13 +262,13 @@ def _limit(
 
 
 def _process(
-    subjects: Sequence[Subject], study: Study, run: Any, *, repeat: bool
-) -> list[dict[str, Any]]:
+    subjects: Sequence[Subject], study: Study, run: Any, **options: Any
+) -> dict[str, dict[str, Any]]:
     """Process all subjects; those that another process has begun, at the end."""
     rows: dict[str, dict[str, Any]] = {}
     waiting = list(subjects)
     for wait in (False, True):
-        call = partial(process_subject, study=study, wait=wait, repeat=repeat)
+        call = partial(process_subject, study=study, wait=wait, **options)
         for subject, result in zip(waiting, _run_all(run, call, waiting)):
             if result is not None:
                 rows[subject.name] = _make_row(subject, result)
@@ -271,7 +277,7 @@ def _process(
             break
         names = ", ".join(subject.name for subject in waiting)
         logger.info(f"Waiting for another process that works on {names}")
-    return [rows[subject.name] for subject in subjects]
+    return rows
 
 
 def _run_all(run: Any, call: Any, subjects: Sequence[Subject]) -> list[Any]:
@@ -295,18 +301,24 @@ def _run_all(run: Any, call: Any, subjects: Sequence[Subject]) -> list[Any]:
 
 
 def _make_row(subject: Subject, result: Any) -> dict[str, Any]:
-    """The row of a subject, from the result of its process, and a line of the log."""
+    """The row of a subject, from the result of its process."""
     columns = {**describe_subject(subject), "subject": subject.name}
     if isinstance(result, Exception):
         reason = " ".join(str(result).split()) or type(result).__name__
         if not isinstance(result, (ValueError, OSError, RuntimeError, MemoryError)):
             reason = f"{type(result).__name__}: {reason}"
-        logger.warning(f"{subject.name} failed: {reason}")
         failed = {"status": "failed", "reason": reason, "grade": "failed"}
         return {**columns, **failed, "report": None, "was_done": False}
-    was_done = " (was done)" if result["was_done"] else ""
-    logger.info(f"{subject.name} is done{was_done}: {result['grade']}")
     return {**result, **columns}
+
+
+def _log_row(row: Mapping[str, Any]) -> None:
+    """Log whether a subject is done."""
+    if row["status"] == "failed":
+        logger.warning(f"{row['subject']} failed: {row['reason']}")
+    else:
+        was_done = " (was done)" if row["was_done"] else ""
+        logger.info(f"{row['subject']} is done{was_done}: {row['grade']}")
 
 
 def _finish(rows: list[dict[str, Any]], study: Study) -> CohortResult:

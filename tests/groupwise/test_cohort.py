@@ -23,7 +23,7 @@ from tractogram_files import save_any
 
 from dipy_dl_reg import apply_mapping, load_mapping, register_cohort
 from dipy_dl_reg.grid import Grid
-from dipy_dl_reg.groupwise import cohort, subject_registration
+from dipy_dl_reg.groupwise import cohort, study_progress, subject_registration
 from dipy_dl_reg.groupwise.parallel import WorkerLostError
 from dipy_dl_reg.groupwise.provenance import compute_checksum
 
@@ -299,3 +299,11 @@ def test_all_grades_and_the_index_page(study, tmp_path):
     for row in result.rows:
         assert (tmp_path / "out" / row["report"]).is_file()
         assert row["report"] in page
+
+
+def test_progress_counts_the_subjects_of_other_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr(study_progress, "_PAUSE", 0.01)
+    with study_progress.watch_progress(tmp_path, 2) as marks:
+        for name in ("sub-01", "sub-02"):
+            study_progress.mark_finished(marks, name)
+    assert list(tmp_path.iterdir()) == []
