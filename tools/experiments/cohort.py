@@ -39,12 +39,10 @@ RUNS = [("serial", 1), ("joblib", 2), ("serial", 1), ("joblib", 2), ("dask", 2)]
 RUNS += [("ray", 2)]
 
 
-def prepare(data: Path, work: Path) -> None:
+def prepare(data: Path, work: Path, resolution: int) -> None:
     """Write the template, and a folder in BIDS form with one damaged file."""
-    brain, mask = (
-        load_mni152_template(resolution=2),
-        load_mni152_brain_mask(resolution=2),
-    )
+    brain = load_mni152_template(resolution=resolution)
+    mask = load_mni152_brain_mask(resolution=resolution)
     values = np.where(mask.get_fdata() > 0, brain.get_fdata(), 0).astype(np.float32)
     nib.save(nib.Nifti1Image(values, brain.affine), work / "tpl-MNI152_T1w.nii.gz")
     for k in range(1, BRAINS + 1):
@@ -165,6 +163,7 @@ def main() -> None:
     parser.add_argument("--data", default=os.environ.get("DIPY_DL_REG_DATA"))
     parser.add_argument("--output", type=Path)
     parser.add_argument("--brains", type=int, default=6, help="for each engine")
+    parser.add_argument("--resolution", type=int, default=2, help="of MNI152, mm")
     parser.add_argument("--kill_after", type=int, default=5)
     options = parser.parse_args()
     if not options.data:
@@ -173,12 +172,12 @@ def main() -> None:
     lines = [
         f"{platform.machine()}, {os.cpu_count()} cores, shared with other programs "
         f"(load {os.getloadavg()[0]:.0f}); one thread each; {versions}",
-        f"{BRAINS} brains to MNI152 at 2 mm by dipy_cohort_deep; one file, of "
+        f"{BRAINS} brains to MNI152 at {options.resolution} mm by dipy_cohort_deep; one file, of "
         f"sub-{DAMAGED}, is cut off",
     ]
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        prepare(Path(options.data), work)
+        prepare(Path(options.data), work, options.resolution)
         lines += ["", *interrupt_and_resume(work, options.kill_after)]
         print("\n".join(lines), flush=True)
         labels = [f"{k:02d}" for k in range(1, options.brains + 1)]
