@@ -30,6 +30,8 @@ _PUBLIC = {
     "registration.assess": ["assess_mapping"],
     "registration.landmarks": ["ThinPlateSplineRegistration"],
     "registration.report_files": ["write_report"],
+    "groupwise.all_pairs": ["register_all_pairs"],
+    "groupwise.template": ["build_template"],
     "io.affine_files": ["read_affine", "write_affine"],
     "io.landmark_files": ["read_landmarks"],
     "metrics.channels": ["ChannelsMetric"],

@@ -40,5 +40,6 @@ COMMANDS = {
     "dipy_convert_deep": Command("convert", "ConvertDeepFlow", "convert_deep"),
     "dipy_epi_deep": Command("epi", "EpiDeepFlow", "epi_deep"),
     "dipy_motion_deep": Command("motion", "MotionDeepFlow", "motion_deep"),
+    "dipy_template_deep": Command("template", "TemplateDeepFlow", "template_deep"),
     "dipy_train_deep": Command("train", "TrainDeepFlow", "train_deep"),
 }
