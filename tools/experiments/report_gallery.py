@@ -175,7 +175,10 @@ def main():
     rows = []
     for name, static, moving, mapping, options in make_cases():
         assert isinstance(mapping, DiffeomorphicMap)
-        path = arguments.out / f"{name.split(' (')[0].replace(' ', '_')}.html"
+        path = (
+            arguments.out
+            / f"{name.split(' (')[0].replace(', ', '_').replace(' ', '_')}.html"
+        )
         began = time.process_time()
         summary = write_report(
             path,
