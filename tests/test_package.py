@@ -13,6 +13,7 @@ import tomllib
 
 from numpydoc.docscrape import ClassDoc, FunctionDoc
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 import pytest
 
 import dipy_dl_reg
@@ -208,7 +209,7 @@ def test_tested_versions_are_within_the_ranges():
         if found:
             pins[name] = pin
     for requirement in map(Requirement, wanted):
-        name = requirement.name.replace("_", "-")
+        name = canonicalize_name(requirement.name)
         if name == "dipy-dl-reg":
             continue
         assert name in pins, f"constraints.txt does not pin {name}"

@@ -1,4 +1,4 @@
-"""`DeepMap` with pyAFQ itself; skipped where it is not installed (tools/test_pyafq.sh).
+"""`DeepMap` with pyAFQ itself, which tools/test_clients.sh installs; skipped without it.
 
 The template is static, the subject moving; their true map is known (`pairs`).
 """

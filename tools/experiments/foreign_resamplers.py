@@ -38,6 +38,72 @@ class Resampler(NamedTuple):
     affine: str | None = None
 
 
+def by_itk(path: Path, image: Path, reference: Path, affine: Path | None):
+    """ITK, for a field that contains the whole map."""
+    return _resample_by_itk([_itk_field(path)], image, reference)
+
+
+def by_itk_triple(path: Path, image: Path, reference: Path, affine: Path | None):
+    """ITK, for ANTs' warps and affine, in the order of ``antsApplyTransforms``."""
+    import SimpleITK as sitk
+
+    matrix = sitk.ReadTransform(str(path.with_name("map_0GenericAffine.mat")))
+    transforms = [matrix, _itk_field(path)]
+    if "Inverse" in path.name:
+        transforms = [_itk_field(path), matrix.GetInverse()]
+    return _resample_by_itk(transforms, image, reference)
+
+
+def by_itk_composite(path: Path, image: Path, reference: Path, affine: Path | None):
+    """ITK, for a composite transform in a file."""
+    import SimpleITK as sitk
+
+    return _resample_by_itk([sitk.ReadTransform(str(path))], image, reference)
+
+
+def _itk_field(path: Path):
+    """A displacement field of ITK."""
+    import SimpleITK as sitk
+
+    image = sitk.ReadImage(str(path), sitk.sitkVectorFloat64)
+    return sitk.DisplacementFieldTransform(image)
+
+
+def _resample_by_itk(transforms: list, image: Path, reference: Path) -> np.ndarray:
+    """Interpolate an image by ITK; the last transform is applied to points first."""
+    import SimpleITK as sitk
+
+    composite = sitk.CompositeTransform(3)
+    for transform in transforms:
+        composite.AddTransform(transform)
+    images = [sitk.ReadImage(str(p), sitk.sitkFloat64) for p in (image, reference)]
+    resampled = sitk.Resample(*images, composite, sitk.sitkLinear, 0.0)
+    return sitk.GetArrayFromImage(resampled).T
+
+
+def by_nitransforms(path: Path, image: Path, reference: Path, affine: Path | None):
+    """NiTransforms, for X5."""
+    from nitransforms.nonlinear import DenseFieldTransform
+    from nitransforms.resampling import apply
+
+    transform = DenseFieldTransform.from_filename(str(path), fmt="X5")
+    warped = apply(transform, str(image), reference=str(reference), order=1)
+    return np.asanyarray(warped.dataobj)
+
+
+def by_mrtransform(path: Path, image: Path, reference: Path, affine: Path | None):
+    """MRtrix3; it writes the axes of the image, so that they are turned back."""
+    out = path.with_name("mrtransform.nii")
+    words = ["mrtransform", image, "-warp", path, "-interp", "linear", out]
+    words += ["-force", "-quiet"]
+    subprocess.run([*map(str, words)], check=True, capture_output=True)
+    warped, wanted = nib.load(out), nib.load(reference)
+    turn = nib.orientations.ornt_transform(
+        nib.io_orientation(warped.affine), nib.io_orientation(wanted.affine)
+    )
+    return warped.as_reoriented(turn).get_fdata()
+
+
 def by_fslpy(path: Path, image: Path, reference: Path, affine: Path | None):
     """FSL's Python library."""
     from fsl.data.image import Image
@@ -92,6 +158,11 @@ def _sample(image: nib.Nifti1Image, voxels: np.ndarray) -> np.ndarray:
 
 #: By name, as the experiment prints it.
 RESAMPLERS = {
+    "ITK field: SimpleITK": Resampler("itk", ".nii.gz", by_itk),
+    "ANTs' triple: SimpleITK": Resampler("ants", "1Warp.nii.gz", by_itk_triple),
+    "ANTs' .h5: SimpleITK": Resampler("itk_composite", ".h5", by_itk_composite),
+    "X5: nitransforms": Resampler("x5", ".x5", by_nitransforms),
+    "MRtrix3: mrtransform": Resampler("mrtrix", ".nii.gz", by_mrtransform),
     "FSL: fslpy": Resampler("fsl", ".nii.gz", by_fslpy),
     "FSL: Workbench": Resampler("fsl", ".nii.gz", by_workbench),
     "FSL, premat: Workbench": Resampler("fsl", ".nii.gz", by_workbench, ".mat"),

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# tools/test_pyafq.sh [pytest arguments]
+# tools/test_clients.sh [pytest arguments]
 # Runs the tests that need pyAFQ or nipype, which tools/test.sh skips: in an environment of
 # their own, .venv-clients, because pyAFQ restricts the version of DIPY and installs many
 # packages (about 3 GB).
