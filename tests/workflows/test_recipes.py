@@ -28,6 +28,7 @@ SHORT = {
     "dipy_align_deep": ["--level_iters", "2", "1"],
     "dipy_epi_deep": ["--iterations", "1"],
     "dipy_motion_deep": ["--iterations", "1", "--level_iters", "4"],
+    "dipy_template_deep": ["--iterations", "1", "--affine_iterations", "0"],
     "dipy_train_deep": ["--steps", "1"],
 }
 
@@ -53,6 +54,7 @@ def make_folders(folder):
     for seed in range(2):
         image = make_image(SHAPE, seed)
         save(folder / "subjects" / f"sub-{seed}.nii.gz", image)
+        save(folder / "visits" / f"ses-{seed}.nii.gz", image)
         save(folder / "images" / f"sub-{seed}.nii.gz", image)
         save(folder / "labels" / f"sub-{seed}.nii.gz", image > 0.5)
     lines = [np.linspace([-9.0, -9, -9], [9, y, 6], 5) for y in (3.0, 6)]
