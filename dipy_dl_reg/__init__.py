@@ -80,6 +80,7 @@ _PUBLIC = {
     "diffusion.tractograms": ["transform_tractogram"],
     "diffusion.tensors": ["transform_tensor_fit", "transform_tensors"],
     "diffusion.tensor_components": ["tensor_components", "tensor_matrices"],
+    "groupwise.cohort": ["register_cohort"],
     "training.fit": ["fit"],
     "networks": ["make_network"],
     "networks.checkpoint": ["load_network", "save_network"],

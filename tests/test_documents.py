@@ -118,7 +118,8 @@ def run(monkeypatch):
             return
         if language != "bash":
             return
-        for words in filter(None, map(shlex.split, text.splitlines())):
+        lines = text.replace("\\\n", " ").splitlines()
+        for words in filter(None, map(shlex.split, lines)):
             if words[0].startswith("dipy_"):
                 monkeypatch.setattr(sys, "argv", words)
                 (entry,) = entry_points(group="console_scripts", name=words[0])
@@ -139,7 +140,10 @@ PROGRAMS = {
     "wb_command",
 }
 #: Packages that the blocks of a page import, besides those that this one needs.
-IMPORTS = {"doc/exchange.rst": ["SimpleITK", "h5py", "nitransforms"]}
+IMPORTS = {
+    "doc/exchange.rst": ["SimpleITK", "h5py", "nitransforms"],
+    "doc/cohorts.rst": ["jinja2"],
+}
 #: Files that the code blocks of a page must create.
 CREATED = {
     "README.md": ["warped.nii.gz", "mapping.npz", "mine.npz", "out/report.html",
@@ -151,6 +155,8 @@ CREATED = {
                          "shell/transformed.nii.gz", "sub_0GenericAffine.mat",
                          "sub.h5", "fsl_inverse.nii.gz", "mrtrix.nii.gz", "iy_sub.nii",
                          "sub_inverse.m3z", "warp.mgz", "sub.x5"],
+    "doc/cohorts.rst": ["registered/space-MNI_measures.tsv",
+                        "registered/sub-subject/sub-subject_space-MNI_measures.json"],
     "doc/verdict.rst": [],
     "doc/networks.rst": ["mine.npz", "model.npz", "out/warped_moved.nii.gz"],
 }  # fmt: skip

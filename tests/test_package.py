@@ -62,6 +62,7 @@ PUBLIC = {
     "read_dipy_mapping",
     "read_landmarks",
     "read_mapping",
+    "register_cohort",
     "register_dwi_to_template",
     "register_fods",
     "register_tensors",

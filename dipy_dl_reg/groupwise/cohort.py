@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 from dipy.utils.logging import logger
 
 from dipy_dl_reg.groupwise.find_subjects import find_subjects
-from dipy_dl_reg.groupwise.gpus import count_gpus
 from dipy_dl_reg.groupwise.parallel import (
     WorkerLostError,
     check_engine,
@@ -25,6 +24,8 @@ from dipy_dl_reg.groupwise.parallel import (
 )
 from dipy_dl_reg.groupwise.study import Study, make_study
 from dipy_dl_reg.groupwise.study_files import write_description, write_table
+from dipy_dl_reg.groupwise.study_progress import watch_progress
+from dipy_dl_reg.groupwise.subject_folder import HIDDEN
 from dipy_dl_reg.groupwise.subject_registration import process_subject
 from dipy_dl_reg.groupwise.subjects import Subject, describe_subject
 from dipy_dl_reg.groupwise.worker_memory import estimate_worker_memory, limit_processes
@@ -74,8 +75,8 @@ def register_cohort(
     engine: str = "serial",
     n_jobs: int = 1,
     address: str | None = None,
-    memory: float | str | None = None,
     num_threads: int | None = None,
+    memory: float | str | None = None,
     device: str = "auto",
     call: str | None = None,
     **options: Any,
@@ -196,8 +197,12 @@ def register_cohort(
         address=address,
         num_threads=num_threads,
     )
-    rows = _process(found, study, run, repeat=repeat)
-    return _finish(rows, study)
+    hidden = study.out_dir / HIDDEN / "marks"
+    with watch_progress(hidden, len(found)) as marks:
+        rows = _process(found, study, run, repeat=repeat, marks=marks)
+    for subject in found:
+        _log_row(rows[subject.name])
+    return _finish([rows[subject.name] for subject in found], study)
 
 
 def _check_report() -> None:
@@ -243,28 +248,27 @@ def _limit(
     count: int, subjects: Sequence[Subject], study: Study, memory: float | str | None
 ) -> int:
     """Limit the number of processes by memory and GPUs."""
-    import torch
-
     from dipy_dl_reg.optimization.memory import free_memory, to_bytes
+    from dipy_dl_reg.registration.devices import count_gpus, find_device
 
     needed = estimate_worker_memory(subjects, study)
     gpus = count_gpus() if study.device in ("auto", "cuda") else 0
     return limit_processes(
         count,
         needed if memory is None else to_bytes(memory),
-        free=free_memory(torch.device("cpu")),
+        free=free_memory(find_device("cpu")),
         gpus=gpus,
     )
 
 
 def _process(
-    subjects: Sequence[Subject], study: Study, run: Any, *, repeat: bool
-) -> list[dict[str, Any]]:
+    subjects: Sequence[Subject], study: Study, run: Any, **options: Any
+) -> dict[str, dict[str, Any]]:
     """Process all subjects; those that another process has begun, at the end."""
     rows: dict[str, dict[str, Any]] = {}
     waiting = list(subjects)
     for wait in (False, True):
-        call = partial(process_subject, study=study, wait=wait, repeat=repeat)
+        call = partial(process_subject, study=study, wait=wait, **options)
         for subject, result in zip(waiting, _run_all(run, call, waiting)):
             if result is not None:
                 rows[subject.name] = _make_row(subject, result)
@@ -273,7 +277,7 @@ def _process(
             break
         names = ", ".join(subject.name for subject in waiting)
         logger.info(f"Waiting for another process that works on {names}")
-    return [rows[subject.name] for subject in subjects]
+    return rows
 
 
 def _run_all(run: Any, call: Any, subjects: Sequence[Subject]) -> list[Any]:
@@ -297,18 +301,24 @@ def _run_all(run: Any, call: Any, subjects: Sequence[Subject]) -> list[Any]:
 
 
 def _make_row(subject: Subject, result: Any) -> dict[str, Any]:
-    """The row of a subject, from the result of its process, and a line of the log."""
+    """The row of a subject, from the result of its process."""
     columns = {**describe_subject(subject), "subject": subject.name}
     if isinstance(result, Exception):
         reason = " ".join(str(result).split()) or type(result).__name__
         if not isinstance(result, (ValueError, OSError, RuntimeError, MemoryError)):
             reason = f"{type(result).__name__}: {reason}"
-        logger.warning(f"{subject.name} failed: {reason}")
         failed = {"status": "failed", "reason": reason, "grade": "failed"}
         return {**columns, **failed, "report": None, "was_done": False}
-    was_done = " (was done)" if result["was_done"] else ""
-    logger.info(f"{subject.name} is done{was_done}: {result['grade']}")
     return {**result, **columns}
+
+
+def _log_row(row: Mapping[str, Any]) -> None:
+    """Log whether a subject is done."""
+    if row["status"] == "failed":
+        logger.warning(f"{row['subject']} failed: {row['reason']}")
+    else:
+        was_done = " (was done)" if row["was_done"] else ""
+        logger.info(f"{row['subject']} is done{was_done}: {row['grade']}")
 
 
 def _finish(rows: list[dict[str, Any]], study: Study) -> CohortResult:

@@ -16,19 +16,6 @@ from filelock import FileLock, Timeout
 _PAUSE = 0.5
 
 
-def count_gpus() -> int:
-    """Count the GPUs of this computer that Torch can use with CUDA.
-
-    Returns
-    -------
-    count : int
-        0 if there are none.
-    """
-    import torch
-
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
-
-
 @contextmanager
 def claim_device(
     device: str, *, count: int | None = None, folder: str | os.PathLike | None = None
@@ -54,6 +41,8 @@ def claim_device(
     if device not in ("auto", "cuda"):
         yield device
         return
+    from dipy_dl_reg.registration.devices import count_gpus
+
     names = _name_gpus(count_gpus() if count is None else count)
     if not names:
         yield device

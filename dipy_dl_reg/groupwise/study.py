@@ -143,6 +143,8 @@ def make_study(
         open_volume(template_mask, "template_mask")
     steps, deforms = split_pipeline(PIPELINE if pipeline is None else pipeline)
     options = dict(options) if deforms else disable_deformation(dict(options))
+    if len(template) > 1 and not isinstance(metric, (list, tuple)):
+        metric = [metric] * len(template)
     DeepRegistration(metric, **options)  # checks the options
     study = Study(
         tuple(template),

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from dipy_dl_reg.groupwise.provenance import write_json
 
 #: Folder for locks and staging in the folder of the outputs.
-_HIDDEN = ".cohort"
+HIDDEN = ".cohort"
 
 
 class SubjectFolder:
@@ -41,8 +41,8 @@ class SubjectFolder:
         self.record = self.out_dir / record
         # The record's name tells apart the spaces of several templates.
         key = record.name.removesuffix(".json")
-        self.staging = self.out_dir / _HIDDEN / "staging" / key
-        self._lock = self.out_dir / _HIDDEN / "locks" / f"{key}.lock"
+        self.staging = self.out_dir / HIDDEN / "staging" / key
+        self._lock = self.out_dir / HIDDEN / "locks" / f"{key}.lock"
         self.name = name
 
     @contextmanager

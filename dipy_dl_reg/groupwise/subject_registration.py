@@ -23,6 +23,7 @@ from dipy_dl_reg.groupwise.provenance import (
     write_json,
 )
 from dipy_dl_reg.groupwise.study import Study
+from dipy_dl_reg.groupwise.study_progress import mark_finished
 from dipy_dl_reg.groupwise.subject_folder import SubjectFolder
 from dipy_dl_reg.groupwise.subject_outputs import SubjectOutputs
 from dipy_dl_reg.groupwise.subjects import Subject
@@ -62,7 +63,12 @@ class Registered(NamedTuple):
 
 
 def process_subject(
-    subject: Subject, study: Study, *, wait: bool = True, repeat: bool = False
+    subject: Subject,
+    study: Study,
+    *,
+    wait: bool = True,
+    repeat: bool = False,
+    marks: Path | None = None,
 ) -> dict[str, Any] | None:
     """Register a subject and write its outputs, unless that is done already.
 
@@ -76,6 +82,8 @@ def process_subject(
         Wait if another process works on the subject.
     repeat : bool, optional
         Register it also if it is done.
+    marks : Path, optional
+        Folder in which a file says that the subject is finished.
 
     Returns
     -------
@@ -94,15 +102,25 @@ def process_subject(
     with folder.lock(wait=wait) as locked:
         if not locked:
             return None
-        if subject.missing:
-            raise ValueError(subject.missing)
-        checksums = {str(path): compute_checksum(path) for path in subject.inputs()}
-        record = None if repeat else folder.read_record()
-        if record is not None and _fits(record, checksums, study):
-            return {**record["Row"], "was_done": True}
-        folder.clear()
-        with _log_to_file(study.out_dir / LOGS / f"{subject.name}.log"):
-            return {**_register(subject, study, folder, checksums), "was_done": False}
+        try:
+            return _process_locked(subject, study, folder, repeat)
+        finally:
+            mark_finished(marks, subject.name)
+
+
+def _process_locked(
+    subject: Subject, study: Study, folder: SubjectFolder, repeat: bool
+) -> dict[str, Any]:
+    """Register a subject unless it is done, while no other process can."""
+    if subject.missing:
+        raise ValueError(subject.missing)
+    checksums = {str(path): compute_checksum(path) for path in subject.inputs()}
+    record = None if repeat else folder.read_record()
+    if record is not None and _fits(record, checksums, study):
+        return {**record["Row"], "was_done": True}
+    folder.clear()
+    with _log_to_file(study.out_dir / LOGS / f"{subject.name}.log"):
+        return {**_register(subject, study, folder, checksums), "was_done": False}
 
 
 def _fits(record: Mapping[str, Any], checksums: dict[str, str], study: Study) -> bool:
@@ -119,7 +137,7 @@ def _register(
     subject: Subject, study: Study, folder: SubjectFolder, checksums: dict[str, str]
 ) -> dict[str, Any]:
     """Register a subject, write all outputs, and return its row."""
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     static = _read_side(study.template, study.template_mask, "template")
     paths = [image.path for image in subject.images]
     moving = _read_side(paths, subject.mask, "image")
@@ -131,6 +149,7 @@ def _register(
     outputs.write_files(result.mapping)
     row = outputs.write_report(static, moving, result)
     row["seconds"] = round(time.perf_counter() - start, 1)
+    row["cpu_seconds"] = round(time.process_time() - cpu_start, 1)
     provenance = describe_provenance(study.call, checksums)
     for path in outputs.paths[:]:
         sidecar = sidecar_path(path)
@@ -175,9 +194,8 @@ def _align_and_deform(
         found = align_images(static[0], moving[0], study.steps, options)
         prealign, poses = found.matrix, found.poses
     affine_seconds = time.perf_counter() - start
-    registration = DeepRegistration(
-        study.metric, **{**study.options, "device": device, "progress": False}
-    )
+    given = {**study.options, "device": device, "progress": False}
+    registration = DeepRegistration(study.metric, **given)
     registration.poses = poses
     mapping = registration.optimize(
         _stack(static),

@@ -17,7 +17,7 @@ from nibabel.streamlines import Field, Tractogram, TrkFile
 import numpy as np
 import pytest
 
-from dipy_dl_reg import save_mapping, workflows
+from dipy_dl_reg import save_mapping, workflows, write_mapping
 from dipy_dl_reg.workflows.command_line import CommandParser
 from dipy_dl_reg.workflows.commands import COMMANDS
 
@@ -28,6 +28,7 @@ SHORT = {
     "dipy_align_deep": ["--level_iters", "2", "1"],
     "dipy_epi_deep": ["--iterations", "1"],
     "dipy_motion_deep": ["--iterations", "1", "--level_iters", "4"],
+    "dipy_template_deep": ["--iterations", "1", "--affine_iterations", "0"],
     "dipy_train_deep": ["--steps", "1"],
 }
 
@@ -53,6 +54,7 @@ def make_folders(folder):
     for seed in range(2):
         image = make_image(SHAPE, seed)
         save(folder / "subjects" / f"sub-{seed}.nii.gz", image)
+        save(folder / "visits" / f"ses-{seed}.nii.gz", image)
         save(folder / "images" / f"sub-{seed}.nii.gz", image)
         save(folder / "labels" / f"sub-{seed}.nii.gz", image > 0.5)
     lines = [np.linspace([-9.0, -9, -9], [9, y, 6], 5) for y in (3.0, 6)]
@@ -78,9 +80,16 @@ def make_series(folder):
 def make_mapping(folder):
     """Maps between the grids of the images."""
     grids = {"static_grid2world": GRID, "moving_grid2world": GRID}
+<<<<<<< HEAD
     for name in ("mapping", "b0_to_t1", "t1_to_template"):
         mapping = make_map(SHAPE, SHAPE, **grids, amplitude=1.0)
         save_mapping(mapping, folder / f"{name}.npz")
+=======
+    mapping = make_map(SHAPE, SHAPE, **grids, amplitude=1.0)
+    for name in ("mapping", "b0_to_t1", "t1_to_template"):
+        save_mapping(mapping, folder / f"{name}.npz")
+    write_mapping(mapping, folder / "subject_1Warp.nii.gz")
+>>>>>>> exchange
 
 
 #: Functions that make files which the examples read.
