@@ -99,7 +99,6 @@ class ConvertDeepFlow(StrictWorkflow):
 
         Examples
         --------
-<<<<<<< HEAD
         For antsApplyTransforms, with its inverse and affine::
 
             dipy_convert_deep mapping.npz --out_mapping 1Warp.nii.gz \
@@ -116,21 +115,6 @@ class ConvertDeepFlow(StrictWorkflow):
         Two maps as one, b0 to T1 and T1 to a template, with one interpolation::
 
             dipy_convert_deep b0_to_t1.npz t1_to_template.npz --out_dir out
-=======
-        Affine, warp and inverse warp for ANTs::
-
-            dipy_convert_deep mapping.npz --out_mapping sub_1Warp.nii.gz
-
-        A warp of ANTs, with the files beside it, as deformation fields of MRtrix3::
-
-            dipy_convert_deep subject_1Warp.nii.gz --moving t1.nii.gz --like mrtrix \
-                --out_mapping warp.nii.gz --out_inverse inverse.nii.gz
-
-        The maps of b0 to T1 and of T1 to a template as one::
-
-            dipy_convert_deep b0_to_t1.npz t1_to_template.npz \
-                --out_mapping b0_to_template.npz
->>>>>>> exchange
         """
         from dipy_dl_reg.maps.exchange import choose_format, write_mapping
 

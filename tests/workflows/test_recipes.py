@@ -17,7 +17,7 @@ from nibabel.streamlines import Field, Tractogram, TrkFile
 import numpy as np
 import pytest
 
-from dipy_dl_reg import save_mapping, workflows, write_mapping
+from dipy_dl_reg import save_mapping, workflows
 from dipy_dl_reg.workflows.command_line import CommandParser
 from dipy_dl_reg.workflows.commands import COMMANDS
 
@@ -80,16 +80,9 @@ def make_series(folder):
 def make_mapping(folder):
     """Maps between the grids of the images."""
     grids = {"static_grid2world": GRID, "moving_grid2world": GRID}
-<<<<<<< HEAD
     for name in ("mapping", "b0_to_t1", "t1_to_template"):
         mapping = make_map(SHAPE, SHAPE, **grids, amplitude=1.0)
         save_mapping(mapping, folder / f"{name}.npz")
-=======
-    mapping = make_map(SHAPE, SHAPE, **grids, amplitude=1.0)
-    for name in ("mapping", "b0_to_t1", "t1_to_template"):
-        save_mapping(mapping, folder / f"{name}.npz")
-    write_mapping(mapping, folder / "subject_1Warp.nii.gz")
->>>>>>> exchange
 
 
 #: Functions that make files which the examples read.
