@@ -5,8 +5,9 @@ r"""Error rates of the verdict, on correct pairs and simulated failures.
 
 BRAINS and HEADS are folders of T1 images (*t1.nii.gz) without and with skull; each
 SUBJECT is a folder with t1, b0, fa and md (.nii.gz) of a person; each FA is the FA map
-of another person. The first half of each is the part ``choose``, on which the thresholds
-of `dipy_dl_reg.maps.verdict` were chosen. The second half is the part ``report``.
+of another person. The first half of each is the part ``choose``, on which the
+thresholds of `dipy_dl_reg.maps.verdict` were chosen. The second half is the part
+``report``.
 
 Each pair is registered from its centre of mass, affinely and then deformably. Pairs
 without a simulated error are assumed to be registered correctly; check those with
