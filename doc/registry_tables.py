@@ -1,10 +1,13 @@
 """Tables of metrics, networks and the like, made from the registries of the package.
 
+`command_pages` makes the pages of the commands from their help.
+
 ``conf.py`` writes them into ``doc/generated`` when the documentation is built, and the
 pages include them, so that a new entry of a registry is also in the documentation.
 """
 
 import inspect
+import re
 
 
 def summary(documented):
@@ -70,6 +73,49 @@ def command_rows():
         yield f"``{name}``", summary(getattr(workflows, command.workflow).run)
 
 
+def command_page(name):
+    """Page of a command: its purpose, examples and options, as in its help."""
+    from dipy_dl_reg import workflows
+    from dipy_dl_reg.workflows.command_line import COMMON, CommandParser
+    from dipy_dl_reg.workflows.commands import COMMANDS
+
+    flow = getattr(workflows, COMMANDS[name].workflow)()
+    parser = CommandParser(flow, name)
+    lines = [f".. _{name}:", "", name, "-" * len(name), "", parser.description, ""]
+    lines += ["::", "", f"   {usage_of(parser)}", "", *parser.examples, ""]
+    for group in parser.groups():
+        if group.title != COMMON:
+            lines += [f".. rubric:: {group.title.capitalize()}", "", *entries(group)]
+    return "\n".join(lines)
+
+
+def common_options():
+    """The options that all commands have, and the exit codes."""
+    from dipy_dl_reg import workflows
+    from dipy_dl_reg.workflows.command_line import COMMON, CommandParser
+    from dipy_dl_reg.workflows.exit_codes import EXIT_CODES
+
+    parser = CommandParser(workflows.ApplyDeepFlow(), "dipy_apply_deep")
+    (group,) = (group for group in parser.groups() if group.title == COMMON)
+    codes = format_table({"Exit code": 15, "Meaning": 85}, EXIT_CODES.items())
+    return "\n".join([*entries(group), codes])
+
+
+def usage_of(parser):
+    """The usage in one line."""
+    return " ".join(parser.format_usage().removeprefix("usage:").split())
+
+
+def entries(group):
+    """A group of options as a definition list."""
+    lines = []
+    for option in group.options:
+        text = re.sub(r"(?<![\w`])(--?\w+)", r"``\1``", option.text)
+        text = re.sub(r"([*|])", r"\\\1", text)
+        lines += [f"``{option.name}``", f"   {text}", ""]
+    return lines
+
+
 #: File of each table: columns with their widths, and the function that yields the rows.
 TABLES = {
     "metrics": ({"Name": 12, "Class": 40, "Measure": 48}, metric_rows),
@@ -109,8 +155,16 @@ def write_tables(folder):
     folder : Path
         Created if it does not exist.
     """
+    from dipy_dl_reg.workflows.commands import COMMANDS
+
     folder.mkdir(parents=True, exist_ok=True)
-    for name, (widths, rows) in TABLES.items():
-        text, path = format_table(widths, list(rows())), folder / f"{name}.inc"
+    texts = {
+        name: format_table(widths, list(rows()))
+        for name, (widths, rows) in TABLES.items()
+    }
+    texts["command_pages"] = "\n".join(map(command_page, COMMANDS))
+    texts["common_options"] = common_options()
+    for name, text in texts.items():
+        path = folder / f"{name}.inc"
         if not path.is_file() or path.read_text() != text:
             path.write_text(text)

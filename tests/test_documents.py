@@ -12,7 +12,6 @@ import subprocess
 import sys
 import warnings
 
-from dipy.workflows import flow_runner
 import nibabel as nib
 import numpy as np
 import phantom
@@ -110,7 +109,6 @@ def run(monkeypatch):
 
     replace_everywhere(monkeypatch, choose_starting_pose, no_search)
     replace_everywhere(monkeypatch, train_network, short)
-    monkeypatch.setattr(flow_runner, "configure_logger", lambda **options: None)
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
     names = {}
 
@@ -120,7 +118,8 @@ def run(monkeypatch):
             return
         if language != "bash":
             return
-        for words in filter(None, map(shlex.split, text.splitlines())):
+        lines = text.replace("\\\n", " ").splitlines()
+        for words in filter(None, map(shlex.split, lines)):
             if words[0].startswith("dipy_"):
                 monkeypatch.setattr(sys, "argv", words)
                 (entry,) = entry_points(group="console_scripts", name=words[0])
@@ -141,17 +140,23 @@ PROGRAMS = {
     "wb_command",
 }
 #: Packages that the blocks of a page import, besides those that this one needs.
-IMPORTS = {"doc/exchange.rst": ["SimpleITK", "h5py", "nitransforms"]}
+IMPORTS = {
+    "doc/exchange.rst": ["SimpleITK", "h5py", "nitransforms"],
+    "doc/cohorts.rst": ["jinja2"],
+}
 #: Files that the code blocks of a page must create.
 CREATED = {
-    "README.md": ["warped.nii.gz", "mapping.npz", "mine.npz", "out/report.png",
+    "README.md": ["warped.nii.gz", "mapping.npz", "mine.npz", "out/report.html",
                   "out/fa.nii.gz", "out/labels.nii.gz", "trained/model.npz",
                   "out_network/warped_moved.nii.gz"],
     "doc/index.rst": [],
     "doc/diffusion.rst": ["bundle_in_template.trk"],
-    "doc/exchange.rst": ["sub_0GenericAffine.mat", "sub.h5", "fsl_inverse.nii.gz",
-                         "premat.mat", "mrtrix.nii.gz", "iy_sub.nii", "sub_inverse.m3z",
-                         "warp.mgz", "sub.x5"],
+    "doc/exchange.rst": ["from_fsl.npz", "shell/sub_1Warp.nii.gz", "premat.mat",
+                         "shell/transformed.nii.gz", "sub_0GenericAffine.mat",
+                         "sub.h5", "fsl_inverse.nii.gz", "mrtrix.nii.gz", "iy_sub.nii",
+                         "sub_inverse.m3z", "warp.mgz", "sub.x5"],
+    "doc/cohorts.rst": ["registered/space-MNI_measures.tsv",
+                        "registered/sub-subject/sub-subject_space-MNI_measures.json"],
     "doc/verdict.rst": [],
     "doc/networks.rst": ["mine.npz", "model.npz", "out/warped_moved.nii.gz"],
 }  # fmt: skip
@@ -253,6 +258,9 @@ def test_tables_have_all_members(tables):
         assert entry.description in tables["formats"]
     for command in COMMANDS:
         assert f"``{command}``" in tables["commands"]
+        assert f"\n{command}\n---" in tables["command_pages"]
+    for option in ("``--quiet``", "``--log_file <path>``", "- 130\n"):
+        assert option in tables["common_options"]
 
 
 def test_tables_link_only_to_what_has_a_page(tables):

@@ -307,15 +307,26 @@ def run_pytest(folder, *arguments):
     )
 
 
+#: Tests that have a parameter for each module, all of which the package passes itself.
+BY_MODULE = (
+    "test_docstrings_match_signatures",
+    "test_imports_go_down",
+    "test_public_functions_are_annotated",
+)
+
+
 def test_examples_pass_the_tests_of_the_package(extended):
     """Those that no kind has to itself: only what the page says has been added."""
     files = ("package", "documents", "docstrings", "annotations", "layers")
     paths = [f"tests/test_{name}.py" for name in files]
-    tests = "not test_blocks_run"
-    done = run_pytest(
-        extended, *paths, "tests/workflows/test_workflows.py", "-k", tests
-    )
+    paths.append("tests/workflows/test_workflows.py")
+    changed = {Path(b.path).stem for b in read_blocks() if b.path.endswith(".py")}
+    others = f"not ({' or '.join(BY_MODULE)})"
+    tests = f"not test_blocks_run and ({others} or {' or '.join(sorted(changed))})"
+    done = run_pytest(extended, "-rA", *paths, "-k", tests)
     assert done.returncode == 0, done.stdout
+    for test in BY_MODULE:
+        assert re.search(rf"PASSED .*::{test}\[.*jacobian", done.stdout)
 
 
 def test_programs_write_and_read_the_format(extended, tmp_path):
@@ -359,13 +370,31 @@ MEMBER_TESTS = {
 }
 
 
-@pytest.mark.parametrize("name", MEMBER_TESTS)
-def test_commands_of_the_page(extended, name):
-    """Those of one kind: each finds tests of the new member, and it passes them."""
+def member_command(name):
+    """Files and expression of the page's command for a new member."""
     (command,) = [c for c in COMMAND.findall(PAGE) if re.search(rf"-k.*\b{name}\b", c)]
-    done = run_pytest(extended, "-rA", *shlex.split(command))
-    assert done.returncode == 0, done.stdout
-    assert re.search(rf"PASSED .*::{MEMBER_TESTS[name]}\[.*{name}", done.stdout)
+    paths, expression = command.split(" -k ")
+    return paths.split(), *shlex.split(expression)
+
+
+@pytest.fixture(scope="module")
+def member_tests(extended):
+    """What the commands of the page print, which run in one process here."""
+    paths, expressions = zip(*map(member_command, MEMBER_TESTS))
+    chosen = " or ".join(f"({expression})" for expression in expressions)
+    files = dict.fromkeys(path for each in paths for path in each)
+    return run_pytest(extended, "-rA", *files, "-k", chosen)
+
+
+@pytest.mark.parametrize("name", MEMBER_TESTS)
+def test_commands_of_the_page(member_tests, name):
+    """Those of one kind: each finds tests of the new member, and it passes them."""
+    paths, expression = member_command(name)
+    assert member_tests.returncode == 0, member_tests.stdout
+    passed = rf"PASSED ({'|'.join(paths)})::{MEMBER_TESTS[name]}\[.*{name}"
+    assert re.search(passed, member_tests.stdout)
+    test = f"{MEMBER_TESTS[name]} {name}"
+    assert all(word in test for word in expression.split(" and "))
 
 
 def test_commands_are_found():

@@ -13,6 +13,7 @@ import tomllib
 
 from numpydoc.docscrape import ClassDoc, FunctionDoc
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 import pytest
 
 import dipy_dl_reg
@@ -45,6 +46,8 @@ PUBLIC = {
     "deep_register_dwi_series",
     "deep_register_series",
     "deep_registration",
+    "build_template",
+    "register_all_pairs",
     "fit",
     "list_models",
     "load_mapping",
@@ -59,6 +62,7 @@ PUBLIC = {
     "read_dipy_mapping",
     "read_landmarks",
     "read_mapping",
+    "register_cohort",
     "register_dwi_to_template",
     "register_fods",
     "register_tensors",
@@ -206,7 +210,7 @@ def test_tested_versions_are_within_the_ranges():
         if found:
             pins[name] = pin
     for requirement in map(Requirement, wanted):
-        name = requirement.name.replace("_", "-")
+        name = canonicalize_name(requirement.name)
         if name == "dipy-dl-reg":
             continue
         assert name in pins, f"constraints.txt does not pin {name}"

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 import hashlib
-from importlib.metadata import PackageNotFoundError, version
 import json
 import os
 from pathlib import Path
-import platform
 from typing import Any
 
 import numpy as np
 
 from dipy_dl_reg.io.atomic_files import write_atomically
+from dipy_dl_reg.maps.record import list_versions
 
-#: Packages whose versions can change a result.
-PACKAGES = ("dipy_dl_reg", "dipy", "torch", "numpy", "scipy", "nibabel")
 #: Suffixes of two parts.
 _DOUBLE = (".nii.gz", ".img.gz")
 
@@ -60,15 +57,17 @@ def write_provenance(
     return path
 
 
-def describe_provenance(call: str, inputs: Iterable[str | os.PathLike]) -> dict:
+def describe_provenance(
+    call: str, inputs: Iterable[str | os.PathLike] | Mapping[str, str]
+) -> dict[str, Any]:
     """Describe how an output was made: the content of its JSON file.
 
     Parameters
     ----------
     call : str
         The command or the call of a function that made it.
-    inputs : iterable of str or Path
-        Files that it was made from.
+    inputs : iterable of str or Path, or mapping of str
+        Files that it was made from; with a mapping, their checksums by path.
 
     Returns
     -------
@@ -81,30 +80,16 @@ def describe_provenance(call: str, inputs: Iterable[str | os.PathLike]) -> dict:
     OSError
         If an input cannot be read.
     """
-    paths = [Path(path) for path in inputs]
+    if isinstance(inputs, Mapping):
+        checksums = {str(path): checksum for path, checksum in inputs.items()}
+    else:
+        checksums = {str(path): compute_checksum(path) for path in inputs}
     return {
         "Call": call,
-        "Versions": describe_versions(),
-        "Sources": [str(path) for path in paths],
-        "SHA256": {str(path): compute_checksum(path) for path in paths},
+        "Versions": list_versions(),
+        "Sources": list(checksums),
+        "SHA256": checksums,
     }
-
-
-def describe_versions() -> dict[str, str]:
-    """Describe the versions of Python and of the packages that can change a result.
-
-    Returns
-    -------
-    versions : dict of str
-        Version by name; packages that are not installed are left out.
-    """
-    versions = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
 
 
 def compute_checksum(path: str | os.PathLike) -> str:

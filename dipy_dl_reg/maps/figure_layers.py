@@ -81,20 +81,20 @@ def make_layers(
     layers : Layers
         The images, and the planes through the middle of static's foreground.
     """
-    images = _resample_images(
+    images = resample_images(
         mapping, static, moving, static_grid2world, moving_grid2world, warped
     )
     with np.errstate(divide="ignore", invalid="ignore"):
         images["log_jacobian"] = np.where(jacobian > 0, np.log(jacobian), np.nan)
     grid = mapping.disp_grid2world
     spacing = np.ones(mapping.dim) if grid is None else voxel_sizes(grid)
-    positions = _find_moving_positions(mapping, spacing)
+    positions = find_moving_positions(mapping, spacing)
     images.update({f"position {a}": p for a, p in enumerate(positions)})
-    images, spacing = _reorient(images, grid, spacing)
+    images, spacing = reorient(images, grid, spacing)
     return Layers(images, spacing, _choose_views(images["static"], grid is not None))
 
 
-def _resample_images(
+def resample_images(
     mapping: DiffeomorphicMap,
     static: np.ndarray,
     moving: np.ndarray,
@@ -102,7 +102,24 @@ def _resample_images(
     moving_grid2world: np.ndarray | None,
     warped: np.ndarray | None,
 ) -> dict[str, np.ndarray]:
-    """Static, moving before and moving after, on the grid of the field."""
+    """Resample static, moving before and moving after to the grid of the field.
+
+    Parameters
+    ----------
+    mapping : DiffeomorphicMap
+        The map.
+    static, moving : ndarray
+        The images.
+    static_grid2world, moving_grid2world : ndarray or None
+        Their grid-to-world matrices; by default those of the map.
+    warped : ndarray or None
+        Moving after, if it is known already.
+
+    Returns
+    -------
+    images : dict of ndarray
+        "static", "before" (moving by the prealign alone) and "after".
+    """
     grid = mapping.disp_grid2world
     shape = tuple(int(n) for n in mapping.disp_shape)
     zeros = np.zeros_like(mapping.backward, dtype=np.float32)
@@ -124,12 +141,20 @@ def _resample_images(
     }
 
 
-def _find_moving_positions(
-    mapping: DiffeomorphicMap, spacing: np.ndarray
-) -> np.ndarray:
-    """The position in moving of each voxel: mm along the grid's axes, without prealign.
+def find_moving_positions(mapping: DiffeomorphicMap, spacing: np.ndarray) -> np.ndarray:
+    """Find the position in moving of each voxel: mm along the axes, without prealign.
 
-    Their contours are a regular grid of moving, transformed to static.
+    Parameters
+    ----------
+    mapping : DiffeomorphicMap
+        The map.
+    spacing : ndarray, shape (dim,)
+        Voxel size of the field.
+
+    Returns
+    -------
+    positions : ndarray, shape (dim, *field_shape)
+        Their contours are a regular grid of moving, transformed to static.
     """
     field = mapping.get_forward_field()
     voxels = displacement_to_voxels(field, mapping.disp_grid2world)
@@ -137,10 +162,27 @@ def _find_moving_positions(
     return positions * spacing.reshape(-1, *[1] * mapping.dim)
 
 
-def _reorient(
+def reorient(
     layers: dict[str, np.ndarray], grid: np.ndarray | None, spacing: np.ndarray
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """The layers with their axes along the world's: to the right, forward, up."""
+    """Orient the axes of images along the world's: to the right, forward, up.
+
+    Parameters
+    ----------
+    layers : dict of ndarray
+        Images on the grid of the field; "position 0" ... belong to its axes.
+    grid : ndarray, shape (dim + 1, dim + 1), or None
+        Grid-to-world matrix of the field; 2D images and None change nothing.
+    spacing : ndarray, shape (dim,)
+        Voxel size.
+
+    Returns
+    -------
+    layers : dict of ndarray
+        The images.
+    spacing : ndarray, shape (dim,)
+        Voxel size along the new axes.
+    """
     if len(spacing) == 2 or grid is None:
         return layers, spacing
     orientation = nib.io_orientation(grid)

@@ -63,6 +63,27 @@ _RIVAL_GAIN, _ROTATION, _CLEAR_SIMILARITY = 0.1, 45.0, 0.25
 #: T1).
 _MIRROR_GAIN = 0.04
 
+#: These limits by name, for reports, which state each of them beside its measure.
+LIMITS = {
+    "affine_similarity": _AFFINE_SIMILARITY,
+    "balance": _BALANCE,
+    "displacement_cost": _DISPLACEMENT_COST,
+    "corrected_similarity": _CORRECTED_SIMILARITY,
+    "max_correction": _MAX_CORRECTION,
+    "forced_similarity": _FORCED[0],
+    "forced_displacement": _FORCED[1],
+    "final_similarity": _FINAL_SIMILARITY,
+    "doubtful_overlap": _DOUBTFUL_OVERLAP,
+    "failed_overlap": _FAILED_OVERLAP,
+    "smallest_scale": _SCALES[0],
+    "largest_scale": _SCALES[1],
+    "scale_ratio": _SCALE_RATIO,
+    "volume_ratio": _VOLUME_RATIO,
+    "visible": _VISIBLE,
+    "rotation": _ROTATION,
+    "clear_similarity": _CLEAR_SIMILARITY,
+}
+
 
 class Rival(NamedTuple):
     """A pose far from the chosen one.

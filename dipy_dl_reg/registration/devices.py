@@ -64,6 +64,17 @@ def describe_device(device: torch.device) -> str:
     return str(device)
 
 
+def count_gpus() -> int:
+    """Count the GPUs of this computer that Torch can use with CUDA.
+
+    Returns
+    -------
+    count : int
+        0 if there are none.
+    """
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
 def _mps_works() -> bool:
     """Whether this version of Torch can sample volumes on Apple's device."""
     if not torch.backends.mps.is_available():

@@ -84,11 +84,11 @@ class TrainingOptions:
         time for reading images and for affine registrations.  The current step is
         completed and the checkpoint is written, but there is no further validation.
     log : str or Path, optional
-        File ``....csv`` for the losses, or a folder for TensorBoard; a resumed training
-        also writes the rows of the interrupted one.
+        File that ends in ``.csv`` for the losses, or a folder for TensorBoard; a
+        resumed training also writes the rows of the interrupted one.
     progress : bool, optional
         Show a progress bar.  By default a bar is shown if the output is a terminal;
-        otherwise a line is logged every minute.
+        otherwise a line is logged after 10 s, and every minute from then on.
 
     Raises
     ------

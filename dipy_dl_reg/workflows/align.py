@@ -14,14 +14,15 @@ from dipy_dl_reg.maps.formats.table import whole_map_suffixes
 from dipy_dl_reg.metrics.registry import describe_metrics
 from dipy_dl_reg.options import fill_docstring
 from dipy_dl_reg.registration.deformable_options import DeformableOptions
-from dipy_dl_reg.validation import check_suffix
 from dipy_dl_reg.workflows.base import (
     NIFTI,
     PathLike,
     StrictWorkflow,
+    check_suffix,
     log_result,
     run_command,
 )
+from dipy_dl_reg.workflows.exit_codes import usage_errors
 from dipy_dl_reg.workflows.help_texts import describe_options, list_meanings
 
 #: Suffixes of the outputs, by parameter; the prealign may have any suffix.
@@ -31,7 +32,7 @@ SUFFIXES = {
     "out_field": NIFTI,
     "out_mapping": whole_map_suffixes(),
     "out_prealign": ("",),
-    "out_report": (".png", ".pdf", ".svg", ".jpg"),
+    "out_report": (".html", ".png", ".pdf", ".svg", ".jpg"),
 }
 
 
@@ -83,9 +84,9 @@ class AlignDeepFlow(StrictWorkflow):
         out_field: str | None = None,
         out_mapping: str = "mapping.npz",
         out_prealign: str = "prealign.txt",
-        out_report: str = "report.png",
+        out_report: str = "report.html",
     ) -> None:
-        """Register images deformably.
+        r"""Register images deformably.
 
         The images are two volumes, or two slices in 2D: files of shape (X, Y) or
         (X, Y, 1). Static is given first. The outputs are moving on static's grid, the
@@ -158,7 +159,8 @@ class AlignDeepFlow(StrictWorkflow):
         num_threads : int, optional
             Threads on the CPU; by default all.
         report : boolean, optional
-            Draw a picture: images before and after, warped grid, Jacobian.
+            Write a report: a page with slices before and after, the deformation, the
+            measures with their limits, and how the map was computed.
         skip_existing : boolean, optional
             Skip pairs whose outputs all exist. If only some exist, this is an error
             unless --force is given.
@@ -181,7 +183,24 @@ class AlignDeepFlow(StrictWorkflow):
             .fsl.mat a matrix of FSL, .lta a transform of FreeSurfer, any other suffix
             text: a matrix from static world to moving world.
         out_report : string, optional
-            The picture, if --report is given.
+            The report, if --report is given: a page that ends in .html, or one picture
+            (.png, .pdf, .svg or .jpg).
+
+        Examples
+        --------
+        A subject to a template, from its raw position, with a picture of the result::
+
+            dipy_align_deep template.nii.gz t1.nii.gz --affine --report --out_dir out
+
+        By two contrasts, T1 and FA, which are registered by one map::
+
+            dipy_align_deep template.nii.gz t1.nii.gz --affine --out_dir out \
+                --static_channels template_fa.nii.gz --moving_channels fa.nii.gz
+
+        All subjects of a folder; the same command continues after an interruption::
+
+            dipy_align_deep template.nii.gz "subjects/*.nii.gz" --affine --mix_names \
+                --skip_existing --quiet --log_file log.txt --out_dir out
         """
         from dipy_dl_reg.io.landmark_files import read_landmark_pair
         from dipy_dl_reg.registration.deformable import DeepRegistration
@@ -213,12 +232,13 @@ class AlignDeepFlow(StrictWorkflow):
         if channels[0]:
             metrics = channel_metrics or [metric] * (1 + len(channels[0]))
             options["channel_weights"] = channel_weights
-        registration = DeepRegistration(
-            list(metrics) if channels[0] else metric,
-            device=device,
-            max_memory=max_memory,
-            **options,
-        )
+        with usage_errors():
+            registration = DeepRegistration(
+                list(metrics) if channels[0] else metric,
+                device=device,
+                max_memory=max_memory,
+                **options,
+            )
         if self.log_options.verbose:
             registration.verbosity = DIAGNOSE
         masks = {"static_mask": static_mask, "moving_mask": moving_mask}
@@ -252,6 +272,7 @@ class AlignDeepFlow(StrictWorkflow):
             log_result(summary)
 
 
+@usage_errors()
 def _choose_steps(
     prealign: PathLike | None, affine: bool, pipeline: Sequence[str] | None
 ) -> tuple[list[str], bool]:
@@ -270,6 +291,7 @@ def _choose_steps(
     return steps, deforms
 
 
+@usage_errors()
 def _check_channels(
     static: Sequence[PathLike] | None,
     moving: Sequence[PathLike] | None,
@@ -296,12 +318,13 @@ def _check_channels(
     return static, moving
 
 
+@usage_errors()
 def _name_outputs(**names: str | None) -> dict[str, str]:
     """Check the suffixes of the requested outputs; return their names by parameter."""
     if names["out_report"] is not None:
-        from dipy_dl_reg.maps.figure import load_matplotlib
+        from dipy_dl_reg.maps.html.rendering import check_packages
 
-        load_matplotlib()
+        check_packages(names["out_report"])
     return {
         parameter: check_suffix(name, SUFFIXES[parameter], parameter)
         for parameter, name in names.items()

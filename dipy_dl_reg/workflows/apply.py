@@ -23,6 +23,7 @@ from dipy_dl_reg.workflows.base import (
     log_result,
     run_command,
 )
+from dipy_dl_reg.workflows.exit_codes import usage_errors
 
 if TYPE_CHECKING:
     from dipy_dl_reg.diffusion.kinds.base import FileKind
@@ -68,7 +69,7 @@ class ApplyDeepFlow(StrictWorkflow):
         out_dir: PathLike = "",
         out_file: str = _OUT_FILE,
     ) -> None:
-        """Transform images, directions and streamlines by the map of a registration.
+        r"""Transform images, directions and streamlines by the map of a registration.
 
         The files lie in moving's world, on any grid, and come to lie in static's, as
         the image of moving does: other images of that subject, labels, directions,
@@ -142,6 +143,21 @@ class ApplyDeepFlow(StrictWorkflow):
         out_file : string, optional
             The transformed file. Its suffix must fit the kind; by default that of the
             kind is used: .nii.gz for images, the suffix of the input for tractograms.
+
+        Examples
+        --------
+        Another image of the subject to the template::
+
+            dipy_apply_deep mapping.npz fa.nii.gz --out_file fa_template.nii.gz
+
+        Labels of the template to the subject, with their numbers unchanged::
+
+            dipy_apply_deep mapping.npz labels.nii.gz --inverse \
+                --interpolation nearest --out_file labels_subject.nii.gz
+
+        Bundles of the subject to the template, each under its own name::
+
+            dipy_apply_deep mapping.npz "bundles/*.trk" --mix_names --out_dir out
         """
         from dipy_dl_reg.workflows.transform_files import open_reference, read_map
 
@@ -155,7 +171,8 @@ class ApplyDeepFlow(StrictWorkflow):
             bvals=bvals,
             bvecs=bvecs,
         )
-        check_choice("kind", kind, ["auto", *KINDS])
+        with usage_errors():
+            check_choice("kind", kind, ["auto", *KINDS])
         kinds: dict[Path, FileKind] = {}
 
         def name_outputs(path: Path, output: Path) -> list[Path]:
@@ -164,7 +181,8 @@ class ApplyDeepFlow(StrictWorkflow):
             logger.info(f"{path}: {KINDS[name].description}")
             _check_options(name, kinds[path], path, options)
             is_default = out_file == _OUT_FILE
-            return kinds[path].name_outputs(path, output, is_default=is_default)
+            with usage_errors():
+                return kinds[path].name_outputs(path, output, is_default=is_default)
 
         rows = self.plan(
             [mapping_file, image_files],
@@ -221,6 +239,7 @@ def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value}
 
 
+@usage_errors()
 def _check_options(
     name: str, kind: FileKind, path: Path, options: Mapping[str, Any]
 ) -> None:

@@ -21,8 +21,9 @@ from dipy.utils.logging import logger
 from dipy.workflows.multi_io import IOIterator
 from dipy.workflows.workflow import Workflow
 
+from dipy_dl_reg import validation
 from dipy_dl_reg.workflows.command_line import parse_command_line
-from dipy_dl_reg.workflows.exit_codes import UsageError, exit_with_code
+from dipy_dl_reg.workflows.exit_codes import UsageError, exit_with_code, usage_errors
 from dipy_dl_reg.workflows.log import LogOptions
 
 PathLike: TypeAlias = str | Path
@@ -223,6 +224,32 @@ class StrictWorkflow(Workflow):
         return True
 
 
+def check_suffix(name: str, suffixes: tuple[str, ...], parameter: str) -> str:
+    """Check the suffix of a file name that is an option.
+
+    Parameters
+    ----------
+    name : str
+        The name that the user gave.
+    suffixes : tuple of str
+        Suffixes of the file's format.
+    parameter : str
+        Name of the parameter, for the error message.
+
+    Returns
+    -------
+    name : str
+        The same name.
+
+    Raises
+    ------
+    UsageError
+        If it has none of the suffixes.
+    """
+    with usage_errors():
+        return validation.check_suffix(name, suffixes, parameter)
+
+
 def format_names(paths: Sequence[PathLike]) -> str:
     """List the first files by name, and count the others.
 
@@ -288,7 +315,7 @@ def run_command(flow: StrictWorkflow) -> None:
     ):
         try:
             flow.run(**arguments)
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:
             log.write_error(error)
             raise
 

@@ -172,6 +172,7 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
     def value(name: str, default: str, kind: str, text: str) -> None:
         group.add_argument(f"--{name}", default=default, metavar=kind, help=text)
 
+    group.add_argument("-h", "--help", action="help", help="Show this help.")
     flag("force", "Overwrite outputs that exist.")
     value("out_strat", "absolute", "str", "Where outputs are written: absolute "
           "(out_dir as it is given), append (out_dir within the folder of the input) "
@@ -260,8 +261,6 @@ def _tidy(parser: argparse.ArgumentParser, kinds: dict[str, str]) -> None:
         action.help = text
         if action.metavar and "Path" in kinds.get(action.dest, ""):
             action.metavar = "path"
-        if action.dest == "help":
-            action.help = "Show this help."
 
 
 def _describe(action: argparse.Action) -> Option:

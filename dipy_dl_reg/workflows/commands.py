@@ -37,8 +37,10 @@ class Command(NamedTuple):
 COMMANDS = {
     "dipy_align_deep": Command("align", "AlignDeepFlow", "align_deep"),
     "dipy_apply_deep": Command("apply", "ApplyDeepFlow", "apply_deep"),
+    "dipy_cohort_deep": Command("cohort", "CohortDeepFlow", "cohort_deep"),
     "dipy_convert_deep": Command("convert", "ConvertDeepFlow", "convert_deep"),
     "dipy_epi_deep": Command("epi", "EpiDeepFlow", "epi_deep"),
     "dipy_motion_deep": Command("motion", "MotionDeepFlow", "motion_deep"),
+    "dipy_template_deep": Command("template", "TemplateDeepFlow", "template_deep"),
     "dipy_train_deep": Command("train", "TrainDeepFlow", "train_deep"),
 }

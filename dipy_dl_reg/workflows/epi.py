@@ -7,14 +7,15 @@ The options of the command are defined by the signature and the docstring of `ru
 from __future__ import annotations
 
 from dipy_dl_reg.maps.formats.table import whole_map_suffixes
-from dipy_dl_reg.validation import check_suffix
 from dipy_dl_reg.workflows.base import (
     NIFTI,
     PathLike,
     StrictWorkflow,
+    check_suffix,
     log_result,
     run_command,
 )
+from dipy_dl_reg.workflows.exit_codes import usage_errors
 
 #: Suffixes of the outputs, by parameter.
 SUFFIXES = {
@@ -23,6 +24,7 @@ SUFFIXES = {
     "out_field": NIFTI,
     "out_mapping": whole_map_suffixes(),
     "out_rigid": (".txt",),
+    "out_report": (".html",),
 }
 
 
@@ -53,14 +55,16 @@ class EpiDeepFlow(StrictWorkflow):
         still: bool = False,
         device: str = "auto",
         num_threads: int | None = None,
+        report: bool = False,
         out_dir: PathLike = "",
         out_corrected: str = "corrected.nii.gz",
         out_dwi: str = "dwi_corrected.nii.gz",
         out_field: str = "field.nii.gz",
         out_mapping: str = "mapping.npz",
         out_rigid: str = "rigid.txt",
+        out_report: str = "report.html",
     ) -> None:
-        """Correct the distortion of echo-planar images along the phase encoding.
+        r"""Correct the distortion of echo-planar images along the phase encoding.
 
         Give either --opposite, a b0 image with the opposite direction of phase
         encoding, or --t1, a T1 image of the same head. The outputs are the corrected b0
@@ -98,6 +102,9 @@ class EpiDeepFlow(StrictWorkflow):
             auto, cpu, cuda or mps.
         num_threads : int, optional
             Threads on the CPU; by default all.
+        report : boolean, optional
+            Write a report: a page with slices before and after the correction, beside
+            the corrected opposite image or the T1 image.
         out_dir : string or Path, optional
             Folder of the outputs.
         out_corrected : string, optional
@@ -116,6 +123,20 @@ class EpiDeepFlow(StrictWorkflow):
             Text file of a matrix: with --t1, T1 world to the world of the corrected
             image; with --opposite, the motion from the world of the first image to that
             of the second.
+        out_report : string, optional
+            The report, if --report is given.
+
+        Examples
+        --------
+        From two b0 images of opposite phase encoding, and the series of the first::
+
+            dipy_epi_deep b0_ap.nii.gz --opposite b0_pa.nii.gz \
+                --phase_encoding=j- --dwi dwi.nii.gz --out_dir out
+
+        Without such a pair, from the T1 image of the same head::
+
+            dipy_epi_deep b0_ap.nii.gz --t1 t1.nii.gz --t1_mask t1_mask.nii.gz \
+                --phase_encoding=j- --out_dir out
         """
         from dipy_dl_reg.workflows.epi_files import EpiFiles, correct_epi_files
 
@@ -127,9 +148,16 @@ class EpiDeepFlow(StrictWorkflow):
         }
         if dwi is not None:
             names["out_dwi"] = out_dwi
-        outputs = {n: check_suffix(v, SUFFIXES[n], n) for n, v in names.items()}
+        if report:
+            from dipy_dl_reg.maps.html.rendering import check_packages
+
+            names["out_report"] = out_report
+            check_packages(out_report)
         files = EpiFiles(b0_files, opposite, t1, dwi, t1_mask, prealign)
-        files.check(still=still)
+        with usage_errors():
+            outputs = {n: check_suffix(v, SUFFIXES[n], n) for n, v in names.items()}
+            files.check_options(still=still)
+        files.check()
         others = [opposite, t1, dwi, t1_mask, prealign]
         rows = self.plan([b0_files], out_dir, outputs, others=others)
         if len(rows) != 1:

@@ -100,7 +100,7 @@ def exit_with_code(name: str, *, is_verbose: Any) -> Iterator[None]:
     except KeyboardInterrupt:
         _exit(130, f"{name}: interrupted")
     except Exception as error:
-        if is_verbose():
+        if is_verbose() and not isinstance(error, UsageError):
             traceback.print_exception(error)
         _exit(find_code(error), f"{name}: error: {format_error(error)}")
 

@@ -139,7 +139,8 @@ class LogOptions:
         """
         if self.file is None:
             return
-        is_fault = not isinstance(error, (*ERRORS, PartialFailure))
+        interrupted = isinstance(error, KeyboardInterrupt)
+        is_fault = not isinstance(error, (*ERRORS, PartialFailure, KeyboardInterrupt))
         trace = (type(error), error, error.__traceback__)
         self.file.handle(
             logger.makeRecord(
@@ -147,7 +148,7 @@ class LogOptions:
                 logging.ERROR,
                 __file__,
                 0,
-                format_error(error),
+                "interrupted" if interrupted else format_error(error),
                 (),
                 trace if is_fault or self.verbose else None,
             )

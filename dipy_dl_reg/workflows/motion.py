@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dipy_dl_reg.validation import check_suffix
 from dipy_dl_reg.workflows.base import (
     NIFTI,
     PathLike,
     StrictWorkflow,
+    check_suffix,
     log_result,
     run_command,
 )
+from dipy_dl_reg.workflows.exit_codes import usage_errors
 
 #: Suffixes of the outputs that are no images.
 _SUFFIXES = {
@@ -58,6 +59,7 @@ class MotionDeepFlow(StrictWorkflow):
         interpolation: str = "linear",
         device: str = "auto",
         num_threads: int | None = None,
+        report: bool = False,
         plot: bool = False,
         skip_existing: bool = False,
         out_dir: PathLike = "",
@@ -68,7 +70,7 @@ class MotionDeepFlow(StrictWorkflow):
         out_motion: str = "motion.tsv",
         out_plot: str = "motion.png",
     ) -> None:
-        """Correct diffusion series for motion between their volumes.
+        r"""Correct diffusion series for motion between their volumes.
 
         Each volume is registered to the signal that the other volumes of its shell
         predict for it, and interpolated once. The b-vectors are rotated with the
@@ -112,8 +114,10 @@ class MotionDeepFlow(StrictWorkflow):
         num_threads : int, optional
             Number of volumes that are worked on at the same time; by default all
             processors.
-        plot : boolean, optional
+        report : boolean, optional
             Draw the motion.
+        plot : boolean, optional
+            The former name of report, which still works.
         skip_existing : boolean, optional
             Skip series whose outputs all exist.
         out_dir : string or Path, optional
@@ -130,28 +134,40 @@ class MotionDeepFlow(StrictWorkflow):
         out_motion : string, optional
             Table of translations, rotations and displacements.
         out_plot : string, optional
-            The picture, if --plot is given.
+            The picture, if --report is given.
+
+        Examples
+        --------
+        One series, with a picture of the motion::
+
+            dipy_motion_deep dwi.nii.gz dwi.bval dwi.bvec --report --out_dir out
+
+        Sharper, with a brain mask, and the linear part of eddy currents, too::
+
+            dipy_motion_deep dwi.nii.gz dwi.bval dwi.bvec --static_mask mask.nii.gz \
+                --pipeline rigid affine --interpolation cubic --out_dir out
         """
         from dipy_dl_reg.diffusion.motion_options import MotionOptions
         from dipy_dl_reg.workflows.motion_files import check_motion_files, correct_files
 
         levels = [level_iters] if isinstance(level_iters, int) else level_iters
-        options = MotionOptions(
-            pipeline=pipeline,
-            level_iters=levels,
-            iterations=iterations,
-            frame=frame,
-            interpolation=interpolation,
-            device=device,
-            num_threads=num_threads,
-        )
+        with usage_errors():
+            options = MotionOptions(
+                pipeline=pipeline,
+                level_iters=levels,
+                iterations=iterations,
+                frame=frame,
+                interpolation=interpolation,
+                device=device,
+                num_threads=num_threads,
+            )
         outputs = _name_outputs(
             out_moved=out_moved,
             out_affine=out_affine,
             out_bvecs=out_bvecs,
             out_bvals=out_bvals,
             out_motion=out_motion,
-            out_plot=out_plot if plot else None,
+            out_plot=out_plot if report or plot else None,
         )
         rows = self.plan(
             [input_files, bvalues_files, bvectors_files],
@@ -177,6 +193,7 @@ class MotionDeepFlow(StrictWorkflow):
             log_result(summary)
 
 
+@usage_errors()
 def _name_outputs(**names: str | None) -> dict[str, str]:
     """Check the suffixes of the requested outputs; return their names by parameter."""
     if names["out_plot"] is not None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 import os
 from pathlib import Path
+import shlex
+import sys
 import time
 from typing import Any, NamedTuple
 
@@ -19,9 +22,11 @@ from dipy_dl_reg.io.atomic_files import write_all_or_none
 from dipy_dl_reg.io.images import make_nifti
 from dipy_dl_reg.maps.apply import transform_array
 from dipy_dl_reg.maps.formats.table import FORMATS, find_format
+from dipy_dl_reg.maps.record import RegistrationRecord
 from dipy_dl_reg.maps.report import plot_registration
 from dipy_dl_reg.maps.verdict import PoseComparison, Verdict
 from dipy_dl_reg.registration.affine.call import find_affine
+from dipy_dl_reg.registration.report_files import write_report
 from dipy_dl_reg.validation import check_affine
 from dipy_dl_reg.workflows.image_pair import ImagePair, read_pair
 
@@ -47,12 +52,15 @@ class FileResult(NamedTuple):
         Moving on static's grid.
     verdict : Verdict
         Verdict on the registration.
+    record : RegistrationRecord
+        How the map was computed.
     """
 
     mapping: DiffeomorphicMap
     prealign: np.ndarray
     warped: np.ndarray
     verdict: Verdict
+    record: RegistrationRecord
 
 
 def register_files(
@@ -112,9 +120,11 @@ def register_files(
         pair = read_pair(static, moving, channels=channels, **masks)
         prealign = prealigns[pair.dim]
         poses: PoseComparison | None = None
+        began = time.perf_counter()
         if steps:
             prealign, poses = find_affine_prealign(pair, steps, prealign, num_threads)
         start = time.perf_counter()
+        affine_seconds = start - began
         mapping = register_pair(pair, registration, prealign, poses, num_threads)
         seconds = time.perf_counter() - start
         result = FileResult(
@@ -122,6 +132,7 @@ def register_files(
             prealign=np.eye(pair.dim + 1) if prealign is None else prealign,
             warped=transform_array(mapping, pair.moving),
             verdict=registration.verdict,
+            record=describe_command(registration.record, steps, affine_seconds),
         )
         for (parameter, path), temporary in zip(files.items(), temporaries):
             logger.info(f"Writing {path}")
@@ -225,6 +236,40 @@ def register_pair(
     return mapping
 
 
+def describe_command(
+    record: RegistrationRecord, steps: Sequence[str], seconds: float
+) -> RegistrationRecord:
+    """Add the command and its affine registration to a record.
+
+    Parameters
+    ----------
+    record : RegistrationRecord
+        The record of the deformable registration.
+    steps : sequence of str
+        Affine steps.
+    seconds : float
+        Their time.
+
+    Returns
+    -------
+    record : RegistrationRecord
+        A new record.
+    """
+    record = replace(record, command=format_command())
+    return record.with_affine(steps, seconds) if steps else record
+
+
+def format_command() -> str:
+    """Format the command that runs now, for a report.
+
+    Returns
+    -------
+    command : str
+        Name of the program and its arguments, quoted for a shell.
+    """
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
 def _write_warped(pair: ImagePair, result: FileResult, path: Path) -> None:
     """Write moving on static's grid."""
     _save_on(pair.static_image, result.warped, path)
@@ -262,7 +307,22 @@ def _write_prealign(pair: ImagePair, result: FileResult, path: Path) -> None:
 
 
 def _write_report(pair: ImagePair, result: FileResult, path: Path) -> None:
-    """The picture."""
+    """The report, or the picture."""
+    if path.suffix.lower() == ".html":
+        write_report(
+            path,
+            *pair.images(),
+            result.mapping,
+            static_grid2world=pair.static_grid2world,
+            moving_grid2world=pair.moving_grid2world,
+            record=result.record,
+            verdict=result.verdict,
+            warped=None if pair.channels[0] else result.warped,
+            title=pair.name,
+            static_mask=pair.masks["static_mask"],
+            moving_mask=pair.masks["moving_mask"],
+        )
+        return
     plot_registration(
         path,
         pair.static,

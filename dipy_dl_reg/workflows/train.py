@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ast import literal_eval
 from contextlib import suppress
+from dataclasses import fields
 from glob import glob
 from pathlib import Path
 from time import monotonic
@@ -15,9 +16,9 @@ from typing import Any
 from dipy_dl_reg.networks.registry import NETWORKS
 from dipy_dl_reg.options import join_words
 from dipy_dl_reg.training.training_options import DataOptions, TrainingOptions
-from dipy_dl_reg.validation import check_suffix
 from dipy_dl_reg.workflows.base import (
     StrictWorkflow,
+    check_suffix,
     log_result,
     run_command,
 )
@@ -26,6 +27,7 @@ from dipy_dl_reg.workflows.command_options import (
     command_options,
     takes_command_options,
 )
+from dipy_dl_reg.workflows.exit_codes import usage_errors
 
 #: Options of the command in the order of its help.  Options of the training are defined
 #: in `training_options`; different defaults and descriptions are given here.
@@ -127,7 +129,7 @@ class TrainDeepFlow(StrictWorkflow):
 
     @takes_command_options(OPTIONS)
     def run(self, **given: Any) -> None:
-        """Train a network on images of your own.
+        r"""Train a network on images of your own.
 
         The images are resampled onto one grid and paired: with each other, or with an
         atlas. The network learns to register the second of a pair to the first. It is
@@ -138,6 +140,19 @@ class TrainDeepFlow(StrictWorkflow):
         ----------
         given : CommandOption
             The options by name.
+
+        Examples
+        --------
+        On a folder of images; the same command continues after a stop::
+
+            dipy_train_deep images --affine --spacing 3 \
+                --checkpoint state.npz --resume
+
+        Further, on the regions of label maps; then use the network::
+
+            dipy_train_deep images --network model.npz --labels labels \
+                --out_model better.npz
+            dipy_align_deep template.nii.gz t1.nii.gz --model better.npz --out_dir out
         """
         began = monotonic()
         from dipy_dl_reg.training.fit import fit
@@ -148,13 +163,17 @@ class TrainDeepFlow(StrictWorkflow):
         path = self._plan(given)
         images = _files_or_part(given["image_files"], "image_files")
         network = _start_network(given["network"])
-        fit(network, images, save=path, overwrite=self._force_overwrite,
-            **_fit_options(given))  # fmt: skip
+        options = _fit_options(given)
+        with usage_errors():
+            names = [field.name for field in fields(TrainingOptions)]
+            TrainingOptions(**{k: v for k, v in options.items() if k in names})
+        fit(network, images, save=path, overwrite=self._force_overwrite, **options)
         log_result(f"Saved {path}")
 
     def _plan(self, given: dict[str, Any]) -> Path:
         """Check the output file, which must not be one of the inputs."""
-        name = check_suffix(given["out_model"], (".npz",), "out_model")
+        with usage_errors():
+            name = check_suffix(given["out_model"], (".npz",), "out_model")
         checkpoint = given["checkpoint"]
         if given["resume"] and checkpoint is not None and Path(checkpoint).exists():
             self._force_overwrite = True  # written earlier by the same training
@@ -224,6 +243,7 @@ def _start_network(network: str | Path) -> Any:
     return load_network(network)
 
 
+@usage_errors()
 def _network_arguments(
     variant: str | None, output: str | None, more: list[str] | None
 ) -> dict[str, Any] | None:

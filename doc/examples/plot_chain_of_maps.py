@@ -46,8 +46,8 @@ labels = np.choose(tissue, [0, 1 + right, 3 + right, 5]).astype(np.uint8)
 # A subject
 # ---------
 # Its anatomy is the template's, deformed by a smooth random field. The T1 image has its
-# own grid of 3 mm; the b0 image has one of 3.5x3.5x4 mm, oblique, with the head in another
-# pose, and is bright in fluid.
+# own grid of 3 mm; the b0 image has one of 3.5x3.5x4 mm, oblique, with the head in
+# another pose, and is bright in fluid.
 
 rng = np.random.default_rng(2)
 field = np.stack([gaussian_filter(rng.standard_normal(t1.shape), 6) for _ in "xyz"])

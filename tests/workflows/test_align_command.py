@@ -113,7 +113,7 @@ def test_align_hands_on_its_options(swift, pair, command, tmp_path):
     for name in ("static", "moving"):
         mask = call[f"{name}_mask"]
         assert mask.dtype == bool and mask.sum() == np.prod(np.array(mask.shape) - 6)
-    wanted = OUTPUTS - {"warped_moved.nii.gz"} | {"a.nii", "report.png"}
+    wanted = OUTPUTS - {"warped_moved.nii.gz"} | {"a.nii", "report.html"}
     assert names(pair["out"]) == wanted
     assert_array_equal(np.loadtxt(pair["out"] / "prealign.txt"), np.eye(4))
 

@@ -250,10 +250,8 @@ def test_tractogram(suffix, saved, tmp_path, rng, command, capsys):
     command(apply_deep, path, source, "--out_dir", out.parent)
     shown = capsys.readouterr()
     assert "5 streamlines (24 points) transformed" in shown.out
-    assert "streamline" in shown.err  # the progress bar
+    assert not shown.err  # the progress bar is for terminals
     command(apply_deep, path, out, "--inverse", "--out_dir", out.parent.parent)
-    command(apply_deep, path, source, "--out_dir", out.parent, "--force", "--quiet")
-    assert "streamline" not in capsys.readouterr().err.splitlines()[-1:]
     if suffix != ".trx":
         found = nib.streamlines.load(out).streamlines
         wanted = transform_streamlines(mapping, lines)

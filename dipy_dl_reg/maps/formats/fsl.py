@@ -24,16 +24,12 @@ from nibabel.affines import apply_affine
 import numpy as np
 
 from dipy_dl_reg.grid import Grid
-from dipy_dl_reg.io.fsl_coordinates import (
-    flirt_matrix,
-    fsl_coordinates,
-    prealign_of_flirt,
-    world_to_fsl,
-)
+from dipy_dl_reg.io import affine_flirt
+from dipy_dl_reg.io.affine_files import read_affine
+from dipy_dl_reg.io.fsl_coordinates import flirt_matrix, fsl_coordinates, world_to_fsl
 from dipy_dl_reg.io.images import open_image
-from dipy_dl_reg.io.matrix_files import read_matrix
 from dipy_dl_reg.maps.formats.dense_field import DenseField, grid_points
-from dipy_dl_reg.maps.formats.plausibility import fit_linear
+from dipy_dl_reg.maps.formats.plausibility import fit_linear, largest_scaling
 from dipy_dl_reg.maps.formats.vector_images import make_vector_image, read_vectors
 from dipy_dl_reg.validation import check_affine
 
@@ -161,9 +157,8 @@ def write_with_affine(
         If moving's grid is unknown.
     """
     moving = _check_input_grid(field.input_grid, path)
-    premat = flirt_matrix(prealign, field.grid, moving)
-    write(field, path, premat=premat)
-    np.savetxt(affine, premat, fmt="%.12g")
+    write(field, path, premat=flirt_matrix(prealign, field.grid, moving))
+    affine_flirt.write(prealign, affine, field.grid, moving)
 
 
 def read_with_affine(
@@ -194,10 +189,14 @@ def read_with_affine(
     ValueError
         If one of the files has another content, or `input_grid` is None.
     """
-    premat = read_matrix(affine, name="affine")
-    field = read(path, input_grid, premat=premat)
-    moving = _check_input_grid(field.input_grid, path)
-    return field, prealign_of_flirt(premat, field.grid, moving)
+    moving = _check_input_grid(input_grid, path)
+    image = open_image(path, name="path")
+    static = Grid(image.shape[:3], image.affine)
+    prealign = read_affine(
+        affine, static=static, moving=moving, like="fsl", dim=3, name="affine"
+    )
+    premat = flirt_matrix(prealign, static, moving)
+    return read(path, moving, premat=premat), prealign
 
 
 def _output_points(grid: Grid) -> np.ndarray:
@@ -235,16 +234,10 @@ def _check_relative(relative: np.ndarray, grid: Grid, path: str | os.PathLike) -
     that of `d` itself is.
     """
     points = _output_points(grid)
-    as_displacement = _largest_scaling(fit_linear(points, points + relative))
-    as_position = _largest_scaling(fit_linear(points, relative))
+    as_displacement = largest_scaling(fit_linear(points, points + relative))
+    as_position = largest_scaling(fit_linear(points, relative))
     if as_position < as_displacement:
         raise ValueError(
             f"path: {path} must hold relative displacements, got absolute positions: "
             "convert them with convertwarp --abs --relout"
         )
-
-
-def _largest_scaling(linear: np.ndarray) -> float:
-    """Largest absolute logarithm of a matrix's singular values; 0 for rotations."""
-    sizes = np.linalg.svd(linear, compute_uv=False)
-    return float(np.abs(np.log(np.maximum(sizes, 1e-6))).max())

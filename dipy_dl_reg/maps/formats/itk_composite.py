@@ -141,7 +141,7 @@ def _field_entry(
     axes = grid.affine[:dim, :dim] * signs[:, None] / grid.spacing
     fixed = [grid.shape, grid.affine[:dim, dim] * signs, grid.spacing, axes.ravel()]
     vectors = np.moveaxis(displacement * signs, -1, 0).ravel(order="F")
-    kind = f"DisplacementFieldTransform_float_{dim}_{dim}"
+    kind = f"DisplacementFieldTransform_double_{dim}_{dim}"
     return kind, vectors.astype(np.float32), np.concatenate(fixed).astype(float)
 
 
@@ -150,11 +150,11 @@ def _write(
 ) -> None:
     """Write transforms, the last of which is applied first."""
     h5py = load_h5py()
-    text = h5py.string_dtype("utf-8")
+    text = h5py.string_dtype("ascii")
     dim = int(entries[0][0][-1])
     with h5py.File(path, "w") as file:
         group = file.create_group("TransformGroup")
-        kind = f"CompositeTransform_float_{dim}_{dim}"
+        kind = f"CompositeTransform_double_{dim}_{dim}"
         first = group.create_group("0")
         first.create_dataset("TransformType", data=[kind], dtype=text)
         for k, (name, parameters, fixed) in enumerate(entries, 1):

@@ -18,6 +18,8 @@ from dipy_dl_reg.maps.formats.dense_field import (
 _LEAST_INSIDE = 0.02
 #: How much larger the part inside may be, if positions are read as voxels.
 _MORE_INSIDE = 0.2
+#: How much smaller it may be, if positions in mm scale the image and voxels do not.
+_FEWER_INSIDE = 0.1
 #: Positions are taken for those of LPS if they are turned from RAS by 180 degrees about
 #: the axis from feet to head, to within this angle, in degrees.
 _NEAR_LPS = 30.0
@@ -104,7 +106,8 @@ def check_positions(field: DenseField, path: str | os.PathLike) -> None:
         return
     in_mm = _part_inside(field, field.input_grid.inverse)
     as_voxels = _part_inside(field, np.eye(field.grid.dim + 1))
-    if as_voxels > in_mm + _MORE_INSIDE:
+    more = -_FEWER_INSIDE if _is_nearer_as_voxels(field) else _MORE_INSIDE
+    if as_voxels > in_mm + more:
         raise ValueError(
             f"path: {path} must hold positions in mm, got positions in voxels: "
             f"{as_voxels:.0%} of them are valid voxels of the image that is warped, "
@@ -130,6 +133,16 @@ def _part_inside(field: DenseField, to_voxels: np.ndarray) -> float:
     shape = field.input_grid.shape if field.input_grid else ()
     at = apply_affine(to_voxels, _thin_out(field)[1]).reshape(-1, len(shape))
     return float(Grid(shape, np.eye(len(shape) + 1)).contains(at, margin=0.5).mean())
+
+
+def _is_nearer_as_voxels(field: DenseField) -> bool:
+    """Tell whether positions scale the image clearly less if they are voxels."""
+    if field.input_grid is None or min(field.grid.shape) < 2:
+        return False
+    dim = field.grid.dim
+    linear = fit_linear(*_thin_out(field))
+    as_voxels = field.input_grid.affine[:dim, :dim] @ linear
+    return largest_scaling(as_voxels) < largest_scaling(linear) / 2
 
 
 def _check_axes(field: DenseField, path: str | os.PathLike) -> None:
@@ -226,3 +239,20 @@ def fit_linear(points: np.ndarray, to: np.ndarray) -> np.ndarray:
     points, to = points[finite].reshape(-1, dim), to[finite].reshape(-1, dim)
     solution, *_ = np.linalg.lstsq(points - points.mean(0), to - to.mean(0), rcond=None)
     return solution.T
+
+
+def largest_scaling(linear: np.ndarray) -> float:
+    """Measure how far a matrix is from a rotation or reflection.
+
+    Parameters
+    ----------
+    linear : ndarray, shape (D, D)
+        The matrix.
+
+    Returns
+    -------
+    scaling : float
+        Largest absolute logarithm of its singular values.
+    """
+    sizes = np.linalg.svd(linear, compute_uv=False)
+    return float(np.abs(np.log(np.maximum(sizes, 1e-6))).max())

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any, NamedTuple
 
+from dipy_dl_reg.maps.html.label_overlap import LabelOverlap
+from dipy_dl_reg.maps.record import RegistrationRecord
 from dipy_dl_reg.maps.regularity import RegularityMeasures
 from dipy_dl_reg.maps.verdict import Verdict
 
 #: Measures of the verdict that a report shows, and their names in rows.
-_SIMILARITIES = {
+_MEASURES = {
     "similarity_raw": "similarity_before",
     "similarity_affine": "similarity_affine",
     "similarity_deformed": "similarity",
     "overlap_raw": "overlap_before",
     "overlap_affine": "overlap_affine",
     "overlap_deformed": "overlap",
+    "displacement": "displacement",
 }
 
 
@@ -65,7 +69,10 @@ class ReportSummary(NamedTuple):
 
 
 def collect_measures(
-    regularity: RegularityMeasures, verdict: Verdict | None
+    regularity: RegularityMeasures,
+    verdict: Verdict,
+    record: RegistrationRecord | None = None,
+    labels: LabelOverlap | None = None,
 ) -> dict[str, float]:
     """Collect the measures of a registration by name.
 
@@ -73,17 +80,27 @@ def collect_measures(
     ----------
     regularity : RegularityMeasures
         Jacobian determinants and inverse consistency.
-    verdict : Verdict or None
+    verdict : Verdict
         The verdict with its measures.
+    record : RegistrationRecord, optional
+        How the map was computed.
+    labels : LabelOverlap, optional
+        Overlap of labels.
 
     Returns
     -------
     measures : dict of float
-        Similarities and overlaps "raw", "affine" and "deformed", and the measures of
-        regularity.
+        Similarities and overlaps "raw", "affine" and "deformed", the mean displacement,
+        the measures of regularity, and "dice_before", "dice_after" and "seconds" if
+        they are known.  Values that are not known are left out.
     """
     found: dict[str, float] = {}
-    if verdict is not None and verdict.measures is not None:
-        for name, attribute in _SIMILARITIES.items():
+    if labels is not None:
+        found |= {"dice_before": labels.before, "dice_after": labels.after}
+    if verdict.measures is not None:
+        for name, attribute in _MEASURES.items():
             found[name] = float(getattr(verdict.measures, attribute))
-    return found | {name: float(v) for name, v in regularity._asdict().items()}
+    found |= {name: float(value) for name, value in regularity._asdict().items()}
+    if record is not None:
+        found["seconds"] = float(sum(record.seconds.values()))
+    return {name: value for name, value in found.items() if isfinite(value)}
