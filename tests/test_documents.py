@@ -118,7 +118,8 @@ def run(monkeypatch):
             return
         if language != "bash":
             return
-        for words in filter(None, map(shlex.split, text.splitlines())):
+        lines = text.replace("\\\n", " ").splitlines()
+        for words in filter(None, map(shlex.split, lines)):
             if words[0].startswith("dipy_"):
                 monkeypatch.setattr(sys, "argv", words)
                 (entry,) = entry_points(group="console_scripts", name=words[0])

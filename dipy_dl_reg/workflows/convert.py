@@ -54,7 +54,7 @@ class ConvertDeepFlow(StrictWorkflow):
         out_inverse: str | None = None,
         out_affine: str | None = None,
     ) -> None:
-        """Convert a map to the files of another program, or several maps to one.
+        r"""Convert a map to the files of another program, or several maps to one.
 
         The formats, by name, are: {formats}.
 
@@ -96,6 +96,25 @@ class ConvertDeepFlow(StrictWorkflow):
         out_affine : string, optional
             The file of the affine part, in formats that may store it in a file: the
             premat of FSL. That of ANTs is written beside the warp.
+
+        Examples
+        --------
+        For antsApplyTransforms, with its inverse and affine::
+
+            dipy_convert_deep mapping.npz --out_mapping 1Warp.nii.gz \
+                --out_inverse 1InverseWarp.nii.gz
+
+        A warp of FSL, which needs the grid of the moving image, and back to DIPY::
+
+            dipy_convert_deep mapping.npz --like fsl --out_mapping warp.nii.gz \
+                --out_inverse warp_inverse.nii.gz
+            dipy_convert_deep warp.nii.gz --inverse warp_inverse.nii.gz \
+                --like_in fsl --static template.nii.gz --moving t1.nii.gz \
+                --out_mapping from_fsl.npz
+
+        Two maps as one, b0 to T1 and T1 to a template, with one interpolation::
+
+            dipy_convert_deep b0_to_t1.npz t1_to_template.npz --out_dir out
         """
         from dipy_dl_reg.maps.exchange import choose_format, write_mapping
 

@@ -24,6 +24,7 @@ SUFFIXES = {
     "out_field": NIFTI,
     "out_mapping": whole_map_suffixes(),
     "out_rigid": (".txt",),
+    "out_report": (".html",),
 }
 
 
@@ -54,12 +55,14 @@ class EpiDeepFlow(StrictWorkflow):
         still: bool = False,
         device: str = "auto",
         num_threads: int | None = None,
+        report: bool = False,
         out_dir: PathLike = "",
         out_corrected: str = "corrected.nii.gz",
         out_dwi: str = "dwi_corrected.nii.gz",
         out_field: str = "field.nii.gz",
         out_mapping: str = "mapping.npz",
         out_rigid: str = "rigid.txt",
+        out_report: str = "report.html",
     ) -> None:
         r"""Correct the distortion of echo-planar images along the phase encoding.
 
@@ -99,6 +102,9 @@ class EpiDeepFlow(StrictWorkflow):
             auto, cpu, cuda or mps.
         num_threads : int, optional
             Threads on the CPU; by default all.
+        report : boolean, optional
+            Write a report: a page with slices before and after the correction, beside
+            the corrected opposite image or the T1 image.
         out_dir : string or Path, optional
             Folder of the outputs.
         out_corrected : string, optional
@@ -117,6 +123,8 @@ class EpiDeepFlow(StrictWorkflow):
             Text file of a matrix: with --t1, T1 world to the world of the corrected
             image; with --opposite, the motion from the world of the first image to that
             of the second.
+        out_report : string, optional
+            The report, if --report is given.
 
         Examples
         --------
@@ -140,6 +148,11 @@ class EpiDeepFlow(StrictWorkflow):
         }
         if dwi is not None:
             names["out_dwi"] = out_dwi
+        if report:
+            from dipy_dl_reg.maps.html.rendering import check_packages
+
+            names["out_report"] = out_report
+            check_packages(out_report)
         files = EpiFiles(b0_files, opposite, t1, dwi, t1_mask, prealign)
         with usage_errors():
             outputs = {n: check_suffix(v, SUFFIXES[n], n) for n, v in names.items()}

@@ -23,7 +23,10 @@ from dipy_dl_reg.io.series_files import (
     write_series,
 )
 from dipy_dl_reg.maps.formats.table import find_format
+from dipy_dl_reg.maps.verdict import Verdict
+from dipy_dl_reg.registration.report_files import write_report
 from dipy_dl_reg.workflows.base import PathLike
+from dipy_dl_reg.workflows.register_files import format_command
 
 
 class EpiFiles(NamedTuple):
@@ -106,6 +109,9 @@ class _Found(NamedTuple):
     mapping: DiffeomorphicMap
     rigid: np.ndarray
     rigid_meaning: str
+    reference: np.ndarray
+    after: np.ndarray
+    verdict: Verdict | None = None
 
 
 def correct_epi_files(
@@ -149,6 +155,8 @@ def correct_epi_files(
         mapping = places["out_mapping"]
         find_format(mapping).write(found.mapping, mapping)
         np.savetxt(places["out_rigid"], found.rigid, header=found.rigid_meaning)
+        if "out_report" in places:
+            _write_report(files, found, places["out_report"])
         if files.dwi is not None:
             _correct_series(files, found.mapping, places["out_dwi"])
     folders = ", ".join(dict.fromkeys(str(path.parent) for path in targets.values()))
@@ -181,9 +189,9 @@ def _correct(
         opposite = open_volume(files.opposite, "opposite")
         pair = deep_epi_correction(b0, opposite, motion=not still, **options)
         meaning = "world of the first image to world of the second"
-        return _Found(
-            pair.corrected, pair.field, pair.first_mapping, pair.motion, meaning
-        )
+        mapping = pair.first_mapping
+        results = pair.corrected, pair.field, mapping, pair.motion, meaning
+        return _Found(*results, reference=pair.second, after=pair.first)
     logger.info(f"Correcting {files.b0} with {files.t1}")
     if files.prealign is not None:
         options["prealign"] = read_affine(
@@ -193,7 +201,23 @@ def _correct(
     t1 = open_volume(files.t1, "t1")
     found = deep_epi_to_t1(b0, t1, t1_mask=files.t1_mask, **options)
     meaning = "T1 world to the world of the corrected image"
-    return _Found(found.corrected, found.field, found.mapping, found.t1_to_b0, meaning)
+    results = found.corrected, found.field, found.mapping, found.t1_to_b0, meaning
+    after = found.corrected
+    return _Found(*results, reference=found.t1, after=after, verdict=found.verdict)
+
+
+def _write_report(files: EpiFiles, found: _Found, path: Path) -> None:
+    """Write the report: the first image beside the image it was corrected with."""
+    write_report(
+        path,
+        found.reference,
+        open_volume(files.b0, "b0_files"),
+        found.mapping,
+        verdict=found.verdict,
+        warped=found.after,
+        title=f"Distortion of {Path(files.b0).name}",
+        command=format_command(),
+    )
 
 
 def _correct_series(files: EpiFiles, mapping: DiffeomorphicMap, target: Path) -> None:

@@ -59,6 +59,7 @@ class MotionDeepFlow(StrictWorkflow):
         interpolation: str = "linear",
         device: str = "auto",
         num_threads: int | None = None,
+        report: bool = False,
         plot: bool = False,
         skip_existing: bool = False,
         out_dir: PathLike = "",
@@ -113,8 +114,10 @@ class MotionDeepFlow(StrictWorkflow):
         num_threads : int, optional
             Number of volumes that are worked on at the same time; by default all
             processors.
-        plot : boolean, optional
+        report : boolean, optional
             Draw the motion.
+        plot : boolean, optional
+            The former name of report, which still works.
         skip_existing : boolean, optional
             Skip series whose outputs all exist.
         out_dir : string or Path, optional
@@ -131,13 +134,13 @@ class MotionDeepFlow(StrictWorkflow):
         out_motion : string, optional
             Table of translations, rotations and displacements.
         out_plot : string, optional
-            The picture, if --plot is given.
+            The picture, if --report is given.
 
         Examples
         --------
         One series, with a picture of the motion::
 
-            dipy_motion_deep dwi.nii.gz dwi.bval dwi.bvec --plot --out_dir out
+            dipy_motion_deep dwi.nii.gz dwi.bval dwi.bvec --report --out_dir out
 
         Sharper, with a brain mask, and the linear part of eddy currents, too::
 
@@ -164,7 +167,7 @@ class MotionDeepFlow(StrictWorkflow):
             out_bvecs=out_bvecs,
             out_bvals=out_bvals,
             out_motion=out_motion,
-            out_plot=out_plot if plot else None,
+            out_plot=out_plot if report or plot else None,
         )
         rows = self.plan(
             [input_files, bvalues_files, bvectors_files],

@@ -255,9 +255,19 @@ def describe_command(
     record : RegistrationRecord
         A new record.
     """
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    record = replace(record, command=command)
+    record = replace(record, command=format_command())
     return record.with_affine(steps, seconds) if steps else record
+
+
+def format_command() -> str:
+    """Format the command that runs now, for a report.
+
+    Returns
+    -------
+    command : str
+        Name of the program and its arguments, quoted for a shell.
+    """
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def _write_warped(pair: ImagePair, result: FileResult, path: Path) -> None:
@@ -299,7 +309,6 @@ def _write_prealign(pair: ImagePair, result: FileResult, path: Path) -> None:
 def _write_report(pair: ImagePair, result: FileResult, path: Path) -> None:
     """The report, or the picture."""
     if path.suffix.lower() == ".html":
-        masks = {name: mask for name, mask in pair.masks.items() if mask is not None}
         write_report(
             path,
             *pair.images(),
@@ -310,7 +319,8 @@ def _write_report(pair: ImagePair, result: FileResult, path: Path) -> None:
             verdict=result.verdict,
             warped=None if pair.channels[0] else result.warped,
             title=pair.name,
-            **masks,
+            static_mask=pair.masks["static_mask"],
+            moving_mask=pair.masks["moving_mask"],
         )
         return
     plot_registration(

@@ -61,6 +61,10 @@ def image_of(mapping, side):
     return nib.Nifti1Image(np.zeros(shape, np.uint8), matrix)
 
 
+#: Made once; the tests do not change them.
+FORMS = maps_of_all_forms()
+
+
 @pytest.fixture(params=FORMATS)
 def map_format(request):
     """Each format of the table."""
@@ -80,9 +84,18 @@ def write_and_read(entry, mapping, folder, **given):
     return entry.read(path, inverse=inverse, **given)
 
 
-@pytest.mark.parametrize("prealign", [False, True], ids=["", "prealign"])
-@pytest.mark.parametrize("kind", GRIDS)
-@pytest.mark.parametrize("dim", [2, 3])
+def cases():
+    """All grids for formats of both directions; `test_exchange` has them for others."""
+    return [
+        pytest.param(entry, dim, kind, prealign, id=f"{name}-{dim}D-{kind}-{prealign}")
+        for name, entry in FORMATS.items()
+        for dim in (2, 3)
+        for kind in (GRIDS if entry.kind == "map" else ("oblique",))
+        for prealign in (False, True)
+    ]
+
+
+@pytest.mark.parametrize("map_format, dim, kind, prealign", cases())
 def test_written_map_is_read_as_the_same(
     map_format, dim, kind, prealign, tmp_path, rng
 ):
@@ -119,11 +132,11 @@ def test_written_map_is_read_as_the_same(
     assert_allclose(moved, mapping.transform_points(points), atol=1e-4)
 
 
-@pytest.mark.parametrize("name", maps_of_all_forms())
+@pytest.mark.parametrize("name", FORMS)
 def test_map_of_another_form_is_read_as_the_same_or_refused(
     map_format, name, tmp_path, rng
 ):
-    mapping = maps_of_all_forms()[name]
+    mapping = FORMS[name]
     given = {}
     if map_format.kind != "map" and mapping.domain_grid2world is not None:
         given["moving"] = image_of(mapping, "domain")

@@ -15,9 +15,15 @@ from dipy_dl_reg import (
 )
 
 
-def test_whole_pipeline_is_its_steps_in_turn(pair):
+@pytest.fixture(scope="module")
+def aligned(pair):
+    """The pair, aligned by the affine steps."""
+    return deep_affine_registration(**pair, pipeline=WHOLE[:-1])
+
+
+def test_whole_pipeline_is_its_steps_in_turn(pair, aligned):
     warped, mapping = deep_registration(**pair, pipeline=WHOLE, **SHORT)
-    _, prealign = deep_affine_registration(**pair, pipeline=WHOLE[:-1])
+    prealign = aligned[1]
     assert phantom.misplacement(prealign, TRUTH) < 2
     by_hand = DeepRegistration(**SHORT).optimize(
         pair["static"],
@@ -32,9 +38,9 @@ def test_whole_pipeline_is_its_steps_in_turn(pair):
     assert np.abs(warped - pair["static"]).mean() < 0.1 * pair["static"].mean()
 
 
-def test_without_deform_nothing_is_deformed(pair):
+def test_without_deform_nothing_is_deformed(pair, aligned):
     warped, mapping = deep_registration(**pair, pipeline=WHOLE[:-1])
-    wanted, affine = deep_affine_registration(**pair, pipeline=WHOLE[:-1])
+    wanted, affine = aligned
     assert isinstance(mapping, DiffeomorphicMap)
     assert not mapping.forward.any() and not mapping.backward.any()
     np.testing.assert_allclose(mapping.prealign, np.linalg.inv(affine), atol=1e-6)

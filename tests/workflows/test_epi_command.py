@@ -43,7 +43,11 @@ def run(folder, out, **options):
 
 @pytest.mark.parametrize("options", [{"opposite": "other"}, {"t1": "t1"}])
 def test_outputs(folder, tmp_path, options):
-    options = options | {"dwi": "dwi", "iterations": 1 if "t1" in options else 8}
+    options = options | {
+        "dwi": "dwi",
+        "report": True,
+        "iterations": 1 if "t1" in options else 8,
+    }
     if "t1" in options:
         options["prealign"] = folder / "eye.txt"
     run(folder, tmp_path, **options)
@@ -53,6 +57,8 @@ def test_outputs(folder, tmp_path, options):
     )
     inside, shift = read(folder / "true.nii.gz") > 0.2, read(folder / "shift.nii.gz")
     assert abs(field - shift)[inside].mean() < 0.6 * abs(shift[inside]).mean()
+    report = (tmp_path / "report.html").read_text()
+    assert "Distortion of b0.nii.gz" in report
     mapping = load_mapping(tmp_path / "mapping.npz")
     series = nib.load(tmp_path / "dwi_corrected.nii.gz")
     assert series.shape == (*SHAPE, 3)

@@ -56,7 +56,7 @@ def test_existing_outputs(files, tmp_path):
 def test_plot(files, tmp_path):
     pytest.importorskip("matplotlib")
     make_flow(force=True).run(
-        *map(str, files), out_dir=str(tmp_path), plot=True, **SHORT
+        *map(str, files), out_dir=str(tmp_path), report=True, **SHORT
     )
     assert (tmp_path / "motion.png").stat().st_size > 10_000
 

@@ -308,7 +308,7 @@ FORMATS = {
         holds_prealign=True,
     ),
     "spm": MapFormat(
-        "a deformation field of SPM (y_)",
+        "a deformation field of SPM",
         NIFTI,
         "spm",
         kind="dense",

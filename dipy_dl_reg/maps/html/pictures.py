@@ -125,17 +125,17 @@ def draw_pictures(
     """
     every = [plane for each in planes.values() for plane in each]
     longest = max(max(_measure(p, volumes.log_jacobian)) for p in every)
-    statics = [channel["static"] for channel in volumes.channels]
+    static_images = [channel["static"] for channel in volumes.channels]
     smooth = [
         gaussian_filter(np.nan_to_num(s), np.maximum(0.7, 1.2 / volumes.spacing))
-        for s in statics
+        for s in static_images
     ]
     inside = find_object(volumes)
     shared = _Shared(
         volumes,
         inside,
         smooth,
-        [[v for v in outline_levels(s) if np.isfinite(v)] for s in statics],
+        [[v for v in outline_levels(s) if np.isfinite(v)] for s in static_images],
         [_find_ranges(channel) for channel in volumes.channels],
         jacobian_limit(volumes, inside),
         longest / _PIXELS,

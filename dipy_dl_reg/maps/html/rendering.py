@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from functools import cache
 import hashlib
+from importlib import import_module
 from importlib.resources import files
 import os
 from typing import Any
@@ -86,7 +87,8 @@ def render(name: str, **values: Any) -> str:
     page : str
         HTML.
     """
-    environment, markup = _load_environment(), optional_package("markupsafe")[0].Markup
+    environment = _load_environment()
+    markup = import_module("markupsafe").Markup  # jinja2 requires it
     script = _read(f"{name}.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     policy = (
