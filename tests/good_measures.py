@@ -6,6 +6,7 @@ GOOD = Measures(
     similarity_before=0.1,
     similarity_affine=0.4,
     similarity=0.7,
+    similarity_wrong=None,
     overlap_before=0.5,
     overlap_affine=0.93,
     overlap=0.97,

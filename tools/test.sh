@@ -10,7 +10,16 @@ cd "$root"
 "$bin/python" -m ruff check .
 "$bin/python" -m ruff format --check .
 "$bin/python" -m codespell_lib
-"$bin/python" -m mypy
+# Types are checked beside the tests, because the check uses one processor only.
+report=$(mktemp)
+trap 'kill "$types" 2>/dev/null || true; rm -f "$report"' EXIT
+"$bin/python" -m mypy >"$report" 2>&1 &
+types=$!
 # One process for each processor, each with one thread: small images gain little from two.
+# A process that has finished takes tests from another, so that all end together.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-exec "$bin/python" -m pytest --numprocesses auto --dist loadfile "$@"
+status=0
+"$bin/python" -m pytest --numprocesses auto --dist worksteal "$@" || status=$?
+wait "$types" || status=$?
+cat "$report"
+exit "$status"

@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dipy_dl_reg.geometry.tensor_elements import TENSOR_ELEMENTS
 from dipy_dl_reg.validation import check_choice
 
 #: Row and column of each of the six components in each program's files.
 ORDERS = {
-    "dipy": ((0, 0), (0, 1), (1, 1), (0, 2), (1, 2), (2, 2)),
+    "dipy": TENSOR_ELEMENTS,
     "fsl": ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)),
     "mrtrix": ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)),
 }

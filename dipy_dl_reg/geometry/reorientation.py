@@ -23,6 +23,7 @@ from dipy_dl_reg.geometry.derivatives import derivative
 from dipy_dl_reg.geometry.kernels import directions as kernels
 from dipy_dl_reg.geometry.kernels import dispatch
 from dipy_dl_reg.geometry.sphere import spread_directions
+from dipy_dl_reg.geometry.tensor_elements import TENSOR_ELEMENTS
 from dipy_dl_reg.grid import Grid
 
 #: Number of Newton iterations.  The iteration never changes the rotation, but removes
@@ -35,8 +36,6 @@ _NOT_ORTHOGONAL = 0.1
 _LEAST_DETERMINANT = 1e-6
 #: Number of voxels that are computed together; their matrices fit the cache.
 _BLOCK = 8192
-#: Rows and columns of the six channels of a tensor, in DIPY's order.
-TENSOR_ELEMENTS = ((0, 0), (0, 1), (1, 1), (0, 2), (1, 2), (2, 2))
 _ROWS, _COLUMNS = (list(axes) for axes in zip(*TENSOR_ELEMENTS))
 #: Channels that are the elements of the whole symmetric matrix.
 _MATRIX = [0, 1, 3, 1, 2, 4, 3, 4, 5]

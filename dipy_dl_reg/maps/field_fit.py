@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 #: Largest number of iterations of the fit.
-_ITERATIONS = 60
+_ITERATIONS = 120
 #: Largest residual of the fit, in mm, below which it ends.
 _TOLERANCE = 5e-6
 

@@ -7,6 +7,8 @@ little time compared with the registration.
 
 from __future__ import annotations
 
+from itertools import combinations
+from math import isnan
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +20,7 @@ from dipy_dl_reg.geometry.pair import Pair, compared_voxels
 from dipy_dl_reg.geometry.pyramid import coarsen
 from dipy_dl_reg.geometry.smoothing import window_moments
 from dipy_dl_reg.grid import Grid, rotation_angle
+from dipy_dl_reg.maps.verdict import CLEAR_SIMILARITY
 from dipy_dl_reg.optimization.masked_image import BACKGROUND
 
 #: Voxels along the longest side, and the smoothing before resampling (see `coarsen`).
@@ -31,6 +34,8 @@ _STRUCTURE_VARIANCE = 1e-3
 #: At least this many windows with structure are needed for a similarity, and this many
 #: voxels for an object.
 _MIN_COUNT = 30
+#: Angle of the wrong poses with which a weak similarity is compared, degrees.
+_WRONG_TURN = 40.0
 
 
 class Measures(NamedTuple):
@@ -42,6 +47,10 @@ class Measures(NamedTuple):
         Mean squared local correlation of the two images, from 0 to 1: by their affines
         alone, with the prealign, and with the whole map.  NaN if too few windows hold
         structure.
+    similarity_wrong : float or None
+        Largest similarity after the affine part if the image is turned by 40 degrees
+        about an axis of the world, in both directions: what images of these contrasts
+        have that are not aligned.  None if `similarity_affine` is clear (.19 or more).
     overlap_before, overlap_affine, overlap : float
         Dice coefficient of the two objects (all voxels that are not background), in the
         same three cases.
@@ -68,6 +77,7 @@ class Measures(NamedTuple):
     similarity_before: float
     similarity_affine: float
     similarity: float
+    similarity_wrong: float | None
     overlap_before: float
     overlap_affine: float
     overlap: float
@@ -115,6 +125,7 @@ def measure_registration(
         similarity_before=before.similarity,
         similarity_affine=affine.similarity,
         similarity=final.similarity,
+        similarity_wrong=_measure_wrong_poses(coarse, affine.similarity, inside),
         overlap_before=before.overlap,
         overlap_affine=affine.overlap,
         overlap=final.overlap,
@@ -147,6 +158,38 @@ def _compare(pair: Pair, u: torch.Tensor) -> _Comparison:
     sizes = static_object.sum() + moving_object.sum()
     dice = float(2 * (static_object & moving_object).sum() / sizes.clamp_min(1))
     return _Comparison(_squared_correlation(pair.static, warped, counts), dice)
+
+
+def _measure_wrong_poses(
+    pair: Pair, similarity: float, inside: torch.Tensor
+) -> float | None:
+    """Largest similarity of the images in wrong poses, about the object's centre."""
+    if similarity >= CLEAR_SIMILARITY:
+        return None
+    grid = pair.static_grid
+    middle = inside[0, 0].nonzero().double().mean(0).cpu().numpy()
+    centre = grid.affine[:-1, :-1] @ middle + grid.affine[:-1, -1]
+    zero = pair.static.new_zeros(1, grid.dim, *grid.shape)
+    values = [
+        _compare(pair._replace(prealign=pair.prealign @ turn), zero).similarity
+        for turn in _turns(centre)
+    ]
+    return max((value for value in values if not isnan(value)), default=0.0)
+
+
+def _turns(centre: np.ndarray) -> list[np.ndarray]:
+    """Rotations about a point in each plane of the world, in both directions."""
+    dim = len(centre)
+    turns = []
+    for first, second in combinations(range(dim), 2):
+        for angle in np.radians([_WRONG_TURN, -_WRONG_TURN]):
+            turn = np.eye(dim + 1)
+            turn[first, first] = turn[second, second] = np.cos(angle)
+            turn[second, first] = np.sin(angle)
+            turn[first, second] = -turn[second, first]
+            turn[:dim, dim] = centre - turn[:dim, :dim] @ centre
+            turns.append(turn)
+    return turns
 
 
 def _squared_correlation(

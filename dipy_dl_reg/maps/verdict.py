@@ -19,9 +19,15 @@ GRADES = ("good", "doubtful", "failed")
 
 # Values after "Right:" and "wrong:" were measured in correct and wrong registrations.
 
-#: Smallest mean squared local correlation after the affine part.  Right: .20 and more,
-#: also between contrasts; wrong pose, scale or position: up to .22.
-_AFFINE_SIMILARITY = 0.19
+#: Mean squared local correlation after the affine part above which images are aligned,
+#: whatever their contrasts.  Right T1 images: .20 and more; wrong pose, scale or
+#: position: up to .22.  A lower one is compared with that in wrong poses.
+CLEAR_SIMILARITY = 0.19
+#: Smallest mean squared local correlation after the affine part where it is lower than
+#: `CLEAR_SIMILARITY`, as between FA maps of two people; smallest ratio to that in wrong
+#: poses; and largest mean displacement.  FA, right: from .14, from 1.9, up to .029;
+#: wrong: up to .10, up to 1.4, from .039.
+_UNCLEAR_SIMILARITY, _POSE_RATIO, _UNCLEAR_DISPLACEMENT = 0.12, 1.8, 0.03
 #: Smallest value of this correlation minus 5 times the mean displacement (as a fraction
 #: of the longest side).  Right: .08 and more; wrong: up to .06.
 _BALANCE, _DISPLACEMENT_COST = 0.07, 5.0
@@ -217,8 +223,7 @@ def _find_failures(m: Measures) -> list[str]:
 def _find_doubts(m: Measures) -> list[str]:
     """Find the reasons why the user should check a result before using it."""
     reasons = []
-    balance = m.similarity_affine - _DISPLACEMENT_COST * m.displacement
-    aligned = m.similarity_affine >= _AFFINE_SIMILARITY and balance >= _BALANCE
+    aligned = _is_clear(m) or _beats_wrong_poses(m)
     corrected = (
         m.similarity >= _CORRECTED_SIMILARITY and m.displacement <= _MAX_CORRECTION
     )
@@ -248,6 +253,22 @@ def _find_doubts(m: Measures) -> list[str]:
             f"weakly (mean squared local correlation {m.similarity_affine:.2f})"
         )
     return reasons
+
+
+def _is_clear(m: Measures) -> bool:
+    """Whether images were similar after the affine part, and deformed little."""
+    balance = m.similarity_affine - _DISPLACEMENT_COST * m.displacement
+    return m.similarity_affine >= CLEAR_SIMILARITY and balance >= _BALANCE
+
+
+def _beats_wrong_poses(m: Measures) -> bool:
+    """Whether images that resemble each other weakly do so in this pose alone."""
+    return (
+        m.similarity_wrong is not None
+        and m.similarity_affine >= _UNCLEAR_SIMILARITY
+        and m.similarity_affine >= _POSE_RATIO * m.similarity_wrong
+        and m.displacement <= _UNCLEAR_DISPLACEMENT
+    )
 
 
 def _describe_poor_affine(m: Measures) -> str:

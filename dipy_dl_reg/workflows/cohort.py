@@ -162,7 +162,7 @@ class CohortDeepFlow(StrictWorkflow):
         Register all subjects of a dataset in BIDS form, in two processes::
 
             dipy_cohort_deep study template.nii.gz --engine joblib --n_jobs 2 \
-                --out_dir study/derivatives/registered
+                --out_dir registered
 
         Register the images and further files that a table names::
 

@@ -1,4 +1,4 @@
-"""`DeepMap` with pyAFQ itself, which tools/test_clients.sh installs; skipped without it.
+"""`DeepMap` with pyAFQ itself, which tools/test_clients.sh installs.
 
 The template is static, the subject moving; their true map is known (`pairs`).
 """

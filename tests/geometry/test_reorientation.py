@@ -11,7 +11,6 @@ import torch
 from dipy_dl_reg.diffusion.jacobians import map_jacobians, rotation_of
 from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.geometry.reorientation import (
-    TENSOR_ELEMENTS,
     HarmonicRotation,
     Reorientation,
     TensorRotation,
@@ -19,6 +18,7 @@ from dipy_dl_reg.geometry.reorientation import (
     rotate_tensors,
 )
 from dipy_dl_reg.geometry.smoothing import smooth
+from dipy_dl_reg.geometry.tensor_elements import TENSOR_ELEMENTS
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.registration.dipy_adapter import make_map
 

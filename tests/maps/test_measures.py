@@ -105,3 +105,41 @@ def test_images_without_common_structure(grid2world):
     measures = measure_registration(pair_of(image, image, grid2world, prealign=away))
     assert measures.visible < 0.3
     assert not measures.similarity > 0.3
+
+
+def about_centre(image, grid2world, axis, angle):
+    """Rotation about the centre of an object."""
+    middle = np.argwhere(image > 0.05 * image.max()).mean(0)
+    centre = grid2world[:3, :3] @ middle + grid2world[:3, 3]
+    turn = phantom.rotation(axis, angle)
+    matrix = np.eye(4)
+    matrix[:3, :3] = turn
+    matrix[:3, 3] = centre - turn @ centre
+    return matrix
+
+
+@pytest.fixture
+def weak(grid2world, rng):
+    """Two images of one object with much noise: they resemble each other weakly."""
+    image = phantom.image(SHAPE, grid2world)
+    inside = image > 0.05 * image.max()
+    noise = rng.normal(0, 0.17 * image.max(), (2, *SHAPE))
+    return [np.where(inside, np.clip(image + n, 0.1, None), 0) for n in noise]
+
+
+def test_wrong_poses_are_compared_where_similarity_is_weak(weak, grid2world):
+    """The right pose is one of those that are compared if the image is turned by 40."""
+    image = phantom.image(SHAPE, grid2world)
+    assert (
+        measure_registration(pair_of(image, image, grid2world)).similarity_wrong is None
+    )
+    pair = pair_of(*weak, grid2world)
+    right = measure_registration(pair)
+    assert 0.02 < right.similarity_affine < 0.19
+    assert right.similarity_wrong < 0.85 * right.similarity_affine
+    for axis in np.eye(3):
+        for angle in (40, -40):
+            turn = about_centre(weak[0], grid2world, axis, angle)
+            turned = measure_registration(pair._replace(prealign=turn))
+            assert turned.similarity_affine < 0.85 * right.similarity_affine
+            assert turned.similarity_wrong > 0.9 * right.similarity_affine

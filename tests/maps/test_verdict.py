@@ -82,6 +82,33 @@ def test_a_deformation_may_make_up_for_the_affine_part():
     assert judge(poor._replace(displacement=0.1)).grade == "doubtful"
 
 
+#: Measures of a right registration of FA maps of two people.
+WEAK = {
+    "similarity_affine": 0.15,
+    "similarity_wrong": 0.07,
+    "similarity": 0.35,
+    "displacement": 0.025,
+}
+
+
+def test_weak_similarity_is_good_in_one_pose_alone():
+    assert judge(GOOD._replace(**WEAK)).grade == "good"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"similarity_wrong": None},
+        {"similarity_wrong": 0.1},
+        {"similarity_affine": 0.11, "similarity_wrong": 0.04},
+        {"displacement": 0.035},
+    ],
+)
+def test_weak_similarity_without_a_clear_pose_is_doubtful(change):
+    verdict = judge(GOOD._replace(**WEAK | change))
+    assert verdict.grade == "doubtful" and "hardly aligned" in str(verdict)
+
+
 def test_a_clear_turn_is_no_doubt():
     """Headers may be wrong: what counts is that the images agree."""
     assert judge(GOOD._replace(rotation=150.0)).grade == "good"

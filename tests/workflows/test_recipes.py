@@ -26,11 +26,16 @@ SHAPE = (16, 16, 12)
 #: Options that shorten the computation of a command.
 SHORT = {
     "dipy_align_deep": ["--level_iters", "2", "1"],
+    "dipy_cohort_deep": ["--level_iters", "2", "1", "--engine", "serial"],
     "dipy_epi_deep": ["--iterations", "1"],
     "dipy_motion_deep": ["--iterations", "1", "--level_iters", "4"],
     "dipy_template_deep": ["--iterations", "1", "--affine_iterations", "0"],
     "dipy_train_deep": ["--steps", "1"],
 }
+
+
+#: Hidden files that belong to the outputs of a study.
+KEPT = {".bidsignore", ".cohort"}
 
 
 def save(path, data):
@@ -66,6 +71,16 @@ def make_folders(folder):
         TrkFile(tractogram, header).save(folder / "bundles" / f"{name}.trk")
 
 
+def make_cohort(folder):
+    """A dataset in BIDS form, and a table of subjects."""
+    for seed in range(2):
+        path = folder / "study" / f"sub-{seed}" / "anat" / f"sub-{seed}_T1w.nii.gz"
+        path.parent.mkdir(parents=True)
+        save(path, make_image(SHAPE, seed))
+    rows = ["subject\tT1w\tmask\tlabels", "01\tt1.nii.gz\tt1_mask.nii.gz\tn/a"]
+    (folder / "subjects.tsv").write_text("\n".join(rows))
+
+
 def make_series(folder):
     """A diffusion series with its gradient table, and b0 images of two encodings."""
     image, shift = make_image(SHAPE, 1), make_shift(SHAPE, 1, 1)
@@ -86,7 +101,7 @@ def make_mapping(folder):
 
 
 #: Functions that make files which the examples read.
-RECIPE_FILES = [make_images, make_folders, make_series, make_mapping]
+RECIPE_FILES = [make_images, make_folders, make_cohort, make_series, make_mapping]
 
 
 def recipes():
@@ -127,8 +142,10 @@ def test_example_runs(commands, files, tmp_path, monkeypatch, capsys):
     for name, *arguments in commands:
         monkeypatch.setattr(sys, "argv", [name, *arguments, *SHORT.get(name, [])])
         getattr(workflows, COMMANDS[name].function)()
-        written = {path for path in set(tmp_path.rglob("*")) - before if path.is_file()}
+        new = set(tmp_path.rglob("*")) - before
+        written = {path for path in new if path.is_file() and path.suffix != ".lock"}
         assert written and all(path.stat().st_size for path in written)
-        assert not list(Path().rglob(".*")), "temporary files are left"
+        hidden = {path.name for path in Path().rglob(".*")}
+        assert hidden <= KEPT, "temporary files are left"
         last = capsys.readouterr().out.strip().splitlines()[-1]
         assert "WARNING" not in last and "ERROR" not in last

@@ -172,8 +172,8 @@ def main() -> None:
     lines = [
         f"{platform.machine()}, {os.cpu_count()} cores, shared with other programs "
         f"(load {os.getloadavg()[0]:.0f}); one thread each; {versions}",
-        f"{BRAINS} brains to MNI152 at {options.resolution} mm by dipy_cohort_deep; one file, of "
-        f"sub-{DAMAGED}, is cut off",
+        f"{BRAINS} brains to MNI152 at {options.resolution} mm by dipy_cohort_deep; "
+        f"the file of sub-{DAMAGED} is cut off",
     ]
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)

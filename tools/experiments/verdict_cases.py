@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, zoom
 
 from tools.benchmarks.poses import simulate_b0
 
@@ -63,11 +63,31 @@ class Case(NamedTuple):
     options: dict | None = None
 
 
-def read_image(path):
-    """Read an image; values that are not finite become 0."""
+def read_image(path, *, canonical=False):
+    """Read an image, with axes to the right, front and top if ``canonical``.
+
+    Values that are not finite become 0.
+    """
     image = nib.load(path)
+    image = nib.as_closest_canonical(image) if canonical else image
     data = np.asarray(image.dataobj).astype(np.float64)
     return Image(np.nan_to_num(data).astype(np.float32), image.affine)
+
+
+def coarsen(image, voxel):
+    """Resample an image to voxels of this size (mm), unless it is as coarse already."""
+    spacing = np.linalg.norm(image.grid2world[:3, :3], axis=0)
+    factors = np.minimum(spacing / voxel, 1)
+    if factors.min() > 0.8:
+        return image
+    smooth = gaussian_filter(image.data, 0.4 * (1 / factors - 1))
+    old = np.array(image.data.shape)
+    new = np.maximum(np.round(old * factors), 1).astype(int)
+    data = zoom(smooth, new / old, order=1, grid_mode=True, mode="nearest")
+    matrix = image.grid2world.copy()
+    matrix[:3, :3] *= old / new
+    matrix[:3, 3] += image.grid2world[:3, :3] @ ((old / new - 1) / 2)
+    return Image(np.ascontiguousarray(data), matrix)
 
 
 def matrix_about(centre, linear, shift=(0, 0, 0)):
@@ -134,7 +154,7 @@ def load_template():
     return Image(found.get_fdata(dtype=np.float32), found.affine)
 
 
-def make_cases(brains, heads, subjects, part):
+def make_cases(brains, heads, subjects, part, fa=()):
     """Yield the cases of one part of the images.
 
     Parameters
@@ -147,6 +167,8 @@ def make_cases(brains, heads, subjects, part):
         Folders with t1, b0, fa and md of one subject each, roughly aligned.
     part : {"choose", "report"}
         The first half of each list, or the second.
+    fa : list of Path, optional
+        FA images of several people.
 
     Yields
     ------
@@ -163,6 +185,11 @@ def make_cases(brains, heads, subjects, part):
         yield from pairs_of_one_subject(folder)
     yield from wrong_affines(brains, heads, rng)
     yield from wrong_images(brains, heads, standard, rng)
+    rng = np.random.default_rng(["choose", "report"].index(part))
+    for folder in subjects:
+        yield from wrong_pairs_of_one_subject(folder, rng)
+    fa = [read_image(path, canonical=True) for path in take_half(fa, part)]
+    yield from fa_pairs(fa, brains, rng)
 
 
 def take_half(paths, part):
@@ -212,14 +239,60 @@ def pairs_of_one_subject(folder):
             yield Case(f"T1 to {name}, one subject", True, image, t1)
 
 
+def wrong_pairs_of_one_subject(folder, rng):
+    """Yield diffusion images and T1 of one subject in wrong poses."""
+    t1 = read_image(Path(folder) / "t1.nii.gz")
+    for name in ("b0", "fa", "md"):
+        path = Path(folder) / f"{name}.nii.gz"
+        if path.exists():
+            image = read_image(path)
+            for static, moving in ((t1, image), (image, t1)):
+                turn = random_rotation(rng, rng.uniform(60, 180))
+                yield failure(f"wrong pose, {name} and T1", static, moving, turn)
+
+
+def fa_pairs(images, brains, rng):
+    """Yield all pairs of FA images, in both directions, right and wrong.
+
+    With T1 images of other people, too: these contrasts differ, and so do the people.
+    """
+    for i, static in enumerate(images):
+        for j, moving in enumerate(images):
+            if i != j:
+                yield Case("fa to fa", True, static, moving)
+                wrong = list(wrong_fa_pairs(static, moving, rng))
+                yield from wrong[::2] if (i + j) % 2 else wrong[1::2]
+        brain = brains[i % len(brains)]
+        for pair in ((static, brain), (brain, static)):
+            yield Case("fa and T1, two people", True, *pair)
+            turn = random_rotation(rng, rng.uniform(60, 180))
+            yield failure("wrong pose, fa and T1, two people", *pair, turn)
+
+
+def wrong_fa_pairs(static, moving, rng):
+    """Yield a pair of FA images in a wrong pose, shifted, scaled, and mirrored."""
+    turn = random_rotation(rng, rng.uniform(45, 180))
+    yield failure("wrong pose, fa", static, moving, turn)
+    shift = random_rotation(rng, 90) @ np.array([rng.uniform(25, 60), 0, 0])
+    yield failure("shifted, fa", static, moving, np.eye(3), shift)
+    linear = LINEAR[rng.integers(len(LINEAR))]
+    yield failure("wrong scale or shear, fa", static, moving, linear)
+    mirrored = flip(moving, 1 + rng.integers(2))
+    start = np.eye(4)
+    start[:3, 3] = mirrored.centre - static.centre
+    kind = "front is back, up is down, fa"
+    yield Case(kind, False, static, mirrored, prealign=start)
+
+
+def failure(kind, static, moving, linear, shift=(0, 0, 0)):
+    """Make a case with a wrong prealign, which may recover."""
+    change = matrix_about(static.centre, linear, shift)
+    return Case(kind, False, static, moving, change=change, reference=True)
+
+
 def wrong_affines(brains, heads, rng):
     """Yield correct pairs with a wrong prealign."""
     count = len(brains)
-
-    def failure(kind, static, moving, linear, shift=(0, 0, 0)):
-        change = matrix_about(static.centre, linear, shift)
-        return Case(kind, False, static, moving, change=change, reference=True)
-
     for k, angle in enumerate(TURNS):
         turn, static = random_rotation(rng, angle), brains[k]
         yield failure("wrong pose", static, brains[(k + 9) % count], turn)

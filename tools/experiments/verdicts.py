@@ -1,12 +1,13 @@
 r"""Error rates of the verdict, on correct pairs and simulated failures.
 
     python -m tools.experiments.verdicts --part report --brains BRAINS \
-        --heads HEADS [HEADS ...] --subjects SUBJECT [SUBJECT ...]
+        --heads HEADS [HEADS ...] --subjects SUBJECT [SUBJECT ...] --fa FA [FA ...]
 
 BRAINS and HEADS are folders of T1 images (*t1.nii.gz) without and with skull; each
-SUBJECT is a folder with t1, b0, fa and md (.nii.gz) of a person. The first half of each
-is the part ``choose``, on which the thresholds of `dipy_dl_reg.maps.verdict` were
-chosen. The second half is the part ``report``.
+SUBJECT is a folder with t1, b0, fa and md (.nii.gz) of a person; each FA is the FA map
+of another person. The first half of each is the part ``choose``, on which the
+thresholds of `dipy_dl_reg.maps.verdict` were chosen. The second half is the part
+``report``.
 
 Each pair is registered from its centre of mass, affinely and then deformably. Pairs
 without a simulated error are assumed to be registered correctly; check those with
@@ -39,7 +40,7 @@ import torch
 from dipy_dl_reg import DeepRegistration, __version__
 from dipy_dl_reg.maps.verdict import GRADES, judge
 from dipy_dl_reg.registration.affine.call import find_affine
-from tools.experiments.verdict_cases import make_cases
+from tools.experiments.verdict_cases import coarsen, make_cases
 
 #: Mean distance between two maps (mm) at which one of them is wrong.
 WRONG = 3.0
@@ -51,6 +52,8 @@ def parse_arguments():
     parser.add_argument("--brains", type=Path, required=True)
     parser.add_argument("--heads", type=Path, nargs="+", required=True)
     parser.add_argument("--subjects", type=Path, nargs="*", default=[])
+    parser.add_argument("--fa", type=Path, nargs="*", default=[])
+    parser.add_argument("--voxel", type=float, help="resample all to this size, mm")
     parser.add_argument("--part", choices=("choose", "report"), default="report")
     parser.add_argument("--only", help="run only kinds that contain this text")
     parser.add_argument(
@@ -152,10 +155,13 @@ def main():
         f"{given.threads} threads; part {given.part}"
     )
     table, start = defaultdict(Counter), time.perf_counter()
-    every = make_cases(brains, heads, given.subjects, given.part)
+    every = make_cases(brains, heads, given.subjects, given.part, given.fa)
     for number, case in enumerate(every):
         if given.only and given.only not in case.kind:
             continue
+        if given.voxel:
+            images = (coarsen(image, given.voxel) for image in case[2:4])
+            case = case._replace(**dict(zip(("static", "moving"), images)))
         mapping, verdict = register(case)
         grade, note = verdict.grade, ""
         if case.reference:
