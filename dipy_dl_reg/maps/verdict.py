@@ -65,7 +65,7 @@ _MIRROR_GAIN = 0.04
 
 #: These limits by name, for reports, which state each of them beside its measure.
 LIMITS = {
-    "affine_similarity": _AFFINE_SIMILARITY,
+    "affine_similarity": CLEAR_SIMILARITY,
     "balance": _BALANCE,
     "displacement_cost": _DISPLACEMENT_COST,
     "corrected_similarity": _CORRECTED_SIMILARITY,
