@@ -143,6 +143,7 @@ PROGRAMS = {
 IMPORTS = {
     "doc/exchange.rst": ["SimpleITK", "h5py", "nitransforms"],
     "doc/cohorts.rst": ["jinja2"],
+    "doc/verdict.rst": ["jinja2"],
 }
 #: Files that the code blocks of a page must create.
 CREATED = {
@@ -157,7 +158,7 @@ CREATED = {
                          "sub_inverse.m3z", "warp.mgz", "sub.x5"],
     "doc/cohorts.rst": ["registered/space-MNI_measures.tsv",
                         "registered/sub-subject/sub-subject_space-MNI_measures.json"],
-    "doc/verdict.rst": [],
+    "doc/verdict.rst": ["report.html"],
     "doc/networks.rst": ["mine.npz", "model.npz", "out/warped_moved.nii.gz"],
 }  # fmt: skip
 

@@ -227,8 +227,10 @@ def _collect_images(
         known = [one] if count == 1 else list(np.moveaxis(warped, -1, 0))
     mask, shape = static[0].mask, tuple(int(n) for n in mapping.codomain_shape)
     return ReportImages(
-        *([channel.values for channel in side] for side in (static, moving)),
-        *([channel.grid2world for channel in side] for side in (static, moving)),
+        [channel.values for channel in static],
+        [channel.values for channel in moving],
+        [channel.grid2world for channel in static],
+        [channel.grid2world for channel in moving],
         known,
         mask if mask is not None and np.shape(mask) == shape else None,
     )

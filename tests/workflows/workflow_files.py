@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from dipy_dl_reg.maps.record import LevelRecord, MetricRecord, RegistrationRecord
 from dipy_dl_reg.maps.verdict import judge
 from dipy_dl_reg.workflows.exit_codes import EXIT_CODES, CommandExit
 
@@ -32,6 +33,10 @@ class Swift:
     calls = []
     affine_only = False
     verdict = judge(GOOD)
+    record = RegistrationRecord(
+        *((MetricRecord("SSD", "squared difference", "Given."),), None, False, "None."),
+        *((), (LevelRecord(0, 4, 0.1, (2.0, 1.0)),), {"refinement": 0.1}, "cpu"),
+    )
 
     def __init__(
         self,

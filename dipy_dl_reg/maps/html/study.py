@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from math import isfinite
 import os
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 from urllib.parse import quote
 
 from dipy_dl_reg.io.atomic_files import check_writable, write_atomically
@@ -128,7 +128,7 @@ def _check_row(row: Mapping[str, Any]) -> None:
         raise wrong_value("status", "'done' or 'failed'", row.get("status"))
 
 
-def _is_measure(value: object) -> bool:
+def _is_measure(value: Any) -> TypeGuard[float]:
     """Whether a value of a row is a number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
