@@ -208,10 +208,11 @@ def _check_similarity(m: Measures) -> list[Check]:
             _number(m.similarity_affine) + other,
             f"below {x['affine_similarity']:g}, or less than {x['balance']:g} above "
             f"{x['displacement_cost']:g} times the mean displacement: WARN, unless it "
-            f"is at least {x['unclear_similarity']:g} and {x['pose_ratio']:g} times that "
-            f"in wrong poses, with a mean displacement of at most "
-            f"{x['unclear_displacement']:.0%}, or the deformation reaches {x['corrected_similarity']:g} with a mean "
-            f"displacement of at most {x['max_correction']:.0%}",
+            f"is at least {x['unclear_similarity']:g} and {x['pose_ratio']:g} times "
+            "that in wrong poses, with a mean displacement of at most "
+            f"{x['unclear_displacement']:.0%}, or the deformation reaches "
+            f"{x['corrected_similarity']:g} with a mean displacement of at most "
+            f"{x['max_correction']:.0%}",
             _doubt_if(not is_aligned(m) and not corrected),
         ),
         Check(
