@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dipy_dl_reg.geometry.fold_repair import ROUND_TRIP_MAX, ROUND_TRIP_MEAN
 from dipy_dl_reg.maps.regularity import Regularity, RegularityMeasures
-from dipy_dl_reg.maps.verdict import GRADES, LIMITS, Verdict
+from dipy_dl_reg.maps.verdict import GRADES, LIMITS, Verdict, is_aligned
 
 if TYPE_CHECKING:
     from dipy_dl_reg.maps.measures import Measures
@@ -190,8 +190,8 @@ def _number(value: float) -> str:
 def _check_similarity(m: Measures) -> list[Check]:
     """Similarity and displacement."""
     x = LIMITS
-    balance = m.similarity_affine - x["displacement_cost"] * m.displacement
-    aligned = m.similarity_affine >= x["affine_similarity"] and balance >= x["balance"]
+    wrong = m.similarity_wrong
+    other = "" if wrong is None else f" (in wrong poses {_number(wrong)})"
     corrected = (
         m.similarity >= x["corrected_similarity"]
         and m.displacement <= x["max_correction"]
@@ -205,12 +205,15 @@ def _check_similarity(m: Measures) -> list[Check]:
         Check("Similarity of the raw images", _number(m.similarity_before)),
         Check(
             "Similarity after the affine part",
-            _number(m.similarity_affine),
+            _number(m.similarity_affine) + other,
             f"below {x['affine_similarity']:g}, or less than {x['balance']:g} above "
-            f"{x['displacement_cost']:g} times the mean displacement: WARN, unless the "
-            f"deformation reaches {x['corrected_similarity']:g} with a mean "
-            f"displacement of at most {x['max_correction']:.0%}",
-            _doubt_if(not aligned and not corrected),
+            f"{x['displacement_cost']:g} times the mean displacement: WARN, unless it "
+            f"is at least {x['unclear_similarity']:g} and {x['pose_ratio']:g} times "
+            "that in wrong poses, with a mean displacement of at most "
+            f"{x['unclear_displacement']:.0%}, or the deformation reaches "
+            f"{x['corrected_similarity']:g} with a mean displacement of at most "
+            f"{x['max_correction']:.0%}",
+            _doubt_if(not is_aligned(m) and not corrected),
         ),
         Check(
             "Similarity after the deformation",

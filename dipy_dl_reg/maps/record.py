@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from math import isfinite
 import platform
-import sys
 from typing import Any
 
 #: Packages whose versions are recorded.
@@ -189,8 +189,8 @@ def list_versions() -> dict[str, str]:
     versions : dict of str
         Versions of this package, of those it stands on, of Python and of the system.
     """
-    # Loaded already: this module is a part of it.
-    versions = {"dipy_dl_reg": sys.modules["dipy_dl_reg"].__version__}
+    package = __name__.partition(".")[0]
+    versions = {package: import_module(package).__version__}
     for name in _PACKAGES:
         try:
             versions[name] = version(name)

@@ -66,6 +66,9 @@ _MIRROR_GAIN = 0.04
 #: These limits by name, for reports, which state each of them beside its measure.
 LIMITS = {
     "affine_similarity": CLEAR_SIMILARITY,
+    "unclear_similarity": _UNCLEAR_SIMILARITY,
+    "pose_ratio": _POSE_RATIO,
+    "unclear_displacement": _UNCLEAR_DISPLACEMENT,
     "balance": _BALANCE,
     "displacement_cost": _DISPLACEMENT_COST,
     "corrected_similarity": _CORRECTED_SIMILARITY,
@@ -223,7 +226,7 @@ def _find_failures(m: Measures) -> list[str]:
 def _find_doubts(m: Measures) -> list[str]:
     """Find the reasons why the user should check a result before using it."""
     reasons = []
-    aligned = _is_clear(m) or _beats_wrong_poses(m)
+    aligned = is_aligned(m)
     corrected = (
         m.similarity >= _CORRECTED_SIMILARITY and m.displacement <= _MAX_CORRECTION
     )
@@ -253,6 +256,23 @@ def _find_doubts(m: Measures) -> list[str]:
             f"weakly (mean squared local correlation {m.similarity_affine:.2f})"
         )
     return reasons
+
+
+def is_aligned(m: Measures) -> bool:
+    """Whether the affine part aligned two images.
+
+    Parameters
+    ----------
+    m : Measures
+        The measures.
+
+    Returns
+    -------
+    aligned : bool
+        True if the images are similar after the affine part and deformed little, or
+        resemble each other weakly, but in this pose alone.
+    """
+    return _is_clear(m) or _beats_wrong_poses(m)
 
 
 def _is_clear(m: Measures) -> bool:
