@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dipy_dl_reg.geometry.fold_repair import ROUND_TRIP_MAX, ROUND_TRIP_MEAN
 from dipy_dl_reg.maps.regularity import Regularity, RegularityMeasures
-from dipy_dl_reg.maps.verdict import GRADES, LIMITS, Verdict
+from dipy_dl_reg.maps.verdict import GRADES, LIMITS, Verdict, is_aligned
 
 if TYPE_CHECKING:
     from dipy_dl_reg.maps.measures import Measures
@@ -190,8 +190,6 @@ def _number(value: float) -> str:
 def _check_similarity(m: Measures) -> list[Check]:
     """Similarity and displacement."""
     x = LIMITS
-    balance = m.similarity_affine - x["displacement_cost"] * m.displacement
-    aligned = m.similarity_affine >= x["affine_similarity"] and balance >= x["balance"]
     corrected = (
         m.similarity >= x["corrected_similarity"]
         and m.displacement <= x["max_correction"]
@@ -209,8 +207,11 @@ def _check_similarity(m: Measures) -> list[Check]:
             f"below {x['affine_similarity']:g}, or less than {x['balance']:g} above "
             f"{x['displacement_cost']:g} times the mean displacement: WARN, unless the "
             f"deformation reaches {x['corrected_similarity']:g} with a mean "
-            f"displacement of at most {x['max_correction']:.0%}",
-            _doubt_if(not aligned and not corrected),
+            f"displacement of at most {x['max_correction']:.0%}, or the similarity is "
+            f"at least {x['unclear_similarity']:g} and {x['pose_ratio']:g} times that "
+            f"in wrong poses, with a displacement of at most "
+            f"{x['unclear_displacement']:.0%}",
+            _doubt_if(not is_aligned(m) and not corrected),
         ),
         Check(
             "Similarity after the deformation",

@@ -65,7 +65,10 @@ _MIRROR_GAIN = 0.04
 
 #: These limits by name, for reports, which state each of them beside its measure.
 LIMITS = {
-    "affine_similarity": _AFFINE_SIMILARITY,
+    "affine_similarity": CLEAR_SIMILARITY,
+    "unclear_similarity": _UNCLEAR_SIMILARITY,
+    "pose_ratio": _POSE_RATIO,
+    "unclear_displacement": _UNCLEAR_DISPLACEMENT,
     "balance": _BALANCE,
     "displacement_cost": _DISPLACEMENT_COST,
     "corrected_similarity": _CORRECTED_SIMILARITY,
@@ -223,7 +226,7 @@ def _find_failures(m: Measures) -> list[str]:
 def _find_doubts(m: Measures) -> list[str]:
     """Find the reasons why the user should check a result before using it."""
     reasons = []
-    aligned = _is_clear(m) or _beats_wrong_poses(m)
+    aligned = is_aligned(m)
     corrected = (
         m.similarity >= _CORRECTED_SIMILARITY and m.displacement <= _MAX_CORRECTION
     )
@@ -255,10 +258,23 @@ def _find_doubts(m: Measures) -> list[str]:
     return reasons
 
 
-def _is_clear(m: Measures) -> bool:
-    """Whether images were similar after the affine part, and deformed little."""
+def is_aligned(m: Measures) -> bool:
+    """Whether the affine part has aligned the images.
+
+    Parameters
+    ----------
+    m : Measures
+        The measures.
+
+    Returns
+    -------
+    aligned : bool
+        The images are similar after the affine part and the deformation is small, or
+        they resemble each other weakly, but clearly more than in wrong poses.
+    """
     balance = m.similarity_affine - _DISPLACEMENT_COST * m.displacement
-    return m.similarity_affine >= CLEAR_SIMILARITY and balance >= _BALANCE
+    is_clear = m.similarity_affine >= CLEAR_SIMILARITY and balance >= _BALANCE
+    return is_clear or _beats_wrong_poses(m)
 
 
 def _beats_wrong_poses(m: Measures) -> bool:

@@ -16,6 +16,7 @@ def test_worst_check_is_the_verdict():
     for _ in range(3000):
         measures = GOOD._replace(
             similarity_affine=rng.uniform(0.1, 0.5),
+            similarity_wrong=rng.choice([None, 0.05, 0.1]),
             similarity=rng.uniform(0.15, 0.9),
             overlap=rng.choice([0.97, rng.uniform(0.3, 0.8)], p=[0.8, 0.2]),
             visible=rng.choice([1, 0.1], p=[0.9, 0.1]),
