@@ -15,8 +15,8 @@ import numpy as np
 
 from dipy_dl_reg.io.atomic_files import write_all_or_none
 from dipy_dl_reg.maps.dipy_map import as_mapping
+from dipy_dl_reg.maps.formats.map_format import MapFormat
 from dipy_dl_reg.maps.formats.table import (
-    MapFormat,
     describe_names,
     find_format,
     format_named,

@@ -27,7 +27,7 @@ from dipy_dl_reg.maps.formats.plausibility import (
 from dipy_dl_reg.validation import check_affine
 
 if TYPE_CHECKING:
-    from dipy_dl_reg.maps.formats.table import MapFormat
+    from dipy_dl_reg.maps.formats.map_format import MapFormat
 
 
 class MapFiles(NamedTuple):
