@@ -227,6 +227,60 @@ def test_affine_of_ants_is_found_or_named(tmp_path):
     assert_allclose(found.forward, mapping.forward, atol=5e-3)
 
 
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii"])
+class TestNamesOfAnts:
+    """A warp is never read without the affine, or the warps, that belong to it."""
+
+    @pytest.fixture
+    def mapping(self):
+        return map_on("oblique", 3, prealign=True)
+
+    def test_affine_is_found(self, mapping, suffix, tmp_path):
+        path = tmp_path / f"a_1Warp{suffix}"
+        write_mapping(mapping, path)
+        assert (tmp_path / f"a_1InverseWarp{suffix}").is_file()
+        assert_allclose(read_mapping(path).prealign, mapping.prealign, atol=1e-9)
+        (tmp_path / "a_0GenericAffine.mat").unlink()
+        with pytest.raises(FileNotFoundError, match="does not contain the affine"):
+            read_mapping(path)
+
+    def test_inverse_warp_is_an_error(self, mapping, suffix, tmp_path):
+        write_mapping(mapping, tmp_path / f"a_1Warp{suffix}")
+        inverse = tmp_path / f"a_1InverseWarp{suffix}"
+        for like in (None, "ants"):
+            with pytest.raises(ValueError, match="its inverse warp.*give it as inv"):
+                read_mapping(inverse, like=like)
+        with pytest.raises(ValueError, match="its inverse warp"):
+            write_mapping(mapping, inverse, like="ants", overwrite=True)
+        assert read_mapping(inverse, like="itk").dim == 3
+
+    def test_later_warp_is_an_error(self, mapping, suffix, tmp_path):
+        write_mapping(mapping, tmp_path / f"a_1Warp{suffix}")
+        later = (tmp_path / f"a_1Warp{suffix}").rename(tmp_path / f"a_2Warp{suffix}")
+        for like in (None, "ants"):
+            with pytest.raises(ValueError, match="the stages before it: .*composite"):
+                read_mapping(later, like=like)
+        write_mapping(mapping, tmp_path / f"a_1Warp{suffix}", overwrite=True)
+        with pytest.raises(ValueError, match="one of several warps .*a_2Warp"):
+            read_mapping(tmp_path / f"a_1Warp{suffix}")
+
+    def test_first_warp_may_have_no_affine(self, mapping, suffix, tmp_path):
+        """But not that of stage 10, or of a subject's name with a number."""
+        for name in ("a_0Warp", "a_10Warp"):
+            path = tmp_path / f"{name}{suffix}"
+            write_mapping(mapping, path)
+        for file in tmp_path.glob("*.mat"):
+            file.unlink()
+        assert read_mapping(tmp_path / f"a_0Warp{suffix}").dim == 3
+        with pytest.raises(FileNotFoundError, match="does not contain the affine"):
+            read_mapping(path)
+
+    def test_other_formats_may_have_these_names(self, mapping, suffix, tmp_path):
+        path = tmp_path / f"a_2Warp{suffix}"
+        write_mapping(mapping, path, like="mrtrix")
+        assert read_mapping(path).dim == 3
+
+
 class TestBadInput:
     """One clear error for each."""
 

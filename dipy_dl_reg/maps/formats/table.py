@@ -28,7 +28,7 @@ FORMATS = {
     ),
     "ants": MapFormat(
         "ANTs' affine, warp and inverse warp",
-        ("1warp.nii.gz", "0warp.nii.gz"),
+        ("1warp.nii.gz", "0warp.nii.gz", "1warp.nii", "0warp.nii"),
         "itk_triple",
         kind="pair",
         dimensions=(2, 3),
@@ -184,7 +184,8 @@ def recognise_format(path: str | os.PathLike) -> MapFormat:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If no format has this suffix, or the file has the form of none.
+        If no format has this suffix, the file has the form of none, or ANTs names it
+        so and it is only a part of a map.
     """
     first = find_format(path)
     name = os.fspath(path).lower()
@@ -196,6 +197,8 @@ def recognise_format(path: str | os.PathLike) -> MapFormat:
     image = open_image(path, name="path")
     for entry in entries:
         if entry.matches(image):
+            if entry is FORMATS["itk"]:
+                _check_name_of_ants(path)
             return entry
     found = f"shape {tuple(image.shape)}"
     if "intent_code" in image.header:
@@ -205,6 +208,13 @@ def recognise_format(path: str | os.PathLike) -> MapFormat:
         f"path: {path} must be a map, one of: {kinds}; got an image of {found} "
         "(read_mapping(path, like=...) reads a file that does not declare its format)"
     )
+
+
+def _check_name_of_ants(path: str | os.PathLike) -> None:
+    """Check that a field of ITK has no name of ANTs' that makes it part of a map."""
+    from dipy_dl_reg.maps.formats.itk_triple import check_name
+
+    check_name(path)
 
 
 def format_named(name: str) -> MapFormat:
