@@ -300,6 +300,26 @@ class TestBadInput:
         with pytest.raises(ValueError, match="another grid than static's"):
             read_mapping(files[0], static=shifted)
 
+    def test_whole_map_on_another_grid(self, mapping, tmp_path):
+        path = tmp_path / "map.npz"
+        save_mapping(mapping, path)
+        static, moving = (image_of(mapping, side) for side in ("codomain", "domain"))
+        assert read_mapping(path, static=static, moving=moving).dim == 3
+        for name, image, other in (
+            ("static", static, moving),
+            ("moving", moving, static),
+        ):
+            with pytest.raises(ValueError, match=f"on a grid of .* and {name} has"):
+                read_mapping(path, **{name: other})
+            image.affine[0, 3] += 1
+            with pytest.raises(ValueError, match=f"another grid than {name}'s"):
+                read_mapping(path, **{name: image})
+        with pytest.raises(FileNotFoundError, match="static"):
+            read_mapping(path, static=tmp_path / "none.nii.gz")
+        save_mapping(make_map((9, 8, 7), (9, 8, 7)), tmp_path / "voxels.npz")
+        with pytest.raises(ValueError, match="without affines"):
+            read_mapping(tmp_path / "voxels.npz", static=static)
+
     def test_another_world(self, mapping, files):
         far = image_of(mapping, "domain")
         far.affine[1, 3] += 500

@@ -121,14 +121,18 @@ class MapFormat:
         FileNotFoundError
             If there is no such file.
         ValueError
-            If the file is no map in this format, or does not contain a grid that is
-            needed and is None.
+            If the file is no map in this format, does not contain a grid that is
+            needed and is None, or is not on static's grid.  The moving grid of a file
+            that holds the whole map must be that of `moving`.
         """
         self.check_files(inverse, affine)
-        if self.kind == "map":
-            return self._load().read(path, static, moving, prealign)
         from dipy_dl_reg.maps.formats import two_directions
 
+        if self.kind == "map":
+            mapping = self._load().read(path, static, moving, prealign)
+            kept = moving if self.holds_moving_grid else None
+            two_directions.check_grids(mapping, path, static, kept)
+            return mapping
         read = two_directions.read_dense
         if self.kind == "pair":
             read = two_directions.read_pair

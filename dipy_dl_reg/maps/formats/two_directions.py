@@ -162,6 +162,39 @@ def read_pair(
     return mapping
 
 
+def check_grids(
+    mapping: DiffeomorphicMap, path: str | os.PathLike, static: Any, moving: Any
+) -> None:
+    """Check that a map that was read is one between two images.
+
+    Parameters
+    ----------
+    mapping : DiffeomorphicMap
+        The map.
+    path : str or Path
+        Its file, for messages.
+    static, moving : str, Path, nibabel image, Grid or None
+        The images, of which only the grids are used; None is not checked.
+
+    Raises
+    ------
+    ValueError
+        If an image is not on the grid that the map has for it, or the map has no
+        affines.
+    """
+    given = {"static": static, "moving": moving}
+    if all(image is None for image in given.values()):
+        return
+    if mapping.domain_grid2world is None or mapping.codomain_grid2world is None:
+        raise ValueError(
+            f"path: {path} holds a map without affines, which cannot be compared with "
+            "static and moving: leave them out"
+        )
+    for grid, (name, image) in zip(map_grids(mapping), given.items(), strict=True):
+        wanted = read_grid(image, name, mapping.dim)
+        check_grid(grid, wanted, path, name)
+
+
 def write_dense(
     entry: MapFormat, module: ModuleType, mapping: DiffeomorphicMap, files: MapFiles
 ) -> None:
