@@ -273,7 +273,9 @@ def _reorient_chunk(
     method: str,
 ) -> np.ndarray:
     """`_reorient_signals` of some voxels."""
-    fit = model.fit(signals)
+    # DIPY's estimate of S0 overflows where signals are 0; `limits` bounds it below.
+    with np.errstate(over="ignore"):
+        fit = model.fit(signals)
     if method == "ppd":
         rotations = _preserve_principal_direction(fit.evecs, matrices)
     else:

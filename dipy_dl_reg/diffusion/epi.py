@@ -313,7 +313,7 @@ def apply_epi_correction(
     )
     if not modulate:
         return warped
-    factor = epi_stretch(mapping)
+    factor = modulation_factor(mapping)
     return warped * (factor if warped.ndim == factor.ndim else factor[..., None])
 
 
@@ -331,7 +331,7 @@ def _check_grid_of_field(mapping: Any, shape: Any, grid2world: Any) -> None:
         )
 
 
-def epi_stretch(mapping: DiffeomorphicMap) -> np.ndarray:
+def modulation_factor(mapping: DiffeomorphicMap) -> np.ndarray:
     r"""Compute the factor by which a distortion compresses the signal.
 
     Parameters
@@ -341,7 +341,7 @@ def epi_stretch(mapping: DiffeomorphicMap) -> np.ndarray:
 
     Returns
     -------
-    stretch : ndarray of float32, shape of the field's grid
+    factor : ndarray of float32, shape of the field's grid
         :math:`\det(1 + \partial b / \partial x) = 1 + \nabla \cdot b`, by central
         differences; the prealign is not included.
 

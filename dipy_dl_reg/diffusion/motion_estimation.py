@@ -8,7 +8,7 @@ the mean of each shell is registered to the mean b0.  This is repeated.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -41,6 +41,7 @@ from dipy_dl_reg.diffusion.motion_registration import (
     register_volume,
 )
 from dipy_dl_reg.io.series_files import VolumeSeries
+from dipy_dl_reg.progress import track
 
 
 class _Setting(NamedTuple):
@@ -242,8 +243,7 @@ def _register_to_prediction(
         reference = Reference(prediction.predict(place, aligned), mask)
         return register_volume(reference, volume, grid, affines[k], how, _name(k))
 
-    found = list(map_in_order(setting.workers, register, range(len(volumes))))
-    affines[volumes] = found
+    affines[volumes] = _collect(setting, register, range(len(volumes)), len(volumes))
 
 
 def _register_all(
@@ -263,8 +263,17 @@ def _register_all(
         )
 
     items = zip(volumes, images, strict=True)
-    for k, matrix in zip(volumes, list(map_in_order(setting.workers, register, items))):
+    found = _collect(setting, register, items, len(volumes))
+    for k, matrix in zip(volumes, found, strict=True):
         affines[k] = matrix
+
+
+def _collect(
+    setting: _Setting, register: Callable, items: Iterable, count: int
+) -> list[np.ndarray]:
+    """Register volumes in the threads, and show how many are done."""
+    results = map_in_order(setting.workers, register, items)
+    return list(track(results, "Registration of volumes", count, unit="volume"))
 
 
 def _name(k: int) -> str:

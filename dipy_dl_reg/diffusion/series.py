@@ -46,6 +46,7 @@ from dipy_dl_reg.io.series_files import (
 )
 from dipy_dl_reg.maps.interpolation import interpolate_linearly
 from dipy_dl_reg.options import takes_options
+from dipy_dl_reg.progress import track
 from dipy_dl_reg.registration.affine.call import find_affine
 from dipy_dl_reg.validation import check_affine, check_whole_number, wrong_value
 
@@ -210,7 +211,13 @@ def deep_register_dwi_series(
         affines = estimate_motion(series, table, b0_ref, mask, options, workers)
         logger.info("Motion correction: interpolation of all volumes")
         resample = partial(_resample, series, affines, options.interpolation)
-        volumes = map_in_order(workers, resample, range(series.volume_count))
+        count = series.volume_count
+        volumes = track(
+            map_in_order(workers, resample, range(count)),
+            "Interpolation",
+            count,
+            unit="volume",
+        )
         if out_file is None:
             return _collect(volumes, series), affines
         with write_atomically(out_file, overwrite=overwrite) as path:

@@ -172,9 +172,11 @@ def _name_template(path: Path) -> str:
 
 def _identify(study: Study) -> dict[str, Any]:
     """What the results depend on, besides the subject."""
-    files = [*study.template, *filter(None, [study.template_mask])]
+    # By their content: a study may be moved to another folder.
+    mask = study.template_mask
     values = {
-        "Template": {str(path): compute_checksum(path) for path in files},
+        "Template": [compute_checksum(path) for path in study.template],
+        "TemplateMask": None if mask is None else compute_checksum(mask),
         "Space": study.space,
         "Steps": [*study.steps, *[DEFORM] * study.deforms],
         "Metric": study.metric,

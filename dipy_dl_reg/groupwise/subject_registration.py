@@ -116,21 +116,32 @@ def _process_locked(
         raise ValueError(subject.missing)
     checksums = {str(path): compute_checksum(path) for path in subject.inputs()}
     record = None if repeat else folder.read_record()
-    if record is not None and _fits(record, checksums, study):
+    if record is not None and _fits(record, subject, checksums, study):
         return {**record["Row"], "was_done": True}
     folder.clear()
     with _log_to_file(study.out_dir / LOGS / f"{subject.name}.log"):
         return {**_register(subject, study, folder, checksums), "was_done": False}
 
 
-def _fits(record: Mapping[str, Any], checksums: dict[str, str], study: Study) -> bool:
+def _fits(
+    record: Mapping[str, Any], subject: Subject, checksums: dict[str, str], study: Study
+) -> bool:
     """Whether a record has the inputs and options of this run."""
-    # A study may be moved to another folder: files count by their content.
-    options = [dict(record.get("Options", {})), dict(study.identity)]
-    for each in options:
-        each["Template"] = sorted(each.get("Template", {}).values())
-    same = sorted(record.get("SHA256", {}).values()) == sorted(checksums.values())
-    return same and options[0] == options[1]
+    same_inputs = record.get("Inputs") == _identify(subject, checksums)
+    return same_inputs and record.get("Options") == study.identity
+
+
+def _identify(subject: Subject, checksums: dict[str, str]) -> list[list[str]]:
+    """The roles and checksums of a subject's files, wherever they are stored."""
+    roles = []
+    for file in (*subject.images, *subject.files):
+        entities = [f"{key}-{value}" for key, value in file.entities]
+        name = "_".join([*entities, file.suffix])
+        roles.append([name, file.kind, checksums[str(file.path)]])
+        roles += [[name, option, checksums[path]] for option, path in file.options]
+    if subject.mask is not None:
+        roles.append(["mask", "mask", checksums[str(subject.mask)]])
+    return roles
 
 
 def _register(
@@ -159,6 +170,7 @@ def _register(
             outputs.paths.append(sidecar)
     record = {
         **provenance,
+        "Inputs": _identify(subject, checksums),
         "Options": study.identity,
         "Registration": result.record.as_dict(),
         "Verdict": {

@@ -28,7 +28,7 @@ class SubjectFile:
     datatype : str
         Folder in BIDS, such as "anat" or "dwi".
     options : tuple of tuple of str
-        Options of its kind that hold for this file, such as ``(("bvals", path),)``.
+        Options of its kind that are files, such as ``(("bvals", path),)``.
     """
 
     path: Path
@@ -87,7 +87,7 @@ class Subject:
         files = (*self.images, *self.files)
         paths = [file.path for file in files]
         paths += [self.mask] if self.mask else []
-        paths += [Path(p) for f in files for n, p in f.options if n.startswith("bv")]
+        paths += [Path(p) for f in files for _, p in f.options]
         return list(dict.fromkeys(paths))
 
 

@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dipy.segment.threshold import otsu
 import numpy as np
 
 from dipy_dl_reg.grid import Grid
@@ -20,9 +21,7 @@ from dipy_dl_reg.io.input_channels import read_input_channels
 from dipy_dl_reg.registration.image_checks import check_image, check_mask
 from dipy_dl_reg.validation import check_affine
 
-#: A voxel is foreground if it is above this part of the range of intensities.
-_FOREGROUND = 0.05
-#: Quantiles that are the ends of the range of intensities.
+#: Intensities beyond these quantiles are clipped before a threshold is computed.
 _LOW, _HIGH = 0.001, 0.999
 #: An image shows all of its object if at most this part of its faces is foreground.
 _ON_FACES = 0.02
@@ -103,7 +102,10 @@ def read_subject(image: Any, mask: Any, name: str) -> Subject:
 
 
 def find_foreground(image: np.ndarray) -> np.ndarray:
-    """Find the voxels of the object: above 5 % of the range of intensities.
+    """Find the voxels of the object, with those that are dark.
+
+    The limit lies halfway between the background, which is the median of the voxels
+    below Otsu's threshold, and this threshold.
 
     Parameters
     ----------
@@ -115,19 +117,26 @@ def find_foreground(image: np.ndarray) -> np.ndarray:
     foreground : ndarray of bool
         True in the object.
     """
-    known = image[np.isfinite(image)]
-    low, high = np.quantile(known, (_LOW, _HIGH))
+    background, threshold = _find_levels(image)
     with np.errstate(invalid="ignore"):
-        return image > low + _FOREGROUND * (high - low)
+        return image > (background + threshold) / 2
+
+
+def _find_levels(image: np.ndarray) -> tuple[float, float]:
+    """The intensity of the background, and Otsu's threshold."""
+    known = image[np.isfinite(image)].astype(np.float64)
+    low, high = np.quantile(known, (_LOW, _HIGH))
+    threshold = otsu(np.clip(known, low, high)) if high > low else low
+    return float(np.median(known[known <= threshold])), float(threshold)
 
 
 def _scale_intensities(image: np.ndarray, name: str) -> np.ndarray:
     """Scale the background to 0 and the median of the foreground to 1."""
-    low = np.quantile(image[np.isfinite(image)], _LOW)
+    background, _ = _find_levels(image)
     foreground = image[find_foreground(image)]
-    if not foreground.size:
+    if not foreground.size or not np.median(foreground) > background:
         raise ValueError(f"{name} must have an object brighter than its background.")
-    return (image - low) / (np.median(foreground) - low)
+    return (image - background) / (np.median(foreground) - background)
 
 
 def _is_complete(foreground: np.ndarray) -> bool:

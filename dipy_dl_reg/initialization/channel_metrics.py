@@ -25,15 +25,24 @@ class ChannelMetrics(NamedTuple):
         One for each channel; None is chosen for the images.
     weights : tuple of float, or None
         One for each channel; None is estimated from the images.
+    names : tuple of str, or None
+        Names of the channels in messages; by default their numbers, from 1.
     """
 
     metrics: tuple[Metric | None, ...]
     weights: tuple[float, ...] | None = None
+    names: tuple[str, ...] | None = None
 
     @property
     def given(self) -> bool:
         """Whether the user gave all metrics and the weights."""
         return self.weights is not None and None not in self.metrics
+
+    @property
+    def labels(self) -> list[str]:
+        """What messages call the channels."""
+        numbers = [f"Channel {k + 1}" for k in range(len(self.metrics))]
+        return numbers if self.names is None else list(self.names)
 
     def combine(self) -> ChannelsMetric:
         """Combine the metrics, with local correlation for those still to be chosen.

@@ -288,17 +288,16 @@ def _choose_for_channels(
         pair = align_by_common_channel(pair)
     choices: list[MetricChoice] = []
     messages: tuple[Message, ...] = ()
-    for k, metric in enumerate(given.metrics):
+    for k, (label, metric) in enumerate(zip(given.labels, given.metrics)):
         own = replace(initializers, metric=metric)
         choice, lines = _choose_metric(pair.channel(k), own, aligned=aligned)
         choices.append(choice)
-        messages += tuple(
-            line._replace(text=f"Channel {k + 1}: {line.text}") for line in lines
-        )
+        messages += tuple(line._replace(text=f"{label}: {line.text}") for line in lines)
     weights = given.weights
     if weights is None and not unused:
         weights = estimate_weights(pair, choices)
-        text = ", ".join(f"{weight:.2f}" for weight in weights)
+        pairs = zip(given.labels, weights)
+        text = ", ".join(f"{label} {weight:.2f}" for label, weight in pairs)
         messages += (Message(f"Weights of the channels: {text}."),)
     return combine_choices(choices, weights), messages
 

@@ -36,8 +36,8 @@ from dipy_dl_reg.optimization.energy_history import Energy, EnergyHistory
 from dipy_dl_reg.optimization.landmark_penalty import LandmarkPenalty
 from dipy_dl_reg.optimization.phase_encoding import (
     AxisConstraint,
+    line_determinant,
     modulated_gradient,
-    stretch,
 )
 
 #: Number of iterations between repairs of folds.
@@ -285,7 +285,7 @@ class _LevelObjective:
         u, gradient = state.u, state.gradient
         warped = self.pair.warp_moving(u, self.frame)
         if self.modulates:
-            warped *= stretch(u)
+            warped *= line_determinant(u)
         terms, by_image, by_field = self.evaluate(warped, u)
         differentiate = modulated_gradient if self.modulates else weighted_gradient
         differentiate(warped, by_image, out=gradient)

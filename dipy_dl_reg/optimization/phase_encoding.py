@@ -179,7 +179,7 @@ def constrain_to_axis(
     return constraint
 
 
-def stretch(displacement: torch.Tensor) -> torch.Tensor:
+def line_determinant(displacement: torch.Tensor) -> torch.Tensor:
     r"""Compute the Jacobian determinant of a map whose displacements lie on a line.
 
     With :math:`u = t d` and a constant :math:`d`, the determinant of
@@ -219,7 +219,7 @@ def modulated_gradient(
     Parameters
     ----------
     modulated : Tensor, shape (1, C, *shape)
-        The warped image times the determinant (`stretch`).
+        The warped image times the determinant (`line_determinant`).
     factor : Tensor, shape (1, C, *shape)
         Derivative of the energy by this image.
     out : Tensor, shape (1, D, *shape)

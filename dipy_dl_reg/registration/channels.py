@@ -91,6 +91,28 @@ def provisional_metric(metric: Metric | ChannelMetrics | None) -> Metric:
     return metric or CCMetric()
 
 
+def name_channels(
+    metric: Metric | ChannelMetrics | None, names: Sequence[str] | None
+) -> Metric | ChannelMetrics | None:
+    """Name the channels in messages.
+
+    Parameters
+    ----------
+    metric : Metric, ChannelMetrics or None
+        From `make_metrics`.
+    names : sequence of str or None
+        One for each channel; by default they are numbered.
+
+    Returns
+    -------
+    metric : Metric, ChannelMetrics or None
+        With the names, if there are channels.
+    """
+    if names is None or not isinstance(metric, ChannelMetrics):
+        return metric
+    return metric._replace(names=tuple(names))
+
+
 def count_channels(metric: Metric | ChannelMetrics | None) -> int | None:
     """Return the number of channels that the images must have.
 

@@ -104,6 +104,9 @@ class DeepRegistration(DiffeomorphicRegistration):
         Result of the affine search over poses that gave the prealign.  If it is set
         before `optimize`, the verdict takes it into account; `optimize` resets it to
         None.
+    channel_names : sequence of str or None
+        Names of the channels in messages; set it before `optimize`.  By default they
+        are numbered.
     network_used : bool
         After `optimize`: whether refinement started from the network's field.
     uses_default_network : bool
@@ -161,6 +164,7 @@ class DeepRegistration(DiffeomorphicRegistration):
     record: RegistrationRecord
     level_records: list[LevelRecord]
     poses: PoseComparison | None
+    channel_names: Sequence[str] | None
 
     @warning_for_keywords()
     @takes_options(DeformableOptions)
@@ -182,6 +186,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         self.device = find_device(options.device)
         self.mask0 = channels.masks_zeros(metric)
         self.verbosity, self.poses = monitor.VerbosityLevels.STATUS, None
+        self.channel_names = None
         self.level_records = []
         self.energy_list: list[float] = []
         self.full_energy_profile: list[float] = []
@@ -403,7 +408,7 @@ class DeepRegistration(DiffeomorphicRegistration):
         """Collect the methods of initialization that the options allow."""
         return Initializers(
             objective=self._objective,
-            metric=self._metric,
+            metric=channels.name_channels(self._metric, self.channel_names),
             network=self.network,
             network_is_default=self.uses_default_network,
             search=self.initialization,

@@ -28,7 +28,7 @@ from dipy_dl_reg.maps.verdict import PoseComparison, Verdict
 from dipy_dl_reg.registration.affine.call import find_affine
 from dipy_dl_reg.registration.report_files import write_report
 from dipy_dl_reg.validation import check_affine
-from dipy_dl_reg.workflows.image_pair import ImagePair, read_pair
+from dipy_dl_reg.workflows.image_pair import ImagePair, distinct_names, read_pair
 
 try:  # DIPY 1.13 moves it
     from dipy.utils import VerbosityLevels
@@ -118,6 +118,11 @@ def register_files(
     """
     with write_all_or_none(list(files.values()), overwrite=overwrite) as temporaries:
         pair = read_pair(static, moving, channels=channels, **masks)
+        if channels[0]:
+            pairs = zip((moving, *channels[1]), (static, *channels[0]), strict=True)
+            registration.channel_names = [
+                " to ".join(distinct_names(*paths)) for paths in pairs
+            ]
         prealign = prealigns[pair.dim]
         poses: PoseComparison | None = None
         began = time.perf_counter()

@@ -4,9 +4,9 @@ A template growing sharper
 ==========================
 
 A template is the average of many subjects, in the shape that lies in the middle of all
-of them. :func:`dipy_dl_reg.build_template` aligns the subjects affinely with their mean,
-registers each to the average, changes the average's shape so that the mean displacement
-is 0, averages anew, and repeats.
+of them. :func:`dipy_dl_reg.build_template` aligns the subjects affinely with their
+mean, registers each to the average, changes the average's shape so that the mean
+displacement is 0, averages anew, and repeats.
 
 Here five subjects are made from the MNI152 template that nilearn bundles: each is
 deformed by its own smooth field, turned and scaled. The fields cancel each other on
@@ -25,14 +25,16 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from dipy_dl_reg import build_template
 
 ##############################################################################
-# The subjects: images of 4 mm, with noise. A field and its opposite are given to two
+# The subjects: images of 5 mm, with noise. A field and its opposite are given to two
 # subjects each, and none to the fifth.
 
-mni = load_mni152_template(resolution=4)
+mni = load_mni152_template(resolution=5)
 image = mni.get_fdata(dtype=np.float32)
 rng = np.random.default_rng(5)
-waves = [gaussian_filter(rng.normal(size=(3, *image.shape)), (0, 4, 4, 4)) for _ in "ab"]
-fields = [2.0 * w / np.abs(w).max() * np.sqrt(3) for w in waves]
+waves = [
+    gaussian_filter(rng.normal(size=(3, *image.shape)), (0, 3, 3, 3)) for _ in "ab"
+]
+fields = [2.4 * w / np.abs(w).max() * np.sqrt(3) for w in waves]
 fields = [fields[0], -fields[0], fields[1], -fields[1], 0 * fields[0]]
 
 
@@ -40,7 +42,9 @@ def make_subject(field, angle, scale):
     """Deform the template by a field in voxels; turn and scale it by its affine."""
     places = np.indices(image.shape) + field
     values = map_coordinates(image, places, order=1)
-    values += rng.normal(0, 0.02 * image.max(), image.shape) * (values > 0)
+    values += rng.normal(0, 0.02 * image.max(), image.shape) * (
+        values > 0.1 * image.max()
+    )
     turn = np.eye(4)
     turn[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     affine = turn @ np.diag([scale] * 3 + [1.0]) @ mni.affine
@@ -51,13 +55,13 @@ poses = [(0.10, 1.05), (-0.15, 0.95), (0.2, 1.0), (-0.2, 1.03), (0.05, 0.97)]
 subjects = [make_subject(field, *pose) for field, pose in zip(fields, poses)]
 
 ##############################################################################
-# One call builds the template. ``keep_work`` keeps the state of each iteration, which is
-# otherwise removed in the end. If the computation is interrupted, the same call
+# One call builds the template. ``keep_work`` keeps the state of each iteration, which
+# is otherwise removed in the end. If the computation is interrupted, the same call
 # continues it.
 
 folder = Path(mkdtemp())
 template = build_template(
-    subjects, folder, iterations=3, affine_iterations=1, keep_work=True, device="cpu"
+    subjects, folder, iterations=2, affine_iterations=0, keep_work=True, device="cpu"
 )
 
 ##############################################################################
@@ -66,12 +70,12 @@ template = build_template(
 
 stages = [
     np.load(folder / "work" / f"iteration_{k:02d}" / "template.npz")["values"][..., 0]
-    for k in range(4)
+    for k in range(3)
 ]
 middle = template.grid.shape[2] // 2
-figure, axes = plt.subplots(1, 4, figsize=(11, 3.6), layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(9, 3.9), layout="constrained")
 for k, (stage, axis) in enumerate(zip(stages, axes)):
-    axis.imshow(stage[:, :, middle].T, origin="lower", cmap="gray", vmax=1.8)
+    axis.imshow(stage[:, :, middle].T, origin="lower", cmap="gray", vmax=1.6)
     axis.set_title(f"iteration {k}")
     axis.axis("off")
 
@@ -84,9 +88,9 @@ for k, (stage, axis) in enumerate(zip(stages, axes)):
 
 for measures in template.history:
     print(
-        f"iteration {measures.iteration}: sharpness {measures.sharpness:.4f} /mm, spread "
-        f"{measures.spread:.3f}, shape update {measures.shape_update:.3f} voxel, mean "
-        f"displacement {measures.mean_displacement:.4f} voxel"
+        f"iteration {measures.iteration}: sharpness {measures.sharpness:.4f} /mm, "
+        f"spread {measures.spread:.3f}, shape update {measures.shape_update:.3f} "
+        f"voxel, mean displacement {measures.mean_displacement:.4f} voxel"
     )
 
 ##############################################################################

@@ -228,3 +228,19 @@ def test_a_frame_that_is_in_doubt_is_a_warning(caplog):
                 mapping, data, gtab, image_grid2world=affine, frame=frame, **grid
             )
         assert ("frame was not given" in caplog.text) == warned
+
+
+@pytest.mark.filterwarnings("error")
+def test_overflow_in_a_fit_is_no_warning(monkeypatch):
+    """Of noise, DIPY's model may estimate a signal S0 that overflows."""
+
+    class Model(TensorModel):
+        def fit(self, data, **options):
+            assert np.exp(np.full(2, 800.0))[0] == np.inf
+            return super().fit(data, **options)
+
+    monkeypatch.setattr("dipy_dl_reg.diffusion.dwi.TensorModel", Model)
+    gtab = make_table((20,))
+    data = np.random.default_rng(1).rayleigh(20, (*MOVING_SHAPE, 21))
+    warped = transform_dwi(make_affine_map(homogeneous(TURN)), data, gtab)
+    assert np.isfinite(warped).all()

@@ -8,7 +8,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from dipy_dl_reg import DeepRegistration, apply_epi_correction, deep_epi_correction
-from dipy_dl_reg.diffusion.epi import epi_stretch
+from dipy_dl_reg.diffusion.epi import modulation_factor
 from dipy_dl_reg.diffusion.epi_checks import log_difference
 
 SHAPE = (31, 36, 27)
@@ -131,7 +131,9 @@ def test_series_and_density():
     np.testing.assert_allclose(corrected[..., 1], 2 * found.first, rtol=1e-4)
     assert corrected[..., 0].sum() == pytest.approx(first.sum(), rel=0.01)
     plain = apply_epi_correction(found.first_mapping, first, modulate=False)
-    np.testing.assert_allclose(plain * epi_stretch(found.first_mapping), found.first)
+    np.testing.assert_allclose(
+        plain * modulation_factor(found.first_mapping), found.first
+    )
 
 
 def test_nan_is_no_signal():

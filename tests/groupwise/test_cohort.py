@@ -120,6 +120,15 @@ def test_a_study_that_was_moved_is_still_done(study, tmp_path):
     assert all(was_done for *_, was_done in statuses(result))
 
 
+def test_another_role_of_a_file_is_another_input(study, tmp_path):
+    folder = tmp_path / "bids" / "sub-01" / "anat"
+    row = {"subject": "01", "T1w": folder / "sub-01_T1w.nii.gz"}
+    rest = study.args[1:]
+    for column, expected in (("labels", False), ("labels", True), ("image", False)):
+        rows = [{**row, column: folder / "sub-01_dseg.nii.gz"}]
+        assert register_cohort(rows, *rest, **FAST).rows[0]["was_done"] == expected
+
+
 def test_a_failure_removes_the_outputs_of_an_earlier_run(study, tmp_path):
     study()
     image = tmp_path / "bids/sub-01/anat/sub-01_T1w.nii.gz"

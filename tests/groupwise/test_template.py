@@ -6,12 +6,21 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
-from template_images import DIRECTIONS, displacement, grid2world, image, subjects, truth
+from template_images import (
+    DIRECTIONS,
+    displacement,
+    grid2world,
+    image,
+    points,
+    subjects,
+    truth,
+)
 
 from dipy_dl_reg import build_template
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.groupwise import template_jobs, template_stages
 from dipy_dl_reg.groupwise.template_average import average_images, sharpen
+from dipy_dl_reg.groupwise.template_subjects import read_subject
 
 #: Fast registrations; rigid, because all images have the same pose and size.
 OPTIONS = {
@@ -142,6 +151,22 @@ def test_warped_subjects_average_to_the_template(built):
 def assert_same_files(folder, other):
     for name in ("template.nii.gz", "v1_mapping.npz", "v2_affine.txt"):
         assert (folder / name).read_bytes() == (other / name).read_bytes()
+
+
+def test_scaling_of_intensities(rng):
+    """Background 0 and foreground 1, whatever the scanner's scale, offset and noise."""
+    found = []
+    for scale, offset in ((1.0, 0.0), (40.0, 0.0), (5.0, -300.0)):
+        data = scale * image((0, 0, 0)).get_fdata() + offset
+        data += scale * rng.normal(0, 2, data.shape)
+        found.append(read_subject(nib.Nifti1Image(data, grid2world()), None, "s"))
+        assert found[-1].complete
+        inside = truth(points()) > 0.3
+        assert (found[-1].foreground == inside).mean() > 0.95
+    for subject in found[1:]:
+        np.testing.assert_allclose(subject.values, found[0].values, atol=0.15)
+    assert abs(np.median(found[0].values[~inside])) < 0.02
+    assert abs(np.median(found[0].values[inside]) - 1) < 0.1
 
 
 def test_order_makes_no_difference(visits, tmp_path):

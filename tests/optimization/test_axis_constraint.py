@@ -10,8 +10,8 @@ from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.optimization.phase_encoding import (
     constrain_to_axis,
+    line_determinant,
     modulated_gradient,
-    stretch,
 )
 
 
@@ -59,11 +59,13 @@ def test_slice_without_the_direction_is_refused():
         constrain_to_axis(moving, "j")
 
 
-def test_stretch_is_the_jacobian_determinant(rng):
+def test_line_determinant_is_the_jacobian_determinant(rng):
     direction = rng.normal(size=3)
     shift = torch.from_numpy(rng.normal(size=(1, 1, 7, 8, 6)))
     field = torch.cat([shift * float(d) for d in direction], 1)
-    np.testing.assert_allclose(stretch(field)[:, 0], jacobian(field), atol=1e-10)
+    np.testing.assert_allclose(
+        line_determinant(field)[:, 0], jacobian(field), atol=1e-10
+    )
 
 
 def test_gradient_of_the_modulated_image():
@@ -77,7 +79,7 @@ def test_gradient_of_the_modulated_image():
     step[:, 1] = torch.exp(-5 * (axes[0] ** 2 + axes[1] ** 2))
 
     def modulated(size):
-        return warp(image, size * step) * stretch(size * step)
+        return warp(image, size * step) * line_determinant(size * step)
 
     def energy(size):
         return 0.5 * (modulated(size) - static).square().sum()

@@ -52,7 +52,7 @@ def test_channels_are_registered_together(pair, further, command):
     assert nib.load(pair["out"] / "warped_moved.nii.gz").ndim == 3
 
 
-def test_one_metric_and_estimated_weights(pair, further, command, monkeypatch):
+def test_one_metric_and_estimated_weights(pair, further, command, monkeypatch, capsys):
     made = []
     init = DeepRegistration.__init__
 
@@ -69,6 +69,10 @@ def test_one_metric_and_estimated_weights(pair, further, command, monkeypatch):
     )
     ((arguments, options),) = made
     assert arguments == (["ssd", "ssd"],) and options["channel_weights"] is None
+    files = (pair["moving"], pair["static"]), (further[1], further[0])
+    labels = [f"{moving.name} to {static.name} 0\\.\\d+" for moving, static in files]
+    said = capsys.readouterr().out
+    assert re.search(f"Weights of the channels: {', '.join(labels)}", said), said
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,6 @@ import nibabel as nib
 import numpy as np
 
 from dipy_dl_reg import build_template, load_mapping, read_mapping
-from dipy_dl_reg.groupwise.provenance import describe_versions
 from dipy_dl_reg.groupwise.template_jobs import (
     Reference,
     SubjectJob,
@@ -45,6 +44,7 @@ from dipy_dl_reg.groupwise.template_jobs import (
 )
 from dipy_dl_reg.groupwise.template_options import TemplateOptions
 from dipy_dl_reg.groupwise.template_subjects import read_subject, write_subject
+from dipy_dl_reg.maps.record import list_versions
 from tools.experiments.template_brains import data_folder, prepare_brains
 from tools.experiments.template_scores import make_judged, score_pair
 
@@ -193,8 +193,9 @@ def main():
         lines.append(
             describe("ANTs' template, maps of this package", score_all(judged, crossed))
         )
-        lines += ["", f"ANTs (antspyx {seconds['version']}): {seconds['template_cpu'] / 60:.1f} min of one "
-                  f"processor for the template"]  # fmt: skip
+        minutes = seconds["template_cpu"] / 60
+        took = f"{minutes:.1f} min of one processor for the template"
+        lines += ["", f"ANTs (antspyx {seconds['version']}): {took}"]
         report(lines, given)
 
 
@@ -211,15 +212,15 @@ def register_to_ants(ants, files, own, work):
 def heading(work):
     """What was run, and the table of the iterations."""
     seconds = json.loads((work / "seconds.json").read_text())
-    versions = ", ".join(f"{k} {v}" for k, v in describe_versions().items())
+    versions = ", ".join(f"{k} {v}" for k, v in list_versions().items())
     table = (work / "template" / "iterations.tsv").read_text().expandtabs(14)
     options = TemplateOptions(device="cpu").describe()
     return [
         "python -m tools.experiments.template",
         f"{platform.machine()}, one thread on a shared computer; {versions}",
         f"Options: {json.dumps(options)}",
-        "12 brains at 2 mm: 6 of OASIS (stripped), 6 of IXI (heads, stripped by the",
-        "MNI152 brain mask, which a registration to the MNI152 template carried there).",
+        "12 brains at 2 mm: 6 of OASIS (stripped), 6 of IXI (whole heads, stripped by",
+        "the MNI152 brain mask, which a registration to the MNI152 template carried).",
         f"The template took {seconds['cpu'] / 60:.1f} min of one processor "
         f"({seconds['wall'] / 60:.1f} min on the clock, shared with other work).",
         "",
