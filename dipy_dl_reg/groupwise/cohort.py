@@ -347,7 +347,7 @@ def _log_row(row: Mapping[str, Any]) -> None:
 
 def _finish(rows: list[dict[str, Any]], plan: CohortPlan) -> CohortResult:
     """Write the table and the index page."""
-    from dipy_dl_reg.maps.html.study import write_study_report
+    from dipy_dl_reg.maps.html.study_page import write_study_report
 
     table = plan.out_dir / f"space-{plan.space}_measures.tsv"
     write_table(table, rows, plan)
