@@ -44,7 +44,7 @@ _PUBLIC = {
     "maps.apply": ["apply_mapping"],
     "maps.composition": ["compose_mappings"],
     "maps.exchange": ["read_mapping", "write_mapping"],
-    "maps.html.study": ["write_study_report"],
+    "maps.html.study_page": ["write_study_report"],
     "maps.record": ["RegistrationRecord"],
     "maps.report": ["plot_registration"],
     "maps.verdict": ["Verdict"],

@@ -169,7 +169,7 @@ class DeepMap(SynMap):
         backward, backward_meta = self.get_fnames(
             ".nii.gz", base_fname, tmpl_name, subject
         )
-        images = [_open(reg_subject), _open(reg_template)]
+        images = _open(reg_subject), _open(reg_template)
         origin = self._describe_origin(*images)
         files = [forward, backward, forward_meta, backward_meta]
         if not _is_stored(files, origin):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+import hashlib
 from itertools import permutations
 import json
 from os import PathLike
@@ -24,6 +25,8 @@ from dipy_dl_reg.groupwise.template_subjects import name_subjects
 from dipy_dl_reg.io.atomic_files import check_writable, write_atomically
 from dipy_dl_reg.options import takes_options
 
+#: Name of the function, for the JSON file.
+NAME = "dipy_dl_reg.register_all_pairs"
 #: Name of the table of measures.
 TABLE = "pairs.tsv"
 
@@ -140,6 +143,7 @@ def register_all_pairs(
             study.subject_file(static),
             out_dir / f"static-{static}_moving-{moving}_mapping.npz",
             by_name[moving] @ np.linalg.inv(by_name[static]),
+            _compute_key(digests[static], digests[moving], options),
         )
         for static, moving in pairs
     ]
@@ -149,11 +153,17 @@ def register_all_pairs(
         PairResult(*pair, job.result, json.loads(job.record.read_text()))
         for pair, job in zip(pairs, jobs)
     ]
-    provenance = describe_inputs(images, masks, digests, options, call)
+    provenance = describe_inputs(images, masks, digests, options, call or NAME)
     write_json(out_dir / "pairs.json", provenance, overwrite=True)
     write_pairs(results, out_dir / TABLE)
     shutil.rmtree(out_dir / WORK)
     return results
+
+
+def _compute_key(static: str, moving: str, options: TemplateOptions) -> str:
+    """Checksum of the images of a pair and of the options."""
+    content = json.dumps([static, moving, options.describe()])
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def write_pairs(pairs: Sequence[PairResult], path: Path) -> None:
@@ -166,7 +176,7 @@ def write_pairs(pairs: Sequence[PairResult], path: Path) -> None:
     path : Path
         The file, with tabs; an existing one is replaced.
     """
-    columns = [name for name in pairs[0].measures if name != "reasons"]
+    columns = [n for n in pairs[0].measures if n not in ("reasons", "key")]
     lines = ["\t".join(["static", "moving", *columns])]
     for pair in pairs:
         values = [_format(pair.measures[name]) for name in columns]

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from dipy.utils.logging import logger
 
+from dipy_dl_reg.groupwise.cohort_plan import CohortPlan, make_plan
 from dipy_dl_reg.groupwise.find_subjects import find_subjects
 from dipy_dl_reg.groupwise.parallel import (
     WorkerLostError,
@@ -22,10 +23,9 @@ from dipy_dl_reg.groupwise.parallel import (
     count_processes,
     run_in_parallel,
 )
-from dipy_dl_reg.groupwise.study import Study, make_study
 from dipy_dl_reg.groupwise.study_files import write_description, write_table
 from dipy_dl_reg.groupwise.study_progress import watch_progress
-from dipy_dl_reg.groupwise.subject_folder import HIDDEN
+from dipy_dl_reg.groupwise.subject_folder import HIDDEN, SubjectFolder
 from dipy_dl_reg.groupwise.subject_registration import process_subject
 from dipy_dl_reg.groupwise.subjects import Subject, describe_subject
 from dipy_dl_reg.groupwise.worker_memory import estimate_worker_memory, limit_processes
@@ -170,7 +170,7 @@ def register_cohort(
     if report:
         _check_report()
     templates = [template] if isinstance(template, (str, os.PathLike)) else template
-    study = make_study(
+    plan = make_plan(
         [Path(os.path.abspath(path)) for path in templates],
         Path(os.path.abspath(out_dir)),
         space=space,
@@ -186,10 +186,10 @@ def register_cohort(
     found = find_subjects(
         subjects, contrasts=contrasts, entities=entities, further=further
     )
-    _check_inputs(found, study, subjects)
+    _check_inputs(found, plan, subjects)
     if not address:
-        count = _limit(count, found, study, memory)
-    write_description(study)
+        count = _limit(count, found, plan, memory)
+    write_description(plan)
     run = partial(
         run_in_parallel,
         engine=engine,
@@ -197,12 +197,16 @@ def register_cohort(
         address=address,
         num_threads=num_threads,
     )
-    hidden = study.out_dir / HIDDEN / "marks"
-    with watch_progress(hidden, len(found)) as marks:
-        rows = _process(found, study, run, repeat=repeat, marks=marks)
-    for subject in found:
-        _log_row(rows[subject.name])
-    return _finish([rows[subject.name] for subject in found], study)
+    rows: dict[str, dict[str, Any]] = {}
+    try:
+        with watch_progress(plan.out_dir / HIDDEN / "marks", len(found)) as marks:
+            _process(found, plan, run, rows, repeat=repeat, marks=marks)
+    finally:  # also if the call is interrupted: what is done until then is listed
+        _add_unfinished(rows, found, plan)
+        result = _finish([rows[subject.name] for subject in found], plan)
+    for row in result.rows:
+        _log_row(row)
+    return result
 
 
 def _check_report() -> None:
@@ -215,44 +219,47 @@ def _check_report() -> None:
             )
 
 
-def _check_inputs(subjects: Sequence[Subject], study: Study, source: Any) -> None:
+def _check_inputs(subjects: Sequence[Subject], plan: CohortPlan, source: Any) -> None:
     """Check the number of contrasts, and that outputs do not lie within inputs."""
     for subject in subjects:
         count = len(subject.images)
-        if not subject.missing and count != len(study.template):
+        if not subject.missing and count != len(plan.template):
             raise ValueError(
                 f"template must be {count} images, one for each contrast of "
-                f"{subject.name}, got {len(study.template)}"
+                f"{subject.name}, got {len(plan.template)}"
             )
-    check_writable(study.out_dir / "dataset_description.json", overwrite=True)
+    check_writable(plan.out_dir / "dataset_description.json", overwrite=True)
     inside = [
         path
         for subject in subjects
         for path in subject.inputs()
-        if study.out_dir in path.parents
+        if plan.out_dir in path.parents
     ]
     if inside:
-        raise ValueError(f"out_dir: the input {inside[0]} lies in {study.out_dir}")
+        raise ValueError(f"out_dir: the input {inside[0]} lies in {plan.out_dir}")
     if isinstance(source, (str, os.PathLike)) and Path(source).is_dir():
         folder = Path(os.path.abspath(source))
         derivatives = folder / "derivatives"
-        parents = study.out_dir.parents
-        if folder in (study.out_dir, *parents) and derivatives not in parents:
+        parents = plan.out_dir.parents
+        if folder in (plan.out_dir, *parents) and derivatives not in parents:
             raise ValueError(
                 f"out_dir must not lie in the folder of the subjects, except in a "
-                f"folder of {derivatives}, got {study.out_dir}"
+                f"folder of {derivatives}, got {plan.out_dir}"
             )
 
 
 def _limit(
-    count: int, subjects: Sequence[Subject], study: Study, memory: float | str | None
+    count: int,
+    subjects: Sequence[Subject],
+    plan: CohortPlan,
+    memory: float | str | None,
 ) -> int:
     """Limit the number of processes by memory and GPUs."""
     from dipy_dl_reg.optimization.memory import free_memory, to_bytes
     from dipy_dl_reg.registration.devices import count_gpus, find_device
 
-    needed = estimate_worker_memory(subjects, study)
-    gpus = count_gpus() if study.device in ("auto", "cuda") else 0
+    needed = estimate_worker_memory(subjects, plan)
+    gpus = count_gpus() if plan.device in ("auto", "cuda") else 0
     return limit_processes(
         count,
         needed if memory is None else to_bytes(memory),
@@ -262,13 +269,16 @@ def _limit(
 
 
 def _process(
-    subjects: Sequence[Subject], study: Study, run: Any, **options: Any
-) -> dict[str, dict[str, Any]]:
+    subjects: Sequence[Subject],
+    plan: CohortPlan,
+    run: Any,
+    rows: dict[str, dict[str, Any]],
+    **options: Any,
+) -> None:
     """Process all subjects; those that another process has begun, at the end."""
-    rows: dict[str, dict[str, Any]] = {}
     waiting = list(subjects)
     for wait in (False, True):
-        call = partial(process_subject, study=study, wait=wait, **options)
+        call = partial(process_subject, plan=plan, wait=wait, **options)
         for subject, result in zip(waiting, _run_all(run, call, waiting)):
             if result is not None:
                 rows[subject.name] = _make_row(subject, result)
@@ -277,7 +287,21 @@ def _process(
             break
         names = ", ".join(subject.name for subject in waiting)
         logger.info(f"Waiting for another process that works on {names}")
-    return rows
+
+
+def _add_unfinished(
+    rows: dict[str, dict[str, Any]], subjects: Sequence[Subject], plan: CohortPlan
+) -> None:
+    """Add the rows of subjects without a result, after an interruption."""
+    for subject in subjects:
+        if subject.name not in rows:
+            record = SubjectFolder(
+                plan.out_dir, subject.name, plan.record_path(subject)
+            ).read_record()
+            result: Any = RuntimeError("the call was interrupted")
+            if record is not None and record.get("Options") == plan.identity:
+                result = {**record["Row"], "was_done": False}
+            rows[subject.name] = _make_row(subject, result)
 
 
 def _run_all(run: Any, call: Any, subjects: Sequence[Subject]) -> list[Any]:
@@ -321,14 +345,14 @@ def _log_row(row: Mapping[str, Any]) -> None:
         logger.info(f"{row['subject']} is done{was_done}: {row['grade']}")
 
 
-def _finish(rows: list[dict[str, Any]], study: Study) -> CohortResult:
+def _finish(rows: list[dict[str, Any]], plan: CohortPlan) -> CohortResult:
     """Write the table and the index page."""
-    from dipy_dl_reg.maps.html.study import write_study_report
+    from dipy_dl_reg.maps.html.study_page import write_study_report
 
-    table = study.out_dir / f"space-{study.space}_measures.tsv"
-    write_table(table, rows, study)
+    table = plan.out_dir / f"space-{plan.space}_measures.tsv"
+    write_table(table, rows, plan)
     index = None
-    if study.has_report:
-        index = study.out_dir / f"space-{study.space}_index.html"
-        write_study_report(index, rows, title=f"Registration to {study.space}")
+    if plan.has_report:
+        index = plan.out_dir / f"space-{plan.space}_index.html"
+        write_study_report(index, rows, title=f"Registration to {plan.space}")
     return CohortResult(rows, table, index)

@@ -64,7 +64,8 @@ def run_in_parallel(
         items at a time.  By default processes are started on this computer.
     num_threads : int, optional
         Threads of each process on the CPU; by default the number of processors,
-        divided by the number of processes, at least 1, and at most ``OMP_NUM_THREADS``.
+        divided by the number of processes, at least 1, and at most ``OMP_NUM_THREADS``;
+        1 on a cluster.
 
     Returns
     -------
@@ -110,7 +111,8 @@ def run_in_parallel(
     if engine == "serial":
         count = 1
     if num_threads is None:
-        share = max(1, count_processors() // count)
+        # The processors of a cluster are not those of this computer.
+        share = 1 if address else max(1, count_processors() // count)
         num_threads = min(share, determine_num_threads(None))
     call = partial(_call, function=function, num_threads=num_threads)
     return _RUNNERS[engine](call, items, count, address)
@@ -222,8 +224,11 @@ def _run_joblib(
     """Call the function in processes of joblib, one item at a time in each."""
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
+    # With one job, joblib would call the function in this process, which would end with
+    # it if the system ends it.  Of two processes, one item uses only one.
+    n_jobs = 2 if len(items) == 1 else count
     try:
-        return paramap(call, items, engine="joblib", n_jobs=count, batch_size=1)
+        return paramap(call, items, engine="joblib", n_jobs=n_jobs, batch_size=1)
     except BrokenProcessPool as error:
         raise _lost_worker(error) from error
 

@@ -8,8 +8,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from dipy_dl_reg.groupwise.cohort_plan import CohortPlan
 from dipy_dl_reg.groupwise.provenance import describe_provenance, write_json
-from dipy_dl_reg.groupwise.study import Study
 from dipy_dl_reg.io.atomic_files import write_atomically
 from dipy_dl_reg.maps.record import list_versions
 
@@ -26,36 +26,38 @@ COLUMNS = {
 _LEFT_OUT = ("subject", "thumbnail", "was_done")
 
 
-def write_description(study: Study) -> None:
+def write_description(plan: CohortPlan) -> None:
     """Write ``dataset_description.json``, as BIDS derivatives require.
 
     Parameters
     ----------
-    study : Study
-        The study.
+    plan : CohortPlan
+        What all subjects have in common.
     """
-    path = study.out_dir / "dataset_description.json"
+    path = plan.out_dir / "dataset_description.json"
     content = {
-        "Name": f"Registration to {study.space}",
+        "Name": f"Registration to {plan.space}",
         "BIDSVersion": "1.10.0",
         "DatasetType": "derivative",
         "GeneratedBy": [
             {
                 "Name": "dipy_dl_reg",
                 "Version": list_versions()["dipy_dl_reg"],
-                "Description": study.call,
+                "Description": plan.call,
             }
         ],
     }
     write_json(path, content, overwrite=True)
-    ignored = study.out_dir / ".bidsignore"
+    ignored = plan.out_dir / ".bidsignore"
     with write_atomically(ignored, overwrite=True) as temporary:
         temporary.write_text(
-            "*_report.html\n*_xfm.*\n*_measures.*\nindex.html\nlogs/\n"
+            "*_report.html\n*_xfm.*\n*_measures.*\n*_index.html\nlogs/\n"
         )
 
 
-def write_table(path: Path, rows: Sequence[Mapping[str, Any]], study: Study) -> None:
+def write_table(
+    path: Path, rows: Sequence[Mapping[str, Any]], plan: CohortPlan
+) -> None:
     """Write the table of all subjects, and a JSON file that describes it.
 
     Parameters
@@ -64,8 +66,8 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], study: Study) -> 
         The table, ``.tsv``.
     rows : sequence of dict
         A row for each subject.
-    study : Study
-        The study.
+    plan : CohortPlan
+        What all subjects have in common.
     """
     columns = list(COLUMNS)
     columns += dict.fromkeys(
@@ -81,7 +83,7 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], study: Study) -> 
             for row in rows:
                 writer.writerow([_format_cell(row.get(name)) for name in columns])
     described = {name: {"Description": text} for name, text in COLUMNS.items()}
-    content = {**described, **describe_provenance(study.call, study.template)}
+    content = {**described, **describe_provenance(plan.call, plan.template)}
     write_json(path.with_suffix(".json"), content, overwrite=True)
 
 

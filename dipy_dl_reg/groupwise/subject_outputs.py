@@ -12,7 +12,7 @@ import numpy as np
 
 from dipy_dl_reg.diffusion.kinds.base import FileKind, Request
 from dipy_dl_reg.diffusion.kinds.table import KINDS, find_kind
-from dipy_dl_reg.groupwise.study import Study
+from dipy_dl_reg.groupwise.cohort_plan import CohortPlan
 from dipy_dl_reg.groupwise.subject_folder import SubjectFolder
 from dipy_dl_reg.groupwise.subjects import Subject, SubjectFile, format_name
 from dipy_dl_reg.io.input_image import InputImage
@@ -30,7 +30,7 @@ class SubjectOutputs:
     ----------
     subject : Subject
         The subject.
-    study : Study
+    plan : CohortPlan
         What all subjects have in common.
     folder : SubjectFolder
         Places of its outputs.
@@ -41,8 +41,10 @@ class SubjectOutputs:
         What was written, relative to the folder of all outputs.
     """
 
-    def __init__(self, subject: Subject, study: Study, folder: SubjectFolder) -> None:
-        self.subject, self.study, self.folder = subject, study, folder
+    def __init__(
+        self, subject: Subject, plan: CohortPlan, folder: SubjectFolder
+    ) -> None:
+        self.subject, self.plan, self.folder = subject, plan, folder
         self.paths: list[Path] = []
         self._fields: dict[Path, dict[str, Any]] = {}
 
@@ -82,7 +84,7 @@ class SubjectOutputs:
         prealign : ndarray, shape (4, 4)
             Its affine part.
         """
-        ends = [("from", self.subject.images[0].suffix), ("to", self.study.space)]
+        ends = [("from", self.subject.images[0].suffix), ("to", self.plan.space)]
         ends.append(("mode", "image"))
         name = format_name(self.subject, "xfm", ends)
         save_mapping(
@@ -113,7 +115,7 @@ class SubjectOutputs:
         for file in files:
             kind_name, kind, request = self._plan(file, mapping)
             name = format_name(
-                self.subject, file.suffix, file.entities, space=self.study.space
+                self.subject, file.suffix, file.entities, space=self.plan.space
             )
             beside = kind.name_outputs(
                 file.path, Path(file.datatype, f"{name}.nii.gz"), is_default=True
@@ -122,7 +124,7 @@ class SubjectOutputs:
                 self._add(
                     path,
                     Description=KINDS[kind_name].description,
-                    SpatialReference=str(self.study.template[0]),
+                    SpatialReference=str(self.plan.template[0]),
                     TransformedFrom=str(file.path),
                 )
                 for path in beside
@@ -154,11 +156,11 @@ class SubjectOutputs:
         from dipy_dl_reg.registration.report_files import write_report
 
         verdict = result.verdict
-        if not self.study.has_report:
+        if not self.plan.has_report:
             measures = collect_measures(measure_regularity(result.mapping), verdict)
             summary = ReportSummary(verdict.grade, verdict.reasons, measures)
             return summary.as_row(self.subject.name, "")
-        name = format_name(self.subject, "report", space=self.study.space)
+        name = format_name(self.subject, "report", space=self.plan.space)
         summary = write_report(
             self._add(Path(f"{name}.html")),
             [image.values for image in static] if len(static) > 1 else static[0].values,
@@ -168,8 +170,8 @@ class SubjectOutputs:
             verdict=verdict,
             static_mask=static[0].mask,
             moving_mask=moving[0].mask,
-            title=f"{self.subject.name} to {self.study.space}",
-            command=self.study.call,
+            title=f"{self.subject.name} to {self.plan.space}",
+            command=self.plan.call,
         )
         return summary.as_row(self.subject.name, self.paths[-1].as_posix())
 
@@ -204,7 +206,7 @@ class SubjectOutputs:
         self, file: SubjectFile, mapping: DiffeomorphicMap
     ) -> tuple[str, FileKind, Request]:
         """The kind of a file, and how it is transformed."""
-        given = {**self.study.file_options, **dict(file.options)}
+        given = {**self.plan.file_options, **dict(file.options)}
         name = file.kind
         if name == "auto":
             name = find_kind(file.path, **given)

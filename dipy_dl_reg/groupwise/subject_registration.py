@@ -15,6 +15,7 @@ from dipy.align.imwarp import DiffeomorphicMap
 from dipy.utils.logging import logger
 import numpy as np
 
+from dipy_dl_reg.groupwise.cohort_plan import CohortPlan
 from dipy_dl_reg.groupwise.gpus import claim_device
 from dipy_dl_reg.groupwise.provenance import (
     compute_checksum,
@@ -22,7 +23,6 @@ from dipy_dl_reg.groupwise.provenance import (
     sidecar_path,
     write_json,
 )
-from dipy_dl_reg.groupwise.study import Study
 from dipy_dl_reg.groupwise.study_progress import mark_finished
 from dipy_dl_reg.groupwise.subject_folder import SubjectFolder
 from dipy_dl_reg.groupwise.subject_outputs import SubjectOutputs
@@ -64,7 +64,7 @@ class Registered(NamedTuple):
 
 def process_subject(
     subject: Subject,
-    study: Study,
+    plan: CohortPlan,
     *,
     wait: bool = True,
     repeat: bool = False,
@@ -76,7 +76,7 @@ def process_subject(
     ----------
     subject : Subject
         The subject.
-    study : Study
+    plan : CohortPlan
         What all subjects have in common.
     wait : bool, optional
         Wait if another process works on the subject.
@@ -98,37 +98,44 @@ def process_subject(
     ValueError
         If an input cannot be used.
     """
-    folder = SubjectFolder(study.out_dir, subject.name, study.record_path(subject))
+    folder = SubjectFolder(plan.out_dir, subject.name, plan.record_path(subject))
     with folder.lock(wait=wait) as locked:
         if not locked:
             return None
         try:
-            return _process_locked(subject, study, folder, repeat)
+            return _process_locked(subject, plan, folder, repeat)
         finally:
             mark_finished(marks, subject.name)
 
 
 def _process_locked(
-    subject: Subject, study: Study, folder: SubjectFolder, repeat: bool
+    subject: Subject, plan: CohortPlan, folder: SubjectFolder, repeat: bool
 ) -> dict[str, Any]:
     """Register a subject unless it is done, while no other process can."""
-    if subject.missing:
-        raise ValueError(subject.missing)
-    checksums = {str(path): compute_checksum(path) for path in subject.inputs()}
+    try:
+        if subject.missing:
+            raise ValueError(subject.missing)
+        checksums = {str(path): compute_checksum(path) for path in subject.inputs()}
+    except (OSError, ValueError):
+        folder.clear()  # outputs of other inputs must not be taken for those of these
+        raise
     record = None if repeat else folder.read_record()
-    if record is not None and _fits(record, subject, checksums, study):
+    if record is not None and _fits(record, subject, checksums, plan):
         return {**record["Row"], "was_done": True}
     folder.clear()
-    with _log_to_file(study.out_dir / LOGS / f"{subject.name}.log"):
-        return {**_register(subject, study, folder, checksums), "was_done": False}
+    with _log_to_file(plan.out_dir / LOGS / f"{subject.name}.log"):
+        return {**_register(subject, plan, folder, checksums), "was_done": False}
 
 
 def _fits(
-    record: Mapping[str, Any], subject: Subject, checksums: dict[str, str], study: Study
+    record: Mapping[str, Any],
+    subject: Subject,
+    checksums: dict[str, str],
+    plan: CohortPlan,
 ) -> bool:
     """Whether a record has the inputs and options of this run."""
     same_inputs = record.get("Inputs") == _identify(subject, checksums)
-    return same_inputs and record.get("Options") == study.identity
+    return same_inputs and record.get("Options") == plan.identity
 
 
 def _identify(subject: Subject, checksums: dict[str, str]) -> list[list[str]]:
@@ -145,23 +152,23 @@ def _identify(subject: Subject, checksums: dict[str, str]) -> list[list[str]]:
 
 
 def _register(
-    subject: Subject, study: Study, folder: SubjectFolder, checksums: dict[str, str]
+    subject: Subject, plan: CohortPlan, folder: SubjectFolder, checksums: dict[str, str]
 ) -> dict[str, Any]:
     """Register a subject, write all outputs, and return its row."""
     start, cpu_start = time.perf_counter(), time.process_time()
-    static = _read_side(study.template, study.template_mask, "template")
+    static = _read_side(plan.template, plan.template_mask, "template")
     paths = [image.path for image in subject.images]
     moving = _read_side(paths, subject.mask, "image")
-    outputs = SubjectOutputs(subject, study, folder)
+    outputs = SubjectOutputs(subject, plan, folder)
     outputs.check_files(static[0], moving[0])
-    with claim_device(study.device) as device, show_progress(bars=False, lines=False):
-        result = _align_and_deform(static, moving, study, device)
+    with claim_device(plan.device) as device, show_progress(bars=False, lines=False):
+        result = _align_and_deform(static, moving, plan, device)
     outputs.write_map(result.mapping, result.prealign)
     outputs.write_files(result.mapping)
     row = outputs.write_report(static, moving, result)
     row["seconds"] = round(time.perf_counter() - start, 1)
     row["cpu_seconds"] = round(time.process_time() - cpu_start, 1)
-    provenance = describe_provenance(study.call, checksums)
+    provenance = describe_provenance(plan.call, checksums)
     for path in outputs.paths[:]:
         sidecar = sidecar_path(path)
         if path.suffix not in (".html", ".bval", ".bvec"):
@@ -171,7 +178,7 @@ def _register(
     record = {
         **provenance,
         "Inputs": _identify(subject, checksums),
-        "Options": study.identity,
+        "Options": plan.identity,
         "Registration": result.record.as_dict(),
         "Verdict": {
             "Grade": result.verdict.grade,
@@ -192,7 +199,7 @@ def _read_side(paths: Sequence[Path], mask: Path | None, name: str) -> list[Inpu
 def _align_and_deform(
     static: Sequence[InputImage],
     moving: Sequence[InputImage],
-    study: Study,
+    plan: CohortPlan,
     device: str,
 ) -> Registered:
     """Register images affinely by the first contrast, and then deformably by all."""
@@ -201,13 +208,13 @@ def _align_and_deform(
     prealign: np.ndarray = np.eye(4)
     poses: PoseComparison | None = None
     start = time.perf_counter()
-    if study.steps:
+    if plan.steps:
         options = make_call_options(device=device)
-        found = align_images(static[0], moving[0], study.steps, options)
+        found = align_images(static[0], moving[0], plan.steps, options)
         prealign, poses = found.matrix, found.poses
     affine_seconds = time.perf_counter() - start
-    given = {**study.options, "device": device, "progress": False}
-    registration = DeepRegistration(study.metric, **given)
+    given = {**plan.options, "device": device, "progress": False}
+    registration = DeepRegistration(plan.metric, **given)
     registration.poses = poses
     mapping = registration.optimize(
         _stack(static),
@@ -218,7 +225,7 @@ def _align_and_deform(
         static_mask=static[0].mask,
         moving_mask=moving[0].mask,
     )
-    record = registration.record.with_affine(study.steps, affine_seconds)
+    record = registration.record.with_affine(plan.steps, affine_seconds)
     seconds = time.perf_counter() - start
     return Registered(mapping, prealign, registration.verdict, record, seconds)
 

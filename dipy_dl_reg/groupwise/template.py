@@ -35,6 +35,9 @@ from dipy_dl_reg.groupwise.template_subjects import name_subjects
 from dipy_dl_reg.maps.storage import load_mapping
 from dipy_dl_reg.options import takes_options
 
+#: Name of the function, for the JSON file.
+NAME = "dipy_dl_reg.build_template"
+
 
 class Template(NamedTuple):
     """A template and the maps from it to its subjects.
@@ -114,6 +117,10 @@ def build_template(
     the template also has the mean size and pose. Each subject is interpolated once,
     and the result does not depend on the order of the images.
 
+    The shape is changed by the inverse of the mean displacement, not of the mean of
+    velocities: the mean of :math:`\phi_i \circ M^{-1}` is exactly the identity,
+    while the exponential of minus the mean velocity is so only for small deformations.
+
     Parameters
     ----------
     images : sequence
@@ -138,7 +145,7 @@ def build_template(
     overwrite : bool, optional
         Replace results in `out_dir`, and discard the state of another computation.
     keep_work : bool, optional
-        Keep the folder ``work`` with the state of all iterations.
+        Keep the folder ``.template_work`` with the state of all iterations.
     call : str, optional
         The command or call that is written to ``template.json``.
     options : TemplateOptions
@@ -184,7 +191,10 @@ def build_template(
     check_engine(engine, address)
     out_dir = Path(out_dir)
     images, names = list(images), name_subjects(list(images), names)
-    check_outputs(out_dir, names, overwrite=overwrite)
+    # A state in the folder means that these files were written by this computation.
+    continues = (out_dir / WORK / "settings.json").is_file()
+    replaces = overwrite or (continues and not (out_dir / "template.json").is_file())
+    check_outputs(out_dir, names, _count_channels(images), overwrite=replaces)
     parallel = partial(
         run_in_parallel,
         engine=engine,
@@ -210,8 +220,14 @@ def build_template(
         [out_dir / f"{name}_mapping.npz" for name in names],
         history,
     )
-    provenance = describe_inputs(images, masks, digests, options, call)
+    provenance = describe_inputs(images, masks, digests, options, call or NAME)
     write_results(template, last, out_dir, provenance)
     if not keep_work:
         shutil.rmtree(out_dir / WORK)
     return template
+
+
+def _count_channels(images: Sequence[Any]) -> int:
+    """Number of channels of the first image."""
+    first = images[0] if images else None
+    return len(first) if isinstance(first, (list, tuple)) else 1

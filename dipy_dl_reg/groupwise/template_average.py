@@ -9,7 +9,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from dipy_dl_reg.grid import Grid
-from dipy_dl_reg.groupwise.template_subjects import Subject, find_foreground
+from dipy_dl_reg.groupwise.template_subjects import TemplateSubject, find_foreground
 from dipy_dl_reg.maps.apply import transform_array
 
 #: Standard deviation of the smoothing of `sharpen`, in voxels.
@@ -42,12 +42,12 @@ class Average(NamedTuple):
     spread: float
 
 
-def warp_subject(subject: Subject, mapping: DiffeomorphicMap) -> np.ndarray:
+def warp_subject(subject: TemplateSubject, mapping: DiffeomorphicMap) -> np.ndarray:
     """Warp all channels of a subject to the template, with one interpolation.
 
     Parameters
     ----------
-    subject : Subject
+    subject : TemplateSubject
         The subject.
     mapping : DiffeomorphicMap
         From the template to the subject.

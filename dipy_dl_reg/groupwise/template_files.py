@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from dipy_dl_reg.groupwise.template_stages import IterationMeasures
 
 
-def check_outputs(out_dir: Path, names: Sequence[str], *, overwrite: bool) -> None:
+def check_outputs(
+    out_dir: Path, names: Sequence[str], channels: int, *, overwrite: bool
+) -> None:
     """Check that the results can be written.
 
     Parameters
@@ -32,6 +34,8 @@ def check_outputs(out_dir: Path, names: Sequence[str], *, overwrite: bool) -> No
         Folder of the results.
     names : sequence of str
         Names of the subjects.
+    channels : int
+        Number of channels.
     overwrite : bool
         Replace results that exist.
 
@@ -40,11 +44,19 @@ def check_outputs(out_dir: Path, names: Sequence[str], *, overwrite: bool) -> No
     OSError
         If a result exists or cannot be written.
     """
-    files = ["template.json", "iterations.tsv"]
-    files += [f"{name}_mapping.npz" for name in names]
-    if (out_dir / "template.json").is_file() or not out_dir.is_dir():
-        for file in files:
-            check_writable(out_dir / file, overwrite=overwrite)
+    files = [*_image_names(channels), "template_mask.nii.gz", "template.json"]
+    files += ["iterations.tsv", "iterations.png"]
+    for name in names:
+        files += [f"{name}_mapping.npz", f"{name}_affine.txt"]
+    for file in files:
+        check_writable(out_dir / file, overwrite=overwrite)
+
+
+def _image_names(channels: int) -> list[str]:
+    """Names of the files of the template's channels."""
+    if channels == 1:
+        return ["template.nii.gz"]
+    return [f"template_channel-{k + 1}.nii.gz" for k in range(channels)]
 
 
 def describe_inputs(
@@ -52,7 +64,7 @@ def describe_inputs(
     masks: Sequence[Any] | None,
     digests: dict[str, str],
     options: TemplateOptions,
-    call: str | None,
+    call: str,
 ) -> dict[str, Any]:
     """Describe how a template was made, for its JSON file.
 
@@ -64,7 +76,7 @@ def describe_inputs(
         Checksum of each subject's values, by its name.
     options : TemplateOptions
         The options.
-    call : str or None
+    call : str
         The command or call.
 
     Returns
@@ -73,7 +85,7 @@ def describe_inputs(
         The content.
     """
     files = [*_paths(images), *_paths(masks or [])]
-    described = describe_provenance(call or "dipy_dl_reg.build_template", files)
+    described = describe_provenance(call, files)
     return described | {"Options": options.describe(), "SubjectDigests": digests}
 
 
@@ -107,10 +119,8 @@ def write_results(
     provenance : dict
         Entries of the JSON file, which is written last.
     """
-    channels = template.values.shape[-1]
-    for k in range(channels):
-        name = "template" if channels == 1 else f"template_channel-{k + 1}"
-        write_image(template.values[..., k], template.grid, out_dir / f"{name}.nii.gz")
+    for k, name in enumerate(_image_names(template.values.shape[-1])):
+        write_image(template.values[..., k], template.grid, out_dir / name)
     mask = template.mask.astype(np.uint8)
     write_image(mask, template.grid, out_dir / "template_mask.nii.gz")
     each = zip(template.names, template.affines, template.mapping_files)

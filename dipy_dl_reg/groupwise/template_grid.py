@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dipy_dl_reg.grid import Grid
-from dipy_dl_reg.groupwise.template_subjects import Subject
+from dipy_dl_reg.groupwise.template_subjects import TemplateSubject
 
 #: Space around the subjects on each side: this part of their extent.
 _MARGIN = 0.08
@@ -16,7 +16,7 @@ _MOST_POINTS = 20000
 
 
 def choose_grid(
-    subjects: Sequence[Subject],
+    subjects: Sequence[TemplateSubject],
     affines: Sequence[np.ndarray],
     voxel_size: float | None = None,
 ) -> Grid:
@@ -24,7 +24,7 @@ def choose_grid(
 
     Parameters
     ----------
-    subjects : sequence of Subject
+    subjects : sequence of TemplateSubject
         The subjects.
     affines : sequence of ndarray, shape (D + 1, D + 1)
         World of the template to the world of each subject.
@@ -52,7 +52,9 @@ def choose_grid(
     return Grid(tuple(int(n) for n in shape), affine)
 
 
-def _extent(subject: Subject, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _extent(
+    subject: TemplateSubject, affine: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """The corners of the box around a subject's foreground in the template's world."""
     dim = subject.grid.dim
     voxels = np.argwhere(subject.foreground)

@@ -8,6 +8,7 @@ on where it ended.
 from __future__ import annotations
 
 from dataclasses import dataclass
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,12 +62,16 @@ class SubjectJob:
         File of the result.
     affine : ndarray, shape (D + 1, D + 1), or None
         World of the template to the world of the subject.
+    key : str
+        Checksum of all that the result depends on, where it lies in a folder that
+        results of another computation may lie in, too.
     """
 
     subject: Path
     reference: Path
     result: Path
     affine: np.ndarray | None = None
+    key: str = ""
 
     @property
     def record(self) -> Path:
@@ -162,7 +167,7 @@ def register_subject(job: SubjectJob, *, options: TemplateOptions, fine: bool) -
     fine : bool
         Whether the finest level is used.
     """
-    if job.record.is_file():
+    if _is_done(job):
         return
     subject, template = load_subject(job.subject), load_reference(job.reference)
     registration = make_registration(options, template, fine=fine)
@@ -175,7 +180,15 @@ def register_subject(job: SubjectJob, *, options: TemplateOptions, fine: bool) -
         static_mask=template.mask,
     )
     save_mapping(mapping, job.result, overwrite=True)
-    write_json(job.record, describe_registration(registration), overwrite=True)
+    record = {**describe_registration(registration), "key": job.key}
+    write_json(job.record, record, overwrite=True)
+
+
+def _is_done(job: SubjectJob) -> bool:
+    """Whether the result of a registration exists, of the same images and options."""
+    if not (job.record.is_file() and job.result.is_file()):
+        return False
+    return json.loads(job.record.read_text()).get("key") == job.key
 
 
 def describe_registration(registration: DeepRegistration) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from dipy_dl_reg.groupwise.template_jobs import (
     write_affine_map,
     write_reference,
 )
-from dipy_dl_reg.groupwise.template_study import Study
+from dipy_dl_reg.groupwise.template_study import TemplateState
 from dipy_dl_reg.groupwise.template_subjects import find_foreground, load_subject
 from dipy_dl_reg.maps.dipy_map import displacement_to_voxels
 from dipy_dl_reg.maps.storage import load_mapping
@@ -42,7 +42,7 @@ from dipy_dl_reg.registration.dipy_adapter import displacement_to_tensor, make_m
 
 #: The mean displacement is removed again, at most so many times in all, while its
 #: maximum is above this many voxels.
-_CENTRINGS, _MOST_DISPLACEMENT = 3, 0.05
+_CENTERINGS, _MOST_DISPLACEMENT = 3, 0.05
 
 
 class IterationMeasures(NamedTuple):
@@ -81,7 +81,7 @@ class IterationMeasures(NamedTuple):
     mean_displacement_max: float
 
 
-def align_all(study: Study) -> tuple[list[np.ndarray], Grid]:
+def align_all(study: TemplateState) -> tuple[list[np.ndarray], Grid]:
     """Align all subjects affinely with their mean, and choose the template's grid.
 
     All are registered to one of them first, then to the average of all; the mean of the
@@ -90,7 +90,7 @@ def align_all(study: Study) -> tuple[list[np.ndarray], Grid]:
 
     Parameters
     ----------
-    study : Study
+    study : TemplateState
         The subjects.
 
     Returns
@@ -115,7 +115,7 @@ def align_all(study: Study) -> tuple[list[np.ndarray], Grid]:
 
 
 def _align_to(
-    study: Study, stage: str, reference: Path, affines: list[np.ndarray] | None
+    study: TemplateState, stage: str, reference: Path, affines: list[np.ndarray] | None
 ) -> list[np.ndarray]:
     """Align all subjects to a reference, and remove the mean of the matrices."""
     folder = study.stage(stage)
@@ -134,7 +134,7 @@ def _align_to(
 
 
 def _average_affinely(
-    study: Study,
+    study: TemplateState,
     stage: Path,
     affines: Sequence[np.ndarray],
     grid: Grid,
@@ -151,7 +151,7 @@ def _average_affinely(
 
 
 def _write_average(
-    study: Study,
+    study: TemplateState,
     warped: np.ndarray,
     grid: Grid,
     path: Path,
@@ -172,13 +172,13 @@ def _write_average(
 
 
 def iterate(
-    study: Study, affines: list[np.ndarray], grid: Grid
+    study: TemplateState, affines: list[np.ndarray], grid: Grid
 ) -> list[IterationMeasures]:
     """Register the subjects to the template, change its shape, average; repeat.
 
     Parameters
     ----------
-    study : Study
+    study : TemplateState
         The subjects.
     affines : list of ndarray
         As `align_all` returns them.
@@ -231,7 +231,7 @@ def describe_measures(measures: IterationMeasures) -> str:
 
 
 def _run_iteration(
-    study: Study, affines: list[np.ndarray], grid: Grid, number: int
+    study: TemplateState, affines: list[np.ndarray], grid: Grid, number: int
 ) -> IterationMeasures:
     """Run one iteration; iteration 0 averages the affine maps."""
     folder = study.iteration(number)
@@ -249,7 +249,7 @@ def _run_iteration(
 
 
 def _center_all(
-    study: Study,
+    study: TemplateState,
     jobs: list[SubjectJob],
     grid: Grid,
     number: int,
@@ -261,8 +261,8 @@ def _center_all(
     """
     folder = study.iteration(number)
     first, mean = _mean_displacement([job.result for job in jobs], foreground)
-    for k in range(_CENTRINGS):
-        stage = study.stage(f"{folder.name}/centred_{k}")
+    for k in range(_CENTERINGS):
+        stage = study.stage(f"{folder.name}/centered_{k}")
         jobs = [
             SubjectJob(job.subject, job.result, stage / job.result.name, job.affine)
             for job in jobs
@@ -278,7 +278,7 @@ def _center_all(
 
 
 def _register_all(
-    study: Study, affines: Sequence[np.ndarray], number: int, template: Path
+    study: TemplateState, affines: Sequence[np.ndarray], number: int, template: Path
 ) -> list[SubjectJob]:
     """Register all subjects to the template of the previous iteration."""
     folder = study.stage(f"{study.iteration(number).name}/registered")

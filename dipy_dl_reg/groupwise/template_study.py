@@ -21,11 +21,11 @@ from dipy_dl_reg.groupwise.template_subjects import (
 )
 
 #: Folder of the state, in the folder of the results.
-WORK = "work"
+WORK = ".template_work"
 
 
 @dataclass(frozen=True)
-class Study:
+class TemplateState:
     """The subjects of a template, its options, and the folder of its state.
 
     Attributes
@@ -94,7 +94,7 @@ def prepare_study(
     *,
     run: Callable[..., list[Any]] = run_in_parallel,
     overwrite: bool = False,
-) -> tuple[Study, dict[str, str]]:
+) -> tuple[TemplateState, dict[str, str]]:
     """Read the subjects, check them, and store them in the folder of the state.
 
     Parameters
@@ -106,13 +106,13 @@ def prepare_study(
     options : TemplateOptions
         The options.
     run : callable, optional
-        See `Study`.
+        See `TemplateState`.
     overwrite : bool, optional
         Discard a state of other images or options.
 
     Returns
     -------
-    study : Study
+    study : TemplateState
         The subjects in the order of their checksums.
     digests : dict of str
         Checksum of each subject, by its name, in this order.
@@ -145,7 +145,7 @@ def prepare_study(
     order = dict(sorted(digests.items(), key=lambda item: (item[1], item[0])))
     settings = {"subjects": order, "options": options.describe()}
     _check_state(folder, settings, overwrite)
-    study = Study(folder, tuple(order), options, run)
+    study = TemplateState(folder, tuple(order), options, run)
     study.stage("subjects")
     for name, subject in subjects.items():
         write_subject(subject, study.subject_file(name))
@@ -157,13 +157,18 @@ def _check_state(folder: Path, settings: dict[str, Any], overwrite: bool) -> Non
     """Check that the state in a folder, if any, belongs to the same call."""
     path = folder / "settings.json"
     if not path.is_file():
+        if folder.is_dir() and any(folder.iterdir()):
+            raise ValueError(
+                f"out_dir: {folder} is no state of a computation of this package: "
+                "remove it or give another folder."
+            )
         return
     if json.loads(path.read_text()) == json.loads(json.dumps(settings)):
         logger.info(f"Continuing the template in {folder.parent}")
         return
     if not overwrite:
         raise ValueError(
-            f"out_dir: {folder.parent} contains an unfinished template of other images "
-            "or options: give another folder, or overwrite=True to discard it."
+            f"out_dir: {folder.parent} contains an unfinished computation of other "
+            "images or options: give another folder, or overwrite=True to discard it."
         )
     shutil.rmtree(folder)

@@ -29,7 +29,7 @@ _ON_FACES = 0.02
 _SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mnc", ".hdr", ".img")
 
 
-class Subject(NamedTuple):
+class TemplateSubject(NamedTuple):
     """An image of one or several channels, with scaled intensities.
 
     Attributes
@@ -52,7 +52,7 @@ class Subject(NamedTuple):
     complete: bool
 
 
-def read_subject(image: Any, mask: Any, name: str) -> Subject:
+def read_subject(image: Any, mask: Any, name: str) -> TemplateSubject:
     """Read the channels of a subject, check them, and scale their intensities.
 
     Parameters
@@ -67,7 +67,7 @@ def read_subject(image: Any, mask: Any, name: str) -> Subject:
 
     Returns
     -------
-    subject : Subject
+    subject : TemplateSubject
         The subject.
 
     Raises
@@ -96,7 +96,7 @@ def read_subject(image: Any, mask: Any, name: str) -> Subject:
     grid = Grid(scaled[0].shape, check_affine(affine, dim, f"the affine of {name}"))
     foreground = find_foreground(scaled[0])
     values = np.stack([_scale_intensities(each, name) for each in scaled], -1)
-    return Subject(
+    return TemplateSubject(
         values.astype(np.float32), grid, foreground, _is_complete(foreground)
     )
 
@@ -149,12 +149,12 @@ def _is_complete(foreground: np.ndarray) -> bool:
     return bool(np.concatenate(faces).mean() <= _ON_FACES)
 
 
-def write_subject(subject: Subject, path: str | os.PathLike) -> None:
+def write_subject(subject: TemplateSubject, path: str | os.PathLike) -> None:
     """Store a subject.
 
     Parameters
     ----------
-    subject : Subject
+    subject : TemplateSubject
         The subject.
     path : str or Path
         A file of the suffix ``.npz``; an existing one is replaced.
@@ -170,7 +170,7 @@ def write_subject(subject: Subject, path: str | os.PathLike) -> None:
             )
 
 
-def load_subject(path: str | os.PathLike) -> Subject:
+def load_subject(path: str | os.PathLike) -> TemplateSubject:
     """Read a subject that `write_subject` stored.
 
     Parameters
@@ -180,21 +180,23 @@ def load_subject(path: str | os.PathLike) -> Subject:
 
     Returns
     -------
-    subject : Subject
+    subject : TemplateSubject
         The same subject.
     """
     with np.load(path) as stored:
         values = stored["values"]
         grid = Grid(values.shape[:-1], stored["affine"])
-        return Subject(values, grid, stored["foreground"], bool(stored["complete"]))
+        return TemplateSubject(
+            values, grid, stored["foreground"], bool(stored["complete"])
+        )
 
 
-def compute_digest(subject: Subject) -> str:
+def compute_digest(subject: TemplateSubject) -> str:
     """Compute a checksum of a subject's values and grid.
 
     Parameters
     ----------
-    subject : Subject
+    subject : TemplateSubject
         The subject.
 
     Returns

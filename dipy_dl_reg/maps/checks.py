@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 #: a map has failed: it is then not usable for labels, points or volumes.
 FAILED_FOLDS, FAILED_ROUND_TRIP = 1.0, 1.0
 
+#: Beginnings of the reasons.
+_FOLDS = "the map folds in"
+_TRIP = "the two directions of the map are no inverses of each other"
+
 
 class Check(NamedTuple):
     """One measure beside its limit.
@@ -55,25 +59,26 @@ def add_regularity(verdict: Verdict, regularity: Regularity) -> Verdict:
     Returns
     -------
     verdict : Verdict
-        The same verdict if the map is regular. A map with folds, or whose directions
+        The same verdict if the map is regular, or if its regularity has been added
+        already. A map with folds, or whose directions
         are no inverses of each other, is "doubtful"; with folds in more than 1 % of the
         voxels, or a mean error of more than 1 voxel, it is "failed".
     """
-    reasons = []
+    reasons = [r for r in verdict.reasons if not r.startswith((_FOLDS, _TRIP))]
     folds, trip = _grade_folds(regularity), _grade_round_trip(regularity)
     if folds != "good":
         reasons.append(
-            f"the map folds in {regularity.folds_percent:.3g} % of the voxels, its "
+            f"{_FOLDS} {regularity.folds_percent:.3g} % of the voxels, its "
             f"inverse in {regularity.folds_percent_inverse:.3g} %"
         )
     if trip != "good":
         reasons.append(
-            "the two directions of the map are no inverses of each other (inverse "
-            f"consistency error: mean {regularity.round_trip_mean:.3f}, maximum "
+            f"{_TRIP} (inverse consistency error: mean "
+            f"{regularity.round_trip_mean:.3f}, maximum "
             f"{regularity.round_trip_max:.3f} voxel)"
         )
     grade = find_worst(verdict.grade, folds, trip)
-    return verdict._replace(grade=grade, reasons=(*verdict.reasons, *reasons))
+    return verdict._replace(grade=grade, reasons=tuple(reasons))
 
 
 def find_worst(*grades: str) -> str:

@@ -15,8 +15,8 @@ import numpy as np
 
 from dipy_dl_reg.io.atomic_files import write_all_or_none
 from dipy_dl_reg.maps.dipy_map import as_mapping
+from dipy_dl_reg.maps.formats.map_format import MapFormat
 from dipy_dl_reg.maps.formats.table import (
-    MapFormat,
     describe_names,
     find_format,
     format_named,
@@ -56,7 +56,8 @@ def read_mapping(
         The images, of which only the grids are used.  A file that is not on static's
         grid is an error.  Files seldom hold moving's grid: without `moving` it is that
         of `inverse`, else static's, which decides on the shape of
-        ``mapping.transform_inverse(static)``, not on what the map is.
+        ``mapping.transform_inverse(static)``, not on what the map is.  For a file that
+        holds the whole map (``.npz``), `moving` must be on the map's moving grid.
     prealign : ndarray, shape (dim + 1, dim + 1), optional
         Static world to moving world.  For a file that does not contain it, it is a part
         of the map (DIPY's format, ANTs' warps).  A file that contains the whole map

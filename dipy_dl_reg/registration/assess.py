@@ -8,8 +8,10 @@ from dipy.align.imwarp import DiffeomorphicMap
 
 from dipy_dl_reg.io.images import read_image
 from dipy_dl_reg.io.masks import fill_masked, read_mask
+from dipy_dl_reg.maps.checks import add_regularity
 from dipy_dl_reg.maps.dipy_map import check_mapping
 from dipy_dl_reg.maps.measures import measure_registration
+from dipy_dl_reg.maps.regularity import measure_regularity
 from dipy_dl_reg.maps.verdict import Verdict, judge
 from dipy_dl_reg.registration import dipy_adapter
 from dipy_dl_reg.registration.devices import threads
@@ -44,7 +46,8 @@ def assess_mapping(
     -------
     verdict : Verdict
         "good", "doubtful" or "failed" (`verdict.grade`), and the reasons
-        (`verdict.reasons`).
+        (`verdict.reasons`).  A map with folds, or whose directions are no inverses of
+        each other, is at least "doubtful" (`dipy_dl_reg.maps.checks.add_regularity`).
 
     Raises
     ------
@@ -84,4 +87,5 @@ def assess_mapping(
         displacement = dipy_adapter.displacement_to_tensor(
             mapping.backward, pair.static_grid
         )
-        return judge(measure_registration(pair, displacement))
+        verdict = judge(measure_registration(pair, displacement))
+    return add_regularity(verdict, measure_regularity(mapping))

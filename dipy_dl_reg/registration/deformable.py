@@ -24,6 +24,7 @@ from dipy_dl_reg.geometry.fold_repair import Quality, make_diffeomorphic
 from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.initialization.starts import Initializers, Start, choose_start
 from dipy_dl_reg.maps.channel_measures import measure_channels
+from dipy_dl_reg.maps.checks import add_regularity
 from dipy_dl_reg.maps.measures import Measures
 from dipy_dl_reg.maps.verdict import Verdict, judge, log_verdict
 from dipy_dl_reg.metrics.objective import Objective
@@ -304,7 +305,8 @@ class DeepRegistration(DiffeomorphicRegistration):
             if constraint is not None:  # rounding errors off the axis
                 u, v = (constraint.project(f, pair.static_grid) for f in (u, v))
             measures, shrunk = self._measure(pair, u), self.quality.shrunk
-            self.verdict = judge(measures, poses=poses, shrunk=shrunk)
+            verdict = judge(measures, poses=poses, shrunk=shrunk)
+            self.verdict = add_regularity(verdict, self.quality)
             mapping = dipy_adapter.make_map(u, v, pair, **affines)
             stopwatch.lap("inverse, verdict and map")
             self._finish(mapping, pair, start, stopwatch)

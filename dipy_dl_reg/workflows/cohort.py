@@ -169,12 +169,19 @@ class CohortDeepFlow(StrictWorkflow):
             dipy_cohort_deep subjects.tsv template.nii.gz --space MNI
         """
         from dipy_dl_reg.groupwise.cohort import register_cohort
+        from dipy_dl_reg.groupwise.cohort_plan import check_registration
         from dipy_dl_reg.groupwise.parallel import check_engine, count_processes
 
         with usage_errors():
             check_engine(engine, address)
             count_processes(n_jobs)
             wanted = _split_entities(entities)
+            options: dict[str, Any] = {
+                "level_iters": level_iters,
+                "model": model,
+                "initialization": initialization,
+            }
+            check_registration(pipeline, metric, options)
         file_options = {
             "tensor_order": tensor_order,
             "frame": frame,
@@ -203,9 +210,7 @@ class CohortDeepFlow(StrictWorkflow):
             num_threads=num_threads,
             device=device,
             call=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-            level_iters=level_iters,
-            model=model,
-            initialization=initialization,
+            **options,
             **given,
         )
         _summarise(result)
@@ -230,6 +235,8 @@ def _summarise(result: Any) -> None:
         log_result(f"{text}; see {result.table}")
         return
     reasons = "; ".join(f"{row['subject']}: {row['reason']}" for row in failed[:3])
+    if len(failed) == len(rows):
+        raise RuntimeError(f"all {len(rows)} subjects failed: {reasons}")
     more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
     raise PartialFailure(
         f"{text}; {len(failed)} failed: {reasons}{more}; see {result.table}"

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from glob import glob
+from os.path import commonprefix
 from pathlib import Path
 import shlex
 import sys
 from typing import Any
+
+from dipy.utils.logging import logger
 
 from dipy_dl_reg.groupwise.template_options import TemplateOptions
 from dipy_dl_reg.workflows.base import (
@@ -39,6 +42,8 @@ _FIELDS = [
     "channel_weights",
     "model",
 ]
+#: Options of the processes and of the names.
+_RUNNING = ("engine", "n_jobs", "address", "num_threads", "names")
 OPTIONS = [
     CommandOption(
         "image_files",
@@ -49,15 +54,21 @@ OPTIONS = [
     CommandOption(
         "channels",
         "variable string",
-        "Patterns in quotes, one for each further channel: its images in the order of "
-        "the subjects.",
+        "Patterns in quotes, one for each further channel: its images are "
+        "assigned to the subjects by the part of their names that differs.",
         None,
     ),
     CommandOption(
         "masks",
         "string",
-        "Pattern in quotes of the masks, in the order of the subjects: only voxels "
-        "other than 0 are compared and averaged.",
+        "Pattern in quotes of the masks, assigned like channels: only voxels other "
+        "than 0 are compared and averaged.",
+        None,
+    ),
+    CommandOption(
+        "names",
+        "variable string",
+        "Names of the subjects in the results; by default those of the files.",
         None,
     ),
     CommandOption(
@@ -84,6 +95,9 @@ OPTIONS = [
         "serial",
     ),
     CommandOption("n_jobs", "int", "Number of processes.", 1),
+    CommandOption(
+        "address", "string", "Address of a dask or ray cluster that runs already.", None
+    ),
     CommandOption("num_threads", "int", "Threads of each process on the CPU.", None),
     CommandOption(
         "out_dir",
@@ -140,7 +154,11 @@ class TemplateDeepFlow(StrictWorkflow):
         with usage_errors():
             options = _make_options(given)
         images = _find_images(given["image_files"], given["channels"])
-        masks = None if given["masks"] is None else _find_files([given["masks"]])
+        pattern, files = given["masks"], given["image_files"]
+        masks = None
+        if pattern is not None:
+            listed = [files] if isinstance(files, (str, Path)) else files
+            masks = _find_partners(_find_files(listed), pattern, "masks")
         out_dir = Path(given["out_dir"] or ".")
         common: dict[str, Any] = {
             "masks": masks,
@@ -148,7 +166,7 @@ class TemplateDeepFlow(StrictWorkflow):
             "call": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "overwrite": self._force_overwrite,
         }
-        common |= {name: given[name] for name in ("engine", "n_jobs", "num_threads")}
+        common |= {name: given[name] for name in _RUNNING}
         if given["all_pairs"]:
             pairs = register_all_pairs(images, out_dir, **common)
             grades = [pair.measures["grade"] for pair in pairs]
@@ -184,14 +202,38 @@ def _find_images(
     if channels is None:
         return list(first)
     patterns = [channels] if isinstance(channels, str) else channels
-    further = [_find_files([pattern]) for pattern in patterns]
-    for pattern, found in zip(patterns, further):
-        if len(found) != len(first):
-            raise ValueError(
-                f"channels: {pattern} matches {len(found)} files, but there are "
-                f"{len(first)} images"
-            )
+    further = [_find_partners(first, pattern, "channels") for pattern in patterns]
     return [list(each) for each in zip(first, *further)]
+
+
+def _find_partners(first: list[Path], pattern: str, parameter: str) -> list[Path]:
+    """The file of a pattern that belongs to each image, by the part that differs."""
+    others = _find_files([pattern])
+    keys, found = _differing_parts(first), _differing_parts(others)
+    if len(others) != len(first):
+        raise ValueError(
+            f"{parameter}: {pattern} matches {len(others)} files, but there are "
+            f"{len(first)} images"
+        )
+    if len(set(keys)) < len(keys) or set(keys) != set(found):
+        raise ValueError(
+            f"{parameter}: it is not clear which of the files of {pattern} belongs to "
+            f"which image: the names must differ in one part, which is the same, as "
+            f"in sub-01_T1w and sub-01_FA; got {sorted(found)} for {sorted(keys)}"
+        )
+    partners = [others[found.index(key)] for key in keys]
+    for image, partner in zip(first, partners):
+        logger.info(f"{parameter}: {partner} belongs to {image}")
+    return partners
+
+
+def _differing_parts(paths: Sequence[Path]) -> list[str]:
+    """What is left of paths without their common beginning and end."""
+    texts = [str(path) for path in paths]
+    start = len(commonprefix(texts))
+    texts = [text[start:] for text in texts]
+    end = len(commonprefix([text[::-1] for text in texts]))
+    return [text[: len(text) - end] for text in texts]
 
 
 def _find_files(names: Sequence[PathLike]) -> list[Path]:

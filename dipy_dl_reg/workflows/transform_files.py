@@ -13,7 +13,8 @@ import numpy as np
 from dipy_dl_reg.io.affine_files import read_affine
 from dipy_dl_reg.io.image_kinds import is_slice
 from dipy_dl_reg.io.images import open_image
-from dipy_dl_reg.maps.formats.table import MapFormat, recognise_format
+from dipy_dl_reg.maps.formats.map_format import MapFormat
+from dipy_dl_reg.maps.formats.table import recognise_format
 from dipy_dl_reg.validation import check_affine
 
 #: Suffixes of images, in lower case.

@@ -68,10 +68,9 @@ template = build_template(
 # The average grows sharper: from the mean after the affine alignment to the last
 # iteration.
 
-stages = [
-    np.load(folder / "work" / f"iteration_{k:02d}" / "template.npz")["values"][..., 0]
-    for k in range(3)
-]
+work = folder / ".template_work"
+files = [work / f"iteration_{k:02d}" / "template.npz" for k in range(3)]
+stages = [np.load(file)["values"][..., 0] for file in files]
 middle = template.grid.shape[2] // 2
 figure, axes = plt.subplots(1, 3, figsize=(9, 3.9), layout="constrained")
 for k, (stage, axis) in enumerate(zip(stages, axes)):

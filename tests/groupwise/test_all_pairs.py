@@ -52,3 +52,7 @@ def test_pairs_go_on_and_lead_to_each_other(tmp_path, monkeypatch):
     )
     with pytest.raises(FileExistsError):
         register_all_pairs(images, tmp_path, names=["a", "b"], **OPTIONS)
+    other = OPTIONS | {"level_iters": [1, 1], "overwrite": True}
+    again = register_all_pairs(images, tmp_path, names=["a", "b"], **other)
+    assert len(calls) == 5, "results of other options are not taken over"
+    assert again[0].measures["energy"] != pairs[0].measures["energy"]

@@ -11,8 +11,10 @@ import sys
 import textwrap
 import threading
 import time
+import warnings
 
 from cohort_files import FAST, save_cohort, save_template
+import dipy.align.metrics as dipy_metrics
 from dipy.io.streamline import load_tractogram
 import nibabel as nib
 import numpy as np
@@ -21,11 +23,13 @@ import pytest
 from scipy.ndimage import map_coordinates
 from tractogram_files import save_any
 
-from dipy_dl_reg import apply_mapping, load_mapping, register_cohort
+from dipy_dl_reg import MIMetric, apply_mapping, load_mapping, register_cohort
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.groupwise import cohort, study_progress, subject_registration
+from dipy_dl_reg.groupwise.identity import describe_value
 from dipy_dl_reg.groupwise.parallel import WorkerLostError
 from dipy_dl_reg.groupwise.provenance import compute_checksum
+from dipy_dl_reg.workflows.cohort import cohort_deep
 
 MAP = "anat/sub-{0}_from-T1w_to-Test_mode-image_xfm.npz"
 
@@ -129,11 +133,22 @@ def test_another_role_of_a_file_is_another_input(study, tmp_path):
         assert register_cohort(rows, *rest, **FAST).rows[0]["was_done"] == expected
 
 
-def test_a_failure_removes_the_outputs_of_an_earlier_run(study, tmp_path):
+@pytest.mark.parametrize("size", [200, None])
+def test_a_failure_removes_the_outputs_of_an_earlier_run(study, tmp_path, size):
+    """Of an image that is damaged, or has become a link to nothing."""
     study()
     image = tmp_path / "bids/sub-01/anat/sub-01_T1w.nii.gz"
-    image.write_bytes(image.read_bytes()[:200])
-    assert statuses(study())[0] == ("sub-01", "failed", False)
+    if size is None:
+        image.unlink()
+        image.symlink_to(tmp_path / "nothing")
+    else:
+        image.write_bytes(image.read_bytes()[:size])
+    rows = [{"subject": k, "T1w": tmp_path / f"bids/sub-{k}/anat/sub-{k}_T1w.nii.gz"}
+            for k in ("01", "02")]  # fmt: skip
+    if size is None:
+        register_cohort(rows, *study.args[1:], **FAST)
+    else:
+        assert statuses(study())[0] == ("sub-01", "failed", False)
     assert not [p for p in (tmp_path / "out" / "sub-01").rglob("*") if p.is_file()]
 
 
@@ -316,3 +331,75 @@ def test_progress_counts_the_subjects_of_other_processes(tmp_path, monkeypatch):
         for name in ("sub-01", "sub-02"):
             study_progress.mark_finished(marks, name)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interruption_leaves_a_table(study, tmp_path, monkeypatch):
+    register = subject_registration._register
+
+    def interrupt(subject, *arguments):
+        if subject.name == "sub-02":
+            raise KeyboardInterrupt
+        return register(subject, *arguments)
+
+    monkeypatch.setattr(subject_registration, "_register", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        study()
+    with open(tmp_path / "out" / "space-Test_measures.tsv", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert [row["status"] for row in rows] == ["done", "failed", "failed"]
+    assert rows[1]["reason"] == "the call was interrupted"
+
+
+@pytest.mark.parametrize(
+    "first, second, same",
+    [
+        (dipy_metrics.CCMetric(3), dipy_metrics.CCMetric(3), True),
+        (dipy_metrics.CCMetric(3), dipy_metrics.CCMetric(3, radius=2), False),
+        ([MIMetric(3)], [MIMetric(3)], True),
+        (np.zeros(3), np.ones(3), False),
+        ({"a": np.float32(1)}, {"a": 1.0}, True),
+        (len, max, False),
+    ],
+)
+def test_options_are_compared_by_their_values(first, second, same):
+    assert (describe_value(first) == describe_value(second)) == same
+    assert "0x" not in json.dumps(describe_value(first))
+
+
+def test_a_network_in_a_file_is_compared_by_its_content(tmp_path):
+    path = tmp_path / "model.npz"
+    path.write_bytes(b"first")
+    before = describe_value({"model": str(path)})
+    path.write_bytes(b"second")
+    assert describe_value({"model": str(path)}) != before
+
+
+@pytest.mark.parametrize(
+    "options, code",
+    [
+        (["bids", "--pipeline", "wrong"], 2),
+        (["bids", "--metric", "wrong"], 2),
+        (["bids", "--engine", "slurm"], 2),
+        (["bids", "--entities", "run"], 2),
+        (["none*.nii"], 1),
+        (["damaged*.nii.gz"], 1),
+        (["some.csv"], 3),
+        (["bids"], 0),
+    ],
+)
+def test_exit_codes_of_the_command(study, tmp_path, monkeypatch, options, code):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "damaged_1.nii.gz").write_bytes(b"no image")
+    image = "bids/sub-01/anat/sub-01_T1w.nii.gz"
+    (tmp_path / "some.csv").write_text(f"subject,T1w\n1,{image}\n2,damaged_1.nii.gz")
+    template, more = "tpl-Test_T1w.nii.gz", "--no_report --level_iters 1 --out_dir out"
+    first, *rest = options
+    pipeline = "--pipeline translation deform --model None --device cpu".split()
+    arguments = ["dipy_cohort_deep", first, template, *more.split(), *pipeline, *rest]
+    monkeypatch.setattr(sys, "argv", arguments)
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    if not code:
+        return cohort_deep()
+    with pytest.raises(SystemExit) as end:
+        cohort_deep()
+    assert end.value.code == code

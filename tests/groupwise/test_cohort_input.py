@@ -9,9 +9,9 @@ import pytest
 
 from dipy_dl_reg import register_cohort
 from dipy_dl_reg.groupwise import bids_folder, gpus, worker_memory
+from dipy_dl_reg.groupwise.cohort_plan import make_plan
 from dipy_dl_reg.groupwise.find_subjects import find_subjects
 from dipy_dl_reg.groupwise.gpus import claim_device
-from dipy_dl_reg.groupwise.study import make_study
 from dipy_dl_reg.groupwise.worker_memory import limit_processes
 
 IMAGE = ellipsoid((7, 7, 7), (4, 4, 4))
@@ -212,7 +212,7 @@ def test_processes_are_limited_by_memory_and_gpus(count, free, gpus, limited, ca
 def test_memory_grows_with_the_largest_series(tmp_path):
     template = save_template(tmp_path)
     series = save_image(tmp_path / "s.nii", np.zeros((16, 16, 16, 20), np.uint8))
-    study = make_study(
+    study = make_plan(
         [template], tmp_path, space=None, template_mask=None,
         pipeline=None, metric="auto", options={},
     )  # fmt: skip

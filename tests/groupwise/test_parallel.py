@@ -55,10 +55,12 @@ def test_engines_give_the_results_of_serial(engine, monkeypatch):
     assert os.getpid() not in (results[0][1], results[2][1])
 
 
-def test_a_lost_process_is_one_error():
+@pytest.mark.parametrize("items", [[1, 2], [1]])
+def test_a_lost_process_is_one_error(items):
+    """Also of one item, which joblib alone would process in this process."""
     pytest.importorskip("joblib")
     with pytest.raises(WorkerLostError, match="fewer n_jobs need less"):
-        run_in_parallel(end_the_process, [1, 2], engine="joblib", n_jobs=2)
+        run_in_parallel(end_the_process, items, engine="joblib", n_jobs=2)
 
 
 def test_no_items_start_nothing(monkeypatch):

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+from dipy.align.metrics import CCMetric as DIPYMetric
 import nibabel as nib
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from dipy_dl_reg import build_template
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.groupwise import template_jobs, template_stages
 from dipy_dl_reg.groupwise.template_average import average_images, sharpen
+from dipy_dl_reg.groupwise.template_options import TemplateOptions
 from dipy_dl_reg.groupwise.template_subjects import read_subject
 
 #: Fast registrations; rigid, because all images have the same pose and size.
@@ -221,7 +223,7 @@ def test_goes_on_after_an_interruption(
     build_template(subjects()[:2], tmp_path, names=VISITS, **FEW)
     assert len(done) == again
     assert_same_files(tmp_path, visits[1])
-    assert not (tmp_path / "work").exists()
+    assert not (tmp_path / ".template_work").exists()
 
 
 def test_provenance(built):
@@ -294,9 +296,31 @@ def test_other_state_and_existing_results(built, tmp_path):
     with pytest.raises(FileExistsError, match="overwrite"):
         build_template(subjects(), folder, names=NAMES, **OPTIONS)
     shutil.copytree(folder, tmp_path / "copy")
-    (tmp_path / "copy" / "template.json").unlink()
-    (tmp_path / "copy" / "work").mkdir()
-    settings = tmp_path / "copy" / "work" / "settings.json"
+    for path in (tmp_path / "copy").iterdir():
+        path.unlink()
+    (tmp_path / "copy" / ".template_work").mkdir()
+    settings = tmp_path / "copy" / ".template_work" / "settings.json"
     settings.write_text(json.dumps({"subjects": {}, "options": {}}))
-    with pytest.raises(ValueError, match="unfinished template of other images"):
+    with pytest.raises(ValueError, match="unfinished computation of other images"):
         build_template(subjects(), tmp_path / "copy", names=NAMES, **OPTIONS)
+
+
+def test_files_of_the_user_are_kept(tmp_path):
+    """Neither a folder nor an image that the user has there is lost."""
+    (tmp_path / "work").mkdir()
+    (tmp_path / "template.nii.gz").write_text("mine")
+    with pytest.raises(FileExistsError, match="template.nii.gz"):
+        build_template(two(), tmp_path, names=VISITS, **FEW)
+    (tmp_path / "template.nii.gz").unlink()
+    (tmp_path / ".template_work").mkdir()
+    (tmp_path / ".template_work" / "mine").touch()
+    with pytest.raises(ValueError, match="is no state"):
+        build_template(two(), tmp_path, names=VISITS, **FEW)
+    assert (tmp_path / "work").is_dir()
+
+
+def test_options_have_an_identity():
+    """A metric of DIPY is described without its address in memory."""
+    first, second = (TemplateOptions(metric=DIPYMetric(3, radius=r)) for r in (2, 2))
+    assert first.describe() == second.describe()
+    assert first.describe() != TemplateOptions(metric=DIPYMetric(3)).describe()

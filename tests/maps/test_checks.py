@@ -48,5 +48,6 @@ def test_worst_check_is_the_verdict():
 def test_regularity_has_a_grade(quality, grade):
     verdict = add_regularity(Verdict("good", ()), quality)
     assert verdict.grade == grade and bool(verdict.reasons) == (grade != "good")
+    assert add_regularity(verdict, quality) == verdict
     worse = add_regularity(Verdict("failed", ("mirrored",)), quality)
     assert worse.grade == "failed" and worse.reasons[0] == "mirrored"

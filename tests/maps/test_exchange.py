@@ -227,6 +227,60 @@ def test_affine_of_ants_is_found_or_named(tmp_path):
     assert_allclose(found.forward, mapping.forward, atol=5e-3)
 
 
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii"])
+class TestNamesOfAnts:
+    """A warp is never read without the affine, or the warps, that belong to it."""
+
+    @pytest.fixture
+    def mapping(self):
+        return map_on("oblique", 3, prealign=True)
+
+    def test_affine_is_found(self, mapping, suffix, tmp_path):
+        path = tmp_path / f"a_1Warp{suffix}"
+        write_mapping(mapping, path)
+        assert (tmp_path / f"a_1InverseWarp{suffix}").is_file()
+        assert_allclose(read_mapping(path).prealign, mapping.prealign, atol=1e-9)
+        (tmp_path / "a_0GenericAffine.mat").unlink()
+        with pytest.raises(FileNotFoundError, match="does not contain the affine"):
+            read_mapping(path)
+
+    def test_inverse_warp_is_an_error(self, mapping, suffix, tmp_path):
+        write_mapping(mapping, tmp_path / f"a_1Warp{suffix}")
+        inverse = tmp_path / f"a_1InverseWarp{suffix}"
+        for like in (None, "ants"):
+            with pytest.raises(ValueError, match="its inverse warp.*give it as inv"):
+                read_mapping(inverse, like=like)
+        with pytest.raises(ValueError, match="its inverse warp"):
+            write_mapping(mapping, inverse, like="ants", overwrite=True)
+        assert read_mapping(inverse, like="itk").dim == 3
+
+    def test_later_warp_is_an_error(self, mapping, suffix, tmp_path):
+        write_mapping(mapping, tmp_path / f"a_1Warp{suffix}")
+        later = (tmp_path / f"a_1Warp{suffix}").rename(tmp_path / f"a_2Warp{suffix}")
+        for like in (None, "ants"):
+            with pytest.raises(ValueError, match="the stages before it: .*composite"):
+                read_mapping(later, like=like)
+        write_mapping(mapping, tmp_path / f"a_1Warp{suffix}", overwrite=True)
+        with pytest.raises(ValueError, match="one of several warps .*a_2Warp"):
+            read_mapping(tmp_path / f"a_1Warp{suffix}")
+
+    def test_first_warp_may_have_no_affine(self, mapping, suffix, tmp_path):
+        """But not that of stage 10, or of a subject's name with a number."""
+        for name in ("a_0Warp", "a_10Warp"):
+            path = tmp_path / f"{name}{suffix}"
+            write_mapping(mapping, path)
+        for file in tmp_path.glob("*.mat"):
+            file.unlink()
+        assert read_mapping(tmp_path / f"a_0Warp{suffix}").dim == 3
+        with pytest.raises(FileNotFoundError, match="does not contain the affine"):
+            read_mapping(path)
+
+    def test_other_formats_may_have_these_names(self, mapping, suffix, tmp_path):
+        path = tmp_path / f"a_2Warp{suffix}"
+        write_mapping(mapping, path, like="mrtrix")
+        assert read_mapping(path).dim == 3
+
+
 class TestBadInput:
     """One clear error for each."""
 
@@ -245,6 +299,26 @@ class TestBadInput:
         shifted.affine[0, 3] += 1
         with pytest.raises(ValueError, match="another grid than static's"):
             read_mapping(files[0], static=shifted)
+
+    def test_whole_map_on_another_grid(self, mapping, tmp_path):
+        path = tmp_path / "map.npz"
+        save_mapping(mapping, path)
+        static, moving = (image_of(mapping, side) for side in ("codomain", "domain"))
+        assert read_mapping(path, static=static, moving=moving).dim == 3
+        for name, image, other in (
+            ("static", static, moving),
+            ("moving", moving, static),
+        ):
+            with pytest.raises(ValueError, match=f"on a grid of .* and {name} has"):
+                read_mapping(path, **{name: other})
+            image.affine[0, 3] += 1
+            with pytest.raises(ValueError, match=f"another grid than {name}'s"):
+                read_mapping(path, **{name: image})
+        with pytest.raises(FileNotFoundError, match="static"):
+            read_mapping(path, static=tmp_path / "none.nii.gz")
+        save_mapping(make_map((9, 8, 7), (9, 8, 7)), tmp_path / "voxels.npz")
+        with pytest.raises(ValueError, match="without affines"):
+            read_mapping(tmp_path / "voxels.npz", static=static)
 
     def test_another_world(self, mapping, files):
         far = image_of(mapping, "domain")

@@ -2,6 +2,7 @@
 
 from foreign_fields import both_directions, largest_difference
 from itk_resampling import read_field, resample, sitk_image
+from maps import affine
 import numpy as np
 from numpy.testing import assert_allclose
 import pytest
@@ -101,6 +102,56 @@ def test_files_that_itk_wrote_are_read(kind, tmp_path, rng):
         wanted = evaluate(mapping).positions
         for other in found:
             assert_allclose(evaluate(other).positions, wanted, atol=1e-4)
+
+
+def itk_affine(matrix):
+    """A matrix in RAS as a transform of ITK."""
+    lps = np.diag([-1.0, -1, 1, 1])
+    matrix = lps @ matrix @ lps
+    found = sitk.AffineTransform(3)
+    found.SetMatrix(matrix[:3, :3].ravel().tolist())
+    found.SetTranslation(matrix[:3, 3].tolist())
+    return found
+
+
+def write_stages(mapping, folder):
+    """Composites with the prealign as three stages, the first a translation alone."""
+    static = map_grids(mapping)[0]
+    fields = [
+        sitk.DisplacementFieldTransform(
+            sitk.Cast(itk_field(d, static), sitk.sitkVectorFloat64)
+        )
+        for d in (mapping.backward, mapping.forward)
+    ]
+    rigid = affine([1.0, 1, 1], (0.2, -0.1, 0.3), [4.0, 2, -6])
+    first = sitk.TranslationTransform(3, [3.0, -5, 8])
+    shift = np.eye(4)
+    shift[:3, 3] = -3, 5, 8  # in RAS
+    rest = np.linalg.inv(shift @ rigid) @ mapping.prealign_inv
+    stages = [first, itk_affine(rigid), itk_affine(rest)]
+    back = [stage.GetInverse() for stage in stages[::-1]]
+    paths = folder / "Composite.h5", folder / "InverseComposite.h5"
+    for path, parts in zip(paths, ([*stages, fields[0]], [fields[1], *back])):
+        sitk.WriteTransform(sitk.CompositeTransform(parts), str(path))
+    between = sitk.CompositeTransform([stages[0], fields[0], *stages[1:]])
+    sitk.WriteTransform(between, str(folder / "between.h5"))
+    several = sitk.CompositeTransform([*stages, *fields])
+    sitk.WriteTransform(several, str(folder / "several.h5"))
+    return paths
+
+
+def test_affines_of_several_stages_are_composed(tmp_path, rng):
+    """In ITK's order: the images are those of ITK's own composite."""
+    pytest.importorskip("h5py")
+    mapping = map_on("oblique", 3, prealign=True)
+    there, back = write_stages(mapping, tmp_path)
+    check_warps(mapping, (sitk.ReadTransform(str(p)) for p in (there, back)), rng)
+    found = read_mapping(there, inverse=back, moving=map_grids(mapping)[1])
+    assert_allclose(found.prealign_inv, mapping.prealign_inv, atol=1e-9)
+    check_warps(found, (sitk.ReadTransform(str(p)) for p in (there, back)), rng)
+    for name in ("between", "several"):
+        with pytest.raises(ValueError, match="before or after all affines, got Trans"):
+            read_mapping(tmp_path / f"{name}.h5")
 
 
 def test_vectors_along_ras_are_recognised(tmp_path):

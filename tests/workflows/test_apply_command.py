@@ -13,7 +13,8 @@ from workflow_files import fails, finer, names, save
 
 from dipy_dl_reg.maps.apply import apply_mapping
 from dipy_dl_reg.maps.dipy_map import make_mapping
-from dipy_dl_reg.maps.formats.table import FORMATS, MapFormat
+from dipy_dl_reg.maps.formats.map_format import MapFormat
+from dipy_dl_reg.maps.formats.table import FORMATS
 from dipy_dl_reg.maps.storage import save_mapping
 from dipy_dl_reg.workflows.apply import apply_deep
 

@@ -1,13 +1,14 @@
 """The command dipy_template_deep: what it writes, and its errors."""
 
 import json
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 from workflow_files import fails
 
-from dipy_dl_reg.workflows import template_deep
+from dipy_dl_reg.workflows import template, template_deep
 
 SHORT = ["--iterations", "1", "--affine_iterations", "0", "--level_iters", "4", "2"]
 
@@ -70,3 +71,15 @@ def test_all_pairs(folder, monkeypatch):
 def test_errors(folder, monkeypatch, arguments, message):
     assert message in fails(run, monkeypatch, *arguments, "--out_dir", "out")
     assert not (folder / "out").exists()
+
+
+def test_channels_are_assigned_by_name(tmp_path, monkeypatch):
+    """sub-1 and sub-10: the sorted orders of the two patterns differ."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("sub-1_T1w", "sub-10_T1w", "sub-1-FA", "sub-10-FA", "x-3", "x-4"):
+        (tmp_path / f"{name}.nii.gz").touch()
+    first = [Path("sub-10_T1w.nii.gz"), Path("sub-1_T1w.nii.gz")]
+    found = template._find_images(first, "sub-*FA.nii.gz")
+    assert [str(b) for _, b in found] == ["sub-10-FA.nii.gz", "sub-1-FA.nii.gz"]
+    with pytest.raises(ValueError, match="not clear which"):
+        template._find_images(first, "x-*.nii.gz")

@@ -3,12 +3,14 @@
 ``TransformGroup/1`` and ``/2`` hold the affine and the displacement field, in LPS.  ITK
 applies the last to points first.  For `transform` these are ``P`` and ``b``; the
 inverse composite holds ``f`` and then ``inv(P)``.  The displacements stay on static's
-grid, and nothing is composed or interpolated.  Parameters of fields are stored voxel by
-voxel, the first axis fastest.
+grid, and are neither composed nor interpolated.  Affines that follow each other, such
+as those of an initial, a rigid and an affine stage, are read as their product.
+Parameters of fields are stored voxel by voxel, the first axis fastest.
 """
 
 from __future__ import annotations
 
+from functools import reduce
 import os
 from typing import Any, NamedTuple
 
@@ -25,6 +27,9 @@ from dipy_dl_reg.maps.formats.map_parts import (
     split_map,
 )
 from dipy_dl_reg.validation import check_affine
+
+#: Type of a displacement, without "Transform" and what follows.
+_FIELD = "DisplacementField"
 
 
 class _Transforms(NamedTuple):
@@ -66,7 +71,7 @@ def read(
     FileNotFoundError
         If there is no such file.
     ValueError
-        If a file is no composite of an affine and a displacement in this order.
+        If a file is no composite of affines and a displacement in this order.
     """
     if affine is not None or prealign is not None:
         name = "prealign" if affine is None else "affine"
@@ -165,8 +170,8 @@ def _write(
 
 
 def _read(path: str | os.PathLike, *, name: str = "path") -> _Transforms:
-    """Read an affine and a displacement, in RAS."""
-    matrices, field, places = [], None, []
+    """Read affines, as their product, and a displacement, in RAS."""
+    matrices, fields, places = [], [], []
     with open_hdf5(path) as file:
         group = file["TransformGroup"]
         for key in sorted(group, key=int):
@@ -175,19 +180,18 @@ def _read(path: str | os.PathLike, *, name: str = "path") -> _Transforms:
                 continue
             parameters, fixed = _numbers(group[key])
             places.append(kind.partition("Transform")[0])
-            if kind.startswith("DisplacementFieldTransform") and field is None:
-                field = _make_field(parameters, fixed, path)
+            if places[-1] == _FIELD:
+                fields.append(_make_field(parameters, fixed, path))
             else:
                 matrices.append(_read_matrix(parameters, fixed, kind, path))
-    if field is None or len(matrices) > 1:
+    if len(fields) != 1 or _FIELD not in (places[0], places[-1]):
         raise ValueError(
-            f"{name}: {path} must hold one displacement field and at most one affine, "
-            f"got {', '.join(places) or 'nothing'}"
+            f"{name}: {path} must hold one displacement field, before or after all "
+            f"affines, got {', '.join(places) or 'nothing'}"
         )
-    matrix = matrices[0] if matrices else np.eye(field[1].dim + 1)
     # The last is applied first.
-    affine_first = bool(matrices) and not places[-1].startswith("DisplacementField")
-    return _Transforms(matrix, *field, affine_first)
+    product = reduce(np.matmul, matrices, np.eye(fields[0][1].dim + 1))
+    return _Transforms(product, *fields[0], places[-1] != _FIELD)
 
 
 def _read_matrix(

@@ -5,6 +5,10 @@
 or interpolated.  ``antsApplyTransforms -t X1Warp.nii.gz -t X0GenericAffine.mat`` is
 `transform`; ``-t [X0GenericAffine.mat,1] -t X1InverseWarp.nii.gz`` is
 `transform_inverse`.
+
+The number before ``Warp`` is that of the stage: ``1Warp`` follows the affine, and
+``0Warp`` is the first stage of a registration without one.  The inverse warp and later
+warps are no maps by themselves: the affine, or an earlier warp, is missing in them.
 """
 
 from __future__ import annotations
@@ -24,6 +28,40 @@ from dipy_dl_reg.maps.formats.map_parts import MapParts, join_parts, split_map
 from dipy_dl_reg.validation import check_affine
 
 _WARP = re.compile(r"(\d)Warp(\.nii(\.gz)?)$", re.IGNORECASE)
+_INVERSE_WARP = re.compile(r"\dInverseWarp\.nii(\.gz)?$", re.IGNORECASE)
+#: A number of more digits may be the end of a subject's name before that of the stage.
+_FIRST_WARP = re.compile(r"(?<!\d)0Warp\.nii(\.gz)?$", re.IGNORECASE)
+_STAGES = range(10)
+
+
+def check_name(path: str | os.PathLike) -> None:
+    """Check that a file is not named as a part of a map, in the manner of ANTs.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file of the direction of `transform`.
+
+    Raises
+    ------
+    ValueError
+        If it is named as an inverse warp, or as the warp of a stage after the first
+        warp.
+    """
+    name = Path(path).name
+    alone = 'like="itk" reads this field alone'
+    if _INVERSE_WARP.search(name):
+        raise ValueError(
+            f"path must be the warp of ANTs (1Warp), got {path}, its inverse warp, "
+            f"which does not contain the affine: give it as inverse; {alone}"
+        )
+    found = _WARP.search(name)
+    if found and found[1] not in "01":
+        raise ValueError(
+            f"path must be the first warp of a registration of ANTs (0Warp or 1Warp), "
+            f"got {path}, which does not contain the stages before it: read ANTs' "
+            f"composite (.h5), or join the maps by compose_mappings; {alone}"
+        )
 
 
 def name_files(
@@ -44,7 +82,13 @@ def name_files(
     -------
     files : list of Path
         Warp, inverse warp, affine.
+
+    Raises
+    ------
+    ValueError
+        If `path` is named as another part of a registration.
     """
+    check_name(path)
     path = Path(path)
     found = _WARP.search(path.name)
     start = path.name[: found.start()] if found else f"{path.name.split('.')[0]}_"
@@ -86,17 +130,34 @@ def read(
     FileNotFoundError
         If there is no such file, or no affine.
     ValueError
-        If a file is damaged, or both `affine` and `prealign` are given.
+        If a file is damaged, both `affine` and `prealign` are given, or `path` is
+        named as another part of a registration.
     """
     if affine is not None and prealign is not None:
         raise ValueError("prealign must not be given beside affine, which holds it")
-    displacement, static = read_displacement(path)
     files = name_files(path, inverse, affine)
+    _check_stages(files[0])
+    displacement, static = read_displacement(path)
     matrix = _read_prealign(files, affine, prealign, static.dim)
     parts = MapParts(matrix, displacement, None, static, moving)
     if inverse is not None or files[1].is_file():
         parts = parts.with_inverse(*read_displacement(files[1]))
     return join_parts(parts, path)
+
+
+def _check_stages(path: Path) -> None:
+    """Check that a registration has no other warp, which would be left out."""
+    found = _WARP.search(path.name)
+    if not found:
+        return
+    start = path.name[: found.start()]
+    for stage in _STAGES:
+        other = path.with_name(f"{start}{stage}Warp{found[2]}")
+        if stage != int(found[1]) and other.is_file():
+            raise ValueError(
+                f"path: {path} is one of several warps of a registration, got {other}, "
+                "too: read ANTs' composite (.h5), or rename the warp if it is a map"
+            )
 
 
 def _read_prealign(
@@ -108,8 +169,7 @@ def _read_prealign(
     """The affine from a file or from the user; the identity before a first warp."""
     if prealign is not None:
         return check_affine(prealign, dim, "prealign")
-    found = _WARP.search(files[0].name)
-    is_first = found is not None and found[1] == "0"
+    is_first = _FIRST_WARP.search(files[0].name) is not None
     if affine is None and is_first and not files[2].is_file():
         return np.eye(dim + 1)  # a registration without an affine stage
     if not files[2].is_file():

@@ -35,33 +35,37 @@ _NEAR_INDICES = 0.2
 _GRID_TOLERANCE = 0.01
 
 
-def check_grid(grid: Grid, static: Grid | None, path: str | os.PathLike) -> None:
-    """Check that a field is on static's grid.
+def check_grid(
+    grid: Grid, image: Grid | None, path: str | os.PathLike, name: str = "static"
+) -> None:
+    """Check that a field is on the grid of an image.
 
     Parameters
     ----------
     grid : Grid
         Grid of the field.
-    static : Grid or None
-        Grid of static; None is not checked.
+    image : Grid or None
+        Grid of the image; None is not checked.
     path : str or Path
         The file, for messages.
+    name : str, optional
+        Name of the image in messages.
 
     Raises
     ------
     ValueError
         If the shapes or the affines differ.
     """
-    if static is None:
+    if image is None:
         return
-    if grid.shape != static.shape:
+    if grid.shape != image.shape:
         raise ValueError(
-            f"path: {path} is on a grid of {grid.shape} voxels, and static has "
-            f"{static.shape}"
+            f"path: {path} is on a grid of {grid.shape} voxels, and {name} has "
+            f"{image.shape}"
         )
-    if distance_of_corners(grid, static) > _GRID_TOLERANCE:
+    if distance_of_corners(grid, image) > _GRID_TOLERANCE:
         raise ValueError(
-            f"path: {path} was made on another grid than static's: the affines differ"
+            f"path: {path} was made on another grid than {name}'s: the affines differ"
         )
 
 

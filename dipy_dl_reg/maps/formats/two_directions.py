@@ -27,7 +27,7 @@ from dipy_dl_reg.maps.formats.plausibility import (
 from dipy_dl_reg.validation import check_affine
 
 if TYPE_CHECKING:
-    from dipy_dl_reg.maps.formats.table import MapFormat
+    from dipy_dl_reg.maps.formats.map_format import MapFormat
 
 
 class MapFiles(NamedTuple):
@@ -160,6 +160,39 @@ def read_pair(
     field = forward_field(mapping)
     check_positions(field if moving else field._replace(input_grid=None), files.path)
     return mapping
+
+
+def check_grids(
+    mapping: DiffeomorphicMap, path: str | os.PathLike, static: Any, moving: Any
+) -> None:
+    """Check that a map that was read is one between two images.
+
+    Parameters
+    ----------
+    mapping : DiffeomorphicMap
+        The map.
+    path : str or Path
+        Its file, for messages.
+    static, moving : str, Path, nibabel image, Grid or None
+        The images, of which only the grids are used; None is not checked.
+
+    Raises
+    ------
+    ValueError
+        If an image is not on the grid that the map has for it, or the map has no
+        affines.
+    """
+    given = {"static": static, "moving": moving}
+    if all(image is None for image in given.values()):
+        return
+    if mapping.domain_grid2world is None or mapping.codomain_grid2world is None:
+        raise ValueError(
+            f"path: {path} holds a map without affines, which cannot be compared with "
+            "static and moving: leave them out"
+        )
+    for grid, (name, image) in zip(map_grids(mapping), given.items(), strict=True):
+        wanted = read_grid(image, name, mapping.dim)
+        check_grid(grid, wanted, path, name)
 
 
 def write_dense(

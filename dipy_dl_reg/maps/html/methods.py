@@ -63,7 +63,8 @@ def describe_methods(
     methods : Methods
         The paragraph and its references.
     """
-    versions = list_versions() if record is None else record.versions
+    # A record that was made by hand may have no versions.
+    versions = {**list_versions(), **({} if record is None else record.versions)}
     own = f"The dipy_dl_reg developers. dipy_dl_reg, version {versions['dipy_dl_reg']}."
     references = [own, _DIPY]
     software = (

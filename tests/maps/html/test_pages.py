@@ -11,7 +11,12 @@ import numpy as np
 from numpy.testing import assert_allclose
 import pytest
 
-from dipy_dl_reg import DeepRegistration, write_report, write_study_report
+from dipy_dl_reg import (
+    DeepRegistration,
+    assess_mapping,
+    write_report,
+    write_study_report,
+)
 from dipy_dl_reg.maps.html import rendering
 from dipy_dl_reg.maps.html.planes import choose_planes, obliqueness
 from dipy_dl_reg.maps.html.volumes import ReportImages, make_volumes
@@ -186,6 +191,7 @@ def test_bad_maps_do_not_pass(tmp_path):
     assert folded.grade != "good" and "folds" in folded.reasons[0]
     text = Page(tmp_path / "a.html").text
     assert "the map folds in" in text and "above 0 %: WARN" in text
+    assert folded.reasons[0] in assess_mapping(mapping, static, moving).reasons
     lost = oblique_map(3)
     lost.forward += np.float32(30)
     summary = write_report(tmp_path / "a.html", static, moving, lost, verdict=GOOD)

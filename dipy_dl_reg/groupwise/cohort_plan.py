@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dipy_dl_reg.groupwise.identity import describe_value
 from dipy_dl_reg.groupwise.provenance import compute_checksum
 from dipy_dl_reg.groupwise.subjects import (
     Subject,
@@ -28,7 +29,7 @@ PIPELINE = (*AFFINE_STEPS, DEFORM)
 
 
 @dataclass(frozen=True)
-class Study:
+class CohortPlan:
     """What all subjects of a cohort have in common.
 
     Attributes
@@ -91,7 +92,7 @@ class Study:
         return subject.folder / f"{subject.name}_space-{self.space}_measures.json"
 
 
-def make_study(
+def make_plan(
     template: Sequence[Path],
     out_dir: Path,
     *,
@@ -101,7 +102,7 @@ def make_study(
     metric: Any,
     options: Mapping[str, Any],
     **fields: Any,
-) -> Study:
+) -> CohortPlan:
     """Check what all subjects have in common.
 
     Parameters
@@ -121,11 +122,11 @@ def make_study(
     options : mapping
         Options of `DeepRegistration`.
     **fields : object
-        Other attributes of `Study`.
+        Other attributes of `CohortPlan`.
 
     Returns
     -------
-    study : Study
+    plan : CohortPlan
         The same, checked.
 
     Raises
@@ -135,18 +136,14 @@ def make_study(
     ValueError
         If the template is not an image, or an option cannot be used.
     """
-    from dipy_dl_reg.registration.deformable import DeepRegistration
-
     for path in template:
         open_volume(path, "template")
     if template_mask is not None:
         open_volume(template_mask, "template_mask")
-    steps, deforms = split_pipeline(PIPELINE if pipeline is None else pipeline)
-    options = dict(options) if deforms else disable_deformation(dict(options))
     if len(template) > 1 and not isinstance(metric, (list, tuple)):
         metric = [metric] * len(template)
-    DeepRegistration(metric, **options)  # checks the options
-    study = Study(
+    steps, deforms, options = check_registration(pipeline, metric, options)
+    plan = CohortPlan(
         tuple(template),
         make_label(space or _name_template(template[0]), "space"),
         out_dir,
@@ -157,8 +154,44 @@ def make_study(
         options,
         **fields,
     )
-    identity = _identify(study)
-    return Study(**{**study.__dict__, "identity": identity})
+    identity = _identify(plan)
+    return CohortPlan(**{**plan.__dict__, "identity": identity})
+
+
+def check_registration(
+    pipeline: Sequence[str] | None, metric: Any, options: Mapping[str, Any]
+) -> tuple[list[str], bool, dict[str, Any]]:
+    """Check the options of the registration, before files are read.
+
+    Parameters
+    ----------
+    pipeline : sequence of str or None
+        Steps; `PIPELINE` by default.
+    metric : object
+        Metric of the deformable registration.
+    options : mapping
+        Options of `DeepRegistration`.
+
+    Returns
+    -------
+    steps : list of str
+        The affine steps.
+    deforms : bool
+        Whether the deformable step follows.
+    options : dict
+        The options; without iterations if there is no such step.
+
+    Raises
+    ------
+    ValueError
+        If one cannot be used.
+    """
+    from dipy_dl_reg.registration.deformable import DeepRegistration
+
+    steps, deforms = split_pipeline(PIPELINE if pipeline is None else pipeline)
+    options = dict(options) if deforms else disable_deformation(dict(options))
+    DeepRegistration(metric, **options)
+    return steps, deforms, options
 
 
 def _name_template(path: Path) -> str:
@@ -170,24 +203,18 @@ def _name_template(path: Path) -> str:
     return entities.get("space") or strip_suffix(path.name)
 
 
-def _identify(study: Study) -> dict[str, Any]:
+def _identify(plan: CohortPlan) -> dict[str, Any]:
     """What the results depend on, besides the subject."""
     # By their content: a study may be moved to another folder.
-    mask = study.template_mask
+    mask = plan.template_mask
     values = {
-        "Template": [compute_checksum(path) for path in study.template],
+        "Template": [compute_checksum(path) for path in plan.template],
         "TemplateMask": None if mask is None else compute_checksum(mask),
-        "Space": study.space,
-        "Steps": [*study.steps, *[DEFORM] * study.deforms],
-        "Metric": study.metric,
-        "Options": dict(study.options),
-        "FileOptions": dict(study.file_options),
-        "Report": study.has_report,
+        "Space": plan.space,
+        "Steps": [*plan.steps, *[DEFORM] * plan.deforms],
+        "Metric": describe_value(plan.metric),
+        "Options": describe_value(plan.options),
+        "FileOptions": describe_value(plan.file_options),
+        "Report": plan.has_report,
     }
-    # Objects, such as a metric, are compared by their description.
-    return json.loads(json.dumps(values, default=_describe_object, sort_keys=True))
-
-
-def _describe_object(value: Any) -> Any:
-    """A text for an object that JSON does not have."""
-    return value.tolist() if hasattr(value, "tolist") else repr(value)
+    return json.loads(json.dumps(values, sort_keys=True))
