@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 #: Meanings of the exit codes, for the help.
 EXIT_CODES = {
     0: "all is done, or there was nothing to do",
-    1: "failed; the outputs of this input are not written",
+    1: "failed, or all of many inputs failed; what failed is not written",
     2: "wrong usage: an option is unknown, missing, or has a wrong value",
     3: "some of many inputs failed, and the others are done",
     130: "interrupted by Ctrl-C; nothing is left half written (kill: 143)",
@@ -33,7 +33,10 @@ class UsageError(ValueError):
 
 
 class PartialFailure(Exception):
-    """Some of many inputs failed, and the others are done: exit code 3."""
+    """Some of many inputs failed, and the others are done: exit code 3.
+
+    If none is done, a workflow raises a RuntimeError instead: exit code 1.
+    """
 
 
 class CommandExit(SystemExit):

@@ -156,6 +156,7 @@ class TrainDeepFlow(StrictWorkflow):
         """
         began = monotonic()
         from dipy_dl_reg.training.fit import fit
+        from dipy_dl_reg.training.loop.losses import TrainingLoss
 
         limit = given["time_limit"]
         if limit is not None and limit > 0:  # loading used a part of the time limit
@@ -166,7 +167,8 @@ class TrainDeepFlow(StrictWorkflow):
         options = _fit_options(given)
         with usage_errors():
             names = [field.name for field in fields(TrainingOptions)]
-            TrainingOptions(**{k: v for k, v in options.items() if k in names})
+            chosen = {k: v for k, v in options.items() if k in names}
+            TrainingLoss.from_options(TrainingOptions(**chosen))
         fit(network, images, save=path, overwrite=self._force_overwrite, **options)
         log_result(f"Saved {path}")
 

@@ -10,8 +10,10 @@ import pytest
 from workflow_files import fails
 
 from dipy_dl_reg.workflows.align import align_deep
+from dipy_dl_reg.workflows.apply import apply_deep
 from dipy_dl_reg.workflows.base import StrictWorkflow, log_result, run_command
 from dipy_dl_reg.workflows.command_line import CommandParser
+from dipy_dl_reg.workflows.epi import epi_deep
 from dipy_dl_reg.workflows.exit_codes import (
     EXIT_CODES,
     CommandExit,
@@ -19,6 +21,8 @@ from dipy_dl_reg.workflows.exit_codes import (
     UsageError,
     usage_errors,
 )
+from dipy_dl_reg.workflows.motion import motion_deep
+from dipy_dl_reg.workflows.train import train_deep
 
 
 class Fails(StrictWorkflow):
@@ -46,6 +50,7 @@ ERRORS = {
     "value": ValueError("static is\n empty"),
     "usage": UsageError("give a or b"),
     "partial": PartialFailure("2 of 16 subjects failed: a, b"),
+    "all": RuntimeError("all 2 subjects failed"),
     "fault": KeyError("grid"),
     "interrupt": KeyboardInterrupt(),
 }
@@ -65,6 +70,7 @@ def end_of(monkeypatch, *arguments):
         ("value", 1, "error: static is empty"),
         ("usage", 2, "error: give a or b"),
         ("partial", 3, "error: 2 of 16 subjects failed: a, b"),
+        ("all", 1, "error: all 2 subjects failed"),
         ("interrupt", 130, "interrupted"),
         (
             "fault",
@@ -116,6 +122,8 @@ def test_options_of_a_command(pair, command, tmp_path):
     for options in (
         ["--metric", "best"],
         ["--affine", "--pipeline", "rigid"],
+        ["--pipeline", "rigid", "bend"],
+        ["--channel_weights", 1, 2],
         ["--out_warped", "image.png"],
         ["--level_iters", -3],
         ["--device", "gpu"],
@@ -123,6 +131,16 @@ def test_options_of_a_command(pair, command, tmp_path):
         with pytest.raises(CommandExit) as end:
             command(align_deep, *images, *options, "--out_dir", pair["out"])
         assert end.value.code == 2, options
+    for entry, inputs, options in (
+        (motion_deep, ["a.nii", "a.bval", "a.bvec"], ["--pipeline", "bend"]),
+        (train_deep, [pair["static"].parent], ["--metric", "best"]),
+        (train_deep, [pair["static"].parent], ["--out_model", "model.txt"]),
+        (epi_deep, ["a.nii"], []),
+        (apply_deep, ["a.npz", "a.nii"], ["--kind", "best"]),
+    ):
+        with pytest.raises(CommandExit) as end:
+            command(entry, *inputs, *options, "--out_dir", pair["out"])
+        assert end.value.code == 2, (options, str(end.value))
     with pytest.raises(CommandExit) as end:
         command(align_deep, pair["static"], tmp_path / "no.nii.gz")
     assert end.value.code == 1
