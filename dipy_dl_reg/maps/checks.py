@@ -269,7 +269,7 @@ def _check_affine(m: Measures) -> list[Check]:
         or high > x["largest_scale"]
         or high > x["scale_ratio"] * low
     )
-    weak = m.similarity_affine < x["clear_similarity"]
+    weak = m.similarity_affine < x["strong_similarity"]
     return [
         Check(
             "Scales of the affine part",
