@@ -269,7 +269,7 @@ def _check_affine(m: Measures) -> list[Check]:
         or high > x["largest_scale"]
         or high > x["scale_ratio"] * low
     )
-    weak = m.similarity_affine < x["clear_similarity"]
+    weak = m.similarity_affine < x["strong_similarity"]
     return [
         Check(
             "Scales of the affine part",
@@ -282,7 +282,7 @@ def _check_affine(m: Measures) -> list[Check]:
             "Rotation of the affine part",
             f"{m.rotation:.1f}°",
             f"above {x['rotation']:g}° with a similarity below "
-            f"{x['clear_similarity']:g}: WARN",
+            f"{x['strong_similarity']:g}: WARN",
             _doubt_if(m.rotation > x["rotation"] and weak),
         ),
         Check(

@@ -57,7 +57,7 @@ _VISIBLE = 0.15
 #: If the similarity after the affine part is below the third value, a registration is
 #: doubtful if another pose is worse by less than the first value, or if the affine part
 #: rotates by more than the second value, in degrees.
-_RIVAL_GAIN, _ROTATION, _CLEAR_SIMILARITY = 0.1, 45.0, 0.25
+_RIVAL_GAIN, _ROTATION, _STRONG_SIMILARITY = 0.1, 45.0, 0.25
 #: Limit of the relative increase of mutual information with a mirror image.  Correct
 #: pairs of two people: up to .03; one person, mirrored: .08 and more (.02 for b0 and
 #: T1).
@@ -84,7 +84,7 @@ LIMITS = {
     "volume_ratio": _VOLUME_RATIO,
     "visible": _VISIBLE,
     "rotation": _ROTATION,
-    "clear_similarity": _CLEAR_SIMILARITY,
+    "strong_similarity": _STRONG_SIMILARITY,
 }
 
 
@@ -250,7 +250,7 @@ def _find_doubts(m: Measures) -> list[str]:
         )
     if m.visible < _VISIBLE:
         reasons.append(f"moving shows only {m.visible:.0%} of static's object")
-    if m.rotation > _ROTATION and m.similarity_affine < _CLEAR_SIMILARITY:
+    if m.rotation > _ROTATION and m.similarity_affine < _STRONG_SIMILARITY:
         reasons.append(
             f"the affine part turns by {m.rotation:.0f} degrees, and the images agree "
             f"weakly (mean squared local correlation {m.similarity_affine:.2f})"
@@ -314,7 +314,7 @@ def _find_pose_doubts(m: Measures, poses: PoseComparison) -> list[str]:
     if (
         rival is not None
         and rival.gain < _RIVAL_GAIN
-        and not m.similarity_affine >= _CLEAR_SIMILARITY
+        and not m.similarity_affine >= _STRONG_SIMILARITY
     ):
         reasons.append(
             f"a pose turned by {rival.angle:.0f} degrees from this one fits about as "
