@@ -19,6 +19,7 @@ from dipy_dl_reg.workflows.base import (
     log_result,
     run_command,
 )
+from dipy_dl_reg.workflows.exit_codes import usage_errors
 
 if TYPE_CHECKING:
     from dipy.align.imwarp import DiffeomorphicMap
@@ -123,12 +124,13 @@ class ConvertDeepFlow(StrictWorkflow):
         paths = [Path(path) for path in mapping_files]
         sources: dict[str, Any] = {"inverse": inverse, "affine": affine}
         sources |= {"prealign": prealign, "static": static, "moving": moving}
-        _check_sources(paths, {**sources, "like_in": like_in})
         folder = Path(out_dir or ".")
         targets = {"inverse": out_inverse, "affine": out_affine}
         named = {k: folder / name for k, name in targets.items() if name is not None}
         target = folder / out_mapping
-        outputs = choose_format(target, like).name_files(target, **named)
+        with usage_errors():
+            _check_sources(paths, {**sources, "like_in": like_in})
+            outputs = choose_format(target, like).name_files(target, **named)
         self._plan_outputs(outputs, [*paths, *filter(None, sources.values())])
         mapping = _read_maps(paths, sources, like_in)
         write_mapping(
