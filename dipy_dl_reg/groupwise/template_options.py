@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-import hashlib
 from os import PathLike
-from pathlib import Path
 from typing import Any, Literal
 
+from dipy_dl_reg.groupwise.identity import describe_value
 from dipy_dl_reg.registration.deformable_options import check_iters
 from dipy_dl_reg.validation import (
     check_choice,
@@ -118,22 +117,4 @@ class TemplateOptions:
             Numbers, texts and lists by name, without the device.
         """
         names = [name for name in self.__dataclass_fields__ if name != "device"]
-        described = {name: _plain(getattr(self, name)) for name in names}
-        if self.model is not None and Path(str(self.model)).is_file():
-            content = Path(str(self.model)).read_bytes()
-            described["model_sha256"] = hashlib.sha256(content).hexdigest()
-        return described
-
-
-def _plain(value: Any) -> Any:
-    """A value that JSON can hold; objects by their class and plain attributes."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
-    if isinstance(value, PathLike):
-        return str(value)
-    # The representation of DIPY's metrics contains an address in memory.
-    kinds = (bool, int, float, str)
-    attributes = {k: v for k, v in vars(value).items() if isinstance(v, kinds)}
-    return [type(value).__qualname__, dict(sorted(attributes.items()))]
+        return {name: describe_value(getattr(self, name)) for name in names}
