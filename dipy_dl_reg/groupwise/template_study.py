@@ -46,17 +46,50 @@ class TemplateState:
     run: Callable[..., list[Any]] = run_in_parallel
 
     def subject_file(self, name: str) -> Path:
-        """File of a subject."""
+        """File of a subject.
+
+        Parameters
+        ----------
+        name : str
+            Name of the subject.
+
+        Returns
+        -------
+        path : Path
+            The file, as `write_subject` writes it.
+        """
         return self.folder / "subjects" / f"{name}.npz"
 
     def stage(self, name: str) -> Path:
-        """Folder of a stage; it is made if needed."""
+        """Folder of a stage; it is made if needed.
+
+        Parameters
+        ----------
+        name : str
+            Name of the stage.
+
+        Returns
+        -------
+        path : Path
+            The folder.
+        """
         folder = self.folder / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def iteration(self, number: int) -> Path:
-        """Folder of an iteration."""
+        """Folder of an iteration.
+
+        Parameters
+        ----------
+        number : int
+            Number of the iteration; 0 averages the affine maps.
+
+        Returns
+        -------
+        path : Path
+            The folder, which is made if needed.
+        """
         return self.stage(f"iteration_{number:02d}")
 
     def call(self, function: Callable, jobs: Sequence[Any], text: str) -> list:

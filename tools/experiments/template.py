@@ -49,6 +49,8 @@ from tools.experiments.template_brains import data_folder, prepare_brains
 from tools.experiments.template_scores import make_judged, score_pair
 
 HELD_OUT = ("1107", "1122")
+#: Number of ordered pairs of each group, see `describe`.
+COUNTS = {"all": 132, "dev": 90, "oasis": 30, "ixi": 30, "mixed": 72}
 
 
 def make_template(brains, work):
@@ -106,11 +108,13 @@ def read_ants(brains, folder):
     template = folder / "template.nii.gz"
     maps = {}
     for brain, name in ((b, file_stem(b)) for b in brains):
+        if not (folder / name / "inverse_warp.nii.gz").is_file():
+            continue
         maps[brain.name] = read_mapping(
             folder / name / "warp.nii.gz",
             inverse=folder / name / "inverse_warp.nii.gz",
             affine=folder / name / "affine.mat",
-            like="itk",
+            like="ants",
             static=nib.load(template),
             moving=brain.image,
         )
@@ -122,8 +126,14 @@ def file_stem(brain):
     return Path(brain.image.get_filename()).name.removesuffix(".nii.gz")
 
 
-def score_all(judged, maps):
-    """Dice of all ordered pairs; the intermediate brain, if it is one, has no map."""
+def score_all(judged, maps, stored):
+    """Dice of all ordered pairs; the intermediate brain, if it is one, has no map.
+
+    They are read from the file `stored`, or written there.
+    """
+    if stored.is_file():
+        rows = json.loads(stored.read_text())
+        return {(source, target): value for source, target, value in rows}
     scores, here = {}, {}
     for name, each in judged.items():
         mapping = maps.get(name)
@@ -134,6 +144,8 @@ def score_all(judged, maps):
         points = here[target]
         points = mapping.transform_points(points) if mapping else points
         scores[source, target] = score_pair(judged[source], judged[target], points)
+    stored.parent.mkdir(exist_ok=True)
+    stored.write_text(json.dumps([[*pair, value] for pair, value in scores.items()]))
     return scores
 
 
@@ -148,8 +160,13 @@ def describe(label, scores):
     groups["mixed"] = {
         p: v for p, v in scores.items() if sum("ixi" in n for n in p) == 1
     }
-    means = [np.mean(list(each.values())) for each in groups.values()]
-    return f"{label:36s}" + "".join(f"{mean:8.4f}" for mean in means)
+    cells = [
+        f"{np.mean(list(each.values())):8.4f}"
+        if len(each) == COUNTS[name]
+        else "       -"
+        for name, each in groups.items()
+    ]
+    return f"{label:36s}{''.join(cells)}"
 
 
 def report(lines, given):
@@ -172,7 +189,12 @@ def main():
     lines.append(f"{'mean Dice through':36s}" + "".join(
         f"{name:>8s}" for name in ("all", "no 11xx", "OASIS", "IXI", "mixed")
     ))  # fmt: skip
-    lines.append(describe("the template", score_all(judged, maps)))
+    lines.append(
+        describe(
+            "the template",
+            score_all(judged, maps, given.work / "scores" / "template.json"),
+        )
+    )
     report(lines, given)
     files = store_subjects(brains, given.work)
     for name in list(files) if given.through is None else given.through:
@@ -181,18 +203,21 @@ def main():
             for other, matrix in affines.items()
         }
         single = register_to(files[name], files, to_brain, given.work / "single", name)
-        lines.append(describe(f"brain {name}", score_all(judged, single)))
+        stored = given.work / "scores" / f"{name}.json"
+        lines.append(describe(f"brain {name}", score_all(judged, single, stored)))
         report(lines, given)
     ants = given.work / "ants"
-    if (ants / "seconds.json").is_file():
-        own = read_ants(brains, ants)
-        seconds = json.loads((ants / "seconds.json").read_text())
-        lines.append(describe("ANTs' template, ANTs' maps", score_all(judged, own)))
+    own = read_ants(brains, ants)
+    if own:
+        part = {name: each for name, each in judged.items() if name in own}
+        scores = score_all(part, own, given.work / "scores" / "ants.json")
+        lines.append(describe("ANTs' template, ANTs' maps", scores))
         report(lines, given)
+    if own and (ants / "seconds.json").is_file():
         crossed = register_to_ants(ants, files, own, given.work)
-        lines.append(
-            describe("ANTs' template, maps of this package", score_all(judged, crossed))
-        )
+        scores = score_all(judged, crossed, given.work / "scores" / "to_ants.json")
+        lines.append(describe("ANTs' template, maps of this package", scores))
+        seconds = json.loads((ants / "seconds.json").read_text())
         minutes = seconds["template_cpu"] / 60
         took = f"{minutes:.1f} min of one processor for the template"
         lines += ["", f"ANTs (antspyx {seconds['version']}): {took}"]
