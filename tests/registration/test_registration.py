@@ -227,7 +227,7 @@ def test_no_bar_where_there_is_no_terminal(flat, capfd):
     run(flat, **SHORT)
     assert capfd.readouterr().err == ""
     run(flat, progress=True, **SHORT)
-    assert "level 0" in capfd.readouterr().err
+    assert "Level 0" in capfd.readouterr().err
     run(flat, progress=False, **SHORT)
     assert capfd.readouterr().err == ""
 
