@@ -1,5 +1,6 @@
 """What the tests of the commands have in common."""
 
+from importlib import import_module
 import sys
 from types import ModuleType
 import warnings
@@ -12,10 +13,17 @@ from workflow_files import GRIDS, PREALIGN, Swift, matrix_between
 
 from dipy_dl_reg.maps.storage import save_mapping
 
+#: Modules that hold DeepRegistration.  They are imported before it is replaced: else
+#: they would hold the stand-in until the end of the process.
+HOLDERS = ("registration.pipeline", "diffusion.epi_to_t1", "clients.pyafq")
+HOLDERS += ("diffusion.reorienting_registration", "groupwise.template_jobs")
+
 
 @pytest.fixture
 def swift(monkeypatch):
     """Registration that takes no time; its calls."""
+    for name in HOLDERS:
+        import_module(f"dipy_dl_reg.{name}")
     module = ModuleType("dipy_dl_reg.registration.deformable")
     module.DeepRegistration = Swift
     monkeypatch.setitem(sys.modules, "dipy_dl_reg.registration.deformable", module)
