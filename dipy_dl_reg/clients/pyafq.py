@@ -12,7 +12,6 @@ This module can be imported without pyAFQ, but `DeepMap` cannot be used then.
 from __future__ import annotations
 
 import glob
-import hashlib
 import json
 import logging
 from pathlib import Path
@@ -24,6 +23,7 @@ import nibabel as nib
 import numpy as np
 
 from dipy_dl_reg.io.atomic_files import write_all_or_none
+from dipy_dl_reg.io.checksums import compute_image_checksum
 from dipy_dl_reg.registration.affine.call import find_affine
 from dipy_dl_reg.registration.deformable import DeepRegistration
 
@@ -226,13 +226,8 @@ def _open(image: Any) -> Any:
 
 
 def _checksum(image: Any) -> str:
-    """SHA-256 of the values and the affine of an image."""
-    values = np.ascontiguousarray(image.get_fdata(dtype=np.float32))
-    affine = np.ascontiguousarray(image.affine, dtype=np.float64)
-    digest = hashlib.sha256(f"{values.shape}".encode())
-    digest.update(values.tobytes())
-    digest.update(affine.tobytes())
-    return digest.hexdigest()
+    """Checksum of the values and the affine of an image."""
+    return compute_image_checksum(image.get_fdata(dtype=np.float32), image.affine)
 
 
 def _is_stored(files: list[str], origin: dict[str, Any]) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 
 from dipy_dl_reg.groupwise.parallel import check_engine, run_in_parallel
 from dipy_dl_reg.groupwise.provenance import write_json
+from dipy_dl_reg.groupwise.study_files import format_cell
 from dipy_dl_reg.groupwise.template_files import describe_inputs
 from dipy_dl_reg.groupwise.template_jobs import SubjectJob, register_subject
 from dipy_dl_reg.groupwise.template_options import TemplateOptions
@@ -179,14 +180,7 @@ def write_pairs(pairs: Sequence[PairResult], path: Path) -> None:
     columns = [n for n in pairs[0].measures if n not in ("reasons", "key")]
     lines = ["\t".join(["static", "moving", *columns])]
     for pair in pairs:
-        values = [_format(pair.measures[name]) for name in columns]
+        values = [format_cell(pair.measures[name]) for name in columns]
         lines.append("\t".join([pair.static, pair.moving, *values]))
     with write_atomically(path, overwrite=True) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _format(value: Any) -> str:
-    """A value of the table."""
-    if value is None:
-        return "n/a"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -81,14 +81,25 @@ def write_table(
             writer = csv.writer(file, delimiter="\t", lineterminator="\n")
             writer.writerow(columns)
             for row in rows:
-                writer.writerow([_format_cell(row.get(name)) for name in columns])
+                writer.writerow([format_cell(row.get(name)) for name in columns])
     described = {name: {"Description": text} for name, text in COLUMNS.items()}
     content = {**described, **describe_provenance(plan.call, plan.template)}
     write_json(path.with_suffix(".json"), content, overwrite=True)
 
 
-def _format_cell(value: Any) -> str:
-    """A cell; ``n/a``, as in BIDS, for what is unknown."""
+def format_cell(value: Any) -> str:
+    """Format a value for a table.
+
+    Parameters
+    ----------
+    value : object
+        A number, a text or None.
+
+    Returns
+    -------
+    text : str
+        The value; ``n/a``, as in BIDS, for what is unknown.
+    """
     if isinstance(value, float):
         return f"{value:.6g}" if isfinite(value) else "n/a"
     text = " ".join(str(value).split()) if value is not None else ""

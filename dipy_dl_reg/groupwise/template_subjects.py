@@ -7,7 +7,6 @@ processes read it from there.
 from __future__ import annotations
 
 from collections.abc import Sequence
-import hashlib
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ import numpy as np
 
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.io.atomic_files import write_atomically
+from dipy_dl_reg.io.checksums import compute_image_checksum
 from dipy_dl_reg.io.input_channels import read_input_channels
 from dipy_dl_reg.registration.image_checks import check_image, check_mask
 from dipy_dl_reg.validation import check_affine
@@ -204,10 +204,7 @@ def compute_digest(subject: TemplateSubject) -> str:
     digest : str
         64 hexadecimal digits.
     """
-    digest = hashlib.sha256(np.ascontiguousarray(subject.values).tobytes())
-    digest.update(np.ascontiguousarray(subject.grid.affine, np.float64).tobytes())
-    digest.update(repr(subject.values.shape).encode())
-    return digest.hexdigest()
+    return compute_image_checksum(subject.values, subject.grid.affine)
 
 
 def name_subjects(images: Sequence[Any], names: Sequence[str] | None) -> list[str]:

@@ -19,7 +19,7 @@ from dipy_dl_reg.maps.formats.map_format import MapFormat
 from dipy_dl_reg.maps.formats.table import (
     describe_names,
     find_format,
-    format_named,
+    get_format,
     recognise_format,
 )
 
@@ -39,8 +39,8 @@ def read_mapping(
     Parameters
     ----------
     path : str or Path
-        The file; in formats that store each direction in a file, that which warps
-        moving to static.
+        The file.  If a format stores each direction in a file of its own: the file
+        that warps moving to static.
     inverse : str or Path, optional
         The file of the other direction, which warps static to moving.  Without it, if
         `path` does not contain this direction, the inverse is computed, and the log
@@ -95,7 +95,7 @@ def read_mapping(
     ... )  # doctest: +SKIP
     >>> warped = mapping.transform(t1)  # doctest: +SKIP
     """
-    entry = recognise_format(path) if like is None else format_named(like)
+    entry = recognise_format(path) if like is None else get_format(like)
     logger.info(f"{path} is read as {entry.description}")
     return entry.read(path, static, moving, prealign, inverse=inverse, affine=affine)
 
@@ -116,8 +116,8 @@ def write_mapping(
     mapping : DiffeomorphicMap or AffineMap
         The map.
     path : str or Path
-        The file; in formats that store each direction in a file, that which warps
-        moving to static.
+        The file.  If a format stores each direction in a file of its own: the file
+        that warps moving to static.
     inverse : str or Path, optional
         The file of the other direction, in formats that store each in a file.  Without
         it this direction is not written, and the log says so.  ANTs' inverse warp is
@@ -196,9 +196,9 @@ def choose_format(path: str | os.PathLike, like: str | None = None) -> MapFormat
         If there is no such format, or several programs use the suffix.
     """
     if like is not None:
-        return format_named(like)
+        return get_format(like)
     entry = find_format(path)
-    if entry is format_named("dipy"):
+    if entry is get_format("dipy"):
         raise ValueError(
             f"like must name the format of {path}, because several programs store maps "
             f"in such files: {describe_names()}"

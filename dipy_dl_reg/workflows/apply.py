@@ -80,9 +80,9 @@ class ApplyDeepFlow(StrictWorkflow):
         ----------
         mapping_file : string or Path
             The map, such as mapping.npz of dipy_align_deep, or a map of another
-            program: a file in {formats}. Of a program that stores each direction in
-            a file, it is that which warps moving to static, and the files that ANTs
-            writes beside it are found.
+            program: a file in {formats}. If the program stores each direction in a
+            file of its own, give the file that warps moving to static. The files that
+            ANTs writes beside it are found.
         image_files : variable string or Path
             The image or images, or other files of the kinds of --kind. For several, add
             --mix_names, which gives each its own output name.

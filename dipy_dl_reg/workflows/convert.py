@@ -62,10 +62,10 @@ class ConvertDeepFlow(StrictWorkflow):
         Parameters
         ----------
         mapping_files : variable string or Path
-            The map; of a program that stores each direction in a file, that which warps
-            moving to static. Several maps are combined to one, with one interpolation,
-            in the order in which images are transformed: first the map of b0 to T1,
-            then that of T1 to a template.
+            The map. If a program stores each direction in a file of its own, give the
+            file that warps moving to static. Several maps are combined to one, with one
+            interpolation, in the order in which images are transformed: first the map
+            of b0 to T1, then that of T1 to a template.
         inverse : string or Path, optional
             The file of the other direction. Without it, if the map does not contain
             this direction, the inverse is computed. Beside a warp of ANTs it is found.
@@ -90,8 +90,8 @@ class ConvertDeepFlow(StrictWorkflow):
         out_dir : string or Path, optional
             Folder of the outputs.
         out_mapping : string, optional
-            The map; of a program that stores each direction in a file, that which warps
-            moving to static.
+            The map. If the format stores each direction in a file of its own, this is
+            the file that warps moving to static.
         out_inverse : string, optional
             The file of the other direction, in formats that store each in a file.
         out_affine : string, optional

@@ -217,7 +217,7 @@ def _check_name_of_ants(path: str | os.PathLike) -> None:
     check_name(path)
 
 
-def format_named(name: str) -> MapFormat:
+def get_format(name: str) -> MapFormat:
     """Find a format by its name.
 
     Parameters
