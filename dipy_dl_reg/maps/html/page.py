@@ -26,8 +26,6 @@ from dipy_dl_reg.maps.record import RegistrationRecord, list_versions
 from dipy_dl_reg.maps.regularity import RegularityMeasures
 from dipy_dl_reg.maps.verdict import Verdict
 
-#: What the grades are called in reports.
-STATES = {"good": "PASS", "doubtful": "WARN", "failed": "FAIL"}
 _LAYER_NAMES = {"static": "static", "before": "moving before", "after": "moving after"}
 
 
@@ -105,7 +103,6 @@ def make_page(
     pictures = draw_pictures(volumes, planes)
     html = render(
         "report",
-        states=STATES,
         date=date.today().isoformat(),
         version=list_versions()["dipy_dl_reg"],
         **_describe_pictures(volumes, pictures, content),

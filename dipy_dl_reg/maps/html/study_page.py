@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, TypeGuard
 from urllib.parse import quote
 
 from dipy_dl_reg.io.atomic_files import check_writable, write_atomically
-from dipy_dl_reg.maps.html.page import STATES
 from dipy_dl_reg.maps.html.rendering import check_templates, render
 from dipy_dl_reg.maps.record import list_versions
 from dipy_dl_reg.validation import wrong_value
@@ -102,10 +101,10 @@ def write_study_report(
         _check_row(row)
     columns = _find_columns(rows)
     ordered = sorted(rows, key=_sort_key)
-    counts = dict.fromkeys(("FAIL", "WARN", "PASS"), 0)
+    counts = dict.fromkeys(_ORDER, 0)
     for row in rows:
-        if row["status"] == "done" and row.get("grade") in STATES:
-            counts[STATES[row["grade"]]] += 1
+        if row["status"] == "done" and row.get("grade") in _ORDER:
+            counts[row["grade"]] += 1
     page = render(
         "study",
         title=title,
@@ -163,7 +162,7 @@ def _format_row(
         text = format(number, column.form) if isfinite(number) else ""
         cells.append({"text": text, "number": repr(number) if text else ""})
     done, report = row["status"] == "done", row.get("report")
-    grade = STATES.get(str(row.get("grade")), "")
+    grade = row["grade"] if row.get("grade") in _ORDER else ""
     thumbnail = str(row.get("thumbnail") or "")
     return {
         "subject": str(row["subject"]),
