@@ -11,9 +11,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dipy_dl_reg.geometry.fold_repair import ROUND_TRIP_MAX, ROUND_TRIP_MEAN
 from dipy_dl_reg.maps.regularity import Regularity, RegularityMeasures
-from dipy_dl_reg.maps.verdict import GRADES, LIMITS, Verdict, is_aligned
+from dipy_dl_reg.maps.verdict import (
+    GRADES,
+    LIMITS,
+    Verdict,
+    find_anatomy_doubts,
+    is_aligned,
+    least_anatomy_overlap,
+)
 
 if TYPE_CHECKING:
+    from dipy_dl_reg.anatomy.overlap import AnatomyOverlap
     from dipy_dl_reg.maps.measures import Measures
 
 #: Folded voxels, in percent, and mean inverse consistency error, in voxels, above which
@@ -79,6 +87,34 @@ def add_regularity(verdict: Verdict, regularity: Regularity) -> Verdict:
         )
     grade = find_worst(verdict.grade, folds, trip)
     return verdict._replace(grade=grade, reasons=tuple(reasons))
+
+
+def add_anatomy(verdict: Verdict, overlap: AnatomyOverlap) -> Verdict:
+    """Add the overlap of the anatomy maps to a verdict.
+
+    Parameters
+    ----------
+    verdict : Verdict
+        The verdict, with its measures.
+    overlap : AnatomyOverlap
+        The overlap before and after the registration.
+
+    Returns
+    -------
+    verdict : Verdict
+        With the overlap among the measures; at least "doubtful" if the overlap falls or
+        is low at the end.
+    """
+    if verdict.measures is None:
+        return verdict
+    measures = verdict.measures._replace(
+        anatomy_before=overlap.before,
+        anatomy_affine=overlap.affine,
+        anatomy=overlap.after,
+    )
+    doubts = find_anatomy_doubts(measures)
+    grade = find_worst(verdict.grade, _doubt_if(bool(doubts)))
+    return Verdict(grade, (*verdict.reasons, *doubts), measures)
 
 
 def find_worst(*grades: str) -> str:
@@ -167,6 +203,7 @@ def check_measures(m: Measures) -> list[Check]:
         poses.
     """
     checks = [*_check_similarity(m), *_check_overlap(m), *_check_affine(m)]
+    checks += _check_anatomy(m)
     if m.volume_ratio is not None:
         ratio, limit = m.volume_ratio, LIMITS["volume_ratio"]
         checks.append(
@@ -257,6 +294,25 @@ def _check_overlap(m: Measures) -> list[Check]:
             f"{m.visible:.0%}",
             f"below {LIMITS['visible']:.0%}: doubtful",
             _doubt_if(m.visible < LIMITS["visible"]),
+        ),
+    ]
+
+
+def _check_anatomy(m: Measures) -> list[Check]:
+    """Overlap of the anatomy maps, if it was measured."""
+    if m.anatomy is None or m.anatomy_affine is None or m.anatomy_before is None:
+        return []
+    return [
+        Check(
+            "Overlap of the anatomy maps, raw and after the affine part",
+            f"{_number(m.anatomy_before)}, {_number(m.anatomy_affine)}",
+        ),
+        Check(
+            "Overlap of the anatomy maps at the end",
+            _number(m.anatomy),
+            f"below {least_anatomy_overlap(m):g}, or lower than after the affine part "
+            f"by more than {LIMITS['anatomy_fall']:g}: doubtful",
+            _doubt_if(bool(find_anatomy_doubts(m))),
         ),
     ]
 

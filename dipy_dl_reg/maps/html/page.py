@@ -174,6 +174,10 @@ def _list_key_figures(
     if similarities:
         values = " → ".join(f"{value:.2f}" for _, value in similarities)
         figures.append(("Similarity: raw, affine, deformed", values))
+    measures = content.verdict.measures
+    if measures is not None and measures.anatomy is not None:
+        values = f"{measures.anatomy_affine:.2f} → {measures.anatomy:.2f}"
+        figures.append(("Anatomy maps: affine, deformed", values))
     if content.labels is not None:
         values = f"{content.labels.before:.3f} → {content.labels.after:.3f}"
         figures.append(("Dice of labels: before, after", values))

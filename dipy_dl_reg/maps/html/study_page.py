@@ -34,6 +34,8 @@ _COLUMNS = {
     "dice_before": _Column("Dice, before", ".3f", True),
     "dice_after": _Column("Dice, after", ".3f", True),
     "overlap_deformed": _Column("Overlap of objects", ".2f", True),
+    "anatomy_affine": _Column("Anatomy maps, affine", ".2f", True),
+    "anatomy_deformed": _Column("Anatomy maps, deformed", ".2f", True),
     "displacement": _Column("Mean displacement, part of length", ".3f"),
     "sd_log_jacobian": _Column("SD of log Jacobian", ".3f"),
     "minimum_jacobian": _Column("Smallest Jacobian", ".3f", True),
@@ -45,7 +47,7 @@ _COLUMNS = {
 }
 #: Measures of `ReportSummary` that have no column, because others tell the same.
 _HIDDEN = {"overlap_raw", "overlap_affine", "round_trip_mean", "round_trip_max"}
-_HIDDEN |= {"minimum_jacobian_inverse"}
+_HIDDEN |= {"minimum_jacobian_inverse", "anatomy_raw"}
 #: The order of rows: the bad ones first.
 _ORDER = ("failed", "doubtful", "good")
 
