@@ -202,7 +202,11 @@ def _align_and_deform(
     plan: CohortPlan,
     device: str,
 ) -> Registered:
-    """Register images affinely by the first contrast, and then deformably by all."""
+    """Register images affinely by the first contrast, and then deformably by all.
+
+    The verdict contains the overlap of the anatomy maps.
+    """
+    from dipy_dl_reg.registration.anatomy_check import check_anatomy
     from dipy_dl_reg.registration.deformable import DeepRegistration
 
     prealign: np.ndarray = np.eye(4)
@@ -227,7 +231,10 @@ def _align_and_deform(
     )
     record = registration.record.with_affine(plan.steps, affine_seconds)
     seconds = time.perf_counter() - start
-    return Registered(mapping, prealign, registration.verdict, record, seconds)
+    verdict = check_anatomy(
+        registration.verdict, mapping, static[0].values, moving[0].values
+    )
+    return Registered(mapping, prealign, verdict, record, seconds)
 
 
 def _stack(images: Sequence[InputImage]) -> np.ndarray:

@@ -26,6 +26,7 @@ from dipy_dl_reg.maps.record import RegistrationRecord
 from dipy_dl_reg.maps.report import plot_registration
 from dipy_dl_reg.maps.verdict import PoseComparison, Verdict
 from dipy_dl_reg.registration.affine.call import find_affine
+from dipy_dl_reg.registration.anatomy_check import check_anatomy
 from dipy_dl_reg.registration.report_files import write_report
 from dipy_dl_reg.validation import check_affine
 from dipy_dl_reg.workflows.image_pair import ImagePair, distinct_names, read_pair
@@ -132,11 +133,15 @@ def register_files(
         affine_seconds = start - began
         mapping = register_pair(pair, registration, prealign, poses, num_threads)
         seconds = time.perf_counter() - start
+        verdict = registration.verdict
+        if "out_report" in files:
+            images = pair.static, pair.moving
+            verdict = check_anatomy(verdict, mapping, *images, num_threads=num_threads)
         result = FileResult(
             mapping=mapping,
             prealign=np.eye(pair.dim + 1) if prealign is None else prealign,
             warped=transform_array(mapping, pair.moving),
-            verdict=registration.verdict,
+            verdict=verdict,
             record=describe_command(registration.record, steps, affine_seconds),
         )
         for (parameter, path), temporary in zip(files.items(), temporaries):
