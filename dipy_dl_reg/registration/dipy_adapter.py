@@ -28,6 +28,7 @@ from dipy_dl_reg.geometry.point_pairs import Landmarks
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.maps.dipy_map import displacement_to_voxels
 from dipy_dl_reg.registration.brain_masks import find_brain_mask
+from dipy_dl_reg.registration.head_masks import find_head_masks
 from dipy_dl_reg.registration.image_checks import (
     check_affine_or_none,
     check_image,
@@ -121,7 +122,8 @@ def make_pair(
         scaled independently of the other image.
     find_masks : bool, optional
         If True, no mask is given, and one image shows a brain without skull and the
-        other a whole head, the former is masked with its brain (`find_brain_mask`).
+        other a whole head, the former is masked with its brain (`find_brain_mask`); if
+        both show whole heads, both are masked (`find_head_masks`).
 
     Returns
     -------
@@ -188,20 +190,23 @@ def _make_grids(
 
 
 def _find_brain_masks(images, grids):
-    """Make a mask for a brain without skull if the other image shows a whole head."""
+    """Make a mask for a brain without skull if the other image shows a whole head.
+
+    If both show whole heads, masks of both brains.
+    """
     roles = list(images)
-    index, mask = find_brain_mask(
-        [images[role] for role in roles], [grids[role] for role in roles]
-    )
+    both = [images[role] for role in roles], [grids[role] for role in roles]
+    index, mask = find_brain_mask(*both)
     masks = dict.fromkeys(roles)
-    if index is not None:
-        brain, head = roles[index], roles[1 - index]
-        logger.info(
-            f"{brain} shows a brain without skull and {head} a whole head: only the "
-            f"region of {brain}'s brain is compared. To choose another region, give "
-            "static_mask or moving_mask."
-        )
-        masks[brain] = mask
+    if index is None:
+        return dict(zip(roles, find_head_masks(*both) or [None, None]))
+    brain, head = roles[index], roles[1 - index]
+    logger.info(
+        f"{brain} shows a brain without skull and {head} a whole head: only the region "
+        f"of {brain}'s brain is compared. To choose another region, give static_mask "
+        "or moving_mask."
+    )
+    masks[brain] = mask
     return masks
 
 
