@@ -199,7 +199,8 @@ def _find_brain_masks(images, grids):
     index, mask = find_brain_mask(*both)
     masks = dict.fromkeys(roles)
     if index is None:
-        return dict(zip(roles, find_head_masks(*both) or [None, None]))
+        found = find_head_masks(*both)
+        return masks if found is None else dict(zip(roles, found))
     brain, head = roles[index], roles[1 - index]
     logger.info(
         f"{brain} shows a brain without skull and {head} a whole head: only the region "
