@@ -6,7 +6,7 @@ the map is deformed there without need, and less exact inside the brain.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dipy.utils.logging import logger
 import numpy as np
@@ -15,7 +15,7 @@ from dipy_dl_reg.anatomy.prediction import predict_anatomy
 from dipy_dl_reg.anatomy.wide_masks import mask_brain_with_margin
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.io.input_image import InputImage
-from dipy_dl_reg.registration.brain_masks import show_whole_heads
+from dipy_dl_reg.registration.brain_masks import find_brain_mask, show_whole_heads
 
 #: Distance from the brain up to which heads are compared, mm: the edge between brain
 #: and fluid is seen, the scalp is not.
@@ -63,6 +63,40 @@ def find_head_masks(
         "moving_mask."
     )
     return masks
+
+
+def find_brain_masks(
+    images: Mapping[str, np.ndarray], grids: Mapping[str, Grid]
+) -> dict[str, np.ndarray | None]:
+    """Make masks for two images of which at least one shows a whole head, and log it.
+
+    Parameters
+    ----------
+    images : dict of ndarray
+        "static" and "moving"; NaN is missing data.
+    grids : dict of Grid
+        Their grids, by the same names.
+
+    Returns
+    -------
+    masks : dict of ndarray or None
+        By the same names: a mask of the brain without skull if the other image shows a
+        whole head (`find_brain_mask`), masks of both brains if both show whole heads
+        (`find_head_masks`), else None.
+    """
+    roles = list(images)
+    both = [images[role] for role in roles], [grids[role] for role in roles]
+    index, mask = find_brain_mask(*both)
+    if index is None:
+        found = find_head_masks(*both)
+        return dict(zip(roles, found)) if found else dict.fromkeys(roles)
+    brain, head = roles[index], roles[1 - index]
+    logger.info(
+        f"{brain} shows a brain without skull and {head} a whole head: only the region "
+        f"of {brain}'s brain is compared. To choose another region, give static_mask "
+        "or moving_mask."
+    )
+    return {brain: mask, head: None}
 
 
 def _can_show_head(grid: Grid) -> bool:
