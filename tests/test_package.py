@@ -46,6 +46,7 @@ PUBLIC = {
     "deep_register_dwi_series",
     "deep_register_series",
     "deep_registration",
+    "brain_mask",
     "build_template",
     "register_all_pairs",
     "fit",
@@ -85,6 +86,7 @@ PUBLIC = {
     "write_dipy_mapping",
     "write_mapping",
     "write_motion_table",
+    "segment_anatomy",
     "write_report",
     "write_study_report",
 }
