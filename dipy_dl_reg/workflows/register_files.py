@@ -9,6 +9,7 @@ from pathlib import Path
 import shlex
 import sys
 import time
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dipy.align.imwarp import DiffeomorphicMap
@@ -30,6 +31,7 @@ from dipy_dl_reg.registration.affine.call import find_affine
 from dipy_dl_reg.registration.anatomy_check import check_anatomy
 from dipy_dl_reg.registration.head_masks import mask_heads
 from dipy_dl_reg.registration.report_files import write_report
+from dipy_dl_reg.registration.uncertainty import mapping_uncertainty
 from dipy_dl_reg.validation import check_affine
 from dipy_dl_reg.workflows.image_pair import ImagePair, distinct_names, read_pair
 
@@ -57,6 +59,8 @@ class FileResult(NamedTuple):
         Verdict on the registration.
     record : RegistrationRecord
         How the map was computed.
+    uncertainty : dict
+        Options of `mapping_uncertainty`, if its result is to be written.
     """
 
     mapping: DiffeomorphicMap
@@ -64,6 +68,7 @@ class FileResult(NamedTuple):
     warped: np.ndarray
     verdict: Verdict
     record: RegistrationRecord
+    uncertainty: Mapping[str, Any]
 
 
 def register_files(
@@ -78,6 +83,7 @@ def register_files(
     num_threads: int | None,
     overwrite: bool,
     channels: Sequence[Sequence[str | os.PathLike]] = ((), ()),
+    uncertainty: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
     """Register two image files, and write either all result files or none.
 
@@ -103,6 +109,8 @@ def register_files(
         Replace files that exist.
     channels : sequence of sequence of str or Path, optional
         Files of further images of static and of moving.
+    uncertainty : dict, optional
+        Options of `mapping_uncertainty`, for the file "out_uncertainty".
 
     Returns
     -------
@@ -147,6 +155,7 @@ def register_files(
             warped=transform_array(mapping, pair.moving),
             verdict=verdict,
             record=describe_command(registration.record, steps, affine_seconds),
+            uncertainty={"num_threads": num_threads, **uncertainty},
         )
         for (parameter, path), temporary in zip(files.items(), temporaries):
             logger.info(f"Writing {path}")
@@ -330,6 +339,14 @@ def _write_prealign(pair: ImagePair, result: FileResult, path: Path) -> None:
     )
 
 
+def _write_uncertainty(pair: ImagePair, result: FileResult, path: Path) -> None:
+    """Write the expected error."""
+    found = mapping_uncertainty(
+        result.mapping, *pair.images(), **pair.masks, **result.uncertainty
+    )
+    _save_on(pair.static_image, found.expected_error, path)
+
+
 def _write_report(pair: ImagePair, result: FileResult, path: Path) -> None:
     """The report, or the picture."""
     if path.suffix.lower() == ".html":
@@ -365,6 +382,7 @@ WRITERS = {
     "out_field": _write_field,
     "out_mapping": _write_mapping,
     "out_prealign": _write_prealign,
+    "out_uncertainty": _write_uncertainty,
     "out_report": _write_report,
 }
 
