@@ -207,7 +207,8 @@ def candidate_lines(arguments):
     found = {}
     for title, kinds in groups.items():
         for part in (0, 1):
-            for case in read_all(arguments, kinds, part).values():
+            found_cases = read_all(arguments, kinds, part, candidates=True)
+            for case in found_cases.values():
                 for name, value in scores.correlations(case).items():
                     found.setdefault(name, {}).setdefault(title, []).append(value)
     lines = ["rank correlation with the error, mean over cases (number of cases)"]
