@@ -90,7 +90,7 @@ def print_tables(tables):
 def format_score(name, found, count=1):
     """A line of the report."""
     covered, width, length, radius = (
-        " ".join(form.format(100 * v if form[3] == "5" else v) for v in values)
+        " ".join(form.format(100 * v if form[2] == "5" else v) for v in values)
         for form, values in (
             ("{:5.1f}", found.component),
             ("{:6.2f}", found.width),
