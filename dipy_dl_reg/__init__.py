@@ -30,6 +30,7 @@ _PUBLIC = {
     "registration.assess": ["assess_mapping"],
     "registration.landmarks": ["ThinPlateSplineRegistration"],
     "registration.report_files": ["write_report"],
+    "registration.structures": ["brain_mask", "segment_anatomy"],
     "registration.uncertainty": ["MappingUncertainty", "mapping_uncertainty"],
     "groupwise.all_pairs": ["register_all_pairs"],
     "groupwise.template": ["build_template"],

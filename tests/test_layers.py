@@ -26,6 +26,7 @@ LAYERS = [
     "registration",
     "maps",
     "initialization",
+    "anatomy",
     "networks",
     "optimization",
     "metrics",
@@ -41,7 +42,7 @@ LEVEL = {unit: -place for place, unit in enumerate(LAYERS)}
 LEVEL |= {"report": 1, "verdict": 1}
 #: Where torch may be imported, in part or in whole: folders and modules.
 TORCH = {
-    *("geometry", "metrics", "optimization", "networks", "initialization"),
+    *("geometry", "metrics", "optimization", "networks", "anatomy", "initialization"),
     *("training.loop", "training.examples"),
     *("training.training_set", "training.image_tensors"),
     *("maps.measures", "registration.dipy_adapter", "registration.devices"),

@@ -47,6 +47,7 @@ PUBLIC = {
     "deep_register_dwi_series",
     "deep_register_series",
     "deep_registration",
+    "brain_mask",
     "build_template",
     "register_all_pairs",
     "fit",
@@ -88,6 +89,7 @@ PUBLIC = {
     "write_dipy_mapping",
     "write_mapping",
     "write_motion_table",
+    "segment_anatomy",
     "write_report",
     "write_study_report",
 }

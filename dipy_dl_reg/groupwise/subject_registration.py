@@ -202,12 +202,19 @@ def _align_and_deform(
     plan: CohortPlan,
     device: str,
 ) -> Registered:
-    """Register images affinely by the first contrast, and then deformably by all."""
+    """Register images affinely by the first contrast, and then deformably by all.
+
+    The verdict contains the overlap of the anatomy maps.
+    """
+    from dipy_dl_reg.registration.anatomy_check import check_anatomy
     from dipy_dl_reg.registration.deformable import DeepRegistration
+    from dipy_dl_reg.registration.head_masks import mask_heads
 
     prealign: np.ndarray = np.eye(4)
     poses: PoseComparison | None = None
     start = time.perf_counter()
+    if plan.steps and len(static) == 1:
+        static, moving = ([each] for each in mask_heads(static[0], moving[0]))
     if plan.steps:
         options = make_call_options(device=device)
         found = align_images(static[0], moving[0], plan.steps, options)
@@ -227,7 +234,10 @@ def _align_and_deform(
     )
     record = registration.record.with_affine(plan.steps, affine_seconds)
     seconds = time.perf_counter() - start
-    return Registered(mapping, prealign, registration.verdict, record, seconds)
+    verdict = check_anatomy(
+        registration.verdict, mapping, static[0].values, moving[0].values
+    )
+    return Registered(mapping, prealign, verdict, record, seconds)
 
 
 def _stack(images: Sequence[InputImage]) -> np.ndarray:

@@ -11,9 +11,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dipy_dl_reg.geometry.fold_repair import ROUND_TRIP_MAX, ROUND_TRIP_MEAN
 from dipy_dl_reg.maps.regularity import Regularity, RegularityMeasures
-from dipy_dl_reg.maps.verdict import GRADES, LIMITS, Verdict, is_aligned
+from dipy_dl_reg.maps.verdict import (
+    GRADES,
+    LIMITS,
+    Verdict,
+    find_anatomy_doubts,
+    is_aligned,
+    least_anatomy_overlap,
+)
 
 if TYPE_CHECKING:
+    from dipy_dl_reg.anatomy.overlap import AnatomyOverlap
     from dipy_dl_reg.maps.measures import Measures
 
 #: Folded voxels, in percent, and mean inverse consistency error, in voxels, above which
@@ -81,6 +89,34 @@ def add_regularity(verdict: Verdict, regularity: Regularity) -> Verdict:
     return verdict._replace(grade=grade, reasons=tuple(reasons))
 
 
+def add_anatomy(verdict: Verdict, overlap: AnatomyOverlap) -> Verdict:
+    """Add the overlap of the anatomy maps to a verdict.
+
+    Parameters
+    ----------
+    verdict : Verdict
+        The verdict, with its measures.
+    overlap : AnatomyOverlap
+        The overlap before and after the registration.
+
+    Returns
+    -------
+    verdict : Verdict
+        With the overlap among the measures; at least "doubtful" if the overlap falls or
+        is low at the end.
+    """
+    if verdict.measures is None:
+        return verdict
+    measures = verdict.measures._replace(
+        anatomy_before=overlap.before,
+        anatomy_affine=overlap.affine,
+        anatomy=overlap.after,
+    )
+    doubts = find_anatomy_doubts(measures)
+    grade = find_worst(verdict.grade, _doubt_if(bool(doubts)))
+    return Verdict(grade, (*verdict.reasons, *doubts), measures)
+
+
 def find_worst(*grades: str) -> str:
     """Find the worst of several grades.
 
@@ -126,10 +162,10 @@ def check_regularity(m: RegularityMeasures) -> list[Check]:
         One for each measure.
     """
     folds, trip = _grade_folds(m), _grade_round_trip(m)
-    above = f"above 0 %: WARN; above {FAILED_FOLDS:g} %: FAIL"
+    above = f"above 0 %: doubtful; above {FAILED_FOLDS:g} %: failed"
     error = (
         f"mean above {ROUND_TRIP_MEAN:g} or maximum above {ROUND_TRIP_MAX:g} voxel: "
-        f"WARN; mean above {FAILED_ROUND_TRIP:g} voxel: FAIL"
+        f"doubtful; mean above {FAILED_ROUND_TRIP:g} voxel: failed"
     )
     return [
         Check(
@@ -167,13 +203,14 @@ def check_measures(m: Measures) -> list[Check]:
         poses.
     """
     checks = [*_check_similarity(m), *_check_overlap(m), *_check_affine(m)]
+    checks += _check_anatomy(m)
     if m.volume_ratio is not None:
         ratio, limit = m.volume_ratio, LIMITS["volume_ratio"]
         checks.append(
             Check(
                 "Change of the masked region's volume",
                 f"{ratio:.2f}",
-                f"more than {limit:g} or less than 1/{limit:g}: WARN",
+                f"more than {limit:g} or less than 1/{limit:g}: doubtful",
                 _doubt_if(max(ratio, 1 / ratio) > limit),
             )
         )
@@ -212,8 +249,8 @@ def _check_similarity(m: Measures) -> list[Check]:
             "Similarity after the affine part",
             _number(m.similarity_affine) + other,
             f"below {x['affine_similarity']:g}, or less than {x['balance']:g} above "
-            f"{x['displacement_cost']:g} times the mean displacement: WARN, unless it "
-            f"is at least {x['unclear_similarity']:g} and {x['pose_ratio']:g} times "
+            f"{x['displacement_cost']:g} times the mean displacement: doubtful, unless "
+            f"it is at least {x['unclear_similarity']:g} and {x['pose_ratio']:g} times "
             "that in wrong poses, with a mean displacement of at most "
             f"{x['unclear_displacement']:.0%}, or the deformation reaches "
             f"{x['corrected_similarity']:g} with a mean displacement of at most "
@@ -223,7 +260,7 @@ def _check_similarity(m: Measures) -> list[Check]:
         Check(
             "Similarity after the deformation",
             _number(m.similarity),
-            f"below {x['final_similarity']:g}: FAIL",
+            f"below {x['final_similarity']:g}: failed",
             _fail_if(not m.similarity >= x["final_similarity"]),
         ),
         Check(
@@ -231,7 +268,7 @@ def _check_similarity(m: Measures) -> list[Check]:
             f"{m.displacement:.1%} (95th percentile {m.displacement_95:.1%})",
             f"above {x['forced_displacement']:.0%}, with a similarity below "
             f"{x['forced_similarity']:g} before and {x['corrected_similarity']:g} "
-            "after the deformation: FAIL",
+            "after the deformation: failed",
             _fail_if(forced),
         ),
     ]
@@ -249,14 +286,33 @@ def _check_overlap(m: Measures) -> list[Check]:
         Check(
             "Overlap of the objects after the deformation",
             f"{m.overlap:.2f}",
-            f"below {doubtful:g}: WARN; below {failed:g}: FAIL",
+            f"below {doubtful:g}: doubtful; below {failed:g}: failed",
             "failed" if m.overlap < failed else grade,
         ),
         Check(
             "Part of static's object that moving shows",
             f"{m.visible:.0%}",
-            f"below {LIMITS['visible']:.0%}: WARN",
+            f"below {LIMITS['visible']:.0%}: doubtful",
             _doubt_if(m.visible < LIMITS["visible"]),
+        ),
+    ]
+
+
+def _check_anatomy(m: Measures) -> list[Check]:
+    """Overlap of the anatomy maps, if it was measured."""
+    if m.anatomy is None or m.anatomy_affine is None or m.anatomy_before is None:
+        return []
+    return [
+        Check(
+            "Overlap of the anatomy maps, raw and after the affine part",
+            f"{_number(m.anatomy_before)}, {_number(m.anatomy_affine)}",
+        ),
+        Check(
+            "Overlap of the anatomy maps at the end",
+            _number(m.anatomy),
+            f"below {least_anatomy_overlap(m):g}, or lower than after the affine part "
+            f"by more than {LIMITS['anatomy_fall']:g}: doubtful",
+            _doubt_if(bool(find_anatomy_doubts(m))),
         ),
     ]
 
@@ -275,20 +331,20 @@ def _check_affine(m: Measures) -> list[Check]:
             "Scales of the affine part",
             f"{low:.2f} to {high:.2f}",
             f"below {x['smallest_scale']:g}, above {x['largest_scale']:g}, or a ratio "
-            f"above {x['scale_ratio']:g}: WARN",
+            f"above {x['scale_ratio']:g}: doubtful",
             _doubt_if(unusual),
         ),
         Check(
             "Rotation of the affine part",
             f"{m.rotation:.1f}°",
             f"above {x['rotation']:g}° with a similarity below "
-            f"{x['strong_similarity']:g}: WARN",
+            f"{x['strong_similarity']:g}: doubtful",
             _doubt_if(m.rotation > x["rotation"] and weak),
         ),
         Check(
             "Affine part mirrors the image",
             "yes" if m.mirrors else "no",
-            "yes: FAIL",
+            "yes: failed",
             _fail_if(m.mirrors),
         ),
     ]

@@ -72,6 +72,10 @@ class Measures(NamedTuple):
         Whether the prealign mirrors the image (its determinant is negative).
     has_prealign : bool
         Whether the prealign differs from the identity.
+    anatomy_before, anatomy_affine, anatomy : float or None
+        Overlap of the anatomy maps of both images, in the same three cases as the
+        similarity (`dipy_dl_reg.anatomy.overlap.AnatomyOverlap`).  None if it was not
+        measured, or if an image shows no brain.
     """
 
     similarity_before: float
@@ -90,6 +94,9 @@ class Measures(NamedTuple):
     largest_scale: float
     mirrors: bool
     has_prealign: bool
+    anatomy_before: float | None = None
+    anatomy_affine: float | None = None
+    anatomy: float | None = None
 
 
 def measure_registration(

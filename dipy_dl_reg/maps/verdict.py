@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 GRADES = ("good", "doubtful", "failed")
 
+#: Beginning of the reasons that concern the anatomy maps.
+ANATOMY_REASON = "the overlap of the anatomy maps"
+
 # Values after "Right:" and "wrong:" were measured in correct and wrong registrations.
 
 #: Mean squared local correlation after the affine part above which images are aligned,
@@ -63,6 +66,15 @@ _RIVAL_GAIN, _ROTATION, _STRONG_SIMILARITY = 0.1, 45.0, 0.25
 #: T1).
 _MIRROR_GAIN = 0.04
 
+#: Largest fall of the overlap of the anatomy maps by the deformation.  Right, T1, b0
+#: and FA: rises by .015 and more; another person's field, a field applied inversely,
+#: twice or at random: falls by .003 and more, mostly by more than .02.
+_ANATOMY_FALL = 0.005
+#: Smallest overlap at the end, and after an affine part alone.  Right: .92, and .82
+#: after the affine part; wrong poses, not recovered: up to .2, other wrong affine
+#: parts: up to .43.
+_ANATOMY_OVERLAP, _ANATOMY_AFFINE = 0.8, 0.6
+
 #: These limits by name, for reports, which state each of them beside its measure.
 LIMITS = {
     "affine_similarity": CLEAR_SIMILARITY,
@@ -85,6 +97,9 @@ LIMITS = {
     "visible": _VISIBLE,
     "rotation": _ROTATION,
     "strong_similarity": _STRONG_SIMILARITY,
+    "anatomy_fall": _ANATOMY_FALL,
+    "anatomy_overlap": _ANATOMY_OVERLAP,
+    "anatomy_affine": _ANATOMY_AFFINE,
 }
 
 
@@ -255,7 +270,65 @@ def _find_doubts(m: Measures) -> list[str]:
             f"the affine part turns by {m.rotation:.0f} degrees, and the images agree "
             f"weakly (mean squared local correlation {m.similarity_affine:.2f})"
         )
+    return reasons + find_anatomy_doubts(m)
+
+
+def find_anatomy_doubts(m: Measures) -> list[str]:
+    """Find the reasons for doubt in the overlap of the anatomy maps.
+
+    Parameters
+    ----------
+    m : Measures
+        The measures.
+
+    Returns
+    -------
+    reasons : list of str
+        One if the overlap falls, one if it is low at the end; none if it was not
+        measured.
+    """
+    if m.anatomy is None or m.anatomy_affine is None:
+        return []
+    reasons = []
+    if m.anatomy < m.anatomy_affine - _ANATOMY_FALL:
+        reasons.append(
+            f"{ANATOMY_REASON} falls from {m.anatomy_affine:.2f} to {m.anatomy:.2f} by "
+            "the deformation"
+        )
+    if m.anatomy < least_anatomy_overlap(m):
+        reasons.append(
+            f"{ANATOMY_REASON} is only {m.anatomy:.2f} at the end: the same structures "
+            "do not lie on each other, or the network does not find them in an image"
+            + _describe_turn(m.rotation)
+        )
     return reasons
+
+
+def _describe_turn(rotation: float) -> str:
+    """What a large rotation may mean; nothing for a small one."""
+    if rotation < _ROTATION:
+        return ""
+    return (
+        f"; the affine part turns by {rotation:.0f} degrees: check the header, because "
+        "an image whose voxels are reversed along an axis has left and right exchanged "
+        "after such a turn"
+    )
+
+
+def least_anatomy_overlap(m: Measures) -> float:
+    """Smallest overlap of the anatomy maps that is not doubtful.
+
+    Parameters
+    ----------
+    m : Measures
+        The measures.
+
+    Returns
+    -------
+    limit : float
+        The limit; it is lower if the map contains only an affine part.
+    """
+    return _ANATOMY_OVERLAP if m.displacement > 0 else _ANATOMY_AFFINE
 
 
 def is_aligned(m: Measures) -> bool:

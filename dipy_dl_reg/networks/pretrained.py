@@ -12,6 +12,10 @@ from typing import Any, NamedTuple
 
 import torch
 
+from dipy_dl_reg.networks.anatomy_network import (
+    AnatomyNetwork,
+    load_anatomy_network,
+)
 from dipy_dl_reg.networks.base import RegistrationNetwork
 from dipy_dl_reg.networks.checkpoint import load_network
 
@@ -78,6 +82,16 @@ WEIGHTS: dict[str, Weights] = {
     ),
 }
 
+#: The network that segments an image; it registers nothing by itself.
+ANATOMY = Weights(
+    file="anatomy.npz",
+    checksum="2e757a0fc8a73f48a0ae08ad55d979f2982c2e51f2780e010d6f601fc8bc4189",
+    about="anatomy: structures of heads and brains of any contrast, 3D, at 2 mm",
+    licence="BSD-3-Clause; trained on label maps of SynthSeg (Apache-2.0)",
+    recipe="python -m tools.recipes.train_anatomy",
+    scores={"drawn, held out": 0.660},
+)
+
 #: Default networks, by dimension, for ``DeepRegistration(model="auto")``.
 DEFAULT_MODELS = {2: "pyramid-slices", 3: "pyramid-brain"}
 
@@ -115,8 +129,33 @@ def load_model(name: str, *, device: torch.device | str = "cpu") -> Registration
     """
     if name not in WEIGHTS:
         raise ValueError(f"model must be one of {list_models()}, got {name!r}.")
-    path = _FOLDER / WEIGHTS[name].file
-    found = sha256(path.read_bytes()).hexdigest()
-    if found != WEIGHTS[name].checksum:
+    return load_network(_checked_file(WEIGHTS[name]), device=device)
+
+
+def load_anatomy(*, device: torch.device | str = "cpu") -> AnatomyNetwork:
+    """Load the network that segments an image.
+
+    Parameters
+    ----------
+    device : torch.device or str, optional
+        Device of its weights.
+
+    Returns
+    -------
+    network : AnatomyNetwork
+        In evaluation mode; ``network.card`` is the information about it.
+
+    Raises
+    ------
+    ValueError
+        If its file is not the one that was released.
+    """
+    return load_anatomy_network(_checked_file(ANATOMY), device=device)
+
+
+def _checked_file(weights: Weights) -> Path:
+    """Path of a file of weights, after its checksum was compared."""
+    path = _FOLDER / weights.file
+    if sha256(path.read_bytes()).hexdigest() != weights.checksum:
         raise ValueError(f"{path} is damaged: install the package again.")
-    return load_network(path, device=device)
+    return path

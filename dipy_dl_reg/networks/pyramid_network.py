@@ -174,9 +174,9 @@ class Pyramid(RegistrationNetwork):
         first, second = both, torch.cat([b, a])
         there = correlate_neighbours(a, b)
         compared = torch.cat([there, swap_correlations(there)])
-        x = torch.cat([first, second, compared], 1)
+        x = _join_channels([first, second, compared])
         forward, backward = self.flow[level](self.decoder[level](x)).chunk(2)
-        step = (forward - backward) / 2
+        step = ((forward - backward) / 2).contiguous()
         return step if velocity is None else velocity + step
 
 
@@ -206,6 +206,22 @@ def warp_half_way(both: torch.Tensor, velocity: torch.Tensor) -> torch.Tensor:
 def _block(*layers: nn.Module) -> nn.Sequential:
     """Make a sequence of convolutions, each followed by a ReLU."""
     return nn.Sequential(*(m for layer in layers for m in (layer, nn.LeakyReLU(0.2))))
+
+
+def _join_channels(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Concatenate channels; on a CPU, with those of a voxel side by side in memory.
+
+    Convolutions take half the time there in this order, and keep it.  Training is not
+    changed, because its speed in this order has not been measured.
+    """
+    first = parts[0]
+    if first.device.type != "cpu" or torch.is_grad_enabled():
+        return torch.cat(list(parts), 1)
+    order = torch.channels_last if first.ndim == 4 else torch.channels_last_3d
+    shape = (len(first), sum(part.shape[1] for part in parts), *first.shape[2:])
+    joined = torch.empty(shape, dtype=first.dtype, memory_format=order)
+    torch.cat(list(parts), 1, out=joined)
+    return joined
 
 
 def correlate_neighbours(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ from dipy_dl_reg.maps.measures import measure_registration
 from dipy_dl_reg.maps.regularity import measure_regularity
 from dipy_dl_reg.maps.verdict import Verdict, judge
 from dipy_dl_reg.registration import dipy_adapter
+from dipy_dl_reg.registration.anatomy_check import check_anatomy
 from dipy_dl_reg.registration.devices import threads
 from dipy_dl_reg.registration.mapped_images import read_mapped_images
 
@@ -22,6 +23,7 @@ def assess_mapping(
     *,
     static_mask: Any = None,
     moving_mask: Any = None,
+    anatomy: bool = False,
     num_threads: int | None = None,
 ) -> Verdict:
     """Assess a registration by its images and its map.
@@ -37,6 +39,11 @@ def assess_mapping(
         The images that were registered, on their own grids.
     static_mask, moving_mask : array, nibabel image, str or Path, optional
         The masks that were used.
+    anatomy : bool, optional
+        Also measure the overlap of the anatomy maps of both images before and after the
+        registration (`verdict.measures.anatomy_affine` and `anatomy`), for 3D images
+        that show a brain.  A network predicts the maps of each image, which takes about
+        a second an image on two cores.
     num_threads : int, optional
         Threads on the CPU; None uses Torch's default, -1 all processors.
 
@@ -62,4 +69,7 @@ def assess_mapping(
             mapping.backward, pair.static_grid
         )
         verdict = judge(measure_registration(pair, displacement))
-    return add_regularity(verdict, measure_regularity(mapping))
+    verdict = add_regularity(verdict, measure_regularity(mapping))
+    if anatomy:
+        verdict = check_anatomy(verdict, mapping, **images, num_threads=num_threads)
+    return verdict

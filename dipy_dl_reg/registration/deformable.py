@@ -1,8 +1,8 @@
 """`DeepRegistration`, which replaces DIPY's `SymmetricDiffeomorphicRegistration`.
 
 Start reading at `DeepRegistration.optimize`.  Arrays become a `Pair` of tensors
-(`dipy_adapter`); `choose_start` decides on the first field and the metric
-(`initialization.starts`); the field is refined on that pair
+(`dipy_adapter`); `prepare_start` decides on the first field and the metric
+(`deformable_start`, `initialization.starts`); the field is refined on that pair
 (`optimization.deformable`), made invertible without folds (`geometry.inversion`), and
 returned as DIPY's map.
 """
@@ -12,49 +12,34 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dipy.align.imwarp import (
-    DiffeomorphicMap,
-    DiffeomorphicRegistration,
-    RegistrationStages,
-)
+from dipy.align.imwarp import DiffeomorphicMap
 from dipy.testing.decorators import warning_for_keywords
 import numpy as np
 
-from dipy_dl_reg.geometry.fold_repair import Quality, make_diffeomorphic
+from dipy_dl_reg.geometry.fold_repair import make_diffeomorphic
 from dipy_dl_reg.geometry.pair import Pair
-from dipy_dl_reg.initialization.starts import Initializers, Start, choose_start
 from dipy_dl_reg.maps.channel_measures import measure_channels
 from dipy_dl_reg.maps.checks import add_regularity
 from dipy_dl_reg.maps.measures import Measures
-from dipy_dl_reg.maps.verdict import Verdict, judge, log_verdict
-from dipy_dl_reg.metrics.objective import Objective
+from dipy_dl_reg.maps.verdict import judge
 from dipy_dl_reg.metrics.registry import list_metrics
 from dipy_dl_reg.options import document_options, fill_docstring, takes_options
 from dipy_dl_reg.registration import channels, dipy_adapter, factory, monitor
-from dipy_dl_reg.registration.deformable_options import (
-    DeformableOptions,
-    automatic_iters,
-    brief_iters,
-    check_iters,
-)
+from dipy_dl_reg.registration.deformable_options import DeformableOptions, check_iters
+from dipy_dl_reg.registration.deformable_results import DeformableResults
+from dipy_dl_reg.registration.deformable_start import make_objective, prepare_start
 from dipy_dl_reg.registration.devices import find_device, threads
 from dipy_dl_reg.registration.landmark_checks import check_landmarks_in_view
-from dipy_dl_reg.registration.phase_encoding import constrain, without_mapping
-from dipy_dl_reg.registration.recording import Stopwatch, make_record
+from dipy_dl_reg.registration.phase_encoding import constrain
+from dipy_dl_reg.registration.recording import Stopwatch
 from dipy_dl_reg.registration.refinement import memory_budget, refine_within_memory
 
 if TYPE_CHECKING:
     import torch
 
-    from dipy_dl_reg.maps.record import LevelRecord, RegistrationRecord
+    from dipy_dl_reg.maps.record import LevelRecord
     from dipy_dl_reg.maps.verdict import PoseComparison
 
-#: Attributes that `optimize` sets.
-_RESULTS = (
-    *("static_to_moving", "static_to_ref", "moving_to_ref", "quality", "verdict"),
-    *("network_used", "initialization_used", "landmark_distances", "affine_only"),
-    "record",
-)
 #: Options that are attributes with the values of `DeformableOptions`.
 _KEPT_OPTIONS = (
     *("step_length", "ss_sigma_factor", "opt_tol", "inv_iter", "inv_tol", "callback"),
@@ -65,7 +50,7 @@ _KEPT_OPTIONS = (
 
 @fill_docstring(metrics=list_metrics())
 @document_options(DeformableOptions)
-class DeepRegistration(DiffeomorphicRegistration):
+class DeepRegistration(DeformableResults):
     """Diffeomorphic registration with Torch, with the interface of DIPY's SyN.
 
     Parameters
@@ -153,16 +138,11 @@ class DeepRegistration(DiffeomorphicRegistration):
     callback: Callable[[Any, Any], object] | None
     model: Any
     initialization: Any
-    landmarks: tuple[np.ndarray, np.ndarray] | None
-    landmark_weight: float
     progress: bool | None
     max_memory: float | None
     phase_encoding: str | None
     modulate: bool
     level_iters: list[int]
-    quality: Quality
-    verdict: Verdict
-    record: RegistrationRecord
     level_records: list[LevelRecord]
     poses: PoseComparison | None
     channel_names: Sequence[str] | None
@@ -264,8 +244,7 @@ class DeepRegistration(DiffeomorphicRegistration):
             lie outside it.  This is checked before the registration begins.  The map
             of an earlier pair is then no longer available.
         """
-        for name in _RESULTS:  # no results of an earlier pair after an error
-            self.__dict__.pop(name, None)
+        self._forget_results()
         self.energy_list, self.full_energy_profile = [], []
         poses, self.poses, stopwatch = self.poses, None, Stopwatch()
         if self.mask0:
@@ -285,11 +264,11 @@ class DeepRegistration(DiffeomorphicRegistration):
             check_landmarks_in_view(self.landmarks, pair)
             pair, constraint = constrain(pair, static, moving, self)
             stopwatch.lap("preparation")
-            start = self._choose_start(pair, images)
+            start = prepare_start(self, pair, images)
             stopwatch.lap("initial field and metric")
             u, v = refine_within_memory(
                 start.comparison.apply_to(pair),
-                self._objective(self.metric),
+                make_objective(self, self.metric),
                 level_iters=self.level_iters,
                 budget=memory_budget(self.max_memory, self.device),
                 recorded=self,
@@ -312,44 +291,6 @@ class DeepRegistration(DiffeomorphicRegistration):
             self._finish(mapping, pair, start, stopwatch)
         return mapping
 
-    def get_map(self) -> DiffeomorphicMap:
-        """Return the map that the last `optimize` returned.
-
-        Returns
-        -------
-        mapping : DiffeomorphicMap
-            ``mapping.transform(moving)`` lies on the static grid.
-
-        Raises
-        ------
-        ValueError
-            Before `optimize`.
-        """
-        self._check_done()
-        return self.static_to_moving
-
-    def get_intermediate_maps(self) -> tuple[DiffeomorphicMap, DiffeomorphicMap]:
-        """Return the maps from static and from moving to a common reference space.
-
-        In SyN the reference is half-way between the images.  Here the reference is the
-        prealigned moving image: the first map contains the whole deformation, the
-        second only the prealign.
-
-        Returns
-        -------
-        static_to_ref : DiffeomorphicMap
-            The whole deformation.
-        moving_to_ref : DiffeomorphicMap
-            The prealign, without displacement.
-
-        Raises
-        ------
-        ValueError
-            Before `optimize`.
-        """
-        self._check_done()
-        return self.static_to_ref, self.moving_to_ref
-
     def _make_pair(self, images: dict[str, Any], masks: dict[str, Any]) -> Pair:
         """Check the images, their affines and their masks; convert them to tensors."""
         return channels.make_pair(
@@ -363,91 +304,3 @@ class DeepRegistration(DiffeomorphicRegistration):
     def _measure(self, pair: Pair, u: torch.Tensor) -> Measures:
         """Measure the registered images, for the verdict."""
         return measure_channels(pair, u)
-
-    def _check_done(self) -> None:
-        if not hasattr(self, "static_to_moving"):
-            raise ValueError(
-                "There is no map yet: please call DeepRegistration.optimize() first."
-            )
-
-    def _choose_start(self, pair: Pair, images: dict[str, Any]) -> Start:
-        """Set the levels and the network for the images, and choose the first field."""
-        self.dim = pair.static_grid.dim
-        self.metric = channels.provisional_metric(self._metric)
-        factory.check_metric_dim(self.metric, self.dim)
-        if self._automatic_iters:
-            super().set_level_iters(automatic_iters(pair.static_grid))
-        self.network, messages = factory.choose_network(
-            self.network,
-            pair,
-            default=self.uses_default_network,
-            search=self.initialization,
-            level_iters=self.level_iters,
-        )
-        monitor.log_messages(messages, self.verbosity)
-        given = self._sigma_field
-        self.sigma_field = self.metric.sigma_field if given is None else given
-        monitor.call_back(self, RegistrationStages.OPT_START)
-        own = self.network is not None and not self.uses_default_network
-        whole = pair
-        if own:
-            whole = channels.remove_masks(pair, self._metric, images, self.device)
-        start = choose_start(pair, self._initializers(), whole)
-        start = without_mapping(start) if self.modulate else start
-        monitor.log_messages(start.messages, self.verbosity)
-        self.metric = start.comparison.metric
-        self.sigma_field = start.comparison.sigma_field if given is None else given
-        self.network_used = "network" in start.source
-        self.initialization_used = "search" in start.source
-        unrefined = self.model is not None and not any(self.level_iters)
-        self.affine_only = unrefined and start.fields is None
-        brief = self.network_used and start.comparison.contrasts_differ
-        if self._automatic_iters and brief:
-            super().set_level_iters(brief_iters(self.level_iters, pair.static_grid))
-        return start
-
-    def _initializers(self) -> Initializers:
-        """Collect the methods of initialization that the options allow."""
-        return Initializers(
-            objective=self._objective,
-            metric=channels.name_channels(self._metric, self.channel_names),
-            network=self.network,
-            network_is_default=self.uses_default_network,
-            search=self.initialization,
-            level_iters=self.level_iters,
-            budget=memory_budget(self.max_memory, self.device),
-        )
-
-    def _objective(self, metric: Any) -> Objective:
-        """Make the objective that refinement minimises, with a given metric."""
-        return Objective(
-            metric,
-            regularizer=self.regularizer,
-            weight=self.regularizer_weight,
-            landmark_weight=self.landmark_weight,
-        )
-
-    def _finish(
-        self,
-        mapping: DiffeomorphicMap,
-        pair: Pair,
-        start: Start,
-        stopwatch: Stopwatch,
-    ) -> None:
-        """Set the attributes of the result, and log its quality and verdict."""
-        log_verdict(self.verdict, quiet=self.verbosity < monitor.VerbosityLevels.STATUS)
-        distances = monitor.measure_landmark_distances(mapping, self.landmarks)
-        self.landmark_distances = distances
-        self.record = make_record(self, start, stopwatch)
-        messages = [monitor.describe_quality(self.quality)]
-        if self.landmarks is not None and distances is not None:
-            weight, folds = self.landmark_weight, start.spline_folds
-            messages += monitor.describe_landmark_errors(
-                *(distances, self.landmarks, pair.static_grid),
-                weight=weight,
-                spline_folds=folds,
-            )
-        monitor.log_messages(messages, self.verbosity)
-        self.static_to_ref, self.moving_to_ref = dipy_adapter.make_halves(mapping, pair)
-        self.static_to_moving = mapping
-        monitor.call_back(self, RegistrationStages.OPT_END)

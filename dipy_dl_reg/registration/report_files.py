@@ -24,6 +24,7 @@ from dipy_dl_reg.maps.html.volumes import ReportImages
 from dipy_dl_reg.maps.record import RegistrationRecord
 from dipy_dl_reg.maps.regularity import jacobian_determinant, measure_regularity
 from dipy_dl_reg.maps.verdict import Verdict
+from dipy_dl_reg.registration.anatomy_check import check_anatomy
 from dipy_dl_reg.registration.assess import assess_mapping
 
 
@@ -44,6 +45,7 @@ def write_report(
     warped: np.ndarray | None = None,
     title: str | None = None,
     command: str | None = None,
+    anatomy: bool = True,
     overwrite: bool = True,
 ) -> ReportSummary:
     """Write the report of a registration: one HTML file with all pictures.
@@ -74,6 +76,9 @@ def write_report(
         Heading of the report.
     command : str, optional
         The command or the call; by default that of the record.
+    anatomy : bool, optional
+        Measure the overlap of the anatomy maps of the first images of both sides,
+        unless the verdict has it already (`assess_mapping`): about a second an image.
     overwrite : bool, optional
         Replace the file if it exists.
 
@@ -114,6 +119,9 @@ def write_report(
     )
     regularity = measure_regularity(mapping, forward_jacobian=jacobian)
     verdict = add_regularity(verdict, regularity)
+    if anatomy:
+        first = static_channels[0].values, moving_channels[0].values
+        verdict = check_anatomy(verdict, mapping, *first)
     labels = _compare_labels(mapping, static_labels, moving_labels)
     content = ReportContent(
         title=title or "Registration",

@@ -22,6 +22,7 @@ from dipy_dl_reg.networks.checkpoint import network_header, save_network
 from dipy_dl_reg.options import fill_docstring, takes_options
 from dipy_dl_reg.registration.devices import find_device, threads
 from dipy_dl_reg.training.image_tensors import INTENSITY
+from dipy_dl_reg.training.initial_network import load_initial_network
 from dipy_dl_reg.training.loop.clock import TimeLimit
 from dipy_dl_reg.training.loop.distributed import Group, join
 from dipy_dl_reg.training.loop.losses import TrainingLoss
@@ -42,9 +43,10 @@ _LICENCE = "that of the training images, which was not stated"
 @takes_options(TrainingOptions, "training")
 @fill_docstring(networks=NETWORKS)
 def fit(
-    network: RegistrationNetwork | str,
+    network: RegistrationNetwork | str | None,
     images: Any,
     *,
+    init: str | Path | None = None,
     network_arguments: dict[str, Any] | None = None,
     save: str | Path | None = None,
     overwrite: bool = False,
@@ -63,13 +65,18 @@ def fit(
 
     Parameters
     ----------
-    network : RegistrationNetwork or str
+    network : RegistrationNetwork, str or None
         The network, which is trained in place; or the name of a new network:
-        {networks}.
+        {networks}; None is the type of `init`.
     images : str, Path, or sequence
         A folder, of which all NIfTI files are used; a list of files, nibabel images or
         arrays, all 2D or all 3D; or a list of one or more pairs (static, moving) of
         these.  Arrays have no affine and must be on the same grid.
+    init : str or Path, optional
+        Trained network whose weights a new network begins with: the name of one that
+        comes with the package (`list_models`), such as "pyramid-brain", or a file.
+        Its type, arguments, dimension and voxel size must be those of the new network.
+        By default the weights are random.
     network_arguments : dict, optional
         Arguments of a new network's class, see `make_network`.
     save : str or Path, optional
@@ -119,6 +126,11 @@ def fit(
     limit = TimeLimit(training.time_limit)
     _check_before_reading(training, data)
     device = find_device(device)
+    if init is not None:
+        network = load_initial_network(init, network, network_arguments, data.spacing)
+        network_arguments = None
+    elif network is None:
+        raise ValueError("network may be None only if init is given")
     overwrite = overwrite or training.is_resumed
     if save is not None:
         check_writable(save, overwrite=overwrite)

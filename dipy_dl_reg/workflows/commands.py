@@ -41,6 +41,7 @@ COMMANDS = {
     "dipy_convert_deep": Command("convert", "ConvertDeepFlow", "convert_deep"),
     "dipy_epi_deep": Command("epi", "EpiDeepFlow", "epi_deep"),
     "dipy_motion_deep": Command("motion", "MotionDeepFlow", "motion_deep"),
+    "dipy_segment_deep": Command("segment", "SegmentDeepFlow", "segment_deep"),
     "dipy_template_deep": Command("template", "TemplateDeepFlow", "template_deep"),
     "dipy_train_deep": Command("train", "TrainDeepFlow", "train_deep"),
 }

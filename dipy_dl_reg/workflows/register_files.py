@@ -21,12 +21,15 @@ from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.io.affine_files import affine_format_name, write_affine
 from dipy_dl_reg.io.atomic_files import write_all_or_none
 from dipy_dl_reg.io.images import make_nifti
+from dipy_dl_reg.io.input_image import InputImage
 from dipy_dl_reg.maps.apply import transform_array
 from dipy_dl_reg.maps.formats.table import FORMATS, find_format
 from dipy_dl_reg.maps.record import RegistrationRecord
 from dipy_dl_reg.maps.report import plot_registration
 from dipy_dl_reg.maps.verdict import PoseComparison, Verdict
 from dipy_dl_reg.registration.affine.call import find_affine
+from dipy_dl_reg.registration.anatomy_check import check_anatomy
+from dipy_dl_reg.registration.head_masks import mask_heads
 from dipy_dl_reg.registration.report_files import write_report
 from dipy_dl_reg.registration.uncertainty import mapping_uncertainty
 from dipy_dl_reg.validation import check_affine
@@ -134,17 +137,23 @@ def register_files(
         prealign = prealigns[pair.dim]
         poses: PoseComparison | None = None
         began = time.perf_counter()
+        if steps and pair.dim == 3 and not pair.channels[0]:
+            pair = _mask_heads(pair)
         if steps:
             prealign, poses = find_affine_prealign(pair, steps, prealign, num_threads)
         start = time.perf_counter()
         affine_seconds = start - began
         mapping = register_pair(pair, registration, prealign, poses, num_threads)
         seconds = time.perf_counter() - start
+        verdict = registration.verdict
+        if "out_report" in files:
+            images = pair.static, pair.moving
+            verdict = check_anatomy(verdict, mapping, *images, num_threads=num_threads)
         result = FileResult(
             mapping=mapping,
             prealign=np.eye(pair.dim + 1) if prealign is None else prealign,
             warped=transform_array(mapping, pair.moving),
-            verdict=registration.verdict,
+            verdict=verdict,
             record=describe_command(registration.record, steps, affine_seconds),
             uncertainty={"num_threads": num_threads, **uncertainty},
         )
@@ -156,6 +165,16 @@ def register_files(
         f"Registered {pair.name} in {seconds:.1f} s; saved in {folders}; "
         f"verdict: {result.verdict}"
     )
+
+
+def _mask_heads(pair: ImagePair) -> ImagePair:
+    """Add masks of the brains for all steps, if both images show whole heads."""
+    static, moving = mask_heads(
+        InputImage(pair.static, pair.static_grid2world, pair.masks["static_mask"]),
+        InputImage(pair.moving, pair.moving_grid2world, pair.masks["moving_mask"]),
+    )
+    masks = {"static_mask": static.mask, "moving_mask": moving.mask}
+    return replace(pair, masks=masks)
 
 
 def find_affine_prealign(

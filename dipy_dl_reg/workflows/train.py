@@ -41,8 +41,15 @@ OPTIONS = [
         "network",
         "string",
         f"What is trained: {join_words(NETWORKS)}; or a file that this command wrote,\n"
-        "to train that network further.",
-        "voxelmorph",
+        "to train that network further. By default the type of --init, or voxelmorph.",
+        None,
+    ),
+    CommandOption(
+        "init",
+        "string",
+        "Trained network to begin with: the name of one that comes with the package,\n"
+        "such as pyramid-brain, or a file. By default the weights are random.",
+        None,
     ),
     CommandOption(
         "variant",
@@ -148,6 +155,11 @@ class TrainDeepFlow(StrictWorkflow):
             dipy_train_deep images --affine --spacing 3 \
                 --checkpoint state.npz --resume
 
+        From the network that comes with the package, for brains in voxels of 2 mm::
+
+            dipy_train_deep images --init pyramid-brain --affine --steps 300 \
+                --out_model tuned.npz
+
         Further, on the regions of label maps; then use the network::
 
             dipy_train_deep images --network model.npz --labels labels \
@@ -163,7 +175,7 @@ class TrainDeepFlow(StrictWorkflow):
             given["time_limit"] = max(1e-3, limit - (monotonic() - began))
         path = self._plan(given)
         images = _files_or_part(given["image_files"], "image_files")
-        network = _start_network(given["network"])
+        network = _start_network(given["network"], given["init"])
         options = _fit_options(given)
         with usage_errors():
             names = [field.name for field in fields(TrainingOptions)]
@@ -179,7 +191,7 @@ class TrainDeepFlow(StrictWorkflow):
         checkpoint = given["checkpoint"]
         if given["resume"] and checkpoint is not None and Path(checkpoint).exists():
             self._force_overwrite = True  # written earlier by the same training
-        inputs = [given["network"], checkpoint]
+        inputs = [given["network"], given["init"], checkpoint]
         return self.plan_one(given["out_dir"], "out_model", name, inputs)
 
 
@@ -187,7 +199,7 @@ class TrainDeepFlow(StrictWorkflow):
 _UNCHANGED = [
     *("steps", "batch_size", "learning_rate", "seed", "patience", "time_limit"),
     *("checkpoint", "checkpoint_every", "resume", "log", "atlas", "atlas_labels"),
-    *("reference", "spacing", "device", "num_threads"),
+    *("reference", "spacing", "device", "num_threads", "init"),
 ]
 
 
@@ -236,8 +248,10 @@ def _files_or_part(given: Any, name: str, *, part: bool = False) -> Any:
     return found
 
 
-def _start_network(network: str | Path) -> Any:
-    """Load a network from a file, or return the name of a new network."""
+def _start_network(network: str | Path | None, init: str | Path | None) -> Any:
+    """Load a network from a file, or return the name of a new network, or None."""
+    if network is None:
+        return "voxelmorph" if init is None else None
     if not str(network).endswith(".npz"):
         return network
     from dipy_dl_reg.networks.checkpoint import load_network

@@ -26,11 +26,20 @@ def test_worst_check_is_the_verdict():
             largest_scale=rng.choice([1.05, 1.4], p=[0.9, 0.1]),
             volume_ratio=rng.choice([None, 1.1, 1.3, 0.7], p=[0.7, 0.1, 0.1, 0.1]),
             mirrors=bool(rng.random() < 0.03),
+            **draw_anatomy(rng),
         )
         grade = judge(measures).grade
         assert find_worst(*(c.grade for c in check_measures(measures))) == grade
         grades.add(grade)
     assert grades == {"good", "doubtful", "failed"}
+
+
+def draw_anatomy(rng):
+    """Random overlaps of the anatomy maps, or none."""
+    if rng.random() < 0.5:
+        return {}
+    names = ("anatomy_before", "anatomy_affine", "anatomy")
+    return dict(zip(names, (0.2, *rng.choice([0.5, 0.85, 0.9], 2, p=[0.1, 0.3, 0.6]))))
 
 
 @pytest.mark.parametrize(

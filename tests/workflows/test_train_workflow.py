@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 from numpy.testing import assert_allclose
 import pytest
+import torch
 
 from dipy_dl_reg import load_mapping, load_network
 from dipy_dl_reg.training.loop.train_network import train_network
@@ -170,10 +171,13 @@ def test_training_is_interrupted_and_goes_on(folder, tmp_path, command):
     )
     for name, weights in whole.items():
         assert_allclose(resumed[name], weights, atol=1e-6)
-    both[-3] = tmp_path / "c.npz"
-    command(train_deep, *both, "--steps", 1, "--out_model", "d.npz")
-    before = load_network(tmp_path / "d.npz").card["recipe"]["before"]
-    assert before["recipe"]["steps"] == 4
+    for name, option in (("d.npz", "--network"), ("e.npz", "--init")):
+        given = [folder, *QUICK, option, tmp_path / "c.npz", "--out_dir", tmp_path]
+        command(train_deep, *given, "--steps", 1, "--out_model", name)
+        before = load_network(tmp_path / name).card["recipe"]["before"]
+        assert before["recipe"]["steps"] == 4
+    one, other = (load_network(tmp_path / n).state_dict() for n in ("d.npz", "e.npz"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_network_is_made_as_asked(folder, tmp_path, command):
@@ -247,6 +251,8 @@ def test_what_is_wrong_is_one_clear_line(folder, tmp_path, command):
         ([*files, "--out_model", "a.pt"], "must end in .npz"),
         ([*files, "--network", "resnet"], "must be one of"),
         ([*files, "--network", tmp_path / "text.npz"], "is not a network"),
+        ([*files, "--init", "pyramid-brains"], "there is no file pyramid-brains"),
+        ([*files, "--init", "pyramid"], "is a type of network"),
         ([*files, "--checkpoint", tmp_path / "out/model.npz"], "is an input"),
         ([*files, "--metric", "best"], "metric must be"),
         ([*files, "--validation", 2], "below 1"),

@@ -26,12 +26,13 @@ from dipy_dl_reg.geometry.derivatives import jacobian
 from dipy_dl_reg.geometry.fields import exp, warp
 from dipy_dl_reg.metrics.registry import metric_by_name, regularizer_by_name
 from dipy_dl_reg.networks import make_network
+from dipy_dl_reg.networks.anatomy_network import AnatomyNetwork
 from dipy_dl_reg.networks.base import SQUARINGS
 from dipy_dl_reg.networks.pretrained import load_model
 from dipy_dl_reg.networks.pyramid_network import warp_half_way
 from tools.recipes import gpu_drawing as drawing
 from tools.recipes.timed_training import TimedTraining
-from tools.recipes.train_anatomy import HELD_OUT, Anatomy
+from tools.recipes.train_anatomy import HELD_OUT
 
 SHAPE = (73, 89, 73)
 #: Voxel sizes of the training images, mm.
@@ -270,7 +271,7 @@ def make_validation(losses, real, drawn, count):
 def find_maps(path, images, device):
     """Maps of an anatomy network for every image, on its own voxels, uint8."""
     state = torch.load(path, map_location=device)
-    network = Anatomy().to(device)
+    network = AnatomyNetwork().to(device)
     network.load_state_dict(state)
     network.eval()
     found = []

@@ -26,8 +26,6 @@ from dipy_dl_reg.maps.record import RegistrationRecord, list_versions
 from dipy_dl_reg.maps.regularity import RegularityMeasures
 from dipy_dl_reg.maps.verdict import Verdict
 
-#: What the grades are called in reports.
-STATES = {"good": "PASS", "doubtful": "WARN", "failed": "FAIL"}
 _LAYER_NAMES = {"static": "static", "before": "moving before", "after": "moving after"}
 
 
@@ -105,7 +103,6 @@ def make_page(
     pictures = draw_pictures(volumes, planes)
     html = render(
         "report",
-        states=STATES,
         date=date.today().isoformat(),
         version=list_versions()["dipy_dl_reg"],
         **_describe_pictures(volumes, pictures, content),
@@ -177,6 +174,10 @@ def _list_key_figures(
     if similarities:
         values = " → ".join(f"{value:.2f}" for _, value in similarities)
         figures.append(("Similarity: raw, affine, deformed", values))
+    measures = content.verdict.measures
+    if measures is not None and measures.anatomy is not None:
+        values = f"{measures.anatomy_affine:.2f} → {measures.anatomy:.2f}"
+        figures.append(("Anatomy maps: affine, deformed", values))
     if content.labels is not None:
         values = f"{content.labels.before:.3f} → {content.labels.after:.3f}"
         figures.append(("Dice of labels: before, after", values))

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, TypeGuard
 from urllib.parse import quote
 
 from dipy_dl_reg.io.atomic_files import check_writable, write_atomically
-from dipy_dl_reg.maps.html.page import STATES
 from dipy_dl_reg.maps.html.rendering import check_templates, render
 from dipy_dl_reg.maps.record import list_versions
 from dipy_dl_reg.validation import wrong_value
@@ -35,6 +34,8 @@ _COLUMNS = {
     "dice_before": _Column("Dice, before", ".3f", True),
     "dice_after": _Column("Dice, after", ".3f", True),
     "overlap_deformed": _Column("Overlap of objects", ".2f", True),
+    "anatomy_affine": _Column("Anatomy maps, affine", ".2f", True),
+    "anatomy_deformed": _Column("Anatomy maps, deformed", ".2f", True),
     "displacement": _Column("Mean displacement, part of length", ".3f"),
     "sd_log_jacobian": _Column("SD of log Jacobian", ".3f"),
     "minimum_jacobian": _Column("Smallest Jacobian", ".3f", True),
@@ -46,7 +47,7 @@ _COLUMNS = {
 }
 #: Measures of `ReportSummary` that have no column, because others tell the same.
 _HIDDEN = {"overlap_raw", "overlap_affine", "round_trip_mean", "round_trip_max"}
-_HIDDEN |= {"minimum_jacobian_inverse"}
+_HIDDEN |= {"minimum_jacobian_inverse", "anatomy_raw"}
 #: The order of rows: the bad ones first.
 _ORDER = ("failed", "doubtful", "good")
 
@@ -102,10 +103,10 @@ def write_study_report(
         _check_row(row)
     columns = _find_columns(rows)
     ordered = sorted(rows, key=_sort_key)
-    counts = dict.fromkeys(("FAIL", "WARN", "PASS"), 0)
+    counts = dict.fromkeys(_ORDER, 0)
     for row in rows:
-        if row["status"] == "done" and row.get("grade") in STATES:
-            counts[STATES[row["grade"]]] += 1
+        if row["status"] == "done" and row.get("grade") in _ORDER:
+            counts[row["grade"]] += 1
     page = render(
         "study",
         title=title,
@@ -163,7 +164,7 @@ def _format_row(
         text = format(number, column.form) if isfinite(number) else ""
         cells.append({"text": text, "number": repr(number) if text else ""})
     done, report = row["status"] == "done", row.get("report")
-    grade = STATES.get(str(row.get("grade")), "")
+    grade = row["grade"] if row.get("grade") in _ORDER else ""
     thumbnail = str(row.get("thumbnail") or "")
     return {
         "subject": str(row["subject"]),

@@ -19,6 +19,9 @@ _MEASURES = {
     "overlap_affine": "overlap_affine",
     "overlap_deformed": "overlap",
     "displacement": "displacement",
+    "anatomy_raw": "anatomy_before",
+    "anatomy_affine": "anatomy_affine",
+    "anatomy_deformed": "anatomy",
 }
 
 
@@ -90,16 +93,18 @@ def collect_measures(
     Returns
     -------
     measures : dict of float
-        Similarities and overlaps "raw", "affine" and "deformed", the mean displacement,
-        the measures of regularity, and "dice_before", "dice_after" and "seconds" if
-        they are known.  Values that are not known are left out.
+        Similarities, overlaps of the objects and of the anatomy maps "raw", "affine"
+        and "deformed", the mean displacement, the measures of regularity, and
+        "dice_before", "dice_after" and "seconds".  Values that are not known are left
+        out.
     """
     found: dict[str, float] = {}
     if labels is not None:
         found |= {"dice_before": labels.before, "dice_after": labels.after}
     if verdict.measures is not None:
         for name, attribute in _MEASURES.items():
-            found[name] = float(getattr(verdict.measures, attribute))
+            value = getattr(verdict.measures, attribute)
+            found[name] = float("nan") if value is None else float(value)
     found |= {name: float(value) for name, value in regularity._asdict().items()}
     if record is not None:
         found["seconds"] = float(sum(record.seconds.values()))

@@ -1,0 +1,1 @@
+"""Maps of anatomical structures, from an image of any contrast."""

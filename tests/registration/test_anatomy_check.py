@@ -1,0 +1,83 @@
+"""Registrations are checked by the anatomy maps of their images."""
+
+from good_measures import GOOD
+import maps
+import numpy as np
+import pytest
+
+from dipy_dl_reg import assess_mapping, write_report
+from dipy_dl_reg.anatomy.overlap import AnatomyOverlap
+from dipy_dl_reg.maps.verdict import judge
+from dipy_dl_reg.registration import anatomy_check
+
+SHAPE = (20, 22, 18)
+
+
+@pytest.fixture
+def overlaps(monkeypatch):
+    """Images and a map; the network and the overlap are replaced."""
+    predicted = []
+
+    def predict(image, grid, **options):
+        predicted.append((image.shape, grid.shape))
+        return len(predicted)
+
+    def measure(static, moving, *, prealign, displacement, grid):
+        assert (static, moving) == (1, 2) and displacement.shape[2:] == grid.shape
+        return measure.result
+
+    measure.result, measure.predicted = AnatomyOverlap(0.2, 0.8, 0.9), predicted
+    monkeypatch.setattr(anatomy_check, "predict_anatomy", predict)
+    monkeypatch.setattr(anatomy_check, "measure_anatomy_overlap", measure)
+    return measure
+
+
+def make_pair(spacing=6.0, dim=3):
+    matrix = np.diag([spacing] * dim + [1.0])
+    grids = {"static_grid2world": matrix, "moving_grid2world": matrix}
+    mapping = maps.make_map(SHAPE[:dim], SHAPE[:dim], **grids)
+    image = np.random.default_rng(0).random(SHAPE[:dim]).astype(np.float32)
+    return mapping, image, image
+
+
+@pytest.mark.parametrize(
+    "overlap, words",
+    [
+        (AnatomyOverlap(0.2, 0.8, 0.9), ""),
+        (AnatomyOverlap(0.2, 0.88, 0.85), "falls from 0.88 to 0.85"),
+        (AnatomyOverlap(0.2, 0.3, 0.4), "only 0.40 at the end"),
+    ],
+)
+def test_assess_mapping(overlaps, overlap, words):
+    overlaps.result = overlap
+    plain = assess_mapping(*make_pair())
+    assert not overlaps.predicted and plain.measures.anatomy is None
+    verdict = assess_mapping(*make_pair(), anatomy=True)
+    assert overlaps.predicted == [(SHAPE, SHAPE)] * 2
+    measures = verdict.measures
+    assert (measures.anatomy_affine, measures.anatomy) == overlap[1:]
+    assert verdict.reasons[: len(plain.reasons)] == plain.reasons
+    added = "".join(verdict.reasons[len(plain.reasons) :])
+    assert words in added and bool(words) == bool(added)
+    assert not (words and verdict.grade == "good")
+
+
+@pytest.mark.parametrize("pair", [make_pair(spacing=2.0), make_pair(dim=2)])
+def test_no_maps_where_no_brain_fits(overlaps, pair):
+    assert assess_mapping(*pair, anatomy=True).measures.anatomy is None
+    assert not overlaps.predicted
+
+
+def test_report_has_the_figure(overlaps, tmp_path):
+    mapping, static, moving = make_pair()
+    path = tmp_path / "report.html"
+    summary = write_report(path, static, moving, mapping)
+    assert summary.measures["anatomy_affine"] == 0.8
+    assert summary.measures["anatomy_deformed"] == 0.9
+    assert "0.80 → 0.90" in path.read_text(encoding="utf-8")
+
+
+def test_known_figure_is_not_computed_again(overlaps):
+    known = judge(GOOD._replace(anatomy_before=0.1, anatomy_affine=0.5, anatomy=0.8))
+    assert anatomy_check.check_anatomy(known, *make_pair()) is known
+    assert not overlaps.predicted
