@@ -266,11 +266,10 @@ def mapping_uncertainty(
     static_values, warped, inside = _compare(mapping, pair)
     within = _resample(inside.astype(np.float32), pair.static_grid, grid) > 0.5
     disagreement = measure_disagreement(differences, within, window)
-    precision = measure_precision(
-        *(_resample(x, pair.static_grid, grid) for x in (static_values, warped)),
-        within,
-        window,
+    first, second = (
+        _resample(image, pair.static_grid, grid) for image in (static_values, warped)
     )
+    precision = measure_precision(first, second, within, window)
     disagreement, precision = (
         _resample(x, grid, pair.static_grid) for x in (disagreement, precision)
     )
