@@ -56,8 +56,8 @@ WEIGHTS: dict[str, Weights] = {
         checksum="c4eb9675c0273f38856bb17f9c560795bbd7167baaea598093f81e85abbb8908",
         about="pyramid for skull-stripped brains of any contrast, 3D, at 2 mm",
         licence=(
-            "BSD-3-Clause; trained on label maps of SynthSeg (Apache-2.0) and T1 images "
-            "of OpenNeuro ds002748 (CC0)"
+            "BSD-3-Clause; trained on label maps of SynthSeg (Apache-2.0) and T1 "
+            "images of OpenNeuro ds002748 (CC0)"
         ),
         recipe="python -m tools.recipes.average_networks",
         # tools/experiments/contrasts.py, six pairs of real brains at 2 mm: mean Dice of
