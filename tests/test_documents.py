@@ -159,6 +159,7 @@ CREATED = {
     "doc/cohorts.rst": ["registered/space-MNI_measures.tsv",
                         "registered/sub-subject/sub-subject_space-MNI_measures.json"],
     "doc/verdict.rst": ["report.html"],
+    "doc/uncertainty.rst": [],
     "doc/networks.rst": ["mine.npz", "model.npz", "out/warped_moved.nii.gz"],
 }  # fmt: skip
 

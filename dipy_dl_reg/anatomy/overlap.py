@@ -24,8 +24,8 @@ from dipy_dl_reg.grid import Grid
 STRUCTURES = tuple(k for k in range(len(CLASSES)) if k not in (*OUTSIDE, FLUID))
 #: Every n-th voxel of static's maps is compared, along each axis.
 _STEP = 2
-#: Smallest volume of a structure that counts, mm^3, and smallest number of such
-#: structures in both images: with fewer, the images do not show a brain.
+#: Smallest volume of a structure, mm^3, and smallest number of structures of this
+#: volume in an image that shows a brain.
 _LEAST_VOLUME, _LEAST_COUNT = 1200.0, 8
 
 
@@ -33,7 +33,9 @@ class AnatomyOverlap(NamedTuple):
     """Overlap of the anatomy maps of two images in three positions.
 
     The overlap is the soft Dice coefficient ``2 sum(s m) / sum(s**2 + m**2)`` of the
-    probabilities `s` and `m` of a structure, the mean over structures.
+    probabilities `s` and `m` of a structure, the mean over structures, weighted by the
+    square root of the larger of both volumes: the maps of small structures are less
+    certain.
 
     Attributes
     ----------
@@ -119,9 +121,7 @@ def _compare(
     both, each = (
         x.flatten(1).sum(1) for x in (2 * first * second, first**2 + second**2)
     )
-    voxel = float(static.grid.spacing.prod())
-    volumes = torch.maximum(first.flatten(1).sum(1), second.flatten(1).sum(1)) * voxel
-    counted = volumes >= _LEAST_VOLUME
-    if not bool(counted.any()):
+    weights = torch.maximum(first.flatten(1).sum(1), second.flatten(1).sum(1)).sqrt()
+    if float(weights.sum()) == 0:
         return float("nan")
-    return float((both / each.clamp_min(1e-6))[counted].mean())
+    return float((weights * both / each.clamp_min(1e-6)).sum() / weights.sum())

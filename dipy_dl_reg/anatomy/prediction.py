@@ -43,8 +43,8 @@ class AnatomyMaps(NamedTuple):
     probabilities : Tensor, shape (K, *shape)
         float32, in the order of `dipy_dl_reg.anatomy.classes.CLASSES`; their sum is 1.
     grid : Grid
-        Voxels of 2 mm, axes to the right, to the front and upwards as nearly as the
-        axes of the image allow.
+        Voxels of 2 mm; in an upright head, axes to the right, to the front and upwards
+        as nearly as the axes of the image allow.
     """
 
     probabilities: torch.Tensor
@@ -58,6 +58,7 @@ def predict_anatomy(
     device: torch.device | str = "cpu",
     mask: np.ndarray | None = None,
     mirror: bool = False,
+    pose: np.ndarray | None = None,
 ) -> AnatomyMaps:
     """Predict the anatomy maps of an image.
 
@@ -74,11 +75,16 @@ def predict_anatomy(
         Of the shape of `image`; voxels that are 0 are treated as background.
     mirror : bool, optional
         Also predict the mirrored image, and average both, in twice the time.
+    pose : ndarray, shape (4, 4), optional
+        From the world of the image to a world in which the head is upright, such as the
+        inverse of the prealign for the moving image of a registration to an upright
+        one.  Its rotation is used.  By default the head is upright in its own world.
 
     Returns
     -------
     maps : AnatomyMaps
-        On a grid of the field of view of the image.  An image that is constant is air.
+        On a grid of the field of view of the image, in the world of the image.  An
+        image that is constant is air.
 
     Raises
     ------
@@ -88,9 +94,9 @@ def predict_anatomy(
     if np.ndim(image) != 3:
         raise wrong_value("image", "3D", f"shape {np.shape(image)}")
     prepared = torch.from_numpy(prepare_intensities(image, mask))[None, None]
-    target = find_prediction_grid(grid)
+    target = find_prediction_grid(grid, pose)
     sampled = scale_intensities(_sample(prepared.to(device), grid, target))
-    network = _load(str(device))
+    network = load_once(str(device))
     found = predict_classes(network, sampled)
     if mirror:
         mirrored = predict_classes(network, sampled.flip(2)).flip(1)
@@ -98,13 +104,16 @@ def predict_anatomy(
     return AnatomyMaps(found, target)
 
 
-def find_prediction_grid(grid: Grid) -> Grid:
+def find_prediction_grid(grid: Grid, pose: np.ndarray | None = None) -> Grid:
     """Find the grid on which the network sees an image.
 
     Parameters
     ----------
     grid : Grid
         Grid of the image.
+    pose : ndarray, shape (4, 4), optional
+        From the world of the image to a world in which the head is upright, see
+        `predict_anatomy`.
 
     Returns
     -------
@@ -113,6 +122,12 @@ def find_prediction_grid(grid: Grid) -> Grid:
         order and direction of the world's; those of the world if the image is oblique
         by more than 15 degrees.
     """
+    if pose is not None:
+        turn = np.eye(4)
+        left, _, right = np.linalg.svd(np.asarray(pose, dtype=float)[:3, :3])
+        turn[:3, :3] = left @ right
+        turned = find_prediction_grid(Grid(grid.shape, turn @ grid.affine))
+        return Grid(turned.shape, turn.T @ turned.affine)
     standard = grid.to_standard(SPACING)
     if rotation_angle(standard.affine[:3, :3]) <= _OBLIQUE:
         return standard
@@ -136,6 +151,6 @@ def _sample(image: torch.Tensor, grid: Grid, target: Grid) -> torch.Tensor:
 
 
 @lru_cache(maxsize=2)
-def _load(device: str) -> AnatomyNetwork:
+def load_once(device: str) -> AnatomyNetwork:
     """The network on a device."""
     return load_anatomy(device=device)

@@ -27,8 +27,8 @@ ROUND_TRIP_MEAN, ROUND_TRIP_MAX, LEAST_JACOBIAN = 0.05, 0.5, 0.01
 #: Repairs use limits that are stricter by this factor, so that the result clearly
 #: satisfies the limits.
 _MARGIN = 0.9
-#: Number of calls of `enforce_inverse_consistency` for the final fields; up to twice as
-#: many after a repair.
+#: Maximum number of calls of `enforce_inverse_consistency` for the final fields, where
+#: they violate a limit; up to twice as many after a repair.
 _ROUNDS = 3
 #: Maximum number of rounds of local smoothing, after which the whole field is
 #: multiplied by a factor below 1 instead; and maximum number of these further rounds.
@@ -202,9 +202,8 @@ def make_diffeomorphic(
     repairs, margin, resists = 0, 1.0, None
     while repairs <= _REPAIRS + _SHRINKS:
         # Two fields that were smoothed separately need more rounds.
-        for _ in range(_ROUNDS + min(repairs, _ROUNDS)):
-            u, v = enforce_inverse_consistency(u, v)
-        measures = _VoxelMeasures.of(u, v)
+        rounds = _ROUNDS + min(repairs, _ROUNDS)
+        u, v, measures = _correct_inverse(u, v, rounds, margin)
         quality = measures.quality(repairs)
         bad_u, bad_v = measures.find_violations(u, v, margin)
         local = bool(bad_u.any() | bad_v.any())
@@ -223,6 +222,29 @@ def make_diffeomorphic(
             u, v = smooth(u, 0.5), smooth(v, 0.5)
     nothing = torch.zeros_like(u)
     return nothing, nothing.clone(), measure_quality(nothing, nothing, repairs=repairs)
+
+
+def _correct_inverse(
+    u: torch.Tensor, v: torch.Tensor, rounds: int, margin: float
+) -> tuple[torch.Tensor, torch.Tensor, _VoxelMeasures]:
+    """Reduce the inverse consistency error where a limit is violated.
+
+    Elsewhere the fields are not changed: a correction smooths them, which reduces the
+    overlap of the images.
+    """
+    for _ in range(rounds):
+        measures = _VoxelMeasures.of(u, v)
+        bad_u, bad_v = measures.find_violations(u, v, margin)
+        everywhere = measures.mean > ROUND_TRIP_MEAN * margin
+        if not (everywhere or bool(bad_u.any() | bad_v.any())):
+            return u, v, measures
+        new_u, new_v = enforce_inverse_consistency(u, v)
+        if everywhere:
+            u, v = new_u, new_v
+        else:
+            u = torch.lerp(u, new_u, _weight_near(bad_u, 1))
+            v = torch.lerp(v, new_v, _weight_near(bad_v, 1))
+    return u, v, _VoxelMeasures.of(u, v)
 
 
 def repair_folds(
@@ -259,6 +281,10 @@ def _smooth_near(
     u: torch.Tensor, bad: torch.Tensor, attempt: int, out: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Smooth a field around bad voxels, over a larger distance at each attempt."""
-    weight = smooth(box_sum(bad, 1 + attempt).clamp_(0, 1), 1.0)
     smoother = smooth(u, min(0.5 + 0.5 * attempt, 3.0), out=out)
-    return torch.lerp(u, smoother, weight, out=smoother)
+    return torch.lerp(u, smoother, _weight_near(bad, attempt), out=smoother)
+
+
+def _weight_near(bad: torch.Tensor, attempt: int) -> torch.Tensor:
+    """Smooth weight of the voxels near bad ones, from 0 to 1."""
+    return smooth(box_sum(bad, 1 + attempt).clamp_(0, 1), 1.0)

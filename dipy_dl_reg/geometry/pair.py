@@ -210,6 +210,35 @@ def move_pair(pair: Pair, u: torch.Tensor, v: torch.Tensor) -> Pair:
     )
 
 
+def reverse_pair(pair: Pair) -> Pair:
+    """Exchange the images of a pair on the grid of the static image.
+
+    Parameters
+    ----------
+    pair : Pair
+        The images.
+
+    Returns
+    -------
+    pair : Pair
+        Its static image is the moving image on static's grid, its moving image the
+        static image, so that the inverse of a field of the given pair is a field of
+        this one.  Without landmarks.
+    """
+    frame, grid = pair.frame(), pair.static_grid
+    zero = pair.static.new_zeros(1, grid.dim, *grid.shape)
+    return Pair(
+        pair.warp_moving(zero, frame),
+        pair.static,
+        grid,
+        grid,
+        np.eye(grid.dim + 1),
+        make_compared_mask(pair._replace(static_mask=None), zero, frame),
+        pair.static_mask,
+        reorient=pair.reorient,
+    )
+
+
 def make_compared_mask(
     pair: Pair, u: torch.Tensor, frame: Frame
 ) -> torch.Tensor | None:

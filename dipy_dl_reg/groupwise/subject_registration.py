@@ -208,10 +208,13 @@ def _align_and_deform(
     """
     from dipy_dl_reg.registration.anatomy_check import check_anatomy
     from dipy_dl_reg.registration.deformable import DeepRegistration
+    from dipy_dl_reg.registration.head_masks import mask_heads
 
     prealign: np.ndarray = np.eye(4)
     poses: PoseComparison | None = None
     start = time.perf_counter()
+    if plan.steps and len(static) == 1:
+        static, moving = ([each] for each in mask_heads(static[0], moving[0]))
     if plan.steps:
         options = make_call_options(device=device)
         found = align_images(static[0], moving[0], plan.steps, options)

@@ -66,11 +66,14 @@ _RIVAL_GAIN, _ROTATION, _STRONG_SIMILARITY = 0.1, 45.0, 0.25
 #: T1).
 _MIRROR_GAIN = 0.04
 
-#: Largest fall of the overlap of the anatomy maps by the deformation, and the smallest
-#: overlap at the end.  Right T1 images: from .9; wrong, not recovered: up to .13.
-_ANATOMY_FALL, _ANATOMY_OVERLAP = 0.01, 0.7
-#: Smallest overlap of the anatomy maps after an affine part alone.
-_ANATOMY_AFFINE = 0.4
+#: Largest fall of the overlap of the anatomy maps by the deformation.  Right, T1, b0
+#: and FA: rises by .015 and more; another person's field, a field applied inversely,
+#: twice or at random: falls by .003 and more, mostly by more than .02.
+_ANATOMY_FALL = 0.005
+#: Smallest overlap at the end, and after an affine part alone.  Right: .92, and .82
+#: after the affine part; wrong poses, not recovered: up to .2, other wrong affine
+#: parts: up to .43.
+_ANATOMY_OVERLAP, _ANATOMY_AFFINE = 0.8, 0.6
 
 #: These limits by name, for reports, which state each of them beside its measure.
 LIMITS = {
@@ -296,8 +299,20 @@ def find_anatomy_doubts(m: Measures) -> list[str]:
         reasons.append(
             f"{ANATOMY_REASON} is only {m.anatomy:.2f} at the end: the same structures "
             "do not lie on each other, or the network does not find them in an image"
+            + _describe_turn(m.rotation)
         )
     return reasons
+
+
+def _describe_turn(rotation: float) -> str:
+    """What a large rotation may mean; nothing for a small one."""
+    if rotation < _ROTATION:
+        return ""
+    return (
+        f"; the affine part turns by {rotation:.0f} degrees: check the header, because "
+        "an image whose voxels are reversed along an axis has left and right exchanged "
+        "after such a turn"
+    )
 
 
 def least_anatomy_overlap(m: Measures) -> float:

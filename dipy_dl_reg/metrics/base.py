@@ -21,6 +21,7 @@ import warnings
 
 import torch
 
+from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.validation import check_number
 
 #: Return type of `Metric.bind`: a function of a warped image that returns the value and
@@ -121,11 +122,18 @@ class Metric:
     #: Standard deviation, in voxels, of the Gaussian that smooths the whole field after
     #: each iteration, unless the user sets another.
     sigma_field: float = 0.7
+    #: Smoothing of the field at coarser levels, in voxels of the level, divided by that
+    #: at the finest level.
+    coarse_smoothing: float = 1.0
     #: Measured memory of one level of refinement, in bytes per voxel.
     bytes_per_voxel: int = 240
     #: Whether `bind` accepts a batch without a mask and computes the mean over it.  MI
     #: and CR accept only one entry, which is sufficient for refinement.
     batched: bool = False
+    #: Whether refinement compares the images in both directions: the warped moving
+    #: image with the static image, and the static image, warped by the inverse, with
+    #: the moving image.
+    symmetric: bool = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -137,6 +145,21 @@ class Metric:
             raise ValueError(f"dim must be 2, 3 or None, got {dim!r}.")
         self.dim = dim
         self.sigma_diff = check_number("sigma_diff", sigma_diff)
+
+    def for_grid(self, grid: Grid) -> Metric:
+        """Choose the options that depend on the voxels of a level of refinement.
+
+        Parameters
+        ----------
+        grid : Grid
+            Grid of the static image at the level.
+
+        Returns
+        -------
+        metric : Metric
+            This metric if there are no such options.
+        """
+        return self
 
     def bind(
         self,

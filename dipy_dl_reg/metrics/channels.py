@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 import torch
 
+from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.metrics.base import BoundMetric, Metric
 from dipy_dl_reg.validation import check_number
 
@@ -38,8 +40,10 @@ class ChannelsMetric(Metric):
         The metrics.
     weights : tuple of float
         The weights; their sum is 1.
-    sigma_diff, sigma_field, gradient_floor, max_step_factor : float
+    sigma_diff, sigma_field, coarse_smoothing, gradient_floor, max_step_factor : float
         Means of those of the metrics, weighted in the same way.
+    symmetric : bool
+        Whether all metrics are.
 
     Raises
     ------
@@ -64,16 +68,35 @@ class ChannelsMetric(Metric):
         sigma_diff = self._mean("sigma_diff")
         super().__init__(dims[0] if dims else None, sigma_diff=sigma_diff)
         self.sigma_field = self._mean("sigma_field")
+        self.coarse_smoothing = self._mean("coarse_smoothing")
         self.gradient_floor = self._mean("gradient_floor")
         self.max_step_factor = self._mean("max_step_factor")
         self.name = " + ".join(str(metric.name) for metric in self.metrics)
         self.batched = all(metric.batched for metric in self.metrics)
+        self.symmetric = all(metric.symmetric for metric in self.metrics)
 
     @property
     def bytes_per_voxel(self) -> int:  # type: ignore[override]
         """Memory of one level of refinement, in bytes per voxel."""
         each = [metric.bytes_per_voxel for metric in self.metrics]
         return max(each) + sum(max(0, n - _FIELD_BYTES) for n in sorted(each)[:-1])
+
+    def for_grid(self, grid: Grid) -> ChannelsMetric:
+        """Choose the options of each metric that depend on the voxels of a level.
+
+        Parameters
+        ----------
+        grid : Grid
+            Grid of the static image at the level.
+
+        Returns
+        -------
+        metric : ChannelsMetric
+            With the metrics for this grid and the same weights.
+        """
+        chosen = copy(self)
+        chosen.metrics = tuple(metric.for_grid(grid) for metric in self.metrics)
+        return chosen
 
     def _mean(self, option: str) -> float:
         """Weighted mean of an option over the metrics."""

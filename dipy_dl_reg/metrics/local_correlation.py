@@ -1,5 +1,8 @@
 """Squared local correlation of two images, the metric of SyN."""
 
+from __future__ import annotations
+
+from copy import copy
 from functools import cached_property
 
 import torch
@@ -7,11 +10,15 @@ import torch
 from dipy_dl_reg.geometry.kernels import dispatch
 from dipy_dl_reg.geometry.kernels import functions as kernels
 from dipy_dl_reg.geometry.smoothing import box_sum
+from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.metrics.base import BoundMetric, Metric
 from dipy_dl_reg.validation import check_number, check_whole_number
 
 #: Windows without a voxel are divided by this instead of 0.
 _LEAST_WINDOW = 1e-6
+#: Default width of a window in refinement, mm, and its upper bound, as a part of the
+#: longest axis of the image.
+_WINDOW_WIDTH, _LARGEST_WINDOW = 7.0, 1 / 8
 
 
 class CCMetric(Metric):
@@ -28,7 +35,9 @@ class CCMetric(Metric):
         Standard deviation, in voxels, of the Gaussian that smooths the update of
         the field.
     radius : int, optional
-        The window is a cube ``2 radius + 1`` voxels wide.
+        The window is a cube ``2 radius + 1`` voxels wide.  By default refinement uses
+        about 7 mm at each level, and at least 3 voxels (`for_grid`): radius 3 for
+        voxels of 1 mm, 1 for 2 mm and more.  In other uses the default is 1.
     variance_floor : float, optional
         Added to the variances and the covariance of each window, as if both images had
         the same additional texture of this variance.  Windows with a lower variance,
@@ -64,19 +73,48 @@ class CCMetric(Metric):
     # with equal steps the field is rougher, and the overlap is not higher.
     gradient_floor = 0.3
     max_step_factor = 2.8
-    sigma_field = 0.8
+    # Coarse levels need only the large displacements: smoother fields there give a
+    # smoother result at the same overlap.
+    coarse_smoothing = 1.4
+    symmetric = True
+    bytes_per_voxel = 300
 
     def __init__(
         self,
         dim: int | None = None,
         *,
         sigma_diff: float = 1.0,
-        radius: int = 1,
+        radius: int | None = None,
         variance_floor: float = 1e-3,
     ) -> None:
         super().__init__(dim, sigma_diff=sigma_diff)
-        self.radius = check_whole_number("radius", radius, low=1)
+        if radius is not None:
+            radius = check_whole_number("radius", radius, low=1)
+        self.radius = radius
         self.variance_floor = check_number("variance_floor", variance_floor, above=True)
+
+    def for_grid(self, grid: Grid) -> CCMetric:
+        """Choose the radius for the voxels of a level, unless the user has set it.
+
+        Parameters
+        ----------
+        grid : Grid
+            Grid of the static image at the level.
+
+        Returns
+        -------
+        metric : CCMetric
+            With windows about 7 mm wide, but at most an eighth of the longest axis,
+            and at least 3 voxels.
+        """
+        if self.radius is not None:
+            return self
+        axes = [(s, n) for s, n in zip(grid.spacing, grid.shape) if n > 1]
+        spacing = min((s for s, _ in axes), default=_WINDOW_WIDTH)
+        width = min(_WINDOW_WIDTH / spacing, max(grid.shape) * _LARGEST_WINDOW)
+        chosen = copy(self)
+        chosen.radius = max(1, round((width - 1) / 2))
+        return chosen
 
     def _bind(
         self,
@@ -84,7 +122,7 @@ class CCMetric(Metric):
         mask: torch.Tensor | None,
         moving: torch.Tensor | None,
     ) -> BoundMetric:
-        return LocalCorrelation(static, mask, self.radius, self.variance_floor)
+        return LocalCorrelation(static, mask, self.radius or 1, self.variance_floor)
 
 
 class LocalCorrelation:

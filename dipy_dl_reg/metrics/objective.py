@@ -1,10 +1,13 @@
 """The objective: dissimilarity of the images plus a penalty on the field."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 
+from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.metrics.base import Metric, Regularizer
 from dipy_dl_reg.validation import check_number
 
@@ -98,6 +101,26 @@ class Objective:
         if self.regularizer is not None and self.weight:
             roughness = self.weight * self.regularizer(displacement)
         return Terms(similarity, roughness, similarity + roughness)
+
+    def for_grid(self, grid: Grid) -> Objective:
+        """Choose the options of the metric that depend on the voxels of a level.
+
+        Parameters
+        ----------
+        grid : Grid
+            Grid of the static image at the level.
+
+        Returns
+        -------
+        objective : Objective
+            With `Metric.for_grid`.
+        """
+        return Objective(
+            self.metric.for_grid(grid),
+            regularizer=self.regularizer,
+            weight=self.weight,
+            landmark_weight=self.landmark_weight,
+        )
 
     def bind(
         self,

@@ -53,7 +53,7 @@ class OrientationMetric(Metric):
     name = "orientation"
     gradient_floor = CCMetric.gradient_floor
     max_step_factor = CCMetric.max_step_factor
-    sigma_field = CCMetric.sigma_field
+    sigma_field = 0.8
 
     def __init__(self, weights: Sequence[float], *, scalar_weight: float = 0.1) -> None:
         super().__init__(3)
@@ -74,7 +74,7 @@ class OrientationMetric(Metric):
         moving: torch.Tensor | None,
     ) -> BoundMetric:
         defaults = CCMetric()
-        options = defaults.radius, defaults.variance_floor
+        options = defaults.radius or 1, defaults.variance_floor
         correlate = LocalCorrelation(static[:, :1].contiguous(), mask, *options)
         total = static[0, 0].numel() if mask is None else mask.sum().clamp_min(1)
         weights = static.new_tensor(self.weights).view(1, -1, 1, 1, 1) / total

@@ -85,7 +85,7 @@ WEIGHTS: dict[str, Weights] = {
 #: The network that segments an image; it registers nothing by itself.
 ANATOMY = Weights(
     file="anatomy.npz",
-    checksum="c2e8c379b0b8a937637892ffd4631231af04b331f69450d4504966b02e78bb29",
+    checksum="2e757a0fc8a73f48a0ae08ad55d979f2982c2e51f2780e010d6f601fc8bc4189",
     about="anatomy: structures of heads and brains of any contrast, 3D, at 2 mm",
     licence="BSD-3-Clause; trained on label maps of SynthSeg (Apache-2.0)",
     recipe="python -m tools.recipes.train_anatomy",

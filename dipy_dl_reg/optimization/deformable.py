@@ -7,11 +7,13 @@ composes this with the field: ``u <- step + u(x + step)``.  The gradient by the 
 channels; the gradient of the unwarped moving image is not needed.  If the channels are
 reoriented (`Pair.reorient`), the derivative of the rotation is neglected.
 
-The inverse is updated in the same iteration, ``v <- v - step(y + v)``, and both fields
-are corrected by half of their inverse consistency error
-(`enforce_inverse_consistency`).  This prevents details that the two sampled fields
-cannot both represent.  If the correction is done only at the end, the overlap is lower
-at the same inverse consistency error.
+The inverse is updated in the same iteration, ``v <- v - step(y + v)``.  With a
+`symmetric` metric the same is done with the images exchanged: the static image is
+warped by the inverse, compared with the moving image, and its displacement composed
+with the inverse (`optimization.directions`).  Both fields are then corrected by half of
+their inverse consistency error (`enforce_inverse_consistency`).  This prevents details
+that the two sampled fields cannot both represent.  If the correction is done only at
+the end, the overlap is lower at the same inverse consistency error.
 
 A given start has more detail than a coarse level can represent.  The level refines the
 whole field, resampled to its voxels, and only the change that it makes is composed with
@@ -30,23 +32,21 @@ from typing import NamedTuple
 
 import torch
 
-from dipy_dl_reg.geometry.derivatives import weighted_gradient
 from dipy_dl_reg.geometry.fields import compose, resize
 from dipy_dl_reg.geometry.fold_repair import repair_folds
 from dipy_dl_reg.geometry.inversion import enforce_inverse_consistency
 from dipy_dl_reg.geometry.pair import Pair, make_compared_mask
 from dipy_dl_reg.geometry.pyramid import coarsen, level_spacings
 from dipy_dl_reg.geometry.smoothing import smooth
-from dipy_dl_reg.metrics.base import Metric
 from dipy_dl_reg.metrics.objective import Objective
-from dipy_dl_reg.optimization.adam import Adam
-from dipy_dl_reg.optimization.energy_history import Energy, EnergyHistory
-from dipy_dl_reg.optimization.landmark_penalty import LandmarkPenalty
-from dipy_dl_reg.optimization.phase_encoding import (
-    AxisConstraint,
-    line_determinant,
-    modulated_gradient,
+from dipy_dl_reg.optimization.directions import (
+    Direction,
+    Fields,
+    make_directions,
+    mean_energy,
 )
+from dipy_dl_reg.optimization.energy_history import Energy, EnergyHistory
+from dipy_dl_reg.optimization.phase_encoding import AxisConstraint
 
 #: Number of iterations between repairs of folds.
 _REPAIR_INTERVAL = 10
@@ -58,8 +58,6 @@ _COPY_INTERVAL = 5
 #: Gaussian of this number of iterations.
 _COMPARED_AFTER = 4
 
-#: A displacement and its inverse, each of shape (1, D, *shape), in voxels.
-Fields = tuple[torch.Tensor, torch.Tensor]
 #: Called with a stage, a level and an energy, see `refine`.
 Observer = Callable[[str, int, float | None], None]
 
@@ -86,7 +84,7 @@ class IterationOptions(NamedTuple):
 
 
 class LevelState(NamedTuple):
-    """Both fields of a level, and two buffers of the same shape.
+    """Both fields of a level, and buffers of the same shape.
 
     An iteration writes its results to the buffers; its input fields become the buffers
     of the next iteration.  The allocation of a field takes longer than its computation.
@@ -95,14 +93,20 @@ class LevelState(NamedTuple):
     ----------
     u, v : Tensor, shape (1, D, *shape)
         Field and inverse, in voxels of the level.
-    gradient, move : Tensor, shape (1, D, *shape)
-        The buffers: the gradient of the energy, and the displacement of an iteration.
+    buffer : Tensor, shape (1, D, *shape)
+        A buffer.
+    move : Tensor, shape (1, D, *shape)
+        Displacement of an iteration, by which the field is composed.
+    inverse_move : Tensor, shape (1, D, *shape), or None
+        The displacement by which the inverse is composed, if the similarity is measured
+        in both directions.
     """
 
     u: torch.Tensor
     v: torch.Tensor
-    gradient: torch.Tensor
+    buffer: torch.Tensor
     move: torch.Tensor
+    inverse_move: torch.Tensor | None = None
 
 
 def refine(
@@ -112,7 +116,7 @@ def refine(
     level_iters: Sequence[int],
     start: Fields | None = None,
     step: float = 0.5,
-    sigma_field: float = 0.8,
+    sigma_field: float = 0.7,
     sigma_factor: float = 0.8,
     tolerance: float = 0.0,
     constraint: AxisConstraint | None = None,
@@ -139,7 +143,8 @@ def refine(
         iteration is this times the `max_step_factor` of the metric.
     sigma_field : float, optional
         Standard deviation of the Gaussian that smooths the whole field after each
-        iteration, in voxels of the level.
+        iteration at the finest level, in voxels; at coarser levels it is this times
+        the `coarse_smoothing` of the metric, in voxels of the level.
     sigma_factor : float, optional
         Smoothing of the images before they are sampled on larger voxels, see `coarsen`.
     tolerance : float, optional
@@ -161,7 +166,10 @@ def refine(
         In voxels of the static grid; inverse to each other up to a small error, which
         `make_diffeomorphic` brings within its bounds.
     """
-    options = IterationOptions(step, sigma_field, tolerance, constraint)
+    finest = IterationOptions(step, sigma_field, tolerance, constraint)
+    coarse = finest._replace(
+        sigma_field=sigma_field * objective.metric.coarse_smoothing
+    )
     observer = observer or _ignore
     grid, dim = pair.static_grid, pair.static_grid.dim
     zero = pair.static.new_zeros(1, dim, *[1] * dim)
@@ -176,6 +184,7 @@ def refine(
             current = coarsen(pair, spacing, sigma_factor=sigma_factor)
             given = _resize_both(fields, current.static_grid.shape)
             notify = partial(_notify, observer, level)
+            options = coarse if level else finest
             found = _refine_level(
                 current, objective, given, options, iterations, notify
             )
@@ -264,22 +273,18 @@ def _refine_level(
     notify: Callable[[str, float | None], None],
 ) -> Fields:
     """Iterate at one resolution; return the best fields if the energy ends higher."""
-    mask = make_compared_mask(pair, fields[0], pair.frame())
-    if mask is not None and not bool(mask.any()):
+    length = options.step * objective.metric.max_step_factor
+    directions = make_directions(pair, objective, fields, length, options.constraint)
+    if not directions:
         return fields  # the masks have no common voxel at this resolution
-    evaluate = _LevelObjective(pair, objective, mask, options.constraint)
-    metric = objective.metric
-    adam = Adam(fields[0], epsilon=metric.gradient_floor)
-    history, best, state = EnergyHistory(), _BestFields(fields), _copy_fields(fields)
+    history, best = EnergyHistory(), _BestFields(fields)
+    state = _copy_fields(fields, inverse_moves=len(directions) > 1)
     for index in range(iterations):
         notify("iteration_start", None)
-        energy = evaluate(state, largest_gradient=adam.largest_gradient)
-        if options.constraint is not None:
-            options.constraint.project(state.gradient, pair.static_grid)
+        energy = _find_moves(state, directions)
         history.append(energy)
         best.update(index, energy.total, state)
-        _compute_move(state, adam, metric, options.step)
-        state = _apply_move(state, options.sigma_field)
+        state = _apply_moves(state, options.sigma_field)
         if (index + 1) % _REPAIR_INTERVAL == 0:
             state = _repair_fields(state)
         notify("iteration_end", energy.total)
@@ -291,73 +296,47 @@ def _refine_level(
     return state.u, state.v
 
 
-class _LevelObjective:
-    """The objective and the penalty on landmarks, at one resolution."""
-
-    def __init__(
-        self,
-        pair: Pair,
-        objective: Objective,
-        mask: torch.Tensor | None,
-        constraint: AxisConstraint | None,
-    ) -> None:
-        self.pair, self.frame = pair, pair.frame()
-        self.modulates = constraint is not None and constraint.modulates
-        self.evaluate = objective.bind(pair.static, mask, moving=pair.moving)
-        weight, self.penalty = objective.landmark_weight, None
-        if pair.landmarks is not None and weight:
-            self.penalty = LandmarkPenalty(pair, weight, objective.metric.sigma_diff)
-
-    def __call__(self, state: LevelState, *, largest_gradient: torch.Tensor) -> Energy:
-        """Energy of the state's field; its gradient is written to the buffer."""
-        u, gradient = state.u, state.gradient
-        warped = self.pair.warp_moving(u, self.frame)
-        if self.modulates:
-            warped *= line_determinant(u)
-        terms, by_image, by_field = self.evaluate(warped, u)
-        differentiate = modulated_gradient if self.modulates else weighted_gradient
-        differentiate(warped, by_image, out=gradient)
-        if by_field is not None:
-            gradient += by_field
-        images = float(terms.total)
-        if self.penalty is None:
-            return Energy(images, images)
-        penalty = self.penalty.add_gradient(u, gradient, largest=largest_gradient)
-        return Energy(float(terms.total + penalty), images)
-
-
-def _copy_fields(fields: Fields) -> LevelState:
+def _copy_fields(fields: Fields, *, inverse_moves: bool) -> LevelState:
     """The state that a level begins with; the given fields are not changed later."""
     u, v = (f.clone(memory_format=torch.contiguous_format) for f in fields)
-    return LevelState(u, v, torch.empty_like(u), torch.empty_like(u))
+    buffers = [torch.empty_like(u) for _ in range(3 if inverse_moves else 2)]
+    return LevelState(u, v, *buffers)
 
 
-def _compute_move(state: LevelState, adam: Adam, metric: Metric, step: float) -> None:
-    """Smooth the gradient and write the iteration's displacement to its buffer."""
-    gradient, move = state.gradient, state.move
-    smooth(gradient, metric.sigma_diff, out=move, scratch=gradient)
-    adam.direction(move, step * metric.max_step_factor)
+def _find_moves(state: LevelState, directions: Sequence[Direction]) -> Energy:
+    """Write the displacements of an iteration to their buffers; return the energy."""
+    fields, moves = (state.u, state.v), (state.move, state.inverse_move)
+    energies = [
+        direction.find_move(field, out=move, scratch=state.buffer)
+        for direction, field, move in zip(directions, fields, moves)
+        if move is not None
+    ]
+    return mean_energy(energies)
 
 
-def _apply_move(state: LevelState, sigma_field: float) -> LevelState:
-    """Compose both fields with the displacement, smooth them and correct the inverse.
+def _apply_moves(state: LevelState, sigma_field: float) -> LevelState:
+    """Compose both fields with the displacements, smooth them and correct the inverse.
 
     The old fields are overwritten and become the buffers.
     """
-    u, v, buffer, move = state
-    new = compose(v, move, scale=-1, out=buffer)
-    smooth(new, sigma_field, out=v, scratch=new)
-    new = compose(move, u, out=buffer)
-    smooth(new, sigma_field, out=u, scratch=new)
+    u, v, buffer, move, back = state
+    new, free = compose(v, move, scale=-1, out=buffer), v
+    if back is not None:
+        new, free = compose(back, new, out=free), new
+    v, buffer = smooth(new, sigma_field, out=free, scratch=new), new
+    new, free = compose(move, u, out=buffer), u
+    if back is not None:
+        new, free = compose(new, back, scale=-1, out=free), new
+    u, buffer = smooth(new, sigma_field, out=free, scratch=new), new
     new_u, new_v = enforce_inverse_consistency(u, v, out=(buffer, move))
-    return LevelState(new_u, new_v, u, v)
+    return LevelState(new_u, new_v, u, v, back)
 
 
 def _repair_fields(state: LevelState) -> LevelState:
     """Smooth both fields where they fold or are not inverse to each other."""
-    u, v, gradient, move = state
-    u, v = repair_folds(u, v, out=(gradient, move))
-    return LevelState(u, v, gradient, move)
+    u, v, buffer, move, back = state
+    u, v = repair_folds(u, v, out=(buffer, move))
+    return LevelState(u, v, buffer, move, back)
 
 
 class _BestFields:

@@ -6,16 +6,14 @@ from typing import Any
 
 from dipy.align.imwarp import DiffeomorphicMap
 
-from dipy_dl_reg.io.images import read_image
-from dipy_dl_reg.io.masks import fill_masked, read_mask
 from dipy_dl_reg.maps.checks import add_regularity
-from dipy_dl_reg.maps.dipy_map import check_mapping
 from dipy_dl_reg.maps.measures import measure_registration
 from dipy_dl_reg.maps.regularity import measure_regularity
 from dipy_dl_reg.maps.verdict import Verdict, judge
 from dipy_dl_reg.registration import dipy_adapter
 from dipy_dl_reg.registration.anatomy_check import check_anatomy
 from dipy_dl_reg.registration.devices import threads
+from dipy_dl_reg.registration.mapped_images import read_mapped_images
 
 
 def assess_mapping(
@@ -62,34 +60,10 @@ def assess_mapping(
         If `mapping` is not a map in SyN's form, or the shape of an image differs from
         that of its grid in the map.
     """
-    check_mapping(mapping)
-    if not mapping.is_inverse:
-        raise ValueError(
-            "mapping must be the map that a registration returns (is_inverse=True), "
-            "got one with is_inverse=False."
-        )
-    affines: dict[str, Any] = {
-        "static_grid2world": mapping.codomain_grid2world,
-        "moving_grid2world": mapping.domain_grid2world,
-    }
-    images: dict[str, Any] = {}
-    masks: dict[str, Any] = {}
-    given = {"static": (static, static_mask), "moving": (moving, moving_mask)}
-    shapes = {"static": mapping.codomain_shape, "moving": mapping.domain_shape}
-    for role, (image, mask) in given.items():
-        data = fill_masked(read_image(image, name=role)[0])
-        wanted = tuple(int(n) for n in shapes[role])
-        if data.shape == (*wanted, 1):
-            data = data[..., 0]
-        if data.shape != wanted:
-            raise ValueError(f"{role} must have shape {wanted}, got {data.shape}.")
-        grid2world = affines[f"{role}_grid2world"]
-        name = f"{role}_mask"
-        masks[name] = read_mask(mask, image, wanted, grid2world, name=name)
-        images[role] = data
+    images = read_mapped_images(mapping, static, moving, static_mask, moving_mask)
     with threads(num_threads):
         pair = dipy_adapter.make_pair(
-            **images, **affines, **masks, prealign=mapping.prealign_inv, find_masks=True
+            **images._asdict(), prealign=mapping.prealign_inv, find_masks=True
         )
         displacement = dipy_adapter.displacement_to_tensor(
             mapping.backward, pair.static_grid

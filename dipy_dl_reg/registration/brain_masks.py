@@ -76,6 +76,25 @@ def find_brain_mask(
     return index, _mask_with_margin(images[index], grids[index])
 
 
+def show_whole_heads(images: Sequence[np.ndarray], grids: Sequence[Grid]) -> bool:
+    """Tell whether neither image was stripped of its skull.
+
+    Parameters
+    ----------
+    images : sequence of ndarray, 3D
+        The images; NaN is missing data.
+    grids : sequence of Grid
+        Their grids.
+
+    Returns
+    -------
+    whole : bool
+        True if the background around each object is not constant.
+    """
+    found = [_find_object(*given) for given in zip(images, grids)]
+    return all(each.volume > 0 and not each.is_stripped for each in found)
+
+
 def _find_object(image: np.ndarray, grid: Grid) -> _Object:
     """Measure the largest object, and find out whether the image is stripped."""
     image, spacing = _subsample(image, grid, _SIZE)

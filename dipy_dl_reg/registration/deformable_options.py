@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dipy_dl_reg.networks.base import RegistrationNetwork
 
 #: Maximum number of iterations at each level, coarsest first, by the number of levels.
-LEVEL_ITERS = {1: [100], 2: [100, 100], 3: [100, 100, 60], 4: [100, 100, 60, 40]}
+LEVEL_ITERS = {1: [100], 2: [100, 100], 3: [100, 100, 60], 4: [100, 100, 60, 10]}
 #: Values of SyN's options if they are None.
 DEFAULTS = {"step_length": 0.25, "ss_sigma_factor": 0.8, "opt_tol": 0.005}
 #: For images of different contrasts, if refinement starts from a network's field:
@@ -43,7 +43,7 @@ class DeformableOptions:
         Maximum number of iterations at each level of the pyramid; `level_iters[0]` is
         the coarsest.  0 skips a level; the number 0 alone means no refinement.  By
         default the number of levels depends on the size of the static image, with up
-        to 100 iterations each (40 at the finest of four); most levels end earlier, see
+        to 100 iterations each (10 at the finest of four); most levels end earlier, see
         `opt_tol`.  If refinement starts from a network's field and the images have
         different contrasts, the default is 10 iterations at the levels of 2 mm and
         finer, because more iterations reduce the overlap again.
@@ -101,10 +101,10 @@ class DeformableOptions:
         from the images: a channel in which they are more strongly correlated has a
         larger weight (`initialization.channel_selection.estimate_weights`).
     sigma_field : float, optional
-        Standard deviation, in voxels of the level, of the Gaussian that smooths the
-        whole field after each iteration.  A larger one gives a smoother field and less
-        overlap (see the benchmark).  By default 0.8 for local correlation and 0.7 for
-        other metrics; if the metric is chosen for the pair, this value is chosen, too.
+        Standard deviation, in voxels of the finest level, of the Gaussian that smooths
+        the whole field after each iteration; with local correlation it is 1.4 times as
+        large at coarser levels, in their voxels.  A larger one gives a smoother field
+        and less overlap (see the benchmark).  By default 0.7.
     regularizer : str or callable, optional
         Penalty on the displacement, in addition to the smoothing: {regularizers}, or a
         function of a field.  By default none.

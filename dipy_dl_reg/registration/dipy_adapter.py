@@ -27,7 +27,7 @@ from dipy_dl_reg.geometry.pair_scaling import (
 from dipy_dl_reg.geometry.point_pairs import Landmarks
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.maps.dipy_map import displacement_to_voxels
-from dipy_dl_reg.registration.brain_masks import find_brain_mask
+from dipy_dl_reg.registration.head_masks import find_brain_masks
 from dipy_dl_reg.registration.image_checks import (
     check_affine_or_none,
     check_image,
@@ -121,7 +121,8 @@ def make_pair(
         scaled independently of the other image.
     find_masks : bool, optional
         If True, no mask is given, and one image shows a brain without skull and the
-        other a whole head, the former is masked with its brain (`find_brain_mask`).
+        other a whole head, the former is masked with its brain (`find_brain_mask`); if
+        both show whole heads, both are masked (`find_head_masks`).
 
     Returns
     -------
@@ -144,7 +145,7 @@ def make_pair(
     prealign = check_affine_or_none(prealign, "prealign", grids["static"].dim)
     masks = {"static": static_mask, "moving": moving_mask}
     if find_masks and static_mask is None and moving_mask is None:
-        masks = _find_brain_masks(images, grids)
+        masks = find_brain_masks(images, grids)
     tensors, counted = {}, {}
     for role, image in images.items():
         mask = check_mask(masks[role], image, role)
@@ -185,24 +186,6 @@ def _make_grids(
         )
         for role, image in images.items()
     }
-
-
-def _find_brain_masks(images, grids):
-    """Make a mask for a brain without skull if the other image shows a whole head."""
-    roles = list(images)
-    index, mask = find_brain_mask(
-        [images[role] for role in roles], [grids[role] for role in roles]
-    )
-    masks = dict.fromkeys(roles)
-    if index is not None:
-        brain, head = roles[index], roles[1 - index]
-        logger.info(
-            f"{brain} shows a brain without skull and {head} a whole head: only the "
-            f"region of {brain}'s brain is compared. To choose another region, give "
-            "static_mask or moving_mask."
-        )
-        masks[brain] = mask
-    return masks
 
 
 def with_landmarks(pair: Pair, landmarks: tuple[np.ndarray, np.ndarray] | None) -> Pair:

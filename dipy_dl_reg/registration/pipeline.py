@@ -23,6 +23,7 @@ from dipy_dl_reg.registration import factory
 from dipy_dl_reg.registration.affine.call import align_images, make_call_options
 from dipy_dl_reg.registration.affine.steps import AffineResult, check_pipeline
 from dipy_dl_reg.registration.deformable import DeepRegistration
+from dipy_dl_reg.registration.head_masks import mask_heads
 
 #: The last step of a pipeline that deforms.
 DEFORM = "deform"
@@ -139,6 +140,8 @@ def deep_registration(
         flat = [_drop_slice_axis(each, prealign) for each in channels]
         channels, (prealign, *_) = [list(part) for part in zip(*flat)]
         images = channels[0]
+    if steps and not several:
+        images = _Images(*mask_heads(*images))
     if steps:
         given = {"device": registration.device, "num_threads": num_threads}
         if prealign is not None:

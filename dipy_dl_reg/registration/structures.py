@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from dipy.utils.logging import logger
 import numpy as np
 
 from dipy_dl_reg.anatomy.classes import CLASSES
+from dipy_dl_reg.anatomy.plausibility import is_plausible
 from dipy_dl_reg.anatomy.prediction import AnatomyMaps, predict_anatomy
 from dipy_dl_reg.anatomy.segmentation import (
     BRAIN_THRESHOLD,
@@ -156,7 +158,8 @@ def segment_anatomy(
     Notes
     -----
     The result is the same in every call.  The head must be upright in the world, with
-    the nose to the front: images with wrong headers are not segmented correctly.
+    the nose to the front: images with wrong headers are not segmented correctly.  If
+    the structures do not lie as in a brain, a warning is logged.
 
     Examples
     --------
@@ -273,5 +276,11 @@ def _predict(
     if not np.nanmax(values) > np.nanmin(values):
         raise ValueError(f"image must not be constant, got {np.nanmax(values)} only.")
     grid = Grid(values.shape, check_affine_or_none(read.grid2world, "grid2world", 3))
-    options = {"device": device, "mask": read.mask, "mirror": mirror}
-    return predict_anatomy(values, grid, **options), grid
+    maps = predict_anatomy(values, grid, device=device, mask=read.mask, mirror=mirror)
+    if not is_plausible(maps):
+        logger.warning(
+            "No upright head of a usual size was found in the image: it may show "
+            "something else or a small part of a head, or its header may have a wrong "
+            "orientation. Check the result."
+        )
+    return maps, grid

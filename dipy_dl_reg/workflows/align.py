@@ -32,6 +32,7 @@ SUFFIXES = {
     "out_field": NIFTI,
     "out_mapping": whole_map_suffixes(),
     "out_prealign": ("",),
+    "out_uncertainty": NIFTI,
     "out_report": (".html", ".png", ".pdf", ".svg", ".jpg"),
 }
 
@@ -77,6 +78,7 @@ class AlignDeepFlow(StrictWorkflow):
         max_memory: str | None = None,
         num_threads: int | None = None,
         report: bool = False,
+        same_subject: bool = False,
         skip_existing: bool = False,
         out_dir: PathLike = "",
         out_warped: str = "warped_moved.nii.gz",
@@ -84,6 +86,7 @@ class AlignDeepFlow(StrictWorkflow):
         out_field: str | None = None,
         out_mapping: str = "mapping.npz",
         out_prealign: str = "prealign.txt",
+        out_uncertainty: str | None = None,
         out_report: str = "report.html",
     ) -> None:
         r"""Register images deformably.
@@ -161,6 +164,9 @@ class AlignDeepFlow(StrictWorkflow):
         report : boolean, optional
             Write a report: a page with slices before and after, the deformation, the
             measures with their limits, and how the map was computed.
+        same_subject : boolean, optional
+            Both images show the same person; errors are then smaller. Used for
+            --out_uncertainty only.
         skip_existing : boolean, optional
             Skip pairs whose outputs all exist. If only some exist, this is an error
             unless --force is given.
@@ -182,6 +188,9 @@ class AlignDeepFlow(StrictWorkflow):
             suffix decides on the format: .mat or .tfm is a transform of ITK and ANTs,
             .fsl.mat a matrix of FSL, .lta a transform of FreeSurfer, any other suffix
             text: a matrix from static world to moving world.
+        out_uncertainty : string, optional
+            The expected error of the map at each voxel of static, in mm; written only
+            if a name is given. The pair is registered twice more for it.
         out_report : string, optional
             The report, if --report is given: a page that ends in .html, or one picture
             (.png, .pdf, .svg or .jpg).
@@ -214,6 +223,7 @@ class AlignDeepFlow(StrictWorkflow):
             out_prealign=out_prealign,
             out_inv_static=out_inv_static,
             out_field=out_field,
+            out_uncertainty=out_uncertainty,
             out_report=out_report if report else None,
         )
         options: dict[str, Any] = {
@@ -229,6 +239,8 @@ class AlignDeepFlow(StrictWorkflow):
         channels = _check_channels(
             static_channels, moving_channels, channel_metrics, channel_weights
         )
+        if channels[0] and out_uncertainty is not None:
+            raise ValueError("out_uncertainty: give one image of a side, no channels")
         if channels[0]:
             metrics = channel_metrics or [metric] * (1 + len(channels[0]))
             options["channel_weights"] = channel_weights
@@ -268,6 +280,11 @@ class AlignDeepFlow(StrictWorkflow):
                 num_threads=num_threads,
                 overwrite=self._force_overwrite,
                 channels=channels,
+                uncertainty={
+                    "subjects": "same" if same_subject else "different",
+                    "device": device,
+                    "max_memory": max_memory,
+                },
             )
             log_result(summary)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import shlex
 import sys
 import time
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dipy.align.imwarp import DiffeomorphicMap
@@ -20,6 +21,7 @@ from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.io.affine_files import affine_format_name, write_affine
 from dipy_dl_reg.io.atomic_files import write_all_or_none
 from dipy_dl_reg.io.images import make_nifti
+from dipy_dl_reg.io.input_image import InputImage
 from dipy_dl_reg.maps.apply import transform_array
 from dipy_dl_reg.maps.formats.table import FORMATS, find_format
 from dipy_dl_reg.maps.record import RegistrationRecord
@@ -27,7 +29,9 @@ from dipy_dl_reg.maps.report import plot_registration
 from dipy_dl_reg.maps.verdict import PoseComparison, Verdict
 from dipy_dl_reg.registration.affine.call import find_affine
 from dipy_dl_reg.registration.anatomy_check import check_anatomy
+from dipy_dl_reg.registration.head_masks import mask_heads
 from dipy_dl_reg.registration.report_files import write_report
+from dipy_dl_reg.registration.uncertainty import mapping_uncertainty
 from dipy_dl_reg.validation import check_affine
 from dipy_dl_reg.workflows.image_pair import ImagePair, distinct_names, read_pair
 
@@ -55,6 +59,8 @@ class FileResult(NamedTuple):
         Verdict on the registration.
     record : RegistrationRecord
         How the map was computed.
+    uncertainty : dict
+        Options of `mapping_uncertainty`, if its result is to be written.
     """
 
     mapping: DiffeomorphicMap
@@ -62,6 +68,7 @@ class FileResult(NamedTuple):
     warped: np.ndarray
     verdict: Verdict
     record: RegistrationRecord
+    uncertainty: Mapping[str, Any]
 
 
 def register_files(
@@ -76,6 +83,7 @@ def register_files(
     num_threads: int | None,
     overwrite: bool,
     channels: Sequence[Sequence[str | os.PathLike]] = ((), ()),
+    uncertainty: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
     """Register two image files, and write either all result files or none.
 
@@ -101,6 +109,8 @@ def register_files(
         Replace files that exist.
     channels : sequence of sequence of str or Path, optional
         Files of further images of static and of moving.
+    uncertainty : dict, optional
+        Options of `mapping_uncertainty`, for the file "out_uncertainty".
 
     Returns
     -------
@@ -127,6 +137,8 @@ def register_files(
         prealign = prealigns[pair.dim]
         poses: PoseComparison | None = None
         began = time.perf_counter()
+        if steps and pair.dim == 3 and not pair.channels[0]:
+            pair = _mask_heads(pair)
         if steps:
             prealign, poses = find_affine_prealign(pair, steps, prealign, num_threads)
         start = time.perf_counter()
@@ -143,6 +155,7 @@ def register_files(
             warped=transform_array(mapping, pair.moving),
             verdict=verdict,
             record=describe_command(registration.record, steps, affine_seconds),
+            uncertainty={"num_threads": num_threads, **uncertainty},
         )
         for (parameter, path), temporary in zip(files.items(), temporaries):
             logger.info(f"Writing {path}")
@@ -152,6 +165,16 @@ def register_files(
         f"Registered {pair.name} in {seconds:.1f} s; saved in {folders}; "
         f"verdict: {result.verdict}"
     )
+
+
+def _mask_heads(pair: ImagePair) -> ImagePair:
+    """Add masks of the brains for all steps, if both images show whole heads."""
+    static, moving = mask_heads(
+        InputImage(pair.static, pair.static_grid2world, pair.masks["static_mask"]),
+        InputImage(pair.moving, pair.moving_grid2world, pair.masks["moving_mask"]),
+    )
+    masks = {"static_mask": static.mask, "moving_mask": moving.mask}
+    return replace(pair, masks=masks)
 
 
 def find_affine_prealign(
@@ -316,6 +339,14 @@ def _write_prealign(pair: ImagePair, result: FileResult, path: Path) -> None:
     )
 
 
+def _write_uncertainty(pair: ImagePair, result: FileResult, path: Path) -> None:
+    """Write the expected error."""
+    found = mapping_uncertainty(
+        result.mapping, *pair.images(), **pair.masks, **result.uncertainty
+    )
+    _save_on(pair.static_image, found.expected_error, path)
+
+
 def _write_report(pair: ImagePair, result: FileResult, path: Path) -> None:
     """The report, or the picture."""
     if path.suffix.lower() == ".html":
@@ -351,6 +382,7 @@ WRITERS = {
     "out_field": _write_field,
     "out_mapping": _write_mapping,
     "out_prealign": _write_prealign,
+    "out_uncertainty": _write_uncertainty,
     "out_report": _write_report,
 }
 

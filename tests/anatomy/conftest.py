@@ -29,5 +29,5 @@ class LocalNetwork:
 @pytest.fixture
 def local_network(monkeypatch):
     network = LocalNetwork()
-    monkeypatch.setattr(prediction, "_load", lambda device: network)
+    monkeypatch.setattr(prediction, "load_once", lambda device: network)
     return network

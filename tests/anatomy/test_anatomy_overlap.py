@@ -32,12 +32,12 @@ def dice_by_numpy(static, moving):
     first, second = (
         x.probabilities.numpy()[:, ::2, ::2, ::2] for x in (static, moving)
     )
-    found = []
+    found, weights = [], []
     for k in STRUCTURES:
         s, m = first[k].astype(float), second[k].astype(float)
-        if max(s.sum(), m.sum()) * 64 >= 1200:
-            found.append(2 * (s * m).sum() / ((s**2).sum() + (m**2).sum()))
-    return np.mean(found)
+        found.append(2 * (s * m).sum() / ((s**2).sum() + (m**2).sum()))
+        weights.append(np.sqrt(max(s.sum(), m.sum())))
+    return np.average(found, weights=weights)
 
 
 def translation(*shift):

@@ -113,7 +113,7 @@ def bounded(monkeypatch):
 
     def of(cls, u, v):
         calls.append(len(calls))
-        assert len(calls) < 60, "no end to the repairs"
+        assert len(calls) < 250, "no end to the repairs"
         return measured(cls, u, v)
 
     monkeypatch.setattr(fold_repair._VoxelMeasures, "of", classmethod(of))

@@ -39,7 +39,7 @@ def draw_anatomy(rng):
     if rng.random() < 0.5:
         return {}
     names = ("anatomy_before", "anatomy_affine", "anatomy")
-    return dict(zip(names, (0.2, *rng.choice([0.3, 0.8, 0.9], 2, p=[0.1, 0.3, 0.6]))))
+    return dict(zip(names, (0.2, *rng.choice([0.5, 0.85, 0.9], 2, p=[0.1, 0.3, 0.6]))))
 
 
 @pytest.mark.parametrize(

@@ -254,7 +254,6 @@ def test_options_are_checked_and_shown(name):
     [
         (lambda: CCMetric(radius=0), "radius"),
         (lambda: CCMetric(radius=1.5), "radius"),
-        (lambda: CCMetric(radius=None), "radius"),
         (lambda: CCMetric(radius=float("inf")), "radius"),
         (lambda: CCMetric(variance_floor=0), "variance_floor"),
         (lambda: CCMetric(variance_floor=float("inf")), "variance_floor"),

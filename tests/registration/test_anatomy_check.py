@@ -44,7 +44,7 @@ def make_pair(spacing=6.0, dim=3):
     "overlap, words",
     [
         (AnatomyOverlap(0.2, 0.8, 0.9), ""),
-        (AnatomyOverlap(0.2, 0.8, 0.75), "falls from 0.80 to 0.75"),
+        (AnatomyOverlap(0.2, 0.88, 0.85), "falls from 0.88 to 0.85"),
         (AnatomyOverlap(0.2, 0.3, 0.4), "only 0.40 at the end"),
     ],
 )

@@ -17,6 +17,7 @@ from dipy_dl_reg.maps.storage import save_mapping
 #: they would hold the stand-in until the end of the process.
 HOLDERS = ("registration.pipeline", "diffusion.epi_to_t1", "clients.pyafq")
 HOLDERS += ("diffusion.reorienting_registration", "groupwise.template_jobs")
+HOLDERS += ("registration.repeated_registration",)
 
 
 @pytest.fixture

@@ -40,7 +40,8 @@ GRADIENT_FLOOR = "dipy_dl_reg.CCMetric.gradient_floor"
 STEP_FACTOR = "dipy_dl_reg.CCMetric.max_step_factor"
 WINDOW = "dipy_dl_reg.optimization.energy_history._WINDOW"
 BETAS = "dipy_dl_reg.optimization.adam._BETAS"
-ROUNDS = "dipy_dl_reg.geometry.fold_repair._ROUNDS"
+SYMMETRIC = "dipy_dl_reg.CCMetric.symmetric"
+COARSE_SMOOTHING = "dipy_dl_reg.CCMetric.coarse_smoothing"
 VERSION_1 = {"level_iters": [40, 30, 20], "opt_tol": 0, "ss_sigma_factor": 0.5}
 VARIANTS = {
     "default": {},
@@ -48,8 +49,16 @@ VARIANTS = {
     | {
         "sigma_field": 0.7,
         "metric": {"radius": 2},
-        "constants": {GRADIENT_FLOOR: 0.01, STEP_FACTOR: 1.0},
+        "constants": {
+            GRADIENT_FLOOR: 0.01,
+            STEP_FACTOR: 1.0,
+            SYMMETRIC: False,
+            COARSE_SMOOTHING: 1.0,
+        },
     },
+    "at most [100, 100, 60, 40]": {"level_iters": [100, 100, 60, 40]},
+    "at most [100, 100, 60, 20]": {"level_iters": [100, 100, 60, 20]},
+    "at most [100, 100, 60, 5]": {"level_iters": [100, 100, 60, 5]},
     "fixed iterations [40, 30, 20]": {"level_iters": [40, 30, 20], "opt_tol": 0},
     "fixed iterations [100, 100, 50]": {"level_iters": [100, 100, 50], "opt_tol": 0},
     "tolerance 0.003": {"opt_tol": 0.003},
@@ -66,6 +75,15 @@ VARIANTS = {
     "half resolution only": {"level_iters": [100, 100, 0]},
     "radius 2": {"metric": {"radius": 2}},
     "radius 3": {"metric": {"radius": 3}},
+    "radius 1": {"metric": {"radius": 1}},
+    "radius 4": {"metric": {"radius": 4}},
+    "one direction": {"constants": {SYMMETRIC: False}},
+    "one direction, radius 1": {
+        "metric": {"radius": 1},
+        "constants": {SYMMETRIC: False},
+    },
+    "equal smoothing of all levels": {"constants": {COARSE_SMOOTHING: 1.0}},
+    "coarse smoothing 2": {"constants": {COARSE_SMOOTHING: 2.0}},
     "gradient floor 0.01": {"constants": {GRADIENT_FLOOR: 0.01}},
     "gradient floor 0.1": {"constants": {GRADIENT_FLOOR: 0.1}},
     "gradient floor 1": {"constants": {GRADIENT_FLOOR: 1.0}},
@@ -90,7 +108,7 @@ VARIANTS = {
     "gradient sigma 2": {"metric": {"sigma_diff": 2.0}},
     "field sigma 0.5": {"sigma_field": 0.5},
     "field sigma 0.6": {"sigma_field": 0.6},
-    "field sigma 0.7": {"sigma_field": 0.7},
+    "field sigma 0.8": {"sigma_field": 0.8},
     "field sigma 0.9": {"sigma_field": 0.9},
     "field sigma 1.0": {"sigma_field": 1.0},
     "field sigma 1.2": {"sigma_field": 1.2},
@@ -102,7 +120,6 @@ VARIANTS = {
     "betas 0.8, 0.99": {"constants": {BETAS: (0.8, 0.99)}},
     "betas 0.9, 0.9": {"constants": {BETAS: (0.9, 0.9)}},
     "betas 0.9, 0.999": {"constants": {BETAS: (0.9, 0.999)}},
-    "6 rounds of inverse consistency": {"constants": {ROUNDS: 6}},
     "pyramid sigma 0.5": {"ss_sigma_factor": 0.5},
     "pyramid sigma 1.1": {"ss_sigma_factor": 1.1},
 }

@@ -36,7 +36,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import argparse
 from functools import lru_cache
 import inspect
-import logging
 from pathlib import Path
 import time
 from typing import NamedTuple
@@ -228,7 +227,9 @@ def main():
     add("--cases", nargs="+", choices=CASES, default=list(CASES))
     add("--methods", nargs="+", choices=METHODS, default=["default"])
     given = parser.parse_args()
-    logging.getLogger("dipy").setLevel(logging.ERROR)
+    from dipy.utils.logging import logger  # DIPY sets the level when it is imported
+
+    logger.setLevel("ERROR")
     paths = sorted(given.data.glob("*_t1.nii.gz"))
     forth = [(k + 1, k + 2) for k in range(0, len(paths) - 1, 2)]
     every = [f"{a}:{b}" for p in forth for a, b in (p, p[::-1])]

@@ -8,7 +8,6 @@ from os import PathLike
 from typing import Any, Literal
 
 from dipy.testing.decorators import warning_for_keywords
-from dipy.utils.logging import logger
 import numpy as np
 
 from dipy_dl_reg.io.input_image import InputImage, read_input_image
@@ -20,6 +19,7 @@ from dipy_dl_reg.registration.affine.options import (
     VerbosityLevels,
     make_affine_metric,
 )
+from dipy_dl_reg.registration.affine.orientation import warn_if_turned
 from dipy_dl_reg.registration.affine.poses import make_affine_pair
 from dipy_dl_reg.registration.affine.steps import (
     AffineResult,
@@ -118,7 +118,8 @@ def deep_affine_registration(
     Warns
     -----
     UserWarning
-        If the two images hardly overlap after the registration.
+        If the two images hardly overlap after the registration, or if it rotated a head
+        by more than 60 degrees that is not upright in the orientation of its header.
 
     Notes
     -----
@@ -332,8 +333,8 @@ def align_images(
     Warns
     -----
     UserWarning
-        If the step center_of_mass replaces `starting_affine`, or the images hardly
-        overlap.
+        If the step center_of_mass replaces `starting_affine`, the images hardly
+        overlap, or one shows a head that is turned against its header.
     """
     if "center_of_mass" in steps and starting_affine is not None:
         warn_user("starting_affine overwritten by center_of_mass transform")
@@ -342,8 +343,7 @@ def align_images(
         images = static.values, moving.values
         all_steps = make_steps(steps, pair, images, options.starts)
         result = run_steps(pair, pair.prealign, all_steps, options)
-    for message in result.messages:
-        logger.info(message)
+        warn_if_turned(result.matrix, static, moving)
     warn_if_apart(result.overlap)
     return result
 

@@ -28,6 +28,7 @@ from dipy_dl_reg.registration.affine.options import (
     choose_levels,
     find_transform,
 )
+from dipy_dl_reg.registration.affine.orientation import warn_if_turned
 from dipy_dl_reg.registration.affine.poses import make_affine_pair
 from dipy_dl_reg.registration.affine.steps import (
     AffineResult,
@@ -195,19 +196,19 @@ class DeepAffineRegistration:
         -----
         UserWarning
             If the two images hardly overlap after the registration, because the
-            initial misalignment was too large.
+            initial misalignment was too large; or if a head was rotated by more than 60
+            degrees that is not upright in the orientation of its header.
         """
         self.poses = self.verdict = None  # no results of an earlier pair after an error
         own = find_transform(transform)
         step = FitStep(own, transform.param_to_matrix, check_parameters(params0, own))
         options = self._current_options()
         with threads(num_threads):
-            pair = make_affine_pair(
+            images = (
                 InputImage(static, static_grid2world, static_mask),
                 InputImage(moving, moving_grid2world, moving_mask),
-                starting_affine,
-                options,
             )
+            pair = make_affine_pair(*images, starting_affine, options)
             if own.dim != pair.static_grid.dim:
                 raise ValueError(
                     f"transform is for {own.dim}D images, but the images are "
@@ -218,6 +219,7 @@ class DeepAffineRegistration:
                 logger.info(f"Optimizing {own.kind}, {self.levels} levels.")
             start = StartStep(pair.prealign, options.starts)
             result = run_steps(pair, pair.prealign, [start, step], options)
+            warn_if_turned(result.matrix, *images)
         self._finish(result)
         if ret_metric:
             return result.affine_map, result.parameters, result.value

@@ -1,0 +1,135 @@
+"""Masks of the brains of two whole heads.
+
+Neck, face and scalp of two people differ more than their brains.  If they are compared,
+the map is deformed there without need, and less exact inside the brain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from dipy.utils.logging import logger
+import numpy as np
+
+from dipy_dl_reg.anatomy.prediction import predict_anatomy
+from dipy_dl_reg.anatomy.wide_masks import mask_brain_with_margin
+from dipy_dl_reg.grid import Grid
+from dipy_dl_reg.io.input_image import InputImage
+from dipy_dl_reg.registration.brain_masks import find_brain_mask, show_whole_heads
+
+#: Distance from the brain up to which heads are compared, mm: the edge between brain
+#: and fluid is seen, the scalp is not.
+_MARGIN = 4.0
+#: Smallest side and volume of a field of view in which a whole head is expected.
+_LEAST_SIDE, _LEAST_FIELD_OF_VIEW = 100.0, 2.5e6
+
+
+def find_head_masks(
+    images: Sequence[np.ndarray], grids: Sequence[Grid]
+) -> list[np.ndarray] | None:
+    """Make masks of the brains of two images, if both show whole heads.
+
+    The network `anatomy` finds the brains (`dipy_dl_reg.brain_mask`), in about two
+    seconds an image of one core.
+
+    Parameters
+    ----------
+    images : tuple of ndarray
+        Static and moving; NaN is missing data.
+    grids : tuple of Grid
+        Grids of the two.
+
+    Returns
+    -------
+    masks : list of ndarray of bool, or None
+        The brain of each image with a margin of 4 mm.  None if an image is no whole
+        head: it is not 3D, was stripped of its skull, shows less than a head, or no
+        brain of at least 400 ml is found in it.
+    """
+    if not all(_can_show_head(grid) for grid in grids):
+        return None
+    if not show_whole_heads(images, grids):
+        return None
+    masks = []
+    for image, grid in zip(images, grids):
+        maps = predict_anatomy(image, grid)
+        mask = mask_brain_with_margin(maps, grid, _MARGIN)
+        if mask is None:
+            return None
+        masks.append(mask)
+    logger.info(
+        "Both images show whole heads: only their brains and a margin of "
+        f"{_MARGIN:g} mm are compared. To choose another region, give static_mask or "
+        "moving_mask."
+    )
+    return masks
+
+
+def find_brain_masks(
+    images: Mapping[str, np.ndarray], grids: Mapping[str, Grid]
+) -> dict[str, np.ndarray | None]:
+    """Make masks for two images of which at least one shows a whole head, and log it.
+
+    Parameters
+    ----------
+    images : dict of ndarray
+        "static" and "moving"; NaN is missing data.
+    grids : dict of Grid
+        Their grids, by the same names.
+
+    Returns
+    -------
+    masks : dict of ndarray or None
+        By the same names: a mask of the brain without skull if the other image shows a
+        whole head (`find_brain_mask`), masks of both brains if both show whole heads
+        (`find_head_masks`), else None.
+    """
+    roles = list(images)
+    both = [images[role] for role in roles], [grids[role] for role in roles]
+    index, mask = find_brain_mask(*both)
+    if index is None:
+        found = find_head_masks(*both)
+        return dict(zip(roles, found)) if found else dict.fromkeys(roles)
+    brain, head = roles[index], roles[1 - index]
+    logger.info(
+        f"{brain} shows a brain without skull and {head} a whole head: only the region "
+        f"of {brain}'s brain is compared. To choose another region, give static_mask "
+        "or moving_mask."
+    )
+    return {brain: mask, head: None}
+
+
+def _can_show_head(grid: Grid) -> bool:
+    """Whether the field of view is large enough."""
+    sides = np.array(grid.shape) * grid.spacing
+    large = float(sides.prod()) >= _LEAST_FIELD_OF_VIEW
+    return grid.dim == 3 and large and bool(sides.min() >= _LEAST_SIDE)
+
+
+def mask_heads(static: InputImage, moving: InputImage) -> tuple[InputImage, InputImage]:
+    """Add masks of the brains to two images, if both show whole heads.
+
+    Several steps of a registration then use the same masks, and find them once.
+
+    Parameters
+    ----------
+    static, moving : InputImage
+        The images.
+
+    Returns
+    -------
+    static, moving : InputImage
+        With masks; the same images if one has a mask or no matrix, or is no whole head.
+    """
+    both = (static, moving)
+    if any(each.mask is not None or each.grid2world is None for each in both):
+        return both
+    grids = [
+        Grid(np.shape(each.values), np.asarray(each.grid2world, dtype=float))
+        for each in both
+    ]
+    masks = find_head_masks([each.values for each in both], grids)
+    if masks is None:
+        return both
+    first, second = (each._replace(mask=mask) for each, mask in zip(both, masks))
+    return first, second

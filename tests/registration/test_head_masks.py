@@ -1,0 +1,75 @@
+"""Whole heads are compared within masks of their brains."""
+
+import numpy as np
+import pytest
+
+from dipy_dl_reg.anatomy.prediction import AnatomyMaps
+from dipy_dl_reg.grid import Grid
+from dipy_dl_reg.io.input_image import InputImage
+from dipy_dl_reg.registration import dipy_adapter, head_masks
+
+SHAPE, MATRIX = (26, 30, 24), np.diag([7.0, 7, 7, 1])
+CENTRE = np.array([12, 14, 11])
+AWAY = 7 * np.linalg.norm(np.indices(SHAPE).T - CENTRE[::1], axis=-1).T
+
+
+def make_head(noise=0.02):
+    """A ball in noise; without noise, as if it was stripped."""
+    rng = np.random.default_rng(0)
+    head = np.where(AWAY < 80, 1 + 0.1 * rng.normal(size=SHAPE), 0)
+    return (head + noise * np.abs(rng.normal(size=SHAPE))).astype(np.float32)
+
+
+@pytest.fixture
+def network(monkeypatch):
+    """A network that finds a ball of 60 mm, half a litre and more; it counts calls."""
+    import torch
+
+    calls = []
+
+    def predict(image, grid):
+        calls.append(image)
+        brain = torch.from_numpy((predict.radius > AWAY).astype(np.float32))
+        maps = torch.zeros(35, *SHAPE)
+        maps[0], maps[1] = 1 - brain, brain
+        return AnatomyMaps(maps, grid)
+
+    predict.radius, predict.calls = 60, calls
+    monkeypatch.setattr(head_masks, "predict_anatomy", predict)
+    return predict
+
+
+def test_masks_are_the_brain_with_a_margin(network):
+    grids = [Grid(SHAPE, MATRIX)] * 2
+    masks = head_masks.find_head_masks([make_head(), make_head()], grids)
+    assert len(masks) == len(network.calls) == 2
+    # the next voxels of a grid of 7 mm are farther away than the margin of 4 mm
+    assert np.array_equal(masks[0], AWAY < 60)
+    pair = dipy_adapter.make_pair(
+        make_head(), make_head(), static_grid2world=MATRIX, moving_grid2world=MATRIX,
+        find_masks=True,
+    )  # fmt: skip
+    for mask in (pair.static_mask, pair.moving_mask):
+        assert np.array_equal(mask[0, 0].numpy() > 0, AWAY < 60)
+
+
+def test_no_masks_without_two_heads(network):
+    grid, heads = Grid(SHAPE, MATRIX), [make_head(), make_head()]
+    stripped = [make_head(0), make_head(0)]
+    assert head_masks.find_head_masks(stripped, [grid, grid]) is None
+    small = Grid(SHAPE, np.diag([3.0, 3, 3, 1]))
+    assert head_masks.find_head_masks(heads, [small, small]) is None
+    assert not network.calls
+    network.radius = 30  # 0.1 l: no brain
+    assert head_masks.find_head_masks(heads, [grid, grid]) is None
+
+
+def test_given_masks_are_kept(network):
+    image = InputImage(make_head(), MATRIX, None)
+    masked = image._replace(mask=np.ones(SHAPE, bool))
+    assert head_masks.mask_heads(image, masked) == (image, masked)
+    assert not network.calls
+    found = head_masks.mask_heads(image, image)
+    assert all(each.mask.sum() == (AWAY < 60).sum() for each in found)
+    unknown = image._replace(grid2world=None)
+    assert head_masks.mask_heads(unknown, unknown)[0].mask is None
