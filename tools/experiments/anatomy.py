@@ -44,6 +44,8 @@ from tools.experiments.contrast_cases import contrast_case, read_image
 LOG = Path(__file__).parents[2] / "doc" / "training" / "anatomy.csv"
 #: Subjects and groups on which the test-time choices were made.
 TUNING = {"1000", "1001", "1006", "1012", "heads T1", "real FA", "real MD"}
+#: Parts of the report.
+PARTS = ("images", "time", "headers", "training")
 #: Pairs of subjects whose second one is the image that is drawn anew.
 PAIRS = ("1001:1000", "1000:1001", "1012:1006", "1006:1012", "1122:1107", "1107:1122")
 #: Words in the names of Neuromorphometrics' labels, and the structure.
@@ -339,7 +341,8 @@ def main():
     folder = os.environ.get("DIPY_DL_REG_DATA")
     parser.add_argument("--data", type=Path, default=folder, required=folder is None)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--adults", type=int, default=6, help="number of adults")
+    parser.add_argument("--adults", type=int, default=2, help="number of adults")
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     given = parser.parse_args()
     import torch
 
@@ -350,10 +353,14 @@ def main():
     versions = f"dipy_dl_reg {dipy_dl_reg.__version__}, torch {torch.__version__}"
     print(f"{platform.machine()}, {given.threads} thread; {versions}")
     print("(cores shared with other programs; settings: all options at their defaults)")
-    report_images(given.data, given.adults)
-    report_time(given.data)
-    report_headers(given.data)
-    report_training()
+    if "images" in given.parts:
+        report_images(given.data, given.adults)
+    if "time" in given.parts:
+        report_time(given.data)
+    if "headers" in given.parts:
+        report_headers(given.data)
+    if "training" in given.parts:
+        report_training()
 
 
 if __name__ == "__main__":
