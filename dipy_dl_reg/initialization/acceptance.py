@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from dipy_dl_reg.geometry.fields import resize
 from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.geometry.pyramid import coarsen
 from dipy_dl_reg.geometry.resampling import resample_field
+from dipy_dl_reg.initialization.channel_metrics import ChannelMetrics
 from dipy_dl_reg.initialization.displacement_search import longest_extent
+from dipy_dl_reg.initialization.metric_selection import (
+    SAME_CONTRAST,
+    mean_local_correlation,
+)
+from dipy_dl_reg.metrics.base import Metric
+from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.metrics.objective import Objective
 from dipy_dl_reg.optimization.deformable import Fields, evaluate_energies, refine
 
@@ -16,6 +25,43 @@ from dipy_dl_reg.optimization.deformable import Fields, evaluate_energies, refin
 _SIGMA_FACTOR = 0.5
 #: Coarse refinement: voxels along the image's longest side, iterations of each level.
 _COARSE, _COARSE_ITERS = 48, (20, 20)
+
+
+def explain_omission(
+    pair: Pair, metric: Metric | ChannelMetrics | None, level_iters: Sequence[int]
+) -> str:
+    """Say why the default network is not applied to a pair, if this is the case.
+
+    Volumes of the same contrast that are close to each other are registered as
+    accurately by a refinement at several levels alone, in half the time.  This was
+    measured for local correlation.
+
+    Parameters
+    ----------
+    pair : Pair
+        The images, of one channel.
+    metric : Metric, ChannelMetrics or None
+        The user's metric, or those of the channels; None is chosen for the images.
+    level_iters : sequence of int
+        Iterations of the refinement, coarsest level first.
+
+    Returns
+    -------
+    reason : str
+        A text for the log; empty if the network is to be applied.
+    """
+    given = metric.metrics if isinstance(metric, ChannelMetrics) else (metric,)
+    measured = all(each is None or isinstance(each, CCMetric) for each in given)
+    if not (measured and any(level_iters[:-1]) and pair.static_grid.dim == 3):
+        return ""
+    correlation = mean_local_correlation(pair)
+    if correlation is None or correlation < SAME_CONTRAST:
+        return ""
+    return (
+        "The network is not applied: the mean local correlation of the images is "
+        f"{correlation:.2f} (at least {SAME_CONTRAST}), so that they have the same "
+        "contrast and are close to each other, and refinement alone is as accurate."
+    )
 
 
 def improves_similarity(

@@ -41,10 +41,12 @@ from dipy_dl_reg.networks.base import RegistrationNetwork
 #: Smoothing of the images before they are sampled on larger voxels, see `coarsen`.
 _SIGMA_FACTOR = 0.5
 #: Passes of a symmetric network: for each pass, the ratio of its voxel size to that of
-#: the grid.  One pass if refinement follows, two if not, and additional passes with
-#: large voxels before them if the images are far apart or have different contrasts.
-_ONE_PASS, _TWO_PASSES, _COARSE_PASSES = (1.0,), (1.0, 1.0), (4.0, 2.0)
-#: Voxel size, over the network's own, of the grid where it makes two passes.
+#: the grid.  One pass if refinement follows, three if not.  If the images are far apart
+#: or have different contrasts, two, after passes with large voxels: more deform such
+#: images too much.
+_ONE_PASS, _TWO_PASSES, _THREE_PASSES = (1.0,), (1.0,) * 2, (1.0,) * 3
+_COARSE_PASSES = (4.0, 2.0)
+#: Voxel size, over the network's own, of the grid where it makes several passes.
 _FINER = 0.75
 
 
@@ -96,7 +98,7 @@ def predict_displacement(
     objective : Objective
         The function that refinement minimises; not used with symmetric networks.
     alone : bool, optional
-        Whether no refinement follows: a symmetric network then makes a second pass.
+        Whether no refinement follows: a symmetric network then makes three passes.
 
     Returns
     -------
@@ -145,14 +147,16 @@ def _predict_symmetric(
 ) -> tuple[Grid, _Predicted]:
     """The field of a symmetric network in mid-space, and its grid.
 
-    If the correlation of the images is weak, passes with large voxels come first.  In
-    this case, and if no refinement follows, two passes with smaller voxels are made.
+    If the correlation of the images is weak, passes with large voxels come first, and
+    two passes with smaller voxels follow.  Otherwise one pass is made, or three with
+    smaller voxels if no refinement follows.
     """
     grid, static, moving = _sample_in_midspace(pair, network.spacing)
     sampled = Pair(static, moving, grid, grid, np.eye(grid.dim + 1))
     correlation = mean_local_correlation(sampled)
     similar = correlation is not None and correlation >= SAME_CONTRAST
-    factors = _TWO_PASSES if alone or not similar else _ONE_PASS
+    factors = _THREE_PASSES if alone else _ONE_PASS
+    factors = factors if similar else _TWO_PASSES
     if len(factors) > 1 and network.spacing is not None:
         grid, static, moving = _sample_in_midspace(pair, _FINER * network.spacing)
     factors = factors if similar else (*_COARSE_PASSES, *factors)

@@ -5,7 +5,8 @@
 1. Landmarks, if there are any: the thin-plate spline through them is applied first, and
    all later steps use the images warped by the spline.
 2. The network, if there is one: its field is used if it increases the similarity of the
-   images (`_is_useful`); a field of zeros is ignored without a message.
+   images (`_is_useful`); a field of zeros is ignored without a message.  The default
+   network is not applied where refinement alone is as accurate (`explain_omission`).
 3. The search for large displacements, if it was requested and no network's field is
    used: with "discrete" its field is always used, with "auto" only if a coarse
    refinement improves.
@@ -32,6 +33,7 @@ from dipy_dl_reg.geometry.fold_repair import make_diffeomorphic
 from dipy_dl_reg.geometry.pair import Pair, move_pair
 from dipy_dl_reg.geometry.thin_plate_grid import start_field
 from dipy_dl_reg.initialization.acceptance import (
+    explain_omission,
     improves_refinement,
     improves_similarity,
 )
@@ -231,9 +233,15 @@ def _try_network(pair: Pair, whole: Pair, initializers: Initializers) -> _Attemp
     network = initializers.network
     if network is None:
         return _Attempt()
+    seen = find_common_channel(pair)
+    if initializers.network_is_default:
+        given, levels = initializers.metric, initializers.level_iters
+        omitted = explain_omission(pair.channel(seen), given, levels)
+        if omitted:
+            return _Attempt(messages=(Message(omitted),), reason=omitted)
     comparison: MetricChoice | None = None
     messages: tuple[Message, ...] = ()
-    seen, metric = find_common_channel(pair), initializers.metric or CCMetric()
+    metric = initializers.metric or CCMetric()
     if not network.symmetric:  # the metric is needed to compare its predictions
         comparison, messages = _choose_metric(pair, initializers)
         metric = comparison.metric

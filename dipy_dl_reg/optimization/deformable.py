@@ -14,6 +14,14 @@ with the inverse (`optimization.directions`).  Both fields are then corrected by
 their inverse consistency error (`enforce_inverse_consistency`).  This prevents details
 that the two sampled fields cannot both represent.  If the correction is done only at
 the end, the overlap is lower at the same inverse consistency error.
+
+A given start has more detail than a coarse level can represent.  The level refines the
+whole field, resampled to its voxels, and only the change that it makes is composed with
+the field of full resolution.  If instead the images were warped by the start and a
+level estimated what remains, no level would smooth the errors of the start, and coarse
+levels would fit the residual noise of images that are already similar.  Before the
+finest level, the start and the result of the coarser levels are compared, because a
+coarse level is less accurate than an accurate start (`_select_fields`).
 """
 
 from __future__ import annotations
@@ -27,7 +35,7 @@ import torch
 from dipy_dl_reg.geometry.fields import compose, resize
 from dipy_dl_reg.geometry.fold_repair import repair_folds
 from dipy_dl_reg.geometry.inversion import enforce_inverse_consistency
-from dipy_dl_reg.geometry.pair import Pair, make_compared_mask, move_pair
+from dipy_dl_reg.geometry.pair import Pair, make_compared_mask
 from dipy_dl_reg.geometry.pyramid import coarsen, level_spacings
 from dipy_dl_reg.geometry.smoothing import smooth
 from dipy_dl_reg.metrics.objective import Objective
@@ -45,6 +53,10 @@ _REPAIR_INTERVAL = 10
 #: The fields with the lowest energy are copied in each of this number of first
 #: iterations, and afterwards at most once in this number of iterations.
 _COPY_INTERVAL = 5
+
+#: A start is compared with the result of coarser levels after both are smoothed by the
+#: Gaussian of this number of iterations.
+_COMPARED_AFTER = 4
 
 #: Called with a stage, a level and an energy, see `refine`.
 Observer = Callable[[str, int, float | None], None]
@@ -122,9 +134,10 @@ def refine(
         Maximum number of iterations of each level, coarsest first; 0 skips a level.
     start : tuple of Tensor, shape (1, D, *static_shape), optional
         Field to begin with and its inverse, in voxels; by default no displacement.
-        Coarser levels then refine the images warped by this field, so that the details
-        of the field are preserved.  Their result is rejected if it does not lower the
-        objective.
+        Each level refines the whole field, resampled to its voxels; details of the
+        start that are finer than these voxels are kept for the next levels.  The finest
+        level begins from the start itself if this is better than the result of the
+        coarser levels.
     step : float, optional
         Length of a step, in voxels of the level; the longest displacement of an
         iteration is this times the `max_step_factor` of the metric.
@@ -160,22 +173,22 @@ def refine(
     observer = observer or _ignore
     grid, dim = pair.static_grid, pair.static_grid.dim
     zero = pair.static.new_zeros(1, dim, *[1] * dim)
-    fields: Fields = (zero, zero)
-    images = pair if start is None else move_pair(pair, *start)
+    fields: Fields = (zero, zero) if start is None else start
     spacings = level_spacings(grid, len(level_iters))
     for index, (iterations, spacing) in enumerate(zip(level_iters, spacings)):
         level = len(level_iters) - 1 - index
         if start is not None and not level:
-            fields, images = _add_to_start(pair, objective, start, fields), pair
+            fields = _select_fields(pair, objective, start, fields, sigma_field)
         observer("level_start", level, None)
         if iterations:
-            current = coarsen(images, spacing, sigma_factor=sigma_factor)
-            fields = _resize_both(fields, current.static_grid.shape)
+            current = coarsen(pair, spacing, sigma_factor=sigma_factor)
+            given = _resize_both(fields, current.static_grid.shape)
             notify = partial(_notify, observer, level)
             options = coarse if level else finest
-            fields = _refine_level(
-                current, objective, fields, options, iterations, notify
+            found = _refine_level(
+                current, objective, given, options, iterations, notify
             )
+            fields = found if start is None else _apply_change(fields, given, found)
         observer("level_end", level, None)
     return _resize_both(fields, grid.shape)
 
@@ -221,19 +234,34 @@ def _resize_both(fields: Fields, shape: Sequence[int]) -> Fields:
     return resize(u, shape), resize(v, shape)
 
 
-def _add_to_start(
-    pair: Pair,
-    objective: Objective,
-    start: Fields,
-    found: Fields,
+def _apply_change(fields: Fields, given: Fields, found: Fields) -> Fields:
+    """Compose fields with the change that a level made to their resampled copies.
+
+    With ``F`` the map of the given field and ``G`` that of the field found, the change
+    is ``G`` followed by the inverse of ``F``, at the voxels of the level.
+    """
+    shape = fields[0].shape[2:]
+    if given[0].shape[2:] == shape:
+        return found
+    change = compose(found[0], given[1]), compose(given[0], found[1])
+    u, v = _resize_both(change, shape)
+    return compose(u, fields[0]), compose(fields[1], v)
+
+
+def _select_fields(
+    pair: Pair, objective: Objective, start: Fields, refined: Fields, sigma: float
 ) -> Fields:
-    """Compose the start with the result of coarser levels, if this is better."""
-    if max(found[0].shape[2:]) == 1:  # no coarser level had iterations
+    """Return the start, or what coarser levels made of it: the one of lower energy.
+
+    The energies are those of the smoothed fields.  A rough field can have a low energy
+    because it fits the noise of the images, which the next iterations would smooth.
+    """
+    if refined is start:  # no coarser level had iterations
         return start
-    u, v = _resize_both(found, pair.static_grid.shape)
-    u, v = compose(u, start[0]), compose(start[1], v)
-    before, after = evaluate_energies(pair, objective, (start[0], u))
-    return (u, v) if after < before else start
+    sigma *= _COMPARED_AFTER**0.5
+    fields = [smooth(u, sigma) for u in (start[0], refined[0])]
+    before, after = evaluate_energies(pair, objective, fields)
+    return refined if after < before else start
 
 
 def _refine_level(

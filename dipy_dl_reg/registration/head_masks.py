@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dipy.utils.logging import logger
 import numpy as np
 
-from dipy_dl_reg.anatomy.prediction import predict_anatomy
 from dipy_dl_reg.anatomy.wide_masks import mask_brain_with_margin
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.io.input_image import InputImage
 from dipy_dl_reg.registration.brain_masks import find_brain_mask, show_whole_heads
+from dipy_dl_reg.registration.head_poses import predict_upright
 
 #: Distance from the brain up to which heads are compared, mm: the edge between brain
 #: and fluid is seen, the scalp is not.
@@ -44,16 +44,15 @@ def find_head_masks(
     masks : list of ndarray of bool, or None
         The brain of each image with a margin of 4 mm.  None if an image is no whole
         head: it is not 3D, was stripped of its skull, shows less than a head, or no
-        brain of at least 400 ml is found in it.
+        upright brain is found in it, also after it was rotated to the other one.
     """
     if not all(_can_show_head(grid) for grid in grids):
         return None
     if not show_whole_heads(images, grids):
         return None
     masks = []
-    for image, grid in zip(images, grids):
-        maps = predict_anatomy(image, grid)
-        mask = mask_brain_with_margin(maps, grid, _MARGIN)
+    for maps, grid in zip(predict_upright(images, grids), grids):
+        mask = None if maps is None else mask_brain_with_margin(maps, grid, _MARGIN)
         if mask is None:
             return None
         masks.append(mask)

@@ -263,13 +263,13 @@ def mapping_uncertainty(
     grid = pair.static_grid.coarsen(_SPACING)
     differences = _find_differences(mapping, pair, grid, num_threads, options)
     window = Window(grid.spacing)
-    disagreement = measure_disagreement(differences, window)
     static_values, warped, inside = _compare(mapping, pair)
-    precision = measure_precision(
-        *(_resample(x, pair.static_grid, grid) for x in (static_values, warped)),
-        _resample(inside.astype(np.float32), pair.static_grid, grid) > 0.5,
-        window,
+    within = _resample(inside.astype(np.float32), pair.static_grid, grid) > 0.5
+    disagreement = measure_disagreement(differences, within, window)
+    first, second = (
+        _resample(image, pair.static_grid, grid) for image in (static_values, warped)
     )
+    precision = measure_precision(first, second, within, window)
     disagreement, precision = (
         _resample(x, grid, pair.static_grid) for x in (disagreement, precision)
     )

@@ -16,6 +16,8 @@ _WINDOW, _LEAST_WINDOW = 4.0, 1.0
 #: Parts of the mean variance, and of the mean squared gradient, of the object that are
 #: added to those of each window, so that no window is without variance or gradient.
 _VARIANCE_FLOOR, _GRADIENT_FLOOR = 1e-2, 1e-2
+#: Weight of voxels outside of the object in means over the object.
+_OUTSIDE = 1e-4
 #: Least part of the variance that stays unexplained.
 _LEAST_UNEXPLAINED = 1e-3
 
@@ -47,6 +49,24 @@ class Window:
             Of the image's type.
         """
         return gaussian_filter(image, self.sigma, mode="nearest")
+
+    def mean_within(self, image: np.ndarray, inside: np.ndarray) -> np.ndarray:
+        """Compute the mean of an image over those voxels around each that are inside.
+
+        Parameters
+        ----------
+        image : ndarray, shape (*shape)
+            The image.
+        inside : ndarray of bool, shape (*shape)
+            Voxels that count; where none is near, all do.
+
+        Returns
+        -------
+        mean : ndarray, shape (*shape)
+            Of the image's type.
+        """
+        weights = np.where(inside, 1, _OUTSIDE).astype(np.float32)
+        return self.mean(image * weights) / self.mean(weights)
 
     def gradient(self, image: np.ndarray) -> list[np.ndarray]:
         """Differentiate an image along the axes that have several voxels.
@@ -168,14 +188,19 @@ def measure_structure(
 
 
 def measure_disagreement(
-    differences: Sequence[np.ndarray], window: Window
+    differences: Sequence[np.ndarray], inside: np.ndarray, window: Window
 ) -> np.ndarray:
     """Root mean square difference of repeated maps from the given one.
+
+    Outside of the object nothing determines the maps, and they differ much: these
+    voxels are not counted for voxels of the object.
 
     Parameters
     ----------
     differences : sequence of ndarray, shape (*shape, dim)
         Displacements of the repeated maps less those of the given map, mm.
+    inside : ndarray of bool, shape (*shape)
+        Voxels of the object.
     window : Window
         The neighbourhood.
 
@@ -185,4 +210,4 @@ def measure_disagreement(
         Of one component, mm.
     """
     squares = np.mean([np.square(d).mean(-1) for d in differences], axis=0)
-    return np.sqrt(window.mean(squares.astype(np.float32)))
+    return np.sqrt(window.mean_within(squares.astype(np.float32), inside))

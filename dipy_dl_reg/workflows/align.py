@@ -214,6 +214,10 @@ class AlignDeepFlow(StrictWorkflow):
         from dipy_dl_reg.io.landmark_files import read_landmark_pair
         from dipy_dl_reg.registration.deformable import DeepRegistration
         from dipy_dl_reg.registration.pipeline import disable_deformation
+        from dipy_dl_reg.workflows.prealign_files import (
+            check_out_prealign,
+            read_prealigns,
+        )
         from dipy_dl_reg.workflows.register_files import DIAGNOSE, register_files
 
         steps, deforms = _choose_steps(prealign, affine, pipeline)
@@ -266,8 +270,8 @@ class AlignDeepFlow(StrictWorkflow):
         )
         pairs = [inputs for inputs, _ in rows]
         dims = _check_pairs(pairs, masks, landmarks, out_field, channels)
-        _check_out_prealign(out_prealign, dims)
-        prealigns = _read_prealigns(prealign, dims, pairs)
+        check_out_prealign(out_prealign, dims)
+        prealigns = read_prealigns(prealign, dims, pairs)
         for (static, moving), files in rows:
             summary = register_files(
                 static,
@@ -378,34 +382,6 @@ def _check_pairs(
     if 2 in dims and out_field is not None:
         raise ValueError("out_field: DIPY's format holds 3D maps only, not slices")
     return dims
-
-
-def _check_out_prealign(name: str, dims: set[int]) -> None:
-    """Check that the format of the prealign can store matrices of all dimensions."""
-    from dipy_dl_reg.io.affine_files import AFFINE_FORMATS, affine_format_name
-
-    entry = AFFINE_FORMATS[affine_format_name(name, "text")]
-    if not dims <= set(entry.dimensions):
-        raise ValueError(
-            f"out_prealign: the format of {name}, {entry.description}, holds 3D "
-            "matrices only, not those of slices"
-        )
-
-
-def _read_prealigns(
-    path: PathLike | None, dims: set[int], pairs: Sequence[Sequence[Path]]
-) -> dict[int, Any]:
-    """The matrix in a file, or None, for each dimension of the pairs."""
-    from dipy_dl_reg.io.affine_files import read_affine
-
-    if path is None:
-        return dict.fromkeys(dims)
-    # FSL's matrices depend on the images.
-    static, moving = pairs[0] if len(pairs) == 1 else (None, None)
-    return {
-        dim: read_affine(path, static=static, moving=moving, dim=dim, name="prealign")
-        for dim in dims
-    }
 
 
 def align_deep() -> None:

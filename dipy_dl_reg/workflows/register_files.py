@@ -341,9 +341,9 @@ def _write_prealign(pair: ImagePair, result: FileResult, path: Path) -> None:
 
 def _write_uncertainty(pair: ImagePair, result: FileResult, path: Path) -> None:
     """Write the expected error."""
-    found = mapping_uncertainty(
-        result.mapping, *pair.images(), **pair.masks, **result.uncertainty
-    )
+    static, moving = pair.images()
+    options: dict[str, Any] = {**pair.masks, **result.uncertainty}
+    found = mapping_uncertainty(result.mapping, static, moving, **options)
     _save_on(pair.static_image, found.expected_error, path)
 
 

@@ -142,6 +142,24 @@ def test_a_sound_field_is_left_nearly_alone():
     assert (u - given).abs().max() < 0.05
 
 
+def test_a_pair_within_the_limits_is_not_changed():
+    given = rough((24, 20, 22), 1.0, sigma=4.0)
+    inverse = invert(given)
+    u, v, _ = make_diffeomorphic(given, inverse)
+    assert torch.equal(u, given) and torch.equal(v, inverse)
+
+
+def test_the_inverse_is_corrected_only_where_a_limit_is_violated():
+    given = rough((24, 20, 22), 1.0, sigma=4.0)
+    inverse = invert(given)
+    inverse[0, :, 12, 10, 11] += 0.5
+    u, v, quality = make_diffeomorphic(given, inverse)
+    assert quality.round_trip_max <= 0.5 and quality.repairs == 0
+    assert not torch.equal(v[:, :, 12], inverse[:, :, 12])
+    assert torch.equal(u[:, :, :4], given[:, :, :4])
+    assert torch.equal(v[:, :, 20:], inverse[:, :, 20:])
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_where_a_field_leads_out_of_the_grid_it_is_kept(shape):
     """The other field is unknown outside the grid."""

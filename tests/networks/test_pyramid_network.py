@@ -133,3 +133,14 @@ def test_size_on_disk(tmp_path):
         path = tmp_path / f"{dim}.npz"
         save_network(path, make_network("pyramid", dim))
         assert path.stat().st_size < most
+
+
+@every_shape
+def test_inference_and_training_compute_the_same(stirred, shape):
+    """Without gradients the channels are stored in another order on a CPU."""
+    network = stirred(len(shape))
+    static, moving = images(shape)
+    trained = network(static, moving).velocity.detach()
+    with torch.no_grad():
+        inferred = network(static, moving).velocity
+    torch.testing.assert_close(inferred, trained, atol=1e-5, rtol=0)

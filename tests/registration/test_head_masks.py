@@ -6,7 +6,7 @@ import pytest
 from dipy_dl_reg.anatomy.prediction import AnatomyMaps
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.io.input_image import InputImage
-from dipy_dl_reg.registration import dipy_adapter, head_masks
+from dipy_dl_reg.registration import dipy_adapter, head_masks, head_poses
 
 SHAPE, MATRIX = (26, 30, 24), np.diag([7.0, 7, 7, 1])
 CENTRE = np.array([12, 14, 11])
@@ -35,7 +35,8 @@ def network(monkeypatch):
         return AnatomyMaps(maps, grid)
 
     predict.radius, predict.calls = 60, calls
-    monkeypatch.setattr(head_masks, "predict_anatomy", predict)
+    monkeypatch.setattr(head_poses, "predict_anatomy", predict)
+    monkeypatch.setattr(head_poses, "is_plausible", lambda maps: True)
     return predict
 
 

@@ -149,9 +149,10 @@ def labelled_brains(folder, table):
             if kind != "T1":
                 drawn = contrast_case(folder / "t1_labels", pair, kind).images
                 image, matrix = drawn["moving"], drawn["moving_grid2world"]
+            group = kind if kind == "T1" else f"{kind}-like"
             yield Sample(
-                kind if kind == "T1" else f"{kind}-like", name, image, matrix, t1 > 0,
-                affine, table[labels.astype(int)], label_affine,
+                group, name, image, matrix, image > 0, matrix,
+                table[labels.astype(int)], label_affine,
             )  # fmt: skip
 
 
@@ -198,18 +199,18 @@ def adults(folder, count):
 
 def measure(sample):
     """Dice of the mask, ratio of the volumes, and Dice of each structure."""
-    from dipy_dl_reg import segment_anatomy
+    from dipy_dl_reg.anatomy.prediction import predict_anatomy
     from dipy_dl_reg.anatomy.segmentation import label_voxels, mask_brain
     from dipy_dl_reg.grid import Grid
 
-    found = segment_anatomy(sample.image, grid2world=sample.affine, mirror=False)
-    mask = mask_brain(found.maps, Grid(sample.mask.shape, sample.mask_affine))
+    maps = predict_anatomy(sample.image, Grid(sample.image.shape, sample.affine))
+    mask = mask_brain(maps, Grid(sample.mask.shape, sample.mask_affine))
     given = sample.mask
     both = 2 * (mask & given).sum() / (mask.sum() + given.sum())
     if sample.labels is None:
         return both, mask.sum() / given.sum(), {}
     grid = Grid(sample.labels.shape, sample.label_affine)
-    labels = freesurfer_table()[label_voxels(found.maps, grid)]
+    labels = freesurfer_table()[label_voxels(maps, grid)]
     dice = {}
     for structure, number in structure_numbers().items():
         a, b = labels == number, sample.labels == number

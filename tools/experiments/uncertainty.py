@@ -90,7 +90,7 @@ def print_tables(tables):
 def format_score(name, found, count=1):
     """A line of the report."""
     covered, width, length, radius = (
-        " ".join(form.format(100 * v if form[3] == "5" else v) for v in values)
+        " ".join(form.format(100 * v if form[2] == "5" else v) for v in values)
         for form, values in (
             ("{:5.1f}", found.component),
             ("{:6.2f}", found.width),
@@ -207,7 +207,8 @@ def candidate_lines(arguments):
     found = {}
     for title, kinds in groups.items():
         for part in (0, 1):
-            for case in read_all(arguments, kinds, part).values():
+            found_cases = read_all(arguments, kinds, part, candidates=True)
+            for case in found_cases.values():
                 for name, value in scores.correlations(case).items():
                     found.setdefault(name, {}).setdefault(title, []).append(value)
     lines = ["rank correlation with the error, mean over cases (number of cases)"]

@@ -39,24 +39,32 @@ class Errors(NamedTuple):
         return factors.apply(self.measures["d"], self.measures["precision"])
 
 
-def read_errors(path, lost=0.0, used=USED, distances="distances"):
+def read_errors(path, lost=0.0, distances="distances", candidates=False):
     """Errors and measures of a stored case.
 
-    `lost` is the part of the displacement that is removed from the map before it is
-    judged: 1 leaves the affine (known errors only).
+    With `candidates`, the measures that are not used, too. `lost` is the part of the
+    displacement that is removed from the map before it is judged: 1 leaves the affine
+    (known errors only).
     """
     stored = dict(np.load(path))
     inside, affine = stored["inside"], stored["affine"]
     dim = inside.ndim
     window = Window(np.linalg.norm(affine[:dim, :dim], axis=0))
     removed = lost * stored["u"].astype(np.float32)
-    names = [k[2:] for k in stored if k.startswith("d ")]
+    names = [
+        k[2:] for k in stored if k.startswith("d ") and (candidates or k[2:] in USED)
+    ]
     differences = {n: stored[f"d {n}"].astype(np.float32) + removed for n in names}
-    maps = {f"d {n}": measure_disagreement([differences[n]], window) for n in names}
-    maps["d"] = measure_disagreement([differences[n] for n in used], window)
-    maps |= {k[2:]: v for k, v in stored.items() if k.startswith("m ")}
-    length = np.square(stored["u"].astype(np.float32)).sum(-1)
-    maps["displacement"] = np.sqrt(window.mean(length))
+    maps = {
+        "d": measure_disagreement([differences[n] for n in USED], inside, window),
+        "precision": stored["m precision"],
+    }
+    if candidates:
+        for n in names:
+            maps[f"d {n}"] = measure_disagreement([differences[n]], inside, window)
+        maps |= {k[2:]: v for k, v in stored.items() if k.startswith("m ")}
+        length = np.square(stored["u"].astype(np.float32)).sum(-1)
+        maps["displacement"] = np.sqrt(window.mean(length))
     random = np.random.default_rng(0)
     if "error" in stored:
         at = np.argwhere(inside)
@@ -119,9 +127,8 @@ def fit_level(cases, worse, name, level):
             total += np.maximum(level * rest, (level - 1) * rest).mean() / error.mean()
         return total
 
-    starts = [np.log([level + 0.3, 0.02]), np.log([level + 0.1, 0.1])]
-    fits = [minimize(loss, s, method="Nelder-Mead", tol=1e-3) for s in starts]
-    factors = Factors(*np.exp(min(fits, key=lambda f: f.fun).x))
+    start = np.log([level + 0.3, 0.05])
+    factors = Factors(*np.exp(minimize(loss, start, method="Nelder-Mead", tol=1e-3).x))
     ratios = [errors_of(c, name) / c.widths(factors)[:, None] for c in cases]
     scale = pooled_quantile(ratios, level)
     return Factors(*(scale * f for f in factors))
