@@ -24,9 +24,10 @@ For these, Dice compares the labels of both subjects on the template.
 Methods: default; no masks, with masks that contain everything, so that none are found
 (the rows of 1:2 were computed before heads were masked by default); oracle, with masks
 of the true brains, 4 mm wider, for all steps; oracle deform, with these masks for the
-deformation only; no anatomy, without maps; affine alone. Dice is the mean over the labels of both images, nearest neighbour; the
-last columns are the mean distance in mm of the affine part from that of the stripped
-images over the brain, the smallest Jacobian determinant, SD log J, and CPU seconds.
+deformation only; no anatomy, without maps; affine alone. Dice is the mean over the
+labels of both images, nearest neighbour; the last columns are the mean distance in mm
+of the affine part from that of the stripped images over the brain, the smallest
+Jacobian determinant, SD log J, and CPU seconds.
 """
 
 import os
