@@ -82,9 +82,12 @@ class DeformableOptions:
         Masks are applied to the images before the default network sees them; a network
         that the user names sees the whole images.  The default network is not used if
         landmarks or ``initialization="discrete"`` are given, or if an image has less
-        than 16 of the network's voxels along an axis.  Its field is also not used if
-        the images are already similar and a coarse refinement that starts from this
-        field does not end with a lower energy.
+        than 16 of the network's voxels along an axis.  It is not used either for
+        volumes of the same contrast that are close to each other (mean local
+        correlation of at least .45), if they are refined at several levels by local
+        correlation: refinement alone is then as accurate, in half the time.  Its field
+        is also not used if other similar images are not aligned better by a coarse
+        refinement that starts from it.
     initialization : {"discrete", "auto"} or None, optional
         "discrete" first searches for displacements of up to a quarter of the static
         image's longest side, and refinement starts from the field found; the search

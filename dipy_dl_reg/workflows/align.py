@@ -199,7 +199,7 @@ class AlignDeepFlow(StrictWorkflow):
             text: a matrix from static world to moving world.
         out_uncertainty : string, optional
             The expected error of the map at each voxel of static, in mm; written only
-            if a name is given. The pair is registered twice more for it.
+            if a name is given. The pair is registered once more for it.
         out_report : string, optional
             The report, if --report is given: a page that ends in .html, or one picture
             (.png, .pdf, .svg or .jpg).
