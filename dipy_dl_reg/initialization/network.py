@@ -16,6 +16,7 @@ from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
+from scipy.ndimage import label
 import torch
 
 from dipy_dl_reg.geometry.fields import compose, warp
@@ -247,8 +248,14 @@ def sample_pair_on_grid(pair: Pair, grid: Grid) -> tuple[torch.Tensor, torch.Ten
         Smoothed first where `grid` is coarser; one interpolation each; 0 outside the
         fields of view and the masks of the pair.  If only one image has a mask, it is
         applied to both: a network that sees a whole head beside a brain predicts a
-        field that expands the brain to the size of the head.
+        field that expands the brain to the size of the head.  Holes inside a mask, such
+        as lesions, are not set to 0, which would look like a ventricle: they have the
+        values of neighbouring voxels.
     """
+    pair = pair._replace(
+        static_mask=_fill_holes(pair.static_mask),
+        moving_mask=_fill_holes(pair.moving_mask),
+    )
     dim = pair.static_grid.dim
     linear = (pair.prealign @ grid.affine)[:dim, :dim]
     static = _smooth_for_spacing(
@@ -271,6 +278,23 @@ def sample_pair_on_grid(pair: Pair, grid: Grid) -> tuple[torch.Tensor, torch.Ten
     return static, moving
 
 
+def _fill_holes(mask: torch.Tensor | None) -> torch.Tensor | None:
+    """A mask without its holes: what is 0 and does not reach a face of the image."""
+    if mask is None:
+        return None
+    parts = [label(each.cpu().numpy() == 0)[0] for each in mask[0]]
+    filled = [~np.isin(part, _find_outer_parts(part)) for part in parts]
+    return torch.from_numpy(np.stack(filled)[None]).to(mask)
+
+
+def _find_outer_parts(parts: np.ndarray) -> np.ndarray:
+    """The numbers of the parts that reach a face, 0 left out."""
+    faces = [
+        parts.take(end, axis).ravel() for axis in range(parts.ndim) for end in (0, -1)
+    ]
+    return np.setdiff1d(np.unique(np.concatenate(faces)), [0])
+
+
 def _sample_mask(
     mask: torch.Tensor, shape: tuple[int, ...], matrix: np.ndarray
 ) -> torch.Tensor:
@@ -284,8 +308,8 @@ def _smooth_for_spacing(
     """An image to be sampled at a larger spacing, with masked voxels set to 0.
 
     The training images of networks also have zeros outside the mask.  For refinement,
-    masked voxels are filled with the values of neighbouring valid voxels, but a network
-    would interpret these values as anatomy.
+    masked voxels are filled with the values of neighbouring valid voxels, but outside
+    the brain a network would interpret these values as anatomy.
     """
     image = image if mask is None else image * mask
     ratio = float(spacing.min()) / grid.spacing

@@ -71,5 +71,6 @@ def assess_mapping(
         verdict = judge(measure_registration(pair, displacement))
     verdict = add_regularity(verdict, measure_regularity(mapping))
     if anatomy:
-        verdict = check_anatomy(verdict, mapping, **images, num_threads=num_threads)
+        both = images.static, images.moving
+        verdict = check_anatomy(verdict, mapping, *both, num_threads=num_threads)
     return verdict
