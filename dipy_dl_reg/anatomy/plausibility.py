@@ -87,17 +87,17 @@ def measure_centroids(maps: AnatomyMaps) -> tuple[np.ndarray, np.ndarray]:
     centroids : ndarray, shape (K, 3)
         In the world, mm.
     """
-    p = maps.probabilities
+    p = maps.probabilities.cpu()  # not every device has double precision
     sums = p.sum((1, 2, 3), dtype=torch.float64)
     places = []
     for axis in range(3):
         others = [k + 1 for k in range(3) if k != axis]
         line = torch.arange(p.shape[axis + 1], dtype=torch.float64)
-        profile = p.sum(others, dtype=torch.float64).cpu()
-        places.append((profile * line).sum(1) / sums.cpu().clamp_min(1e-9))
+        profile = p.sum(others, dtype=torch.float64)
+        places.append((profile * line).sum(1) / sums.clamp_min(1e-9))
     voxels = torch.stack(places, 1).numpy()
     centroids = voxels @ maps.grid.affine[:3, :3].T + maps.grid.affine[:3, 3]
-    return sums.cpu().numpy() * float(maps.grid.spacing.prod()), centroids
+    return sums.numpy() * float(maps.grid.spacing.prod()), centroids
 
 
 def fit_mean_brain(maps: AnatomyMaps) -> MeanBrainFit | None:

@@ -1,8 +1,9 @@
 """Application of the network `anatomy` to an image of any size.
 
 Only what is no background is seen by the network.  If this is larger than the images of
-the training, as for a head with its neck, the brain is found first, in tiles if it is
-very large, and the network then sees the part of the image around the brain.
+the training, as for a head with its neck, the network sees the part of the image around
+the brain once more.  In very large images this part is found in tiles, and only it is
+predicted.
 """
 
 from __future__ import annotations
@@ -22,19 +23,35 @@ from dipy_dl_reg.networks.anatomy_network import AnatomyNetwork
 _OBJECT, _MARGIN = 0.03, 2
 #: Largest images of the training, voxels.
 _TRAINED = (96, 112, 96)
-#: Larger images are predicted in tiles of `_TRAINED` that overlap by so many voxels.
+#: In larger images the brain is found in tiles of `_TRAINED` that overlap by so many
+#: voxels.
 _LARGEST, _OVERLAP = 2_500_000, 32
 
-_Box = tuple[slice, ...]
+Box = tuple[slice, ...]
 
 
-def _crop(x: torch.Tensor, box: _Box) -> torch.Tensor:
-    """A view of the box of a tensor's last three axes."""
+def crop(x: torch.Tensor, box: Box) -> torch.Tensor:
+    """Select a box of the last three axes of a tensor.
+
+    Parameters
+    ----------
+    x : Tensor, shape (..., X, Y, Z)
+        Values.
+    box : tuple of slice
+        One slice for each axis.
+
+    Returns
+    -------
+    part : Tensor
+        A view.
+    """
     return x[..., box[0], box[1], box[2]]
 
 
 @torch.no_grad()
-def predict_classes(network: AnatomyNetwork, image: torch.Tensor) -> torch.Tensor:
+def predict_classes(
+    network: AnatomyNetwork, image: torch.Tensor
+) -> tuple[torch.Tensor, Box]:
     """Predict the classes of an image on a grid of the network's form.
 
     Parameters
@@ -46,27 +63,56 @@ def predict_classes(network: AnatomyNetwork, image: torch.Tensor) -> torch.Tenso
 
     Returns
     -------
-    probabilities : Tensor, shape (K, *shape)
+    probabilities : Tensor, shape (K, *part)
         Air where there is only background.
+    box : tuple of slice
+        The part of the image: all of it, or, if it has more than 2.5 million voxels,
+        the part around the brain.
     """
+    shape = image.shape[2:]
+    whole = tuple(slice(0, n) for n in shape)
+    if image.numel() > _LARGEST:
+        whole = _find_part(network, image)
+    part = crop(image, whole)
+    return _predict_part(network, part), whole
+
+
+def _find_part(network: AnatomyNetwork, image: torch.Tensor) -> Box:
+    """The part of a large image that is predicted: the object, or around the brain."""
+    box = find_box(image[0, 0] > _OBJECT, margin=_MARGIN)
+    if box is None:
+        return tuple(slice(0, min(n, m)) for n, m in zip(image.shape[2:], _TRAINED))
+    part = crop(image, box)
+    if part.numel() <= _LARGEST:
+        return box
+    around = _place_around_brain(_find_brain(network, part))
+    return box if around is None else _shift(around, box)
+
+
+def _predict_part(network: AnatomyNetwork, image: torch.Tensor) -> torch.Tensor:
+    """Probabilities of an image that is not very large."""
     box = find_box(image[0, 0] > _OBJECT, margin=_MARGIN)
     if box is None:
         return _fill_air(network.classes, image, [])
-    part = _crop(image, box)
-    if all(n <= most for n, most in zip(part.shape[2:], _TRAINED)):
-        return _fill_air(network.classes, image, [(box, _apply(network, part))])
-    first = _apply_in_parts(network, part)
-    around = _place_around_brain(brain_probability(first) > 0.5)
+    part = crop(image, box)
+    first = _apply(network, part)
+    around = None
+    if any(n > most for n, most in zip(part.shape[2:], _TRAINED)):
+        around = _place_around_brain(brain_probability(first) > 0.5)
     if around is None:
         return _fill_air(network.classes, image, [(box, first)])
-    inner = tuple(
-        slice(b.start + a.start, b.start + a.stop) for a, b in zip(around, box)
+    inner = _shift(around, box), _apply(network, crop(part, around))
+    return _fill_air(network.classes, image, [(box, first), inner])
+
+
+def _shift(inner: Box, outer: Box) -> Box:
+    """The box in an image of a box in a part of it."""
+    return tuple(
+        slice(b.start + a.start, b.start + a.stop) for a, b in zip(inner, outer)
     )
-    second = _apply(network, _crop(part, around))
-    return _fill_air(network.classes, image, [(box, first), (inner, second)])
 
 
-def find_box(inside: torch.Tensor, *, margin: int = 0) -> _Box | None:
+def find_box(inside: torch.Tensor, *, margin: int = 0) -> Box | None:
     """Find the smallest box around the voxels of a mask.
 
     Parameters
@@ -92,7 +138,7 @@ def find_box(inside: torch.Tensor, *, margin: int = 0) -> _Box | None:
     return tuple(box)
 
 
-def _place_around_brain(brain: torch.Tensor) -> _Box | None:
+def _place_around_brain(brain: torch.Tensor) -> Box | None:
     """A box of the size of the training images around the brain's middle.
 
     Its position depends on the extent of most of the brain, not on single voxels.
@@ -110,13 +156,13 @@ def _place_around_brain(brain: torch.Tensor) -> _Box | None:
 
 
 def _fill_air(
-    classes: int, image: torch.Tensor, parts: Iterable[tuple[_Box, torch.Tensor]]
+    classes: int, image: torch.Tensor, parts: Iterable[tuple[Box, torch.Tensor]]
 ) -> torch.Tensor:
     """Maps of a whole image; later parts replace earlier ones."""
     filled = image.new_zeros(classes, *image.shape[2:])
     filled[0] = 1
     for box, part in parts:
-        _crop(filled, box).copy_(part)
+        crop(filled, box).copy_(part)
     return filled
 
 
@@ -128,24 +174,23 @@ def _apply(network: AnatomyNetwork, image: torch.Tensor) -> torch.Tensor:
     pads = [n for a, b in zip(reversed(added), reversed(before)) for n in (b, a - b)]
     logits = network(F.pad(image, pads))
     kept = tuple(slice(b, b + n) for b, n in zip(before, shape))
-    return _crop(logits[0], kept).softmax(0)
+    return crop(logits[0], kept).softmax(0)
 
 
-def _apply_in_parts(network: AnatomyNetwork, image: torch.Tensor) -> torch.Tensor:
-    """Probabilities of an image of any size, in overlapping tiles if it is large."""
-    if image.numel() <= _LARGEST:
-        return _apply(network, image)
-    total = image.new_zeros(network.classes, *image.shape[2:])
+def _find_brain(network: AnatomyNetwork, image: torch.Tensor) -> torch.Tensor:
+    """Mask (*shape) of the brain in an image of any size, from overlapping tiles."""
+    total = image.new_zeros(image.shape[2:])
     weights = image.new_zeros(image.shape[2:])
     for tile in _make_tiles(tuple(image.shape[2:])):
-        part = _crop(image, tile)
+        part = crop(image, tile)
         weight = _taper(tuple(part.shape[2:]), image.device)
-        _crop(total, tile).add_(weight * _apply(network, part))
-        _crop(weights, tile).add_(weight)
-    return total / weights
+        found = brain_probability(_apply(network, part))
+        crop(total, tile).add_(weight * found)
+        crop(weights, tile).add_(weight)
+    return total / weights > 0.5
 
 
-def _make_tiles(shape: tuple[int, ...]) -> Iterator[_Box]:
+def _make_tiles(shape: tuple[int, ...]) -> Iterator[Box]:
     """Tiles of about equal distance that cover an image."""
     lines = []
     for size, most in zip(shape, _TRAINED):

@@ -5,20 +5,30 @@ metric for them.  Between T1 and b0 the correlation is negative within the tissu
 positive at the edge of the brain.  Because the metric squares the correlation, it does
 not distinguish the two signs and would align wrong structures.  In this case the
 intensities of the moving image are first mapped to static's contrast
-(`IntensityMapping`); if no function of intensity explains static, the metric is
-self-similarity.
+(`IntensityMapping`): with the anatomy maps of both images, if they show brains
+(`anatomy_maps.map_intensities`), else by corresponding voxels; if no function of
+intensity explains static, the metric is self-similarity.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 
 from dipy_dl_reg.geometry.fields import warp
 from dipy_dl_reg.geometry.pair import Pair, compared_voxels
 from dipy_dl_reg.geometry.pyramid import coarsen
-from dipy_dl_reg.geometry.smoothing import gaussian_taps, window_moments
+from dipy_dl_reg.geometry.smoothing import window_moments
+from dipy_dl_reg.initialization.intensity_mapping import (
+    BINS,
+    IntensityMapping,
+    find_bins,
+    find_highest,
+    smooth_rows,
+)
 from dipy_dl_reg.metrics.base import Metric
 from dipy_dl_reg.metrics.histogram import sum_by_index
 from dipy_dl_reg.metrics.local_correlation import CCMetric
@@ -36,10 +46,6 @@ _RADIUS = 2
 _BACKGROUND = 0.05
 #: Smallest variance of a window that is counted, and the least number of such windows.
 _LEAST_VARIANCE, _LEAST_WINDOWS = 1e-5, 30
-#: Bins of an intensity mapping, and the standard deviation, in bins, that smooths it.
-_BINS, _SMOOTHING = 64, 1.5
-#: Part of the brightest voxels that the last bin holds.
-_BRIGHTEST = 0.001
 #: Part of static's variance that an intensity mapping must explain.  From b0 and MD to
 #: T1, in real images of one subject and in T1 brains with the contrast of b0, it
 #: explains half and more; from FA to T1, a tenth.
@@ -50,40 +56,22 @@ SAME_CONTRAST = 0.45
 #: Smoothing of the field, voxels, for images of different contrasts: with an intensity
 #: mapping, with a weak correlation, with self-similarity.
 _SIGMA_MAPPED, _SIGMA_WEAK, _SIGMA_MIND = 1.0, 1.4, 1.2
+#: The same with an intensity mapping from anatomy maps, in voxels of the coarser image.
+_SIGMA_ANATOMY = 1.0
 
+#: Estimates an intensity mapping with anatomy maps; None if there are no maps.
+ContrastMapper = Callable[[], "IntensityMapping | None"]
 
-class IntensityMapping(NamedTuple):
-    """A piecewise linear function of intensity.
-
-    Attributes
-    ----------
-    values : Tensor, shape (K,)
-        Function values at the centres of K bins.
-    highest : float
-        Upper end of the last bin; the first begins at 0.
-    """
-
-    values: torch.Tensor
-    highest: float
-
-    def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """Apply the function to an image.
-
-        Parameters
-        ----------
-        image : Tensor
-            Intensities from 0 to about 1.
-
-        Returns
-        -------
-        mapped : Tensor
-            Of the same shape.
-        """
-        last = len(self.values) - 1
-        place = (image * ((last + 1) / self.highest) - 0.5).clamp_(0, last)
-        low = place.floor().clamp_(max=last - 1)
-        index = low.long()
-        return torch.lerp(self.values[index], self.values[index + 1], place - low)
+#: The reason for a mapping from anatomy maps.
+_BY_ANATOMY = (
+    "Moving's intensities are mapped to static's contrast with the anatomy maps of "
+    "both images."
+)
+#: Why the default network is not tried with such a mapping.
+ONE_CONTRAST = (
+    "After the intensity mapping with the anatomy maps the images have one contrast, "
+    "and refinement finds more of the deformation than the network."
+)
 
 
 class IntensityFunction(Protocol):
@@ -112,6 +100,8 @@ class MetricChoice(NamedTuple):
         ranges.  Empty if the user gave the metric.
     channels : tuple of MetricChoice
         The choices for the channels, if the images have several.
+    by_anatomy : bool
+        Whether the intensity mapping was estimated with anatomy maps.
     """
 
     metric: Metric
@@ -120,6 +110,7 @@ class MetricChoice(NamedTuple):
     intensity_mapping: IntensityFunction | None
     reason: str
     channels: tuple[MetricChoice, ...] = ()
+    by_anatomy: bool = False
 
     def apply_to(self, pair: Pair) -> Pair:
         """Map the intensities of the moving image, if the choice includes a mapping.
@@ -158,7 +149,9 @@ class _Sampled(NamedTuple):
     foreground: torch.Tensor
 
 
-def select_metric(pair: Pair, *, aligned: bool = False) -> MetricChoice:
+def select_metric(
+    pair: Pair, *, aligned: bool = False, map_contrast: ContrastMapper | None = None
+) -> MetricChoice:
     """Choose the metric for two images that are roughly aligned.
 
     If `mean_local_correlation` is 0 or more, the metric is local correlation, with a
@@ -174,6 +167,10 @@ def select_metric(pair: Pair, *, aligned: bool = False) -> MetricChoice:
         Whether a network has already aligned the images.  Only then does a weak
         correlation indicate different contrasts; otherwise it can also result from a
         misalignment of a few mm.
+    map_contrast : callable, optional
+        Estimates an intensity mapping with anatomy maps.  It is called if the
+        correlation is negative; its mapping, if there is one, is then used with local
+        correlation.
 
     Returns
     -------
@@ -182,6 +179,12 @@ def select_metric(pair: Pair, *, aligned: bool = False) -> MetricChoice:
     """
     correlation = mean_local_correlation(pair)
     reason = _describe_correlation(correlation)
+    if map_contrast is not None and correlation is not None and correlation < 0:
+        mapping = map_contrast()
+        if mapping is not None:
+            sigma = _SIGMA_ANATOMY * _relative_spacing(pair)
+            reason = f"{reason} {_BY_ANATOMY}"
+            return MetricChoice(CCMetric(), sigma, True, mapping, reason, (), True)
     if correlation is not None and correlation < 0:
         return _select_across_contrasts(pair, reason)
     if not (aligned and correlation is not None and correlation < SAME_CONTRAST):
@@ -204,6 +207,15 @@ def _select_across_contrasts(pair: Pair, reason: str) -> MetricChoice:
     if explained >= _LEAST_EXPLAINED:
         return MetricChoice(CCMetric(), _SIGMA_MAPPED, True, mapping, reason)
     return MetricChoice(MINDMetric(), _SIGMA_MIND, True, None, reason)
+
+
+def _relative_spacing(pair: Pair) -> float:
+    """Voxel size of moving over that of static, at least 1."""
+    sizes = [
+        float(np.prod(grid.spacing)) ** (1 / grid.dim)
+        for grid in (pair.moving_grid, pair.static_grid)
+    ]
+    return max(1.0, sizes[0] / sizes[1])
 
 
 def _describe_correlation(correlation: float | None) -> str:
@@ -266,23 +278,12 @@ def _estimate_mapping(images: _Sampled) -> tuple[IntensityMapping, float]:
     voxels are excluded.
     """
     static, moving, compared, foreground = images
-    values = moving[foreground]
-    brightest = max(1, int(_BRIGHTEST * len(values)))
-    highest = float(values.topk(brightest).values[-1])
-    bins = (moving[compared] * (_BINS / highest)).long().clamp_(0, _BINS - 1)
-    count = torch.bincount(bins, minlength=_BINS).to(static)
-    total = sum_by_index(bins, static[compared], _BINS)
-    # The smoothing gives an empty bin the values of its neighbours.
-    count, total = _smooth_rows(torch.stack([count, total.to(static)]))
+    highest = find_highest(moving[foreground])
+    bins = find_bins(moving[compared], highest)
+    count = torch.bincount(bins, minlength=BINS).to(static)
+    total = sum_by_index(bins, static[compared], BINS)
+    count, total = smooth_rows(torch.stack([count, total.to(static)]))
     mapping = IntensityMapping(total / count.clamp_min(1e-6), highest)
     residual = (static - mapping(moving))[foreground]
     unexplained = residual.square().mean() / static[foreground].var()
     return mapping, 1 - float(unexplained)
-
-
-def _smooth_rows(rows: torch.Tensor) -> torch.Tensor:
-    """Rows (R, K) smoothed along the second axis, with zeros beyond the ends."""
-    half = gaussian_taps(_SMOOTHING)
-    taps = rows.new_tensor([*half[:0:-1], *half])[None, None]
-    padding = len(half) - 1
-    return torch.nn.functional.conv1d(rows[:, None], taps, padding=padding)[:, 0]

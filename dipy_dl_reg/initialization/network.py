@@ -155,8 +155,9 @@ def _predict_symmetric(
     sampled = Pair(static, moving, grid, grid, np.eye(grid.dim + 1))
     correlation = mean_local_correlation(sampled)
     similar = correlation is not None and correlation >= SAME_CONTRAST
-    factors = _THREE_PASSES if alone else _ONE_PASS
-    factors = factors if similar else _TWO_PASSES
+    factors: tuple[float, ...] = _TWO_PASSES
+    if similar:
+        factors = _THREE_PASSES if alone else _ONE_PASS
     if len(factors) > 1 and network.spacing is not None:
         grid, static, moving = _sample_in_midspace(pair, _FINER * network.spacing)
     factors = factors if similar else (*_COARSE_PASSES, *factors)

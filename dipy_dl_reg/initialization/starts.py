@@ -49,7 +49,9 @@ from dipy_dl_reg.initialization.channel_selection import (
 )
 from dipy_dl_reg.initialization.displacement_search import search_displacements
 from dipy_dl_reg.initialization.metric_selection import (
+    ONE_CONTRAST,
     SAME_CONTRAST,
+    ContrastMapper,
     MetricChoice,
     mean_local_correlation,
     select_metric,
@@ -114,6 +116,9 @@ class Initializers:
         Iterations of the refinement, coarsest level first.
     budget : float
         Bytes of memory that may be used.
+    map_contrast : callable or None
+        Estimates an intensity mapping for the images with anatomy maps, see
+        `select_metric`; None if anatomy maps are not to be used.
     """
 
     objective: Callable[[Metric], Objective]
@@ -123,11 +128,18 @@ class Initializers:
     search: Literal["discrete", "auto"] | None = None
     level_iters: Sequence[int] = ()
     budget: float = float("inf")
+    map_contrast: ContrastMapper | None = None
 
     @property
     def refines(self) -> bool:
         """Whether any iterations follow."""
         return any(self.level_iters)
+
+    @property
+    def prefers_anatomy(self) -> bool:
+        """Whether a mapping from anatomy maps makes the network unnecessary."""
+        automatic = self.metric is None and self.network_is_default
+        return automatic and self.refines and self.map_contrast is not None
 
 
 class Start(NamedTuple):
@@ -241,14 +253,17 @@ def _try_network(pair: Pair, whole: Pair, initializers: Initializers) -> _Attemp
             return _Attempt(messages=(Message(omitted),), reason=omitted)
     comparison: MetricChoice | None = None
     messages: tuple[Message, ...] = ()
+    if initializers.prefers_anatomy:
+        choice, lines = _choose_metric(pair, initializers)
+        if choice.by_anatomy:
+            return _Attempt(None, choice, lines, ONE_CONTRAST)
     metric = initializers.metric or CCMetric()
     if not network.symmetric:  # the metric is needed to compare its predictions
         comparison, messages = _choose_metric(pair, initializers)
         metric = comparison.metric
     objective = initializers.objective(metric_of_channel(metric, seen))
-    alone = not initializers.refines
     predicted = predict_displacement(
-        network, whole.channel(seen), objective, alone=alone
+        network, whole.channel(seen), objective, alone=not initializers.refines
     )
     u, v, _ = make_diffeomorphic(*predicted)
     if not bool(u.any()):
@@ -277,7 +292,9 @@ def _choose_metric(
     if given is not None or unused:
         metric = given or CCMetric()
         return MetricChoice(metric, metric.sigma_field, False, None, ""), ()
-    choice = select_metric(pair, aligned=aligned)
+    choice = select_metric(
+        pair, aligned=aligned, map_contrast=initializers.map_contrast
+    )
     name = str(choice.metric.name)
     mapped = ""
     if choice.intensity_mapping is not None:
@@ -297,7 +314,7 @@ def _choose_for_channels(
     choices: list[MetricChoice] = []
     messages: tuple[Message, ...] = ()
     for k, (label, metric) in enumerate(zip(given.labels, given.metrics)):
-        own = replace(initializers, metric=metric)
+        own = replace(initializers, metric=metric, map_contrast=None)
         choice, lines = _choose_metric(pair.channel(k), own, aligned=aligned)
         choices.append(choice)
         messages += tuple(line._replace(text=f"{label}: {line.text}") for line in lines)

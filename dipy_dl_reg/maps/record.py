@@ -98,6 +98,10 @@ class RegistrationRecord:
         Versions of this package, of those it stands on, of Python and of the system.
     command : str or None
         The command or the call; None if unknown.
+    anatomy_used : bool
+        Whether the result depends on anatomy maps of the images.
+    anatomy_reason : str
+        Why they were used or not.
     """
 
     metrics: tuple[MetricRecord, ...]
@@ -114,6 +118,8 @@ class RegistrationRecord:
     landmark_error: float | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     command: str | None = None
+    anatomy_used: bool = False
+    anatomy_reason: str = ""
 
     def with_affine(
         self, steps: Sequence[object], seconds: float

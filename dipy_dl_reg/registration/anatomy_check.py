@@ -8,6 +8,7 @@ from dipy.align.imwarp import DiffeomorphicMap
 from dipy.utils.logging import logger
 import numpy as np
 
+from dipy_dl_reg.anatomy.brain_view import can_show_brain
 from dipy_dl_reg.anatomy.overlap import AnatomyOverlap, measure_anatomy_overlap
 from dipy_dl_reg.anatomy.prediction import predict_anatomy
 from dipy_dl_reg.grid import Grid
@@ -15,9 +16,6 @@ from dipy_dl_reg.maps.checks import add_anatomy
 from dipy_dl_reg.maps.verdict import Verdict
 from dipy_dl_reg.registration import dipy_adapter
 from dipy_dl_reg.registration.devices import threads
-
-#: Smallest field of view that can show enough of a brain, mm^3.
-_LEAST_FIELD_OF_VIEW = 5e5
 
 
 def measure_anatomy(
@@ -55,7 +53,7 @@ def measure_anatomy(
         )
         if matrix is not None
     ]
-    if len(grids) < 2 or any(not _can_show_brain(grid) for grid in grids):
+    if len(grids) < 2 or any(not can_show_brain(grid) for grid in grids):
         return None
     prealign = np.eye(4) if mapping.prealign_inv is None else mapping.prealign_inv
     with threads(num_threads):
@@ -68,13 +66,6 @@ def measure_anatomy(
         return measure_anatomy_overlap(
             *maps, prealign=prealign, displacement=u, grid=field_grid
         )
-
-
-def _can_show_brain(grid: Grid) -> bool:
-    """Whether the field of view has three dimensions and is large enough."""
-    if grid.dim != 3:
-        return False
-    return float(np.prod(np.array(grid.shape) * grid.spacing)) >= _LEAST_FIELD_OF_VIEW
 
 
 def check_anatomy(

@@ -25,6 +25,7 @@ from dipy_dl_reg.maps.verdict import judge
 from dipy_dl_reg.metrics.registry import list_metrics
 from dipy_dl_reg.options import document_options, fill_docstring, takes_options
 from dipy_dl_reg.registration import channels, dipy_adapter, factory, monitor
+from dipy_dl_reg.registration.anatomy_use import add_anatomy, make_anatomy_use
 from dipy_dl_reg.registration.deformable_options import DeformableOptions, check_iters
 from dipy_dl_reg.registration.deformable_results import DeformableResults
 from dipy_dl_reg.registration.deformable_start import make_objective, prepare_start
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 _KEPT_OPTIONS = (
     *("step_length", "ss_sigma_factor", "opt_tol", "inv_iter", "inv_tol", "callback"),
     *("model", "initialization", "landmarks", "landmark_weight", "progress"),
-    *("max_memory", "phase_encoding", "modulate"),
+    *("max_memory", "phase_encoding", "modulate", "anatomy"),
 )
 
 
@@ -95,6 +96,9 @@ class DeepRegistration(DeformableResults):
         are numbered.
     network_used : bool
         After `optimize`: whether refinement started from the network's field.
+    anatomy_used : bool
+        After `optimize`: whether the result depends on anatomy maps; the record says
+        why (`record.anatomy_reason`).
     uses_default_network : bool
         Whether the package chooses the network (``model="auto"``).
     affine_only : bool
@@ -142,6 +146,7 @@ class DeepRegistration(DeformableResults):
     max_memory: float | None
     phase_encoding: str | None
     modulate: bool
+    anatomy: str | bool
     level_iters: list[int]
     level_records: list[LevelRecord]
     poses: PoseComparison | None
@@ -264,10 +269,12 @@ class DeepRegistration(DeformableResults):
             check_landmarks_in_view(self.landmarks, pair)
             pair, constraint = constrain(pair, static, moving, self)
             stopwatch.lap("preparation")
-            start = prepare_start(self, pair, images)
+            anatomy = make_anatomy_use(self, pair)
+            start = prepare_start(self, pair, images, anatomy)
+            compared = add_anatomy(self, anatomy, start, pair)
             stopwatch.lap("initial field and metric")
             u, v = refine_within_memory(
-                start.comparison.apply_to(pair),
+                compared,
                 make_objective(self, self.metric),
                 level_iters=self.level_iters,
                 budget=memory_budget(self.max_memory, self.device),

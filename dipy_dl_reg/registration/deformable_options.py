@@ -82,9 +82,12 @@ class DeformableOptions:
         Masks are applied to the images before the default network sees them; a network
         that the user names sees the whole images.  The default network is not used if
         landmarks or ``initialization="discrete"`` are given, or if an image has less
-        than 16 of the network's voxels along an axis.  Its field is also not used if
-        the images are already similar and a coarse refinement that starts from this
-        field does not end with a lower energy.
+        than 16 of the network's voxels along an axis.  It is not used either for
+        volumes of the same contrast that are close to each other (mean local
+        correlation of at least .45), if they are refined at several levels by local
+        correlation: refinement alone is then as accurate, in half the time.  Its field
+        is also not used if other similar images are not aligned better by a coarse
+        refinement that starts from it.
     initialization : {"discrete", "auto"} or None, optional
         "discrete" first searches for displacements of up to a quarter of the static
         image's longest side, and refinement starts from the field found; the search
@@ -143,6 +146,16 @@ class DeformableOptions:
         head at 1 mm, is not included; ``model=None`` avoids it.
     progress : bool, optional
         Show a progress bar of the iterations; by default only at a terminal.
+    anatomy : {"auto", True, False}, optional
+        Maps of anatomical structures, which a network predicts from each image, of any
+        contrast (`segment_anatomy`), about a second an image on two cores.  ``"auto"``
+        predicts them if the two images differ in contrast and the metric is not given:
+        the intensities of each structure in both images give a function from moving's
+        to static's contrast, and the images are then compared like images of one
+        contrast.  It is for 3D images that show a brain, of one channel.  With True,
+        the maps of ten structures are channels of the objective as well, for all
+        contrasts; True is an error for images that cannot have maps.  False uses no
+        maps.
 
     Raises
     ------
@@ -170,6 +183,7 @@ class DeformableOptions:
     device: Any = "auto"
     max_memory: float | str | None = None
     progress: bool | None = None
+    anatomy: Literal["auto"] | bool = "auto"
 
     def __post_init__(self) -> None:
         checked: dict[str, Any] = {"level_iters": check_iters(self.level_iters)}
@@ -180,6 +194,8 @@ class DeformableOptions:
         if self.initialization not in (None, "discrete", "auto"):
             wanted = "'discrete', 'auto' or None"
             raise wrong_value("initialization", wanted, self.initialization)
+        if self.anatomy != "auto" and not isinstance(self.anatomy, bool):
+            raise wrong_value("anatomy", "'auto', True or False", self.anatomy)
         if (self.regularizer is None) != (self.regularizer_weight is None):
             raise ValueError(
                 "regularizer and regularizer_weight must be given together."
@@ -212,6 +228,11 @@ class DeformableOptions:
             "initialization": self.initialization is not None,
             "landmarks": self.landmarks is not None,
         }
+        if self.anatomy is True:
+            raise ValueError(
+                "anatomy=True cannot be used with phase_encoding: the maps of a "
+                "distorted image are not where its structures are."
+            )
         for name in (name for name, is_given in given.items() if is_given):
             raise ValueError(
                 f"{name} cannot be used with phase_encoding: it requires displacements "

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 RESULTS = (
     *("static_to_moving", "static_to_ref", "moving_to_ref", "quality", "verdict"),
     *("network_used", "initialization_used", "landmark_distances", "affine_only"),
-    "record",
+    *("record", "anatomy_used"),
 )
 
 
@@ -38,7 +38,7 @@ class DeformableResults(DiffeomorphicRegistration):
         See `get_map` and `get_intermediate_maps`.
     quality, verdict, record : Quality, Verdict and RegistrationRecord
         See `DeepRegistration`.
-    network_used, initialization_used, affine_only : bool
+    network_used, anatomy_used, initialization_used, affine_only : bool
         See `DeepRegistration`.
     landmarks, landmark_weight, landmark_distances : tuple, float and ndarray
         See `DeepRegistration`.
@@ -53,6 +53,7 @@ class DeformableResults(DiffeomorphicRegistration):
     verdict: Verdict
     record: RegistrationRecord
     network_used: bool
+    anatomy_used: bool
     initialization_used: bool
     affine_only: bool
     landmarks: tuple[np.ndarray, np.ndarray] | None

@@ -19,11 +19,15 @@ from dipy_dl_reg.registration.phase_encoding import without_mapping
 from dipy_dl_reg.registration.refinement import memory_budget
 
 if TYPE_CHECKING:
+    from dipy_dl_reg.registration.anatomy_use import AnatomyUse
     from dipy_dl_reg.registration.deformable import DeepRegistration
 
 
 def prepare_start(
-    registration: DeepRegistration, pair: Pair, images: dict[str, Any]
+    registration: DeepRegistration,
+    pair: Pair,
+    images: dict[str, Any],
+    anatomy: AnatomyUse,
 ) -> Start:
     """Set the levels and the network for the images, and choose the first field.
 
@@ -36,6 +40,8 @@ def prepare_start(
         The images.
     images : dict
         The images, their affines and the prealign: arguments of `make_pair`.
+    anatomy : AnatomyUse
+        The anatomy maps of the images.
 
     Returns
     -------
@@ -52,7 +58,7 @@ def prepare_start(
     if registration.network is not None and not registration.uses_default_network:
         device = registration.device
         whole = channels.remove_masks(pair, registration._metric, images, device)
-    start = choose_start(pair, make_initializers(registration), whole)
+    start = choose_start(pair, make_initializers(registration, anatomy), whole)
     start = without_mapping(start) if registration.modulate else start
     monitor.log_messages(start.messages, registration.verbosity)
     comparison = start.comparison
@@ -85,13 +91,17 @@ def make_objective(registration: DeepRegistration, metric: Any) -> Objective:
     )
 
 
-def make_initializers(registration: DeepRegistration) -> Initializers:
+def make_initializers(
+    registration: DeepRegistration, anatomy: AnatomyUse
+) -> Initializers:
     """Collect the methods of initialization that the options allow.
 
     Parameters
     ----------
     registration : DeepRegistration
         The registration; its network and levels are set already.
+    anatomy : AnatomyUse
+        The anatomy maps of the images.
 
     Returns
     -------
@@ -107,6 +117,7 @@ def make_initializers(registration: DeepRegistration) -> Initializers:
         search=registration.initialization,
         level_iters=registration.level_iters,
         budget=memory_budget(registration.max_memory, registration.device),
+        map_contrast=anatomy.map_contrast if anatomy.available else None,
     )
 
 
@@ -138,6 +149,7 @@ def _store_decisions(registration: DeepRegistration, start: Start, pair: Pair) -
     unrefined = registration.model is not None and not any(registration.level_iters)
     registration.affine_only = unrefined and start.fields is None
     brief = registration.network_used and start.comparison.contrasts_differ
+    brief = brief and not start.comparison.by_anatomy
     if registration._automatic_iters and brief:
         iters = brief_iters(registration.level_iters, pair.static_grid)
         _replace_iters(registration, iters)

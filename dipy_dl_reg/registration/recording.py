@@ -81,6 +81,8 @@ def make_record(
         similarity=similarity,
         landmark_error=distances,
         versions=list_versions(),
+        anatomy_used=registration.anatomy_used,
+        anatomy_reason=registration._anatomy_reason,
     )
 
 

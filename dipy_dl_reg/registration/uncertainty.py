@@ -34,11 +34,9 @@ from dipy_dl_reg.registration.uncertainty_measures import (
 )
 from dipy_dl_reg.validation import check_choice
 
-#: How the registration is repeated.
-REPETITIONS = (
-    Repetition(swaps=True),
-    Repetition(swaps=False, resamples=True, noise=True, moves=True, seed=1),
-)
+#: How the registration is repeated.  One repetition is enough: those with other seeds,
+#: or with the images exchanged, predict errors as well (doc/uncertainty.rst).
+REPETITIONS = (Repetition(swaps=False, resamples=True, noise=True, moves=True, seed=1),)
 #: Part of the range of intensities above which a voxel belongs to the object.
 _OBJECT = 0.05
 #: Voxel size, mm, at which finer images are measured: that of the calibration.
@@ -91,7 +89,7 @@ class MappingUncertainty:
         Parameters
         ----------
         level : float
-            Probability, from .05 to .99.
+            Probability, from .05 to .95.
 
         Returns
         -------
@@ -112,7 +110,7 @@ class MappingUncertainty:
         Parameters
         ----------
         level : float
-            Probability, from .05 to .99.
+            Probability, from .05 to .95.
 
         Returns
         -------
@@ -187,12 +185,12 @@ def mapping_uncertainty(
 ) -> MappingUncertainty:
     r"""Estimate the error of a map at each voxel of static, in mm.
 
-    The two images are registered twice more: exchanged; and with another grid, noise
-    and a slightly different affine (`REPETITIONS`).  Half-widths of intervals are
+    The two images are registered once more, with another grid, noise and a slightly
+    different affine (`REPETITIONS`).  Half-widths of intervals are
 
     .. math:: h = \sqrt{(a\,d)^2 + (b\,p)^2}
 
-    where :math:`d` is the root mean square difference, along one axis, of these maps
+    where :math:`d` is the root mean square difference, along one axis, of this map
     from the given one :footcite:p:`Kybic2010`; :math:`p` is the standard error that
     follows from the gradient of static and from what the warped image does not explain
     of it (`measure_precision`); and means are taken over Gaussian windows (standard
@@ -229,7 +227,7 @@ def mapping_uncertainty(
     ------
     ValueError
         If the images do not fit the map, or an option is not valid; landmarks and the
-        direction of phase encoding cannot be given, because the images are exchanged.
+        direction of phase encoding cannot be given, because the images change.
 
     See Also
     --------
@@ -258,7 +256,7 @@ def mapping_uncertainty(
     images = read_mapped_images(mapping, static, moving, static_mask, moving_mask)
     pair = _make_pair(mapping, images)
     logger.info(
-        f"Uncertainty: {len(REPETITIONS)} registrations are repeated under changes."
+        "Uncertainty: the registration is repeated with another grid, noise and affine."
     )
     grid = pair.static_grid.coarsen(_SPACING)
     differences = _find_differences(mapping, pair, grid, num_threads, options)
@@ -288,8 +286,8 @@ def _check_options(options: dict[str, Any]) -> None:
     for name in _OF_ONE_IMAGE:
         if options.get(name) is not None:
             raise ValueError(
-                f"{name} cannot be given: the registrations that are repeated exchange "
-                "the images."
+                f"{name} cannot be given: the registration that is repeated has other "
+                "images and grids."
             )
 
 

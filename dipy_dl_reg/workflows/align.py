@@ -23,7 +23,11 @@ from dipy_dl_reg.workflows.base import (
     run_command,
 )
 from dipy_dl_reg.workflows.exit_codes import usage_errors
-from dipy_dl_reg.workflows.help_texts import describe_options, list_meanings
+from dipy_dl_reg.workflows.help_texts import (
+    describe_options,
+    list_meanings,
+    read_anatomy,
+)
 
 #: Suffixes of the outputs, by parameter; the prealign may have any suffix.
 SUFFIXES = {
@@ -64,6 +68,7 @@ class AlignDeepFlow(StrictWorkflow):
         metric: str = "auto",
         level_iters: Sequence[int] | int | None = None,
         model: str | None = "auto",
+        anatomy: str = "auto",
         static_channels: Sequence[PathLike] | None = None,
         moving_channels: Sequence[PathLike] | None = None,
         channel_metrics: Sequence[str] | None = None,
@@ -126,6 +131,10 @@ class AlignDeepFlow(StrictWorkflow):
             Network whose field refinement starts from: a file that dipy_train_deep
             wrote, the name of a network of the package (such as voxelmorph-t1), or
             None. auto is the package's network for images of any contrast.
+        anatomy : string, optional
+            Whether maps of anatomical structures, predicted from each image, are used:
+            auto, if the images differ in contrast; yes, as further channels for all
+            contrasts; or no.
         static_channels : variable string or Path, optional
             Further images of static, such as FA besides T1, on any grid of its world.
             They are compared with the moving_channels, in the same order; one map is
@@ -190,7 +199,7 @@ class AlignDeepFlow(StrictWorkflow):
             text: a matrix from static world to moving world.
         out_uncertainty : string, optional
             The expected error of the map at each voxel of static, in mm; written only
-            if a name is given. The pair is registered twice more for it.
+            if a name is given. The pair is registered once more for it.
         out_report : string, optional
             The report, if --report is given: a page that ends in .html, or one picture
             (.png, .pdf, .svg or .jpg).
@@ -230,8 +239,11 @@ class AlignDeepFlow(StrictWorkflow):
             out_uncertainty=out_uncertainty,
             out_report=out_report if report else None,
         )
+        with usage_errors():
+            maps = read_anatomy(anatomy)
         options: dict[str, Any] = {
             "model": model,
+            "anatomy": maps,
             "level_iters": level_iters,
             "initialization": initialization,
         }

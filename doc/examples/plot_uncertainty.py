@@ -58,7 +58,7 @@ mapping = registration.optimize(
 ###############################################################################
 # The expected error
 # ------------------
-# Both images show the same brain. The pair is registered twice more.
+# Both images show the same brain. The pair is registered once more, under changes.
 
 found = mapping_uncertainty(mapping, static=static, moving=moving, subjects="same")
 error = np.linalg.norm(mapping.backward - field, axis=-1)

@@ -7,8 +7,10 @@ from scipy.ndimage import gaussian_filter
 import torch
 
 from dipy_dl_reg.anatomy import tiles
+from dipy_dl_reg.anatomy.classes import brain_probability
 from dipy_dl_reg.anatomy.intensities import prepare_intensities
 from dipy_dl_reg.anatomy.prediction import find_prediction_grid, predict_anatomy
+from dipy_dl_reg.anatomy.resampling import resample_maps
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.networks.pretrained import load_anatomy
 
@@ -118,22 +120,32 @@ def test_large_images_are_seen_around_the_brain(local_network, monkeypatch):
     """Tiles that overlap give the same maps as the whole image."""
     image = make_blob((40, 44, 38), seed=1)
     padded = np.pad(image, ((30, 6), (4, 30), (8, 20)))
-    noise = np.random.default_rng(2).uniform(0.1, 0.2, padded.shape)
+    noise = np.random.default_rng(2).uniform(0.05, 0.1, padded.shape)
     padded = np.maximum(padded, noise.astype(np.float32))
     grid = Grid(padded.shape, GRID.affine)
     monkeypatch.setattr(tiles, "_TRAINED", (96, 96, 96))
-    whole = predict_anatomy(padded, grid).probabilities
+    whole = predict_anatomy(padded, grid)
     monkeypatch.setattr(tiles, "_TRAINED", (48, 48, 48))
     local_network.seen.clear()
-    first = predict_anatomy(padded, grid).probabilities
+    first = predict_anatomy(padded, grid)
     assert len(local_network.seen) == 2  # the whole image, and around the brain
+    torch.testing.assert_close(first.probabilities, whole.probabilities)
     monkeypatch.setattr(tiles, "_LARGEST", 48**3)
     local_network.seen.clear()
-    tiled = predict_anatomy(padded, grid).probabilities
+    tiled = predict_anatomy(padded, grid)
     assert len(local_network.seen) > 3
     assert {tuple(x.shape[2:]) for x in local_network.seen} == {(48, 48, 48)}
-    torch.testing.assert_close(first, whole)
-    torch.testing.assert_close(tiled, whole)
+    assert tiled.grid.shape == (48, 48, 48)
+    expected = resample_maps(whole, tiled.grid)[0]
+    torch.testing.assert_close(tiled.probabilities, expected)
+    volumes = [(brain_probability(m.probabilities) > 0.5).sum() for m in (tiled, whole)]
+    assert volumes[0] == volumes[1] > 0
+
+
+def test_large_images_without_an_object(local_network, monkeypatch):
+    monkeypatch.setattr(tiles, "_LARGEST", 1000)
+    maps = predict_anatomy(np.zeros((20, 24, 18)), GRID)
+    assert bool((maps.probabilities[0] == 1).all())
 
 
 def test_tiles_cover_an_image():

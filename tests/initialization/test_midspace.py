@@ -224,3 +224,34 @@ def test_passes_with_equal_velocities_add_up():
         difference = (field - exp(sign * velocity))[inner].abs().max()
         # At half the resolution, where the wave is 20 voxels long.
         assert difference < 0.05 * field.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("look", "alone", "expected"),
+    [
+        (lambda image: image, True, (1.0, 1.0, 1.0)),
+        (lambda image: image, False, (1.0,)),
+        (lambda image: image.max() - image, True, (4.0, 2.0, 1.0, 1.0)),
+        (lambda image: image.max() - image, False, (4.0, 2.0, 1.0, 1.0)),
+    ],
+)
+def test_passes_depend_on_the_contrast_and_on_what_follows(
+    monkeypatch, look, alone, expected
+):
+    seen = []
+
+    def record(network, static, moving, factors):
+        seen.append(tuple(factors))
+        zero = static.new_zeros(1, static.ndim - 2, *static.shape[2:])
+        return zero, zero
+
+    monkeypatch.setattr(
+        "dipy_dl_reg.initialization.network.predict_in_midspace", record
+    )
+    generator = torch.Generator().manual_seed(0)
+    static = 0.1 + torch.rand(1, 1, 40, 40, generator=generator)
+    grid = Grid((40, 40), np.diag([3.0, 3, 1]))
+    pair = Pair(static, look(static), grid, grid, np.eye(3))
+    network = make_network("pyramid", 2, spacing=3.0)
+    predict_displacement(network, pair, Objective(CCMetric()), alone=alone)
+    assert seen == [expected]

@@ -17,7 +17,7 @@ from dipy_dl_reg.registration.uncertainty_measures import Window, measure_disagr
 
 #: Points of a case; repetitions of `mapping_uncertainty`; levels of the report.
 COUNT = 6000
-USED = ("swap", "change")
+USED = ("change",)
 REPORTED = (0.5, 0.8, 0.95)
 #: Levels of the distribution from which the length of errors is found.
 DENSE = np.concatenate([np.linspace(0.01, 0.98, 98), [0.985, 0.99, 0.995, 0.998]])

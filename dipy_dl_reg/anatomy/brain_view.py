@@ -1,0 +1,55 @@
+"""Whether an image shows a brain, so that its anatomy maps are meaningful."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dipy_dl_reg.anatomy.classes import brain_probability
+from dipy_dl_reg.anatomy.prediction import AnatomyMaps
+from dipy_dl_reg.grid import Grid
+
+#: Smallest field of view that can show enough of a brain, mm^3.
+_LEAST_FIELD_OF_VIEW = 5e5
+#: Fewest voxels of 2 mm along each axis that the network needs.
+_LEAST_EXTENT = 32.0
+#: Volume of a brain or of a large part of it, from and to, mm^3.
+_BRAIN_VOLUME = (2.5e5, 3e6)
+
+
+def can_show_brain(grid: Grid) -> bool:
+    """Whether a field of view has three dimensions and is large enough for a brain.
+
+    Parameters
+    ----------
+    grid : Grid
+        Grid of an image, in mm.
+
+    Returns
+    -------
+    possible : bool
+        False for 2D images, for fields of view below half a litre, and for those
+        shorter than 32 mm along an axis.
+    """
+    if grid.dim != 3:
+        return False
+    sides = np.array(grid.shape) * grid.spacing
+    return bool(sides.min() >= _LEAST_EXTENT and np.prod(sides) >= _LEAST_FIELD_OF_VIEW)
+
+
+def shows_brain(maps: AnatomyMaps) -> bool:
+    """Whether the maps of an image contain a brain.
+
+    Parameters
+    ----------
+    maps : AnatomyMaps
+        The maps.
+
+    Returns
+    -------
+    found : bool
+        Whether the volume of the brain is between a quarter of a litre (children, and
+        slabs of a brain) and three litres.
+    """
+    voxel = float(np.prod(maps.grid.spacing))
+    volume = voxel * float(brain_probability(maps.probabilities).sum())
+    return _BRAIN_VOLUME[0] <= volume <= _BRAIN_VOLUME[1]
