@@ -1,6 +1,6 @@
 r"""What tuning the default network on a few images of one scanner adds on others.
 
-    python -m tools.experiments.tuned_network --data FOLDER --steps 60 --output FILE.txt
+    python -m tools.experiments.tuned_network --data FOLDER --steps 24 --output FILE.txt
 
 FOLDER has pairs of files NAME_t1.nii.gz and NAME_labels.nii.gz. Whole heads are
 stripped by their labels. All images but the last two are trained on by `fit` with
@@ -114,7 +114,7 @@ def parse_arguments():
     )
     add = parser.add_argument
     add("--data", type=Path, required=True, help="folder of images and labels")
-    add("--steps", type=int, default=60)
+    add("--steps", type=int, default=24)
     add("--learning_rate", type=float, default=2e-4)
     add("--weight", type=float, default=0.25, help="of the penalty")
     add("--labels", action="store_true", help="also train on the labels")
