@@ -96,7 +96,7 @@ def set_findings(monkeypatch, situation):
     chosen = []
     value = {"zero": 0.0, "worse": 0.25, "better": 0.25}.get(situation.network)
 
-    def select(pair, *, aligned=False):
+    def select(pair, *, aligned=False, map_contrast=None):
         chosen.append(aligned)
         return starts.MetricChoice(CCMetric(), 0.9, False, None, "Chosen by the test.")
 
