@@ -29,7 +29,7 @@ from dipy_dl_reg.initialization.intensity_mapping import (
 
 #: Exponent of probabilities: a larger one counts fewer voxels at the boundaries of
 #: structures, where images mix intensities and maps are least certain.
-_SHARPNESS = 3
+_SHARPNESS = 8
 #: Smallest sum of weights of a structure in an image that is counted, voxels of 2 mm.
 _LEAST_WEIGHT = 20.0
 #: Intensities up to this part of an image's range are background.

@@ -55,7 +55,7 @@ VARIANTS = {
     "sigma 0.8": {"constants": {SIGMA: 0.8}},
     "sigma 1.3": {"constants": {SIGMA: 1.3}},
     "sharpness 1": {"constants": {f"{MAPS}._SHARPNESS": 1}},
-    "sharpness 8": {"constants": {f"{MAPS}._SHARPNESS": 8}},
+    "sharpness 3": {"constants": {f"{MAPS}._SHARPNESS": 3}},
     "channels": {"anatomy": True},
     "channels, weight 0.3": {"anatomy": True, "constants": {f"{USE}._WEIGHT": 0.3}},
     "channels, weight 3": {"anatomy": True, "constants": {f"{USE}._WEIGHT": 3.0}},
