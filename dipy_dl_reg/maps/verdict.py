@@ -181,8 +181,7 @@ def judge(
         that; else "good".
     """
     failures, doubts = _find_failures(measures), _find_doubts(measures)
-    if poses is not None:
-        doubts += _find_pose_doubts(measures, poses)
+    doubts += [] if poses is None else _find_pose_doubts(measures, poses)
     if shrunk:
         doubts.append("the displacement had to be shrunk until it was invertible")
     grade = "failed" if failures else "doubtful" if doubts else "good"
@@ -382,8 +381,7 @@ def _describe_poor_affine(m: Measures) -> str:
 
 def _find_pose_doubts(m: Measures, poses: PoseComparison) -> list[str]:
     """Find the reasons for doubt that result from the search over poses."""
-    reasons = []
-    rival = poses.rival
+    reasons, rival = [], poses.rival
     if (
         rival is not None
         and rival.gain < _RIVAL_GAIN

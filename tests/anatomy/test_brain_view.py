@@ -20,8 +20,8 @@ from dipy_dl_reg.grid import Grid
         ((100, 100), (2, 2), False),
         ((40, 40, 40), (1000, 1000, 1000), False),  # micrometres
         ((132, 80, 114), (100, 100, 100), False),  # a mouse brain in micrometres
-        ((100, 100, 1001), (1, 1, 1), False),
-        ((256, 256, 500), (1, 1, 2), True),  # a head with the neck, and 1 m long
+        ((100, 100, 2201), (1, 1, 1), False),
+        ((250, 250, 900), (2, 2, 2), True),  # a whole body
     ],
 )
 def test_field_of_view(shape, spacing, possible):

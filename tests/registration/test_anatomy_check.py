@@ -3,6 +3,7 @@
 from good_measures import GOOD
 import maps
 import numpy as np
+import phantom
 import pytest
 
 from dipy_dl_reg import assess_mapping, write_report
@@ -18,16 +19,17 @@ def overlaps(monkeypatch):
     """Images and a map; the network and the overlap are replaced."""
     predicted = []
 
-    def predict(image, grid, **options):
-        predicted.append((image.shape, grid.shape))
-        return len(predicted)
+    def predict(images, grids, prealign):
+        predicted.extend((i.shape, grid.shape) for i, grid in zip(images, grids))
+        return [1, 2], measure.turned
 
     def measure(static, moving, *, prealign, displacement, grid):
         assert (static, moving) == (1, 2) and displacement.shape[2:] == grid.shape
         return measure.result
 
+    measure.turned = None
     measure.result, measure.predicted = AnatomyOverlap(0.2, 0.8, 0.9), predicted
-    monkeypatch.setattr(anatomy_check, "predict_anatomy", predict)
+    monkeypatch.setattr(anatomy_check, "predict_registered", predict)
     monkeypatch.setattr(anatomy_check, "measure_anatomy_overlap", measure)
     return measure
 
@@ -60,6 +62,26 @@ def test_assess_mapping(overlaps, overlap, words):
     added = "".join(verdict.reasons[len(plain.reasons) :])
     assert words in added and bool(words) == bool(added)
     assert not (words and verdict.grade == "good")
+
+
+@pytest.mark.parametrize(
+    "angle, doubt", [(180, True), (170, True), (90, True), (140, False)]
+)
+def test_heads_that_are_turned_against_their_header(overlaps, caplog, angle, doubt):
+    """A warning; a doubt where reversed axes may be the reason."""
+    mapping, *images = make_pair()
+    mapping.prealign_inv = phantom.rigid(
+        phantom.rotation((1, 0, 0), angle), np.zeros(3)
+    )
+    overlaps.turned = 1
+    known = judge(GOOD)
+    with caplog.at_level("WARNING", logger="dipy"):
+        verdict = anatomy_check.check_anatomy(known, mapping, *images)
+    assert verdict.grade == ("doubtful" if doubt else "good")
+    assert "moving shows no upright head in the orientation of its header (the " in (
+        caplog.text
+    )
+    assert f"{angle} degrees" in "".join(verdict.reasons) or not doubt
 
 
 @pytest.mark.parametrize("pair", [make_pair(spacing=2.0), make_pair(dim=2)])
