@@ -42,8 +42,8 @@ def assess_mapping(
     anatomy : bool, optional
         Also measure the overlap of the anatomy maps of both images before and after the
         registration (`verdict.measures.anatomy_affine` and `anatomy`), for 3D images
-        that show a brain.  A network predicts the maps of each image, which takes about
-        a second an image on two cores.
+        that show a brain.  A network predicts the maps of each image, in one to three
+        seconds an image of one core.  Masks are not used for them.
     num_threads : int, optional
         Threads on the CPU; None uses Torch's default, -1 all processors.
 

@@ -82,7 +82,10 @@ class AnatomySegmentation:
     def brain_mask(
         self, *, fluid: bool = True, threshold: float = BRAIN_THRESHOLD
     ) -> np.ndarray:
-        """Make a mask of the brain, see `dipy_dl_reg.brain_mask`.
+        """Make a mask of the brain from these maps.
+
+        `dipy_dl_reg.brain_mask` predicts without the mirrored image, so that its mask
+        differs a little from that of `segment_anatomy` with ``mirror=True``.
 
         Parameters
         ----------
@@ -124,7 +127,7 @@ def segment_anatomy(
     A small network that comes with the package finds 32 structures of the brain, bone
     and soft tissue, at 2 mm.  It was trained on images drawn from label maps of heads,
     with and without skull, of random contrasts and those of T1, T2, FLAIR, b0, FA and
-    MD, thick slices and slabs among them.
+    MD, thick slices and slabs among them.  Slabs thinner than about 30 mm fail.
 
     Parameters
     ----------
