@@ -10,8 +10,9 @@ from dipy_dl_reg.grid import Grid
 
 #: Smallest field of view that can show enough of a brain, mm^3.
 _LEAST_FIELD_OF_VIEW = 5e5
-#: Fewest voxels of 2 mm along each axis that the network needs.
-_LEAST_EXTENT = 32.0
+#: Smallest length along each axis that the network needs, and smallest length of the
+#: two longest axes, mm: a slab shows a brain, a small object does not.
+_LEAST_EXTENT, _LEAST_WIDTH = 32.0, 100.0
 #: Volume of a brain or of a large part of it, from and to, mm^3.
 _BRAIN_VOLUME = (2.5e5, 3e6)
 
@@ -28,12 +29,13 @@ def can_show_brain(grid: Grid) -> bool:
     -------
     possible : bool
         False for 2D images, for fields of view below half a litre, and for those
-        shorter than 32 mm along an axis.
+        shorter than 32 mm along an axis or than 100 mm along two.
     """
     if grid.dim != 3:
         return False
-    sides = np.array(grid.shape) * grid.spacing
-    return bool(sides.min() >= _LEAST_EXTENT and np.prod(sides) >= _LEAST_FIELD_OF_VIEW)
+    sides = np.sort(np.array(grid.shape) * grid.spacing)
+    wide = sides[0] >= _LEAST_EXTENT and sides[1] >= _LEAST_WIDTH
+    return bool(wide and np.prod(sides) >= _LEAST_FIELD_OF_VIEW)
 
 
 def shows_brain(maps: AnatomyMaps) -> bool:

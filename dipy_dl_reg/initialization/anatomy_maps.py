@@ -29,7 +29,7 @@ from dipy_dl_reg.initialization.intensity_mapping import (
 
 #: Exponent of probabilities: a larger one counts fewer voxels at the boundaries of
 #: structures, where images mix intensities and maps are least certain.
-_SHARPNESS = 3
+_SHARPNESS = 8
 #: Smallest sum of weights of a structure in an image that is counted, voxels of 2 mm.
 _LEAST_WEIGHT = 20.0
 #: Intensities up to this part of an image's range are background.
@@ -175,10 +175,10 @@ def map_intensities(pair: Pair, maps: PairMaps) -> IntensityMapping:
     shares = smooth_rows(torch.from_numpy(given).float()).numpy()
     total = np.zeros(BINS)
     for k in known:
-        rank = moving.rank(k, centres)
+        rank = moving.rank(int(k), centres)
         # Outside of the brain: the background of one is that of the other.
         level = np.full(BINS, 0.5) if k == 0 else 1 - rank if reverse else rank
-        total += shares[k] * static.quantile(k, level)
+        total += shares[k] * static.quantile(int(k), level)
     values = total / np.maximum(shares[known].sum(0), 1e-6)
     return IntensityMapping(
         torch.from_numpy(values).float().to(pair.moving), moving.highest

@@ -1,0 +1,33 @@
+"""Whether an image can show a brain, and whether its maps do."""
+
+import numpy as np
+import pytest
+import torch
+
+from dipy_dl_reg.anatomy.brain_view import can_show_brain, shows_brain
+from dipy_dl_reg.anatomy.classes import CLASSES
+from dipy_dl_reg.anatomy.prediction import AnatomyMaps
+from dipy_dl_reg.grid import Grid
+
+
+@pytest.mark.parametrize(
+    "shape, spacing, possible",
+    [
+        ((80, 100, 80), (2, 2, 2), True),
+        ((100, 100, 12), (2, 2, 4), True),  # a slab of 48 mm
+        ((100, 100, 12), (2, 2, 2), False),  # 24 mm
+        ((45, 45, 45), (2, 2, 2), False),  # 90 mm wide
+        ((100, 100), (2, 2), False),
+    ],
+)
+def test_field_of_view(shape, spacing, possible):
+    assert can_show_brain(Grid(shape, np.diag([*spacing, 1.0]))) == possible
+
+
+@pytest.mark.parametrize("part, found", [(0.0, False), (0.3, True), (1.0, False)])
+def test_volume_of_the_brain(part, found):
+    """Of a field of view of 4 litres: nothing, 1.2 litres, everything."""
+    grid = Grid((20, 20, 20), np.diag([8.0, 8, 8, 1]))
+    maps = torch.zeros(len(CLASSES), 20, 20, 20)
+    maps[0], maps[1] = 1 - part, part
+    assert shows_brain(AnatomyMaps(maps, grid)) == found
