@@ -48,6 +48,7 @@ from dipy_dl_reg.initialization.channel_selection import (
     find_common_channel,
 )
 from dipy_dl_reg.initialization.displacement_search import search_displacements
+from dipy_dl_reg.initialization.messages import Message, describe_dropped_field
 from dipy_dl_reg.initialization.metric_selection import (
     ONE_CONTRAST,
     SAME_CONTRAST,
@@ -72,26 +73,6 @@ _WORTH_IT = 1.01
 #: Mean local correlation below which images are of opposite contrasts, and not only
 #: far apart.
 _OPPOSITE = -0.15
-#: Message if level_iters=0 was given and no field of a network or search is used.
-NO_DISPLACEMENT = (
-    "level_iters=0 means no refinement, so that the map has no displacement: it "
-    "contains only the affine (prealign), or the spline through landmarks."
-)
-
-
-class Message(NamedTuple):
-    """A line for the log.
-
-    Attributes
-    ----------
-    text : str
-        Text of the message.
-    warns : bool
-        Whether it is logged as a warning.
-    """
-
-    text: str
-    warns: bool = False
 
 
 @dataclass(frozen=True)
@@ -275,7 +256,8 @@ def _try_network(pair: Pair, whole: Pair, initializers: Initializers) -> _Attemp
     if _is_useful(pair, (u, v), comparison, initializers):
         reason = f"With its field, the images are more similar, by the metric {name}."
         return _Attempt((u, v), comparison, messages, reason)
-    dropped = describe_dropped_field(name, initializers)
+    default, alone = initializers.network_is_default, not initializers.refines
+    dropped = describe_dropped_field(name, default=default, alone=alone)
     reason = f"With its field, the images are not more similar, by the metric {name}."
     # The metric was chosen for images that were warped by the rejected field.
     return _Attempt(None, None, (*messages, dropped), reason)
@@ -348,39 +330,6 @@ def _is_useful(
     if far or comparison.contrasts_differ:
         return True
     return improves_refinement(shown, objective, *fields, worth=_WORTH_IT)
-
-
-def describe_dropped_field(metric_name: str, initializers: Initializers) -> Message:
-    """Describe that a network's field is not used, and what the user can do.
-
-    Parameters
-    ----------
-    metric_name : str
-        Name of the metric by which the field was rejected.
-    initializers : Initializers
-        The options.
-
-    Returns
-    -------
-    message : Message
-        A warning, unless the default network was only tried.
-    """
-    fact = (
-        "The network's field is not used: with it, the images are not more similar "
-        f"than without it, by the metric {metric_name}"
-    )
-    alone = not initializers.refines
-    if initializers.network_is_default and not alone:
-        return Message(f"{fact}. Refinement begins without it.")
-    advice = (
-        "check that the images are aligned affinely, and are similar to the images "
-        "on which the network was trained"
-    )
-    if alone:
-        advice = f"{NO_DISPLACEMENT} Omit level_iters, or {advice}"
-    else:
-        advice = f"Refinement begins without it; {advice}"
-    return Message(f"{fact}. {advice}.", warns=True)
 
 
 def _try_search(

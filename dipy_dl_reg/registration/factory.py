@@ -13,8 +13,8 @@ import numpy as np
 
 from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.grid import Grid
+from dipy_dl_reg.initialization.messages import NO_DISPLACEMENT, Message
 from dipy_dl_reg.initialization.single_slice import flatten_slices
-from dipy_dl_reg.initialization.starts import NO_DISPLACEMENT, Message
 from dipy_dl_reg.metrics.base import Metric
 from dipy_dl_reg.metrics.correlation_ratio import CRMetric
 from dipy_dl_reg.metrics.local_correlation import CCMetric

@@ -13,7 +13,7 @@ import numpy as np
 
 from dipy_dl_reg.geometry.fold_repair import Quality
 from dipy_dl_reg.grid import Grid
-from dipy_dl_reg.initialization.starts import Message
+from dipy_dl_reg.initialization.messages import Message
 from dipy_dl_reg.maps.record import LevelRecord
 from dipy_dl_reg.maps.regularity import format_regularity
 from dipy_dl_reg.progress import Progress

@@ -174,8 +174,7 @@ class AlignDeepFlow(StrictWorkflow):
             Write a report: a page with slices before and after, the deformation, the
             measures with their limits, and how the map was computed.
         same_subject : boolean, optional
-            Both images show the same person; errors are then smaller. Used for
-            --out_uncertainty only.
+            For --out_uncertainty: both images show the same person.
         skip_existing : boolean, optional
             Skip pairs whose outputs all exist. If only some exist, this is an error
             unless --force is given.
@@ -198,8 +197,8 @@ class AlignDeepFlow(StrictWorkflow):
             .fsl.mat a matrix of FSL, .lta a transform of FreeSurfer, any other suffix
             text: a matrix from static world to moving world.
         out_uncertainty : string, optional
-            The expected error of the map at each voxel of static, in mm; written only
-            if a name is given. The pair is registered once more for it.
+            The expected error of the map at each voxel of static, mm; only if a name
+            is given. The pair is registered once more for it.
         out_report : string, optional
             The report, if --report is given: a page that ends in .html, or one picture
             (.png, .pdf, .svg or .jpg).

@@ -110,7 +110,7 @@ for name, image in images.items():
 
 colours = np.random.default_rng(3).uniform(0.15, 1, (300, 3))
 colours[0] = 0
-middle = t1.shape[2] // 2 + 2
+middle = round((6 - grid2world[2, 3]) / SPACING)  # 6 mm above the origin
 figure, axes = plt.subplots(3, 5, figsize=(10, 7.4))
 for column, name in enumerate(images):
     pictures = (

@@ -8,6 +8,7 @@ import torch
 from dipy_dl_reg.geometry.fields import warp
 from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.grid import Grid
+from dipy_dl_reg.initialization import metric_selection
 from dipy_dl_reg.initialization.metric_selection import (
     mean_local_correlation,
     select_metric,
@@ -165,3 +166,25 @@ def test_without_common_structure_the_metric_is_local_correlation():
     assert mean_local_correlation(pair_of(static, moving)) is None
     chosen = select_metric(pair_of(static, moving))
     assert chosen.metric.name == "CC" and "is unknown" in chosen.reason
+
+
+@pytest.mark.parametrize(
+    "correlation, aligned, smoother",
+    [(-0.3, True, True), (-0.6, True, False), (-0.3, False, False)],
+)
+def test_a_weak_negative_correlation_smooths_the_field_more(
+    correlation, aligned, smoother, monkeypatch
+):
+    """Only after an alignment; before it, the images may just be apart."""
+    mapping = metric_selection.IntensityMapping(torch.linspace(1, 0, 8), 1.0)
+    findings = {
+        "mean_local_correlation": lambda pair: correlation,
+        "_sample_on_one_grid": lambda *options: None,
+        "_estimate_mapping": lambda images: (mapping, 0.6),
+    }
+    for name, function in findings.items():
+        monkeypatch.setattr(metric_selection, name, function)
+    choice = metric_selection.select_metric(None, aligned=aligned)
+    assert choice.intensity_mapping is mapping
+    assert (choice.sigma_field > 1.2) == smoother
+    assert ("agree weakly" in choice.reason) == smoother

@@ -15,6 +15,7 @@ from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.geometry.point_pairs import Landmarks
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.initialization import starts
+from dipy_dl_reg.initialization.messages import NO_DISPLACEMENT
 from dipy_dl_reg.initialization.starts import Initializers, choose_start
 from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.metrics.objective import Objective
@@ -195,7 +196,7 @@ def test_message_on_a_field_that_is_not_used(is_default, level_iters, monkeypatc
     (message,) = start_of(situation).messages
     assert "field is not used" in message.text
     assert message.warns == (not is_default or not any(level_iters))
-    assert (starts.NO_DISPLACEMENT in message.text) == (not any(level_iters))
+    assert (NO_DISPLACEMENT in message.text) == (not any(level_iters))
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA"), MemoryError()])

@@ -49,6 +49,7 @@ class Swift:
         landmark_weight=None,
         initialization=None,
         max_memory=None,
+        anatomy="auto",
     ):
         if metric.lower() not in ("auto", "cc", "ssd", "ncc", "mi"):
             raise ValueError(f"metric must be CC, SSD, NCC or MI, got {metric!r}")

@@ -10,7 +10,7 @@ as in contrasts.py.
 Structures: mean Dice of `segment_anatomy(mirror=False)` and the labels, joined to the
 structures of the network, on the grid of the labels, left and right together. Vermis
 and cerebellar cortex are one structure; the cortex is compared with all cortical
-labels.
+labels. The fluid around the brain, which no parcellation has, is left out.
 
 Masks: Dice of `brain_mask` and the given mask, and the ratio of their volumes. Given
 are the voxels above 0 of stripped images, the mask of subject_a, the filled labels of
@@ -131,7 +131,8 @@ def freesurfer_table():
     numbers = structure_numbers()
     table = np.zeros(3000, int)
     for of in CLASSES:
-        table[of.label] = numbers[of.structure]
+        if of.structure != "cerebrospinal fluid":
+            table[of.label] = numbers[of.structure]
     for structure, labels in FREESURFER.items():
         table[list(labels)] = numbers[structure]
     return table

@@ -87,7 +87,7 @@ def print_tables(tables):
     print("}")
 
 
-def format_score(name, found, count=1):
+def format_score(name, found):
     """A line of the report."""
     covered, width, length, radius = (
         " ".join(form.format(100 * v if form[2] == "5" else v) for v in values)
@@ -111,14 +111,15 @@ def mean_score(found):
     return scores.Score(*lists, *map(float, columns[4:]))
 
 
-def score_group(title, cases, calibration, lines):
-    """Add the lines of a group of cases, and their mean."""
+def score_group(title, cases, calibration, lines, every=True):
+    """Add the lines of a group of cases, unless `every` is False, and their mean."""
     if not cases:
         return
     found = [scores.score(case, calibration) for case in cases.values()]
     lines.append(f"{title}")
-    lines += [format_score(f"  {n}", s) for n, s in zip(cases, found)]
-    if len(found) > 1:
+    if every:
+        lines += [format_score(f"  {n}", s) for n, s in zip(cases, found)]
+    if len(found) > 1 or not every:
         lines.append(format_score(f"  mean of {len(found)}", mean_score(found)))
 
 
@@ -127,7 +128,8 @@ def report(arguments):
     from dipy_dl_reg.registration.uncertainty_calibration import CALIBRATIONS
 
     same, different = (CALIBRATIONS[k, 3] for k in ("same", "different"))
-    lines = [
+    lines = [*([arguments.title] if arguments.title else [])]
+    lines += [
         f"{platform.machine()}, Python {platform.python_version()}, numpy "
         f"{np.__version__}; voxel size (mm) is the last number of a name",
         f"{'':34s} component         half-width, mm         length             "
@@ -142,7 +144,7 @@ def report(arguments):
     ):
         score_group(words, read_all(arguments, [kind], 1), same, lines)
     known = read_all(arguments, KNOWN, 1)
-    score_group("all known errors", known, same, lines)
+    score_group("all known errors", known, same, lines, every=False)
     score_group(
         "two people, boundaries of the same label",
         read_all(arguments, ["labels"], 1),
@@ -163,9 +165,8 @@ def report(arguments):
         lines,
     )
     for lost, words in ((0.5, "half of the displacement"), (1.0, "no displacement")):
-        score_group(
-            f"maps with {words}", read_all(arguments, KNOWN, 1, lost=lost), same, lines
-        )
+        worse = read_all(arguments, KNOWN, 1, lost=lost)
+        score_group(f"maps with {words}", worse, same, lines, every=False)
     flat = read_all(arguments, ["slice"], 1)
     score_group("slices (2D)", flat, CALIBRATIONS["same", 2], lines)
     return lines + ["", *thirds_lines(known, same), "", *candidate_lines(arguments)]
@@ -237,6 +238,7 @@ def parse_arguments():
     add(
         "--every", action="store_true", help="run: all repetitions, not only those used"
     )
+    add("--title", help="report: first line")
     add("--output", type=Path)
     return parser.parse_args()
 
