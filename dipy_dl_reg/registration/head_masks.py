@@ -11,17 +11,17 @@ from collections.abc import Mapping, Sequence
 from dipy.utils.logging import logger
 import numpy as np
 
+from dipy_dl_reg.anatomy.brain_view import can_show_brain
 from dipy_dl_reg.anatomy.wide_masks import mask_brain_with_margin
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.io.input_image import InputImage
 from dipy_dl_reg.registration.brain_masks import find_brain_mask, show_whole_heads
+from dipy_dl_reg.registration.devices import threads
 from dipy_dl_reg.registration.head_poses import predict_upright
 
 #: Distance from the brain up to which heads are compared, mm: the edge between brain
 #: and fluid is seen, the scalp is not.
 _MARGIN = 4.0
-#: Smallest side and volume of a field of view in which a whole head is expected.
-_LEAST_SIDE, _LEAST_FIELD_OF_VIEW = 100.0, 2.5e6
 
 
 def find_head_masks(
@@ -46,7 +46,7 @@ def find_head_masks(
         head: it is not 3D, was stripped of its skull, shows less than a head, or no
         upright brain is found in it, also after it was rotated to the other one.
     """
-    if not all(_can_show_head(grid) for grid in grids):
+    if not all(can_show_brain(grid, whole=True) for grid in grids):
         return None
     if not show_whole_heads(images, grids):
         return None
@@ -98,14 +98,9 @@ def find_brain_masks(
     return {brain: mask, head: None}
 
 
-def _can_show_head(grid: Grid) -> bool:
-    """Whether the field of view is large enough."""
-    sides = np.array(grid.shape) * grid.spacing
-    large = float(sides.prod()) >= _LEAST_FIELD_OF_VIEW
-    return grid.dim == 3 and large and bool(sides.min() >= _LEAST_SIDE)
-
-
-def mask_heads(static: InputImage, moving: InputImage) -> tuple[InputImage, InputImage]:
+def mask_heads(
+    static: InputImage, moving: InputImage, *, num_threads: int | None = None
+) -> tuple[InputImage, InputImage]:
     """Add masks of the brains to two images, if both show whole heads.
 
     Several steps of a registration then use the same masks, and find them once.
@@ -114,6 +109,8 @@ def mask_heads(static: InputImage, moving: InputImage) -> tuple[InputImage, Inpu
     ----------
     static, moving : InputImage
         The images.
+    num_threads : int, optional
+        Threads on the CPU; None uses Torch's default, -1 all processors.
 
     Returns
     -------
@@ -127,7 +124,8 @@ def mask_heads(static: InputImage, moving: InputImage) -> tuple[InputImage, Inpu
         Grid(np.shape(each.values), np.asarray(each.grid2world, dtype=float))
         for each in both
     ]
-    masks = find_head_masks([each.values for each in both], grids)
+    with threads(num_threads):
+        masks = find_head_masks([each.values for each in both], grids)
     if masks is None:
         return both
     first, second = (each._replace(mask=mask) for each, mask in zip(both, masks))

@@ -141,7 +141,7 @@ def deep_registration(
         channels, (prealign, *_) = [list(part) for part in zip(*flat)]
         images = channels[0]
     if steps and not several:
-        images = _Images(*mask_heads(*images))
+        images = _Images(*mask_heads(*images, num_threads=num_threads))
     if steps:
         given = {"device": registration.device, "num_threads": num_threads}
         if prealign is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dipy.utils.logging import logger
 import numpy as np
 
+from dipy_dl_reg.anatomy.brain_view import exceeds_body
 from dipy_dl_reg.anatomy.classes import CLASSES
 from dipy_dl_reg.anatomy.plausibility import is_plausible
 from dipy_dl_reg.anatomy.prediction import AnatomyMaps, predict_anatomy
@@ -151,7 +152,8 @@ def segment_anatomy(
     ------
     ValueError
         If the image is not a 3D image of real numbers with at least 3 slices, if it is
-        constant, or an array is given without its matrix.
+        constant, if it is longer than 1 m (the unit of its voxel size is then not mm),
+        or an array is given without its matrix.
     FileNotFoundError
         If a file is missing.
 
@@ -276,6 +278,12 @@ def _predict(
     if not np.nanmax(values) > np.nanmin(values):
         raise ValueError(f"image must not be constant, got {np.nanmax(values)} only.")
     grid = Grid(values.shape, check_affine_or_none(read.grid2world, "grid2world", 3))
+    if exceeds_body(grid):
+        size = " x ".join(f"{length:.3g}" for length in grid.spacing)
+        raise ValueError(
+            "image must be in mm and at most 1 m long and of 250 litres, got voxels of "
+            f"{size} mm: check the unit of its matrix."
+        )
     maps = predict_anatomy(values, grid, device=device, mask=read.mask, mirror=mirror)
     if not is_plausible(maps):
         logger.warning(

@@ -138,7 +138,7 @@ def register_files(
         poses: PoseComparison | None = None
         began = time.perf_counter()
         if steps and pair.dim == 3 and not pair.channels[0]:
-            pair = _mask_heads(pair)
+            pair = _mask_heads(pair, num_threads)
         if steps:
             prealign, poses = find_affine_prealign(pair, steps, prealign, num_threads)
         start = time.perf_counter()
@@ -167,11 +167,12 @@ def register_files(
     )
 
 
-def _mask_heads(pair: ImagePair) -> ImagePair:
+def _mask_heads(pair: ImagePair, num_threads: int | None) -> ImagePair:
     """Add masks of the brains for all steps, if both images show whole heads."""
     static, moving = mask_heads(
         InputImage(pair.static, pair.static_grid2world, pair.masks["static_mask"]),
         InputImage(pair.moving, pair.moving_grid2world, pair.masks["moving_mask"]),
+        num_threads=num_threads,
     )
     masks = {"static_mask": static.mask, "moving_mask": moving.mask}
     return replace(pair, masks=masks)

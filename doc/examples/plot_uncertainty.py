@@ -59,9 +59,9 @@ mapping = registration.optimize(
 # The expected error
 # ------------------
 # Both images show the same brain. The pair is registered once more, under changes.
-# The factors from disagreement to error were found on images of single people. The
-# texture of a template, a mean of many people, is weaker, so that noise changes maps
-# more: here the intervals are wider than necessary.
+# The factors from disagreement to error were found on images of single people. For this
+# template, a mean of many people, the intervals are wider than necessary. Its weaker
+# texture may be the reason, as noise then changes maps more; this was not tested.
 
 found = mapping_uncertainty(mapping, static=static, moving=moving, subjects="same")
 error = np.linalg.norm(mapping.backward - field, axis=-1)

@@ -138,6 +138,9 @@ def test_errors(call):
         call(np.ones((8, 8, 8)), grid2world=np.eye(4))
     with pytest.raises(ValueError, match="NaN everywhere"):
         call(image * np.nan, grid2world=np.eye(4))
+    micrometres = np.diag([100.0, 250, 100, 1])
+    with pytest.raises(ValueError, match="voxels of 100 x 250 x 100 mm"):
+        call(np.resize(image, (12, 12, 12)), grid2world=micrometres)
     with pytest.raises(FileNotFoundError):
         call("missing.nii.gz")
 

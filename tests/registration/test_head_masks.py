@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 
 from dipy_dl_reg.anatomy.prediction import AnatomyMaps
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.io.input_image import InputImage
 from dipy_dl_reg.registration import dipy_adapter, head_masks, head_poses
+from dipy_dl_reg.registration.devices import threads
 
 SHAPE, MATRIX = (26, 30, 24), np.diag([7.0, 7, 7, 1])
 CENTRE = np.array([12, 14, 11])
@@ -23,8 +25,6 @@ def make_head(noise=0.02):
 @pytest.fixture
 def network(monkeypatch):
     """A network that finds a ball of 60 mm, half a litre and more; it counts calls."""
-    import torch
-
     calls = []
 
     def predict(image, grid):
@@ -60,9 +60,28 @@ def test_no_masks_without_two_heads(network):
     assert head_masks.find_head_masks(stripped, [grid, grid]) is None
     small = Grid(SHAPE, np.diag([3.0, 3, 3, 1]))
     assert head_masks.find_head_masks(heads, [small, small]) is None
+    micrometres = Grid(SHAPE, np.diag([7e3, 7e3, 7e3, 1]))
+    assert head_masks.find_head_masks(heads, [micrometres] * 2) is None
     assert not network.calls
     network.radius = 30  # 0.1 l: no brain
     assert head_masks.find_head_masks(heads, [grid, grid]) is None
+
+
+def test_number_of_threads(network, monkeypatch):
+    image, counts = InputImage(make_head(), MATRIX, None), []
+    find = head_masks.find_head_masks
+
+    def find_and_count(*given):
+        counts.append(torch.get_num_threads())
+        return find(*given)
+
+    monkeypatch.setattr(head_masks, "find_head_masks", find_and_count)
+    before = torch.get_num_threads()
+    head_masks.mask_heads(image, image, num_threads=before + 1)
+    head_masks.mask_heads(image, image)
+    with threads(before + 2):
+        head_masks.mask_heads(image, image)
+    assert counts == [before + 1, before, before + 2]
 
 
 def test_given_masks_are_kept(network):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from dipy_dl_reg.anatomy.brain_view import can_show_brain
 from dipy_dl_reg.anatomy.plausibility import is_plausible
 from dipy_dl_reg.anatomy.prediction import predict_anatomy
 from dipy_dl_reg.grid import Grid, rotation_angle
@@ -12,8 +13,6 @@ from dipy_dl_reg.registration.user_warnings import warn_user
 
 #: Rotation of a registration (degrees) from which the headers are doubted.
 _TURNED = 60.0
-#: Smallest side of a field of view that can show a head, mm.
-_LEAST_SIDE = 100.0
 
 
 def warn_if_turned(matrix: np.ndarray, static: InputImage, moving: InputImage) -> None:
@@ -54,7 +53,7 @@ def _shows_upright_head(image: InputImage) -> bool:
     """Whether the network finds a brain in an image."""
     affine = np.eye(4) if image.grid2world is None else np.asarray(image.grid2world)
     grid = Grid(np.shape(image.values), affine)
-    if (np.array(grid.shape) * grid.spacing).min() < _LEAST_SIDE:
+    if not can_show_brain(grid, whole=True):
         return False
     maps = predict_anatomy(np.asarray(image.values), grid, mask=image.mask)
     return is_plausible(maps)
