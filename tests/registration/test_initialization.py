@@ -68,7 +68,8 @@ def test_another_contrast(far):
 def test_three_dimensions():
     static, moving, field = displaced((40, 44, 42), 8, 11)
     (_, without), (_, found) = (run(static, moving, i) for i in (None, "discrete"))
-    assert error(found, field, static) < 0.25 * error(without, field, static)
+    assert error(found, field, static) < 0.2
+    assert error(found, field, static) < 0.5 * error(without, field, static)
 
 
 def test_auto_drops_what_does_not_help():

@@ -103,7 +103,7 @@ def tune(brains, names, arguments):
         None, [brains[n][0] for n in names], init="pyramid-brain", prealign=matrices,
         metric="CC", weight=arguments.weight, steps=arguments.steps,
         learning_rate=arguments.learning_rate, schedule="cosine", device="cpu",
-        num_threads=arguments.threads, **options,
+        progress=False, num_threads=arguments.threads, **options,
     )  # fmt: skip
     return network, time.process_time() - begin
 
@@ -116,7 +116,7 @@ def parse_arguments():
     add("--data", type=Path, required=True, help="folder of images and labels")
     add("--steps", type=int, default=24)
     add("--learning_rate", type=float, default=2e-4)
-    add("--weight", type=float, default=0.25, help="of the penalty")
+    add("--weight", type=float, default=0.1, help="of the penalty")
     add("--labels", action="store_true", help="also train on the labels")
     add("--threads", type=int, default=1)
     add("--output", type=Path)
@@ -129,7 +129,7 @@ def main():
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # before DIPY loads
     from dipy.utils.logging import logger
 
-    logger.setLevel("INFO")
+    logger.setLevel("ERROR")
     brains = read_brains(arguments.data)
     *trained, one, other = brains
     lines = [f"{'network':24} {'Dice':>7} {'SD log J':>9} {'CPU s':>6}"]
