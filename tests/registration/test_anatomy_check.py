@@ -2,6 +2,7 @@
 
 from good_measures import GOOD
 import maps
+from nilearn.datasets import load_mni152_template
 import numpy as np
 import phantom
 import pytest
@@ -88,6 +89,21 @@ def test_heads_that_are_turned_against_their_header(overlaps, caplog, angle, dou
 def test_no_maps_where_no_brain_fits(overlaps, pair):
     assert assess_mapping(*pair, anatomy=True).measures.anatomy is None
     assert not overlaps.predicted
+
+
+def test_a_right_map_of_a_turned_head():
+    """With the network: the overlap is high, and the turn is a reason of its own."""
+    template = load_mni152_template(resolution=4)
+    image, matrix = template.get_fdata(dtype=np.float32), template.affine
+    turn = phantom.rigid(phantom.rotation((1, 0, 0), 180), np.zeros(3))
+    mapping = maps.make_map(
+        image.shape, image.shape, amplitude=0,
+        static_grid2world=matrix, moving_grid2world=turn @ matrix, prealign=turn,
+    )  # fmt: skip
+    verdict = anatomy_check.check_anatomy(judge(GOOD), mapping, image, image)
+    assert verdict.measures.anatomy > 0.98 > verdict.measures.anatomy_before
+    assert verdict.grade == "doubtful" and len(verdict.reasons) == 1
+    assert "180 degrees" in verdict.reasons[0]
 
 
 def test_report_has_the_figure(overlaps, tmp_path):
