@@ -1,11 +1,9 @@
-"""Whether an image shows a brain, so that its anatomy maps are meaningful."""
+"""Whether the field of view of an image can show a brain."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from dipy_dl_reg.anatomy.classes import brain_probability
-from dipy_dl_reg.anatomy.prediction import AnatomyMaps
 from dipy_dl_reg.grid import Grid
 
 #: Smallest field of view that can show enough of a brain, mm^3.
@@ -20,8 +18,6 @@ _LEAST_SIDE_OF_HEAD, _LEAST_HEAD = 100.0, 2.5e6
 _LARGEST_SIDE, _LARGEST_FIELD_OF_VIEW = 2200.0, 6e8
 #: Smallest length of the longest side that the network can see, mm.
 _LEAST_LENGTH = 34.0
-#: Volume of a brain or of a large part of it, from and to, mm^3.
-_BRAIN_VOLUME = (2.5e5, 3e6)
 
 
 def can_show_brain(grid: Grid, *, whole: bool = False) -> bool:
@@ -76,22 +72,3 @@ def explain_wrong_size(grid: Grid) -> str:
         f"its voxels of {voxel} mm make a field of view of {view} mm, which is too "
         f"{'small' if small else 'large'}: check the unit of its matrix"
     )
-
-
-def shows_brain(maps: AnatomyMaps) -> bool:
-    """Whether the maps of an image contain a brain.
-
-    Parameters
-    ----------
-    maps : AnatomyMaps
-        The maps.
-
-    Returns
-    -------
-    found : bool
-        Whether the volume of the brain is between a quarter of a litre (children, and
-        slabs of a brain) and three litres.
-    """
-    voxel = float(np.prod(maps.grid.spacing))
-    volume = voxel * float(brain_probability(maps.probabilities).sum())
-    return _BRAIN_VOLUME[0] <= volume <= _BRAIN_VOLUME[1]
