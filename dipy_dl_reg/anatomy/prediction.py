@@ -156,5 +156,16 @@ def _sample(image: torch.Tensor, grid: Grid, target: Grid) -> torch.Tensor:
 
 @lru_cache(maxsize=2)
 def load_once(device: str) -> AnatomyNetwork:
-    """The network on a device."""
+    """Load the network on a device, and keep it.
+
+    Parameters
+    ----------
+    device : str
+        The device.
+
+    Returns
+    -------
+    network : AnatomyNetwork
+        In evaluation mode.
+    """
     return load_anatomy(device=device)

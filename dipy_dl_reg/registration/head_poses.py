@@ -13,7 +13,7 @@ from dipy_dl_reg.grid import Grid, rotation_angle
 from dipy_dl_reg.initialization.head_rotation import find_head_rotation
 
 #: Rotation of a registration (degrees) from which a head is turned to the other one.
-_TURNED = 30.0
+TURNED = 30.0
 #: Rotation (degrees) by which the heads of two people differ at most, if the axes of
 #: one image are exchanged or reversed.
 _SAME_AXES = 25.0
@@ -43,7 +43,7 @@ def predict_registered(
     """
     maps = [predict_anatomy(*given) for given in zip(images, grids)]
     linear = prealign[:3, :3]
-    if np.linalg.det(linear) <= 0 or rotation_angle(linear) < _TURNED:
+    if np.linalg.det(linear) <= 0 or rotation_angle(linear) < TURNED:
         return maps, None
     upright = [is_plausible(each) for each in maps]
     if all(upright) or not any(upright):
