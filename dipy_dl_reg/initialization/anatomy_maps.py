@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from dipy_dl_reg.anatomy.brain_view import can_show_brain, shows_brain
+from dipy_dl_reg.anatomy.brain_view import can_show_brain
 from dipy_dl_reg.anatomy.classes import CLASSES, OUTSIDE
+from dipy_dl_reg.anatomy.plausibility import is_plausible
 from dipy_dl_reg.anatomy.prediction import AnatomyMaps, predict_anatomy
 from dipy_dl_reg.geometry.pair import Pair, inside_mask
 from dipy_dl_reg.geometry.resampling import sample_on_grid
-from dipy_dl_reg.grid import Grid
+from dipy_dl_reg.grid import Grid, rotation_angle
 from dipy_dl_reg.initialization.intensity_mapping import (
     BINS,
     IntensityMapping,
@@ -34,6 +35,8 @@ _SHARPNESS = 8
 _LEAST_WEIGHT = 20.0
 #: Intensities up to this part of an image's range are background.
 _BACKGROUND = 0.02
+#: A rotation that can turn a head against its header, degrees.
+_TURNED = 30.0
 #: Bins of the histograms of structures, for each bin of an intensity mapping.
 _FINE = 8
 
@@ -78,23 +81,37 @@ def predict_pair_maps(pair: Pair) -> PairMaps | None:
     Returns
     -------
     maps : PairMaps or None
-        None if an image does not show a brain.
+        None if an image does not show a whole brain.  A head that is turned against its
+        header is found if the other one is upright, and the prealign contains the
+        rotation.
     """
     if not (can_show_brain(pair.static_grid) and can_show_brain(pair.moving_grid)):
         return None
     first = pair.channel(0)
-    maps = PairMaps(
-        _predict(first.static, first.static_mask, pair.static_grid),
-        _predict(first.moving, first.moving_mask, pair.moving_grid),
-    )
-    return maps if all(shows_brain(each) for each in maps) else None
+    static = first.static, first.static_mask, pair.static_grid
+    moving = first.moving, first.moving_mask, pair.moving_grid
+    found = _predict(*static, None)
+    if found is not None:
+        other = _predict(*moving, np.linalg.inv(pair.prealign))
+        return None if other is None else PairMaps(found, other)
+    if rotation_angle(pair.prealign[:3, :3]) < _TURNED:
+        return None
+    other = _predict(*moving, None)
+    found = None if other is None else _predict(*static, pair.prealign)
+    return None if other is None or found is None else PairMaps(found, other)
 
 
-def _predict(image: torch.Tensor, mask: torch.Tensor | None, grid: Grid) -> AnatomyMaps:
-    """The maps of one image, on its device."""
+def _predict(
+    image: torch.Tensor,
+    mask: torch.Tensor | None,
+    grid: Grid,
+    pose: np.ndarray | None,
+) -> AnatomyMaps | None:
+    """The maps of one image, on its device; None if they do not show a brain."""
     values = image[0, 0].cpu().numpy()
     counted = None if mask is None else mask[0, 0].cpu().numpy()
-    return predict_anatomy(values, grid, device=image.device, mask=counted)
+    maps = predict_anatomy(values, grid, device=image.device, mask=counted, pose=pose)
+    return maps if is_plausible(maps, pose) else None
 
 
 def add_map_channels(pair: Pair, maps: PairMaps) -> Pair:

@@ -133,15 +133,59 @@ def test_metric_uses_the_mapping_only_across_contrasts():
     assert without.reason == select_metric(other).reason
 
 
+class Scanner:
+    """A network that finds a brain in the images that it sees in the right pose."""
+
+    def __init__(self, monkeypatch, maps, upright):
+        self.maps, self.upright, self.poses = maps, upright, []
+        monkeypatch.setattr(anatomy_maps, "predict_anatomy", self.predict)
+        monkeypatch.setattr(anatomy_maps, "is_plausible", lambda _, pose: self.found)
+
+    def predict(self, image, grid, *, pose, **_):
+        turn = np.eye(3) if pose is None else pose[:3, :3]
+        self.poses.append(pose)
+        self.found = np.allclose(turn, self.upright[len(self.poses) - 1])
+        return self.maps
+
+
+def turned_pair(looks=B0):
+    """A pair whose prealign turns the head by 90 degrees about the first axis."""
+    pair, maps = draw_pair(looks)
+    turn = np.eye(4)
+    turn[1:3, 1:3] = [[0, -1], [1, 0]]
+    return pair._replace(prealign=turn), maps, turn
+
+
 def test_no_maps_without_brain(monkeypatch):
     """Small fields of view are not predicted; maps without a brain are not used."""
     pair, maps = draw_pair(B0)
     small = Grid(SHAPE, np.diag([1.0, 1, 1, 1]))
-    monkeypatch.setattr(anatomy_maps, "predict_anatomy", lambda *_, **__: maps.static)
-    assert predict_pair_maps(pair) is not None
+    network = Scanner(monkeypatch, maps.static, [np.eye(3)] * 2)
     assert predict_pair_maps(pair._replace(moving_grid=small)) is None
-    empty = torch.zeros_like(maps.static.probabilities)
-    empty[0] = 1
-    nothing = AnatomyMaps(empty, maps.static.grid)
-    monkeypatch.setattr(anatomy_maps, "predict_anatomy", lambda *_, **__: nothing)
+    assert not network.poses
+    assert predict_pair_maps(pair) is not None
+    Scanner(monkeypatch, maps.static, [np.eye(3), None])
+    monkeypatch.setattr(anatomy_maps, "is_plausible", lambda *_: False)
     assert predict_pair_maps(pair) is None
+
+
+def test_heads_turned_against_their_headers(monkeypatch):
+    """The prealign tells how the head of one image lies, if the other is upright."""
+    pair, maps, turn = turned_pair()
+    back = np.linalg.inv(turn)
+    network = Scanner(monkeypatch, maps.static, [np.eye(3), back[:3, :3]])
+    assert predict_pair_maps(pair) is not None
+    assert len(network.poses) == 2
+    upright = [back[:3, :3], np.eye(3), turn[:3, :3]]
+    network = Scanner(monkeypatch, maps.static, upright)
+    assert predict_pair_maps(pair) is not None
+    assert len(network.poses) == 3
+
+
+def test_phantom_shows_no_brain():
+    """A bright ball of the volume of a brain has no structures of a brain."""
+    lines = np.meshgrid(*(np.linspace(-1, 1, n) for n in (40, 44, 40)), indexing="ij")
+    ball = (np.square(lines).sum(0) < 0.5).astype(np.float32)
+    grid = Grid(ball.shape, np.diag([4.0, 4, 4, 1]))
+    image = torch.from_numpy(ball)[None, None]
+    assert predict_pair_maps(Pair(image, 1 - image, grid, grid, np.eye(4))) is None

@@ -69,4 +69,4 @@ def test_no_channel_in_common(pair):
 
 def test_metrics_to_be_chosen_are_local_correlation_at_first():
     metric = provisional_metric(ChannelMetrics((None, CCMetric(radius=2))))
-    assert [m.radius for m in metric.metrics] == [1, 2]
+    assert [m.radius for m in metric.metrics] == [None, 2]  # None: by voxel size
