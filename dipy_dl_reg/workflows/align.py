@@ -133,8 +133,8 @@ class AlignDeepFlow(StrictWorkflow):
             None. auto is the package's network for images of any contrast.
         anatomy : string, optional
             Whether maps of anatomical structures, predicted from each image, are used:
-            auto, if the images differ in contrast; yes, as further channels for all
-            contrasts; or no.
+            auto, if the images have opposite contrasts, such as b0 and T1; yes, as
+            further channels for all contrasts; or no.
         static_channels : variable string or Path, optional
             Further images of static, such as FA besides T1, on any grid of its world.
             They are compared with the moving_channels, in the same order; one map is

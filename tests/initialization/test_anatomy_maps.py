@@ -70,7 +70,7 @@ def test_tissues_get_the_intensities_of_static(looks):
     """
     mapping = map_intensities(*draw_pair(looks))
     found = mapping(torch.tensor(looks))
-    # In FA, fluid is as dark as the background, and only its place in the order is known.
+    # In FA, fluid is as dark as the background: only its place in the order is known.
     first = 1 if looks is FA else 0
     np.testing.assert_allclose(found[first:], T1[first:], atol=0.08)
     assert (np.diff(found) > 0.2).all()
