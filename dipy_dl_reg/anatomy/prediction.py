@@ -156,5 +156,16 @@ def _sample(image: torch.Tensor, grid: Grid, target: Grid) -> torch.Tensor:
 
 @lru_cache(maxsize=2)
 def load_once(device: str) -> AnatomyNetwork:
-    """The network on a device."""
+    """Load the network `anatomy`, once for each device.
+
+    Parameters
+    ----------
+    device : str
+        Device of the network.
+
+    Returns
+    -------
+    network : AnatomyNetwork
+        The same object in every call.
+    """
     return load_anatomy(device=device)

@@ -19,10 +19,14 @@ def find_head_rotation(
 
     Parameters
     ----------
-    image, upright : ndarray, 3D
-        The head that may be turned, and the one that is upright.
-    grid, upright_grid : Grid
-        Their grids.
+    image : ndarray, 3D
+        The head that may be turned.
+    grid : Grid
+        Its grid.
+    upright : ndarray, 3D
+        The head that is upright.
+    upright_grid : Grid
+        Its grid.
 
     Returns
     -------
