@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from dipy_dl_reg import DeepRegistration, deep_registration
 from dipy_dl_reg.anatomy.prediction import AnatomyMaps
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.io.input_image import InputImage
@@ -109,3 +110,23 @@ def test_channels_have_one_mask_which_is_found_once(network):
     broken[..., 0] = np.inf
     with pytest.raises(ValueError, match="channel 1 of 3: moving"):
         channels.make_pair(3, static=head, moving=broken, find_masks=True)
+
+
+def test_all_steps_and_channels_have_the_same_masks(network, monkeypatch):
+    given = []
+    optimize = DeepRegistration.optimize
+
+    def note(self, *images, static_mask=None, **options):
+        given.append(static_mask)
+        return optimize(self, *images, static_mask=static_mask, **options)
+
+    monkeypatch.setattr(DeepRegistration, "optimize", note)
+    head = make_head()
+    deep_registration(
+        moving=[head, head**2], static=[head, head**2], static_affine=MATRIX,
+        moving_affine=MATRIX, pipeline=["center_of_mass", "deform"], level_iters=[1],
+        model=None, metric=["SSD", "SSD"],
+    )  # fmt: skip
+    assert len(network.calls) == 2 and len(given) == 1
+    for k in range(2):
+        assert np.array_equal(given[0][..., k], AWAY < 60)
