@@ -1,7 +1,8 @@
 """Overlap of the anatomy maps of two images: a measure of a registration.
 
 The maps of both images are predicted from each image alone.  A registration that did
-not use them is therefore judged by information that it did not optimize.
+not use them is therefore judged by information that it did not optimize.  Between
+opposite contrasts, `DeepRegistration` does use them (`anatomy="auto"`).
 """
 
 from __future__ import annotations

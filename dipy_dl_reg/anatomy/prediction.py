@@ -156,16 +156,16 @@ def _sample(image: torch.Tensor, grid: Grid, target: Grid) -> torch.Tensor:
 
 @lru_cache(maxsize=2)
 def load_once(device: str) -> AnatomyNetwork:
-    """Load the network on a device, and keep it.
+    """Load the network `anatomy`, once for each device.
 
     Parameters
     ----------
     device : str
-        The device.
+        Device of the network.
 
     Returns
     -------
     network : AnatomyNetwork
-        In evaluation mode.
+        The same object in every call.
     """
     return load_anatomy(device=device)

@@ -1,9 +1,9 @@
 """Application of the network `anatomy` to an image of any size.
 
-Only what is no background is seen by the network.  If this is larger than the images of
-the training, as for a head with its neck, the network sees the part of the image around
-the brain once more.  In very large images this part is found in tiles, and only it is
-predicted.
+The network sees the image without its background.  If this part is larger than the
+images of the training, as for a head with its neck, the network sees the part of the
+image around the brain once more.  In very large images this part is found in tiles, and
+only it is predicted.
 """
 
 from __future__ import annotations

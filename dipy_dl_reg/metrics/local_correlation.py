@@ -37,7 +37,9 @@ class CCMetric(Metric):
     radius : int, optional
         The window is a cube ``2 radius + 1`` voxels wide.  By default refinement uses
         about 7 mm at each level, and at least 3 voxels (`for_grid`): radius 3 for
-        voxels of 1 mm, 1 for 2 mm and more.  In other uses the default is 1.
+        voxels of 1 mm, 1 for 2 mm and more.  In other uses the default is 1.  Radius 3
+        at 1 mm gave a higher overlap on the pairs of brains on which it was chosen; a
+        pair that was kept out did not confirm this (`doc/benchmark/fine_1mm.txt`).
     variance_floor : float, optional
         Added to the variances and the covariance of each window, as if both images had
         the same additional texture of this variance.  Windows with a lower variance,

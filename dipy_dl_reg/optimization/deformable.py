@@ -203,7 +203,8 @@ def evaluate_energies(
     pair : Pair
         The images.
     objective : Objective
-        The function that refinement minimises.
+        The function that refinement minimises; with a symmetric metric, only the
+        comparison on static's grid is evaluated.
     fields : sequence of Tensor, shape (1, D, *static_shape)
         In voxels of the static grid; the moving mask is warped by the first one, for
         all of them.
@@ -215,6 +216,7 @@ def evaluate_energies(
     """
     frame = pair.frame()
     mask = make_compared_mask(pair, fields[0], frame)
+    objective = objective.for_grid(pair.static_grid)
     evaluate = objective.bind(pair.static, mask, moving=pair.moving)
     return [float(evaluate(pair.warp_moving(u, frame), u)[0].total) for u in fields]
 

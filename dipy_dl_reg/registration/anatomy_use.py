@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dipy_dl_reg.anatomy.brain_view import can_show_brain
+from dipy_dl_reg.anatomy.brain_view import can_show_brain, exceeds_body
 from dipy_dl_reg.anatomy.overlap import measure_anatomy_overlap
 from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.grid import rotation_angle
@@ -38,8 +38,15 @@ _WEIGHT = 1.0
 #: Why the maps were used or not.
 _NOT_3D = "Anatomy maps are for 3D images."
 _TOO_SMALL = "The field of view of an image is too small for a brain."
+_TOO_LARGE = (
+    "The field of view of an image is larger than a body (is the voxel size in mm?)."
+)
 _NO_BRAIN = "The anatomy maps show no brain in an image."
-_ONE_CONTRAST = "The images have one contrast, in which the maps add nothing."
+_NOT_OPPOSITE = (
+    "No negative correlation of the images was found: only opposite contrasts, such as "
+    "those of b0 and T1, are mapped with the maps."
+)
+_NOT_REFINED = "There is no refinement."
 _MAPPED = "With the maps, moving's intensities were mapped to static's contrast."
 _CHANNELS = f"The maps of {len(CHANNELS)} structures are channels of the objective."
 
@@ -68,7 +75,7 @@ class AnatomyUse:
 
     def __init__(self, option: str | bool, pair: Pair, unavailable: str) -> None:
         self.option, self._pair = option, pair
-        self.reason = unavailable or _ONE_CONTRAST
+        self.reason = unavailable or _NOT_OPPOSITE
         self._maps: PairMaps | None = None
         self.available = not unavailable
 
@@ -137,7 +144,7 @@ def make_anatomy_use(registration: DeepRegistration, pair: Pair) -> AnatomyUse:
     Raises
     ------
     ValueError
-        If ``anatomy=True``, but the images cannot have maps.
+        If ``anatomy=True``, but the images cannot have maps, or nothing is refined.
     """
     option = registration.anatomy
     if option is False:
@@ -146,7 +153,7 @@ def make_anatomy_use(registration: DeepRegistration, pair: Pair) -> AnatomyUse:
     if option is True and reason:
         raise ValueError(f"anatomy=True cannot be used: {reason}")
     if option == "auto" and not reason:
-        reason = _explain_restraint(registration, pair)
+        reason = _explain_auto_without_maps(registration, pair)
     return AnatomyUse(option, pair, reason)
 
 
@@ -158,18 +165,20 @@ def _explain_absence(registration: DeepRegistration, pair: Pair) -> str:
         return "Maps of a distorted image are not where its structures are."
     if pair.reorient is not None:
         return "The channels depend on direction, and are no images of a brain."
+    if not registration._automatic_iters and not any(registration.level_iters):
+        return _NOT_REFINED
     grids = pair.static_grid, pair.moving_grid
+    if any(exceeds_body(grid) for grid in grids):
+        return _TOO_LARGE
     return "" if all(can_show_brain(grid) for grid in grids) else _TOO_SMALL
 
 
-def _explain_restraint(registration: DeepRegistration, pair: Pair) -> str:
+def _explain_auto_without_maps(registration: DeepRegistration, pair: Pair) -> str:
     """Why ``anatomy="auto"`` does without maps that a pair can have."""
     if pair.channels > 1:
         return "The images have several channels."
     if registration._metric is not None:
         return "The metric was given."
-    if not registration._automatic_iters and not any(registration.level_iters):
-        return "There is no refinement."
     return ""
 
 

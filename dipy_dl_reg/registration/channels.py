@@ -5,7 +5,8 @@ Each channel is checked, scaled and masked by itself, as an image of one channel
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from dipy_dl_reg.metrics.channels import normalise_weights
 from dipy_dl_reg.metrics.local_correlation import CCMetric
 from dipy_dl_reg.registration import dipy_adapter
 from dipy_dl_reg.registration.factory import make_metric
+from dipy_dl_reg.registration.head_masks import find_brain_masks
+from dipy_dl_reg.registration.image_checks import check_image
 
 if TYPE_CHECKING:
     import torch
@@ -172,7 +175,8 @@ def make_pair(
     Returns
     -------
     pair : Pair
-        The images; each channel is scaled to about [0, 1] and masked by itself.
+        The images; each channel is scaled to about [0, 1] and masked by itself.  Masks
+        of brains (`find_masks`) are found in the first channel, for all.
 
     Raises
     ------
@@ -188,6 +192,10 @@ def make_pair(
     _check_counts(images, count)
     for (role, image), (name, mask) in zip(images.items(), masks.items()):
         masks[name] = _check_mask(mask, image.shape, role)
+    if options.pop("find_masks", False) and not any(
+        m is not None for m in masks.values()
+    ):
+        masks = _find_masks(images, options)
     return merge_channels(
         [_make_channel(k, images, masks, options) for k in range(count)]
     )
@@ -276,13 +284,35 @@ def _make_channel(
     options: dict[str, Any],
 ) -> Pair:
     """The pair of one channel; errors name the channel."""
-    count = images["static"].shape[-1]
     given: dict[str, Any] = {
         name: None if array is None else array[..., index]
         for name, array in (images | masks).items()
     }
-    try:
+    with _name_channel(index, images["static"].shape[-1]):
         return dipy_adapter.make_pair(**given, **options)
+
+
+def _find_masks(
+    images: dict[str, np.ndarray], options: dict[str, Any]
+) -> dict[str, np.ndarray | None]:
+    """Masks for all channels, found in the first one, with an axis of channels."""
+    affines = {role: options.get(f"{role}_grid2world") for role in images}
+    with _name_channel(0, images["static"].shape[-1]):
+        first = {
+            role: check_image(image[..., 0], role) for role, image in images.items()
+        }
+        found = find_brain_masks(first, dipy_adapter.make_grids(first, affines))
+    return {
+        f"{role}_mask": _check_mask(found[role], image.shape, role)
+        for role, image in images.items()
+    }
+
+
+@contextmanager
+def _name_channel(index: int, count: int) -> Iterator[None]:
+    """Errors name the channel, if there are several."""
+    try:
+        yield
     except ValueError as error:
         if count == 1:
             raise

@@ -85,7 +85,8 @@ class DeformableOptions:
         than 16 of the network's voxels along an axis.  It is not used either for
         volumes of the same contrast that are close to each other (mean local
         correlation of at least .45), if they are refined at several levels by local
-        correlation: refinement alone is then as accurate, in half the time.  Its field
+        correlation: refinement alone is then as accurate, in half the time; nor if the
+        intensities are mapped with anatomy maps (`anatomy`).  Its field
         is also not used if other similar images are not aligned better by a coarse
         refinement that starts from it.
     initialization : {"discrete", "auto"} or None, optional
@@ -143,19 +144,23 @@ class DeformableOptions:
         such as ``"1.5 GB"``; by default the free memory of the device.  If it is not
         enough, or if memory runs out during the computation, the finest levels or the
         search are omitted with a warning.  The memory of the network, up to 2 GB for a
-        head at 1 mm, is not included; ``model=None`` avoids it.
+        head at 1 mm, is not included.  To avoid it, give ``model=None``, masks (for
+        two whole heads, a network finds them) and ``anatomy=False``.  The channels of
+        ``anatomy=True``, ten volumes for each image, are not included either.
     progress : bool, optional
         Show a progress bar of the iterations; by default only at a terminal.
     anatomy : {"auto", True, False}, optional
         Maps of anatomical structures, which a network predicts from each image, of any
-        contrast (`segment_anatomy`), about a second an image on two cores.  ``"auto"``
-        predicts them if the two images differ in contrast and the metric is not given:
-        the intensities of each structure in both images give a function from moving's
-        to static's contrast, and the images are then compared like images of one
-        contrast.  It is for 3D images that show a brain, of one channel.  With True,
-        the maps of ten structures are channels of the objective as well, for all
-        contrasts; True is an error for images that cannot have maps.  False uses no
-        maps.
+        contrast (`segment_anatomy`), in two to three seconds of a core for each.
+        ``"auto"`` predicts them if the mean local correlation of the images is
+        negative, as between T1 and b0 or MD (it is not for FA): the intensities of each
+        structure in both images give a function from moving's to static's contrast, and
+        the images are then compared like images of one contrast, without the default
+        network.  It is for 3D images of one channel that show a brain, is done only
+        with refinement and without `phase_encoding`, and not if the metric is given.
+        With True, the maps of ten structures are channels of the objective as well, for
+        all contrasts; True is an error for images that cannot have maps, and without
+        refinement.  False uses no maps.
 
     Raises
     ------

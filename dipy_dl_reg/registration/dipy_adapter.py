@@ -140,7 +140,7 @@ def make_pair(
     images = {"static": static, "moving": moving}
     images = {role: check_image(image, role) for role, image in images.items()}
     affines = {"static": static_grid2world, "moving": moving_grid2world}
-    grids = _make_grids(images, affines)
+    grids = make_grids(images, affines)
     refuse_colour_pair(images)
     prealign = check_affine_or_none(prealign, "prealign", grids["static"].dim)
     masks = {"static": static_mask, "moving": moving_mask}
@@ -170,10 +170,26 @@ def make_pair(
     return scale_by_compared_voxels(pair)
 
 
-def _make_grids(
+def make_grids(
     images: dict[str, np.ndarray], affines: dict[str, np.ndarray | None]
 ) -> dict[str, Grid]:
-    """Make the grids of two images, which must have the same number of dimensions."""
+    """Make the grids of two images, which must have the same number of dimensions.
+
+    Parameters
+    ----------
+    images, affines : dict
+        The images, and voxels to world or None, by "static" and "moving".
+
+    Returns
+    -------
+    grids : dict of Grid
+        By the same names.
+
+    Raises
+    ------
+    ValueError
+        If the dimensions differ, or a matrix cannot be used.
+    """
     dim = images["static"].ndim
     if images["moving"].ndim != dim:
         raise ValueError(

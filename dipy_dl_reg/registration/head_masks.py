@@ -130,3 +130,29 @@ def mask_heads(
         return both
     first, second = (each._replace(mask=mask) for each, mask in zip(both, masks))
     return first, second
+
+
+def mask_heads_of_channels(
+    channels: Sequence[tuple[InputImage, InputImage]], *, num_threads: int | None = None
+) -> list[tuple[InputImage, InputImage]]:
+    """Add masks of the brains to all channels, if those of the first are whole heads.
+
+    Parameters
+    ----------
+    channels : sequence of tuple of InputImage
+        Static and moving of each channel, on the grids of the first.
+    num_threads : int, optional
+        Threads on the CPU, as in `mask_heads`.
+
+    Returns
+    -------
+    channels : list of tuple of InputImage
+        With the same masks in each channel; as given if an image has a mask.
+    """
+    if any(image.mask is not None for both in channels for image in both):
+        return list(channels)
+    static, moving = mask_heads(*channels[0], num_threads=num_threads)
+    return [
+        (one._replace(mask=static.mask), other._replace(mask=moving.mask))
+        for one, other in channels
+    ]

@@ -23,7 +23,7 @@ from dipy_dl_reg.registration import factory
 from dipy_dl_reg.registration.affine.call import align_images, make_call_options
 from dipy_dl_reg.registration.affine.steps import AffineResult, check_pipeline
 from dipy_dl_reg.registration.deformable import DeepRegistration
-from dipy_dl_reg.registration.head_masks import mask_heads
+from dipy_dl_reg.registration.head_masks import mask_heads_of_channels
 
 #: The last step of a pipeline that deforms.
 DEFORM = "deform"
@@ -140,9 +140,10 @@ def deep_registration(
         flat = [_drop_slice_axis(each, prealign) for each in channels]
         channels, (prealign, *_) = [list(part) for part in zip(*flat)]
         images = channels[0]
-    if steps and not several:
-        images = _Images(*mask_heads(*images, num_threads=num_threads))
     if steps:
+        masked = mask_heads_of_channels(channels, num_threads=num_threads)
+        channels = [_Images(*both) for both in masked]
+        images = channels[0]
         given = {"device": registration.device, "num_threads": num_threads}
         if prealign is not None:
             given["starting_affine"] = prealign

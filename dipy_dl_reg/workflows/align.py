@@ -133,8 +133,8 @@ class AlignDeepFlow(StrictWorkflow):
             None. auto is the package's network for images of any contrast.
         anatomy : string, optional
             Whether maps of anatomical structures, predicted from each image, are used:
-            auto, if the images differ in contrast; yes, as further channels for all
-            contrasts; or no.
+            auto, if the images have opposite contrasts, such as b0 and T1; yes, as
+            further channels for all contrasts; or no.
         static_channels : variable string or Path, optional
             Further images of static, such as FA besides T1, on any grid of its world.
             They are compared with the moving_channels, in the same order; one map is
@@ -198,7 +198,7 @@ class AlignDeepFlow(StrictWorkflow):
             text: a matrix from static world to moving world.
         out_uncertainty : string, optional
             The expected error of the map at each voxel of static, mm; only if a name
-            is given. The pair is registered once more for it.
+            is given. The pair is registered once more for it, with the same options.
         out_report : string, optional
             The report, if --report is given: a page that ends in .html, or one picture
             (.png, .pdf, .svg or .jpg).
@@ -227,6 +227,7 @@ class AlignDeepFlow(StrictWorkflow):
             read_prealigns,
         )
         from dipy_dl_reg.workflows.register_files import DIAGNOSE, register_files
+        from dipy_dl_reg.workflows.uncertainty_options import uncertainty_options
 
         steps, deforms = _choose_steps(prealign, affine, pipeline)
         outputs = _name_outputs(
@@ -250,12 +251,15 @@ class AlignDeepFlow(StrictWorkflow):
         if static_landmarks is not None or moving_landmarks is not None:
             landmarks = read_landmark_pair(static_landmarks, moving_landmarks)
             options |= {"landmarks": landmarks, "landmark_weight": landmark_weight}
-        options = options if deforms else disable_deformation(options)
         channels = _check_channels(
             static_channels, moving_channels, channel_metrics, channel_weights
         )
-        if channels[0] and out_uncertainty is not None:
-            raise ValueError("out_uncertainty: give one image of a side, no channels")
+        uncertainty: dict[str, Any] = {}
+        if out_uncertainty is not None:
+            given = {"metric": metric, "device": device, "max_memory": max_memory}
+            given |= options if deforms else {}
+            uncertainty = uncertainty_options(given, channels[0], same_subject)
+        options = options if deforms else disable_deformation(options)
         if channels[0]:
             metrics = channel_metrics or [metric] * (1 + len(channels[0]))
             options["channel_weights"] = channel_weights
@@ -295,11 +299,7 @@ class AlignDeepFlow(StrictWorkflow):
                 num_threads=num_threads,
                 overwrite=self._force_overwrite,
                 channels=channels,
-                uncertainty={
-                    "subjects": "same" if same_subject else "different",
-                    "device": device,
-                    "max_memory": max_memory,
-                },
+                uncertainty=uncertainty,
             )
             log_result(summary)
 

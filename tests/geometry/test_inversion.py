@@ -113,6 +113,8 @@ def bounded(monkeypatch):
 
     def of(cls, u, v):
         calls.append(len(calls))
+        # At most 31 rounds, each with a measure before each of six corrections, one
+        # after them, and one before the smoothing: 248.
         assert len(calls) < 250, "no end to the repairs"
         return measured(cls, u, v)
 

@@ -70,7 +70,10 @@ def test_tissues_get_the_intensities_of_static(looks):
     """
     mapping = map_intensities(*draw_pair(looks))
     found = mapping(torch.tensor(looks))
-    np.testing.assert_allclose(found, T1, atol=0.16)
+    # In FA, fluid is as dark as the background: only its place in the order is known.
+    first = 1 if looks is FA else 0
+    np.testing.assert_allclose(found[first:], T1[first:], atol=0.08)
+    assert (np.diff(found) > 0.2).all()
     assert float(mapping(torch.tensor([0.0]))) < 0.05
 
 

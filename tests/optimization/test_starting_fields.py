@@ -125,3 +125,15 @@ def test_a_shift_beyond_reach_is_kept(known):
     left = found - u
     inner = (slice(None), slice(None), slice(4, -shift - 6))
     assert float(left[inner].square().mean().sqrt()) < 0.5
+
+
+def test_energies_are_those_of_the_metric_for_the_voxel_size():
+    """At 1 mm, local correlation has windows of radius 3."""
+    one = Known(SHAPES[0])
+    fields = [torch.zeros_like(one.exact[0]), one.exact[0]]
+    made, wanted = (
+        evaluate_energies(one.pair, Objective(metric), fields)
+        for metric in (CCMetric(), CCMetric(radius=3))
+    )
+    assert made == wanted
+    assert made != evaluate_energies(one.pair, Objective(CCMetric(radius=1)), fields)

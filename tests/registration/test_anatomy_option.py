@@ -123,8 +123,17 @@ def test_auto_leaves_one_contrast_alone(predicted):
     registration, found = register(STATIC["T1"], MOVING["T1"])
     _, wanted = register(STATIC["T1"], MOVING["T1"], anatomy=False)
     assert not predicted and not registration.anatomy_used
-    assert "one contrast" in registration.record.anatomy_reason
+    assert "No negative correlation" in registration.record.anatomy_reason
     np.testing.assert_array_equal(found.backward, wanted.backward)
+
+
+def test_reason_claims_no_contrast_that_was_not_found(predicted):
+    """Images of noise are uncorrelated: they have no common contrast."""
+    static, moving = np.random.default_rng(0).random((2, *SHAPE), dtype=np.float32)
+    registration, _ = register(static, moving, level_iters=[1])
+    reason = registration.record.anatomy_reason
+    assert predicted or "No negative correlation" in reason
+    assert "one contrast" not in reason
 
 
 def test_auto_respects_a_given_metric(predicted):
@@ -158,6 +167,16 @@ def test_true_is_refused_where_there_are_no_maps(predicted, monkeypatch):
         DeepRegistration(anatomy=True, **SHORT).optimize(flat, flat)
     with pytest.raises(ValueError, match="too small for a brain"):
         DeepRegistration(anatomy=True, **SHORT).optimize(STATIC["T1"], MOVING["T1"])
+    large = {
+        f"{role}_grid2world": np.diag([90.0, 90, 90, 1])
+        for role in ("static", "moving")
+    }
+    with pytest.raises(ValueError, match="larger than a body"):
+        DeepRegistration(anatomy=True, **SHORT).optimize(
+            STATIC["T1"], MOVING["T1"], **large
+        )
+    with pytest.raises(ValueError, match="There is no refinement"):
+        register(STATIC["T1"], MOVING["b0"], anatomy=True, level_iters=0)
     with pytest.raises(ValueError, match="anatomy=True cannot be used with phase"):
         DeepRegistration(anatomy=True, phase_encoding="j")
     with pytest.raises(ValueError, match="anatomy must be 'auto', True or False"):
@@ -174,8 +193,11 @@ def test_auto_does_without_maps_where_there_are_none(predicted, monkeypatch):
     registration.optimize(*flat)
     assert not registration.anatomy_used
     assert registration.record.anatomy_reason == "Anatomy maps are for 3D images."
+    registration, _ = register(STATIC["T1"], MOVING["b0"], level_iters=0)
+    assert registration.record.anatomy_reason == "There is no refinement."
+    assert not predicted
     monkeypatch.setattr(anatomy_use, "predict_pair_maps", lambda pair: None)
-    registration.optimize(STATIC["T1"], MOVING["b0"], **AFFINES)
+    registration, _ = register(STATIC["T1"], MOVING["b0"], level_iters=[2])
     assert not registration.anatomy_used
     assert "no brain" in registration.record.anatomy_reason
 

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from dipy_dl_reg import DeepRegistration, deep_registration
 from dipy_dl_reg.anatomy.prediction import AnatomyMaps
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.io.input_image import InputImage
-from dipy_dl_reg.registration import dipy_adapter, head_masks, head_poses
+from dipy_dl_reg.registration import channels, dipy_adapter, head_masks, head_poses
 from dipy_dl_reg.registration.devices import threads
 
 SHAPE, MATRIX = (26, 30, 24), np.diag([7.0, 7, 7, 1])
@@ -93,3 +94,39 @@ def test_given_masks_are_kept(network):
     assert all(each.mask.sum() == (AWAY < 60).sum() for each in found)
     unknown = image._replace(grid2world=None)
     assert head_masks.mask_heads(unknown, unknown)[0].mask is None
+
+
+def test_channels_have_one_mask_which_is_found_once(network):
+    head = np.stack([make_head(), make_head()[::-1].copy(), make_head() ** 2], -1)
+    affines = {"static_grid2world": MATRIX, "moving_grid2world": MATRIX}
+    pair = channels.make_pair(3, static=head, moving=head, **affines, find_masks=True)
+    assert len(network.calls) == 2 and pair.channels == 3
+    for mask in (pair.static_mask, pair.moving_mask):
+        assert mask.shape[1] == 1
+        assert np.array_equal(mask[0, 0].numpy() > 0, AWAY < 60)
+    whole = channels.make_pair(3, static=head, moving=head, **affines)
+    assert whole.static_mask is None and len(network.calls) == 2
+    broken = head.copy()
+    broken[..., 0] = np.inf
+    with pytest.raises(ValueError, match="channel 1 of 3: moving"):
+        channels.make_pair(3, static=head, moving=broken, find_masks=True)
+
+
+def test_all_steps_and_channels_have_the_same_masks(network, monkeypatch):
+    given = []
+    optimize = DeepRegistration.optimize
+
+    def note(self, *images, static_mask=None, **options):
+        given.append(static_mask)
+        return optimize(self, *images, static_mask=static_mask, **options)
+
+    monkeypatch.setattr(DeepRegistration, "optimize", note)
+    head = make_head()
+    deep_registration(
+        moving=[head, head**2], static=[head, head**2], static_affine=MATRIX,
+        moving_affine=MATRIX, pipeline=["center_of_mass", "deform"], level_iters=[1],
+        model=None, metric=["SSD", "SSD"],
+    )  # fmt: skip
+    assert len(network.calls) == 2 and len(given) == 1
+    for k in range(2):
+        assert np.array_equal(given[0][..., k], AWAY < 60)

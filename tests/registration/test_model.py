@@ -177,7 +177,8 @@ def test_levels_do_not_lose_a_good_start(level_iters):
     """Refinement keeps a correct field, for any levels, as far as voxels resolve it.
 
     The waves of this field are eight voxels long; the smoothing of refinement leaves an
-    error of half a voxel.  The same is expected of any start that is more exact.
+    error of half a voxel.  The same is expected of any start that is more exact.  From
+    no start, the errors are .61, .86, 1.13 and .55.
     """
     shape = (32, 30, 28)
     moving = np.random.default_rng(0).random(shape)

@@ -55,3 +55,28 @@ def test_channels_have_no_uncertainty(swift, asked, pair, command):
         *("--out_uncertainty", "error.nii.gz", "--out_dir", pair["out"]),
     )
     assert "out_uncertainty" in said and not pair["out"].exists()
+
+
+def test_repetition_has_the_options_of_the_registration(swift, asked, pair, command):
+    command(
+        align_deep,
+        *(pair["static"], pair["moving"], "--out_uncertainty", "error.nii.gz"),
+        *("--metric", "ssd", "--model", "none", "--anatomy", "no"),
+        *("--level_iters", 2, 1, "--out_dir", pair["out"]),
+    )
+    (options,) = asked
+    assert options["metric"] == "ssd" and options["model"] is None
+    assert options["anatomy"] is False and list(options["level_iters"]) == [2, 1]
+
+
+def test_landmarks_have_no_uncertainty(asked, pair, command, tmp_path):
+    points = tmp_path / "points.txt"
+    np.savetxt(points, [[10, 10, 10], [30, 10, 10], [10, 30, 10], [10, 10, 30]])
+    said = fails(
+        command,
+        *(align_deep, pair["static"], pair["moving"]),
+        *("--static_landmarks", points, "--moving_landmarks", points),
+        *("--out_uncertainty", "error.nii.gz", "--out_dir", pair["out"]),
+    )
+    assert "out_uncertainty" in said and "landmarks" in said
+    assert not asked and not pair["out"].exists()
