@@ -1,11 +1,9 @@
-"""Whether an image shows a brain, so that its anatomy maps are meaningful."""
+"""Whether the field of view of an image can show a brain."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from dipy_dl_reg.anatomy.classes import brain_probability
-from dipy_dl_reg.anatomy.prediction import AnatomyMaps
 from dipy_dl_reg.grid import Grid
 
 #: Smallest field of view that can show enough of a brain, mm^3.
@@ -17,9 +15,9 @@ _LEAST_EXTENT, _LEAST_WIDTH = 32.0, 100.0
 _LEAST_SIDE_OF_HEAD, _LEAST_HEAD = 100.0, 2.5e6
 #: Largest side and field of view, mm and mm^3: the grid of a larger one, which has
 #: another unit than mm, does not fit into memory.
-_LARGEST_SIDE, _LARGEST_FIELD_OF_VIEW = 1000.0, 2.5e8
-#: Volume of a brain or of a large part of it, from and to, mm^3.
-_BRAIN_VOLUME = (2.5e5, 3e6)
+_LARGEST_SIDE, _LARGEST_FIELD_OF_VIEW = 2200.0, 6e8
+#: Smallest length of the longest side that the network can see, mm.
+_LEAST_LENGTH = 34.0
 
 
 def can_show_brain(grid: Grid, *, whole: bool = False) -> bool:
@@ -36,10 +34,10 @@ def can_show_brain(grid: Grid, *, whole: bool = False) -> bool:
     -------
     possible : bool
         False for 2D images, for fields of view below half a litre, for those shorter
-        than 32 mm along an axis or than 100 mm along two, and for those that are too
-        large (`exceeds_body`).
+        than 32 mm along an axis or than 100 mm along two, and for those that are
+        larger than a body (`explain_wrong_size`).
     """
-    if grid.dim != 3 or exceeds_body(grid):
+    if grid.dim != 3 or explain_wrong_size(grid):
         return False
     sides = np.sort(np.array(grid.shape) * grid.spacing)
     if whole:
@@ -48,8 +46,8 @@ def can_show_brain(grid: Grid, *, whole: bool = False) -> bool:
     return bool(wide and np.prod(sides) >= _LEAST_FIELD_OF_VIEW)
 
 
-def exceeds_body(grid: Grid) -> bool:
-    """Whether a field of view is larger than any image of a head, with the neck.
+def explain_wrong_size(grid: Grid) -> str:
+    """Explain why a field of view cannot be in mm, if it shows a part of a body.
 
     Parameters
     ----------
@@ -58,28 +56,19 @@ def exceeds_body(grid: Grid) -> bool:
 
     Returns
     -------
-    large : bool
-        Whether a side is longer than 1 m, or the volume larger than 250 litres: the
-        voxel size is then probably not in mm.
+    reason : str
+        With the voxel size; empty if a side is at least 34 mm, none is longer than
+        2.2 m, and the volume is at most 600 litres.
     """
     sides = np.array(grid.shape) * grid.spacing
-    return bool(sides.max() > _LARGEST_SIDE or sides.prod() > _LARGEST_FIELD_OF_VIEW)
-
-
-def shows_brain(maps: AnatomyMaps) -> bool:
-    """Whether the maps of an image contain a brain.
-
-    Parameters
-    ----------
-    maps : AnatomyMaps
-        The maps.
-
-    Returns
-    -------
-    found : bool
-        Whether the volume of the brain is between a quarter of a litre (children, and
-        slabs of a brain) and three litres.
-    """
-    voxel = float(np.prod(maps.grid.spacing))
-    volume = voxel * float(brain_probability(maps.probabilities).sum())
-    return _BRAIN_VOLUME[0] <= volume <= _BRAIN_VOLUME[1]
+    small = sides.max() < _LEAST_LENGTH
+    if not small and sides.max() <= _LARGEST_SIDE:
+        if sides.prod() <= _LARGEST_FIELD_OF_VIEW:
+            return ""
+    voxel, view = (
+        " x ".join(f"{x:.3g}" for x in each) for each in (grid.spacing, sides)
+    )
+    return (
+        f"its voxels of {voxel} mm make a field of view of {view} mm, which is too "
+        f"{'small' if small else 'large'}: check the unit of its matrix"
+    )

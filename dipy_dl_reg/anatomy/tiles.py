@@ -170,6 +170,8 @@ def _apply(network: AnatomyNetwork, image: torch.Tensor) -> torch.Tensor:
     """Probabilities (K, *shape), the image padded to what the network takes."""
     shape = image.shape[2:]
     added = [-size % network.multiple for size in shape]
+    if all(size <= network.multiple for size in shape):
+        added[0] += network.multiple  # its normalization needs two values or more
     before = [n // 2 for n in added]
     pads = [n for a, b in zip(reversed(added), reversed(before)) for n in (b, a - b)]
     logits = network(F.pad(image, pads))

@@ -7,10 +7,12 @@ have two uses: they map moving's intensities to static's contrast, and with
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dipy_dl_reg.anatomy.brain_view import can_show_brain, exceeds_body
+from dipy_dl_reg.anatomy.overlap import measure_anatomy_overlap
 from dipy_dl_reg.geometry.pair import Pair
+from dipy_dl_reg.grid import rotation_angle
 from dipy_dl_reg.initialization.anatomy_maps import (
     CHANNELS,
     PairMaps,
@@ -20,10 +22,15 @@ from dipy_dl_reg.initialization.anatomy_maps import (
 )
 from dipy_dl_reg.initialization.intensity_mapping import IntensityMapping
 from dipy_dl_reg.initialization.starts import Message, Start
+from dipy_dl_reg.maps.checks import add_anatomy as add_overlap
+from dipy_dl_reg.maps.verdict import Verdict
 from dipy_dl_reg.metrics.anatomy import AnatomyMetric
 from dipy_dl_reg.registration import monitor
+from dipy_dl_reg.registration.head_poses import TURNED
 
 if TYPE_CHECKING:
+    import torch
+
     from dipy_dl_reg.registration.deformable import DeepRegistration
 
 #: Weight of the maps' squared difference beside the metric of the images.
@@ -92,6 +99,31 @@ class AnatomyUse:
         """
         maps = self.maps
         return None if maps is None else map_intensities(self._pair, maps)
+
+    def check(self, verdict: Verdict, u: torch.Tensor) -> Verdict:
+        """Add the overlap of the maps to a verdict, if it costs no further prediction.
+
+        Parameters
+        ----------
+        verdict : Verdict
+            The verdict.
+        u : Tensor, shape (1, 3, *static_shape)
+            The displacement.
+
+        Returns
+        -------
+        verdict : Verdict
+            Unchanged if the maps were not predicted or were channels of the objective,
+            or if a head was turned: `check_anatomy` then tests the headers, too.
+        """
+        prealign = self._pair.prealign
+        turned = len(prealign) == 4 and rotation_angle(prealign[:3, :3]) >= TURNED
+        if self._maps is None or self.option is True or turned:
+            return verdict
+        grid = self._pair.static_grid
+        given: dict[str, Any] = {"displacement": u, "grid": grid, "prealign": prealign}
+        overlap = measure_anatomy_overlap(*self._maps, **given)
+        return verdict if overlap is None else add_overlap(verdict, overlap)
 
 
 def make_anatomy_use(registration: DeepRegistration, pair: Pair) -> AnatomyUse:

@@ -42,7 +42,7 @@ def assess_mapping(
     anatomy : bool, optional
         Also measure the overlap of the anatomy maps of both images before and after the
         registration (`verdict.measures.anatomy_affine` and `anatomy`), for 3D images
-        that show a brain.  A network predicts the maps of each image, in two to three
+        that show a brain.  A network predicts the maps of each image, in one to three
         seconds of a core; masks are not used for the maps.  For two whole heads without
         masks, it also predicts two maps to find masks, with every value of `anatomy`.
     num_threads : int, optional

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.ndimage import binary_fill_holes, distance_transform_edt, label
+from scipy.ndimage import distance_transform_edt
 
+from dipy_dl_reg.anatomy.segmentation import fill_largest_part
 from dipy_dl_reg.geometry.intensity import quantile_limits
 from dipy_dl_reg.grid import Grid
 
@@ -99,7 +100,7 @@ def _find_object(image: np.ndarray, grid: Grid) -> _Object:
     """Measure the largest object, and find out whether the image is stripped."""
     image, spacing = _subsample(image, grid, _SIZE)
     scaled, background = _scale_intensities(image)
-    inside = _fill_largest_part(np.abs(scaled - background) > _OBJECT)
+    inside = fill_largest_part(np.abs(scaled - background) > _OBJECT)
     low, high = _SHELL
     distance = distance_transform_edt(~inside, sampling=spacing / spacing.max())
     shell = (distance > low) & (distance <= high)
@@ -113,7 +114,7 @@ def _mask_with_margin(image: np.ndarray, grid: Grid) -> np.ndarray:
     """Make a mask of the object with a margin, on the image's grid."""
     sampled, spacing = _subsample(image, grid, _SIZE_OF_MASK)
     scaled, background = _scale_intensities(sampled)
-    inside = _fill_largest_part(np.abs(scaled - background) > _EQUAL)
+    inside = fill_largest_part(np.abs(scaled - background) > _EQUAL)
     margin = _MARGIN * grid.longest_side
     mask = distance_transform_edt(~inside, sampling=spacing) <= margin
     for axis, (size, step) in enumerate(
@@ -150,11 +151,3 @@ def _scale_intensities(image: np.ndarray) -> tuple[np.ndarray, float]:
     scaled = ((scaled - low) / max(high - low, np.finfo(float).tiny)).clip(0, 1)
     faces = [scaled.take(end, axis).ravel() for axis in range(3) for end in (0, -1)]
     return scaled, float(np.median(np.concatenate(faces)))
-
-
-def _fill_largest_part(mask: np.ndarray) -> np.ndarray:
-    """Return the largest connected part of a mask, with its holes filled."""
-    parts, count = label(mask)
-    if count > 1:
-        mask = parts == 1 + np.bincount(parts.ravel())[1:].argmax()
-    return binary_fill_holes(mask)

@@ -292,7 +292,7 @@ class DeepRegistration(DeformableResults):
                 u, v = (constraint.project(f, pair.static_grid) for f in (u, v))
             measures, shrunk = self._measure(pair, u), self.quality.shrunk
             verdict = judge(measures, poses=poses, shrunk=shrunk)
-            self.verdict = add_regularity(verdict, self.quality)
+            self.verdict = add_regularity(anatomy.check(verdict, u), self.quality)
             mapping = dipy_adapter.make_map(u, v, pair, **affines)
             stopwatch.lap("inverse, verdict and map")
             self._finish(mapping, pair, start, stopwatch)

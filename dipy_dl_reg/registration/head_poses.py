@@ -12,6 +12,72 @@ from dipy_dl_reg.anatomy.prediction import AnatomyMaps, predict_anatomy
 from dipy_dl_reg.grid import Grid, rotation_angle
 from dipy_dl_reg.initialization.head_rotation import find_head_rotation
 
+#: Rotation of a registration (degrees) from which a head is turned to the other one.
+TURNED = 30.0
+#: Rotation (degrees) by which the heads of two people differ at most, if the axes of
+#: one image are exchanged or reversed.
+_SAME_AXES = 25.0
+
+
+def predict_registered(
+    images: Sequence[np.ndarray], grids: Sequence[Grid], prealign: np.ndarray
+) -> tuple[list[AnatomyMaps], int | None]:
+    """Predict the maps of two registered heads, each in a pose in which it is upright.
+
+    Parameters
+    ----------
+    images : tuple of ndarray, 3D
+        Static and moving; NaN is missing data.
+    grids : tuple of Grid
+        Their grids.
+    prealign : ndarray, shape (4, 4)
+        Static world to moving world.
+
+    Returns
+    -------
+    maps : list of AnatomyMaps
+        Of each image, on a grid in its own world.
+    turned : int or None
+        Which image is turned against its header, 0 or 1: it shows no brain that is
+        upright in its own world, but one after its registration to the other image.
+    """
+    maps = [predict_anatomy(*given) for given in zip(images, grids)]
+    linear = prealign[:3, :3]
+    if np.linalg.det(linear) <= 0 or rotation_angle(linear) < TURNED:
+        return maps, None
+    upright = [is_plausible(each) for each in maps]
+    if all(upright) or not any(upright):
+        return maps, None
+    wrong = upright.index(False)
+    pose = np.linalg.inv(prealign) if wrong else prealign
+    posed = predict_anatomy(images[wrong], grids[wrong], pose=pose)
+    if not is_plausible(posed, pose):
+        return maps, None
+    maps[wrong] = posed
+    return maps, wrong
+
+
+def exchanges_axes(matrix: np.ndarray) -> bool:
+    """Whether a rotation exchanges or reverses axes, as wrong headers do.
+
+    Parameters
+    ----------
+    matrix : ndarray, shape (4, 4)
+        An affine registration of two heads.
+
+    Returns
+    -------
+    exchanged : bool
+        Whether its rotation differs by less than 25 degrees from one, other than none,
+        that maps each axis of the world to an axis.
+    """
+    left, _, right = np.linalg.svd(matrix[:3, :3])
+    nearest = np.round(left @ right)
+    if not np.array_equal(nearest @ nearest.T, np.eye(3)):
+        return False
+    moves = not np.array_equal(nearest, np.eye(3))
+    return moves and rotation_angle(nearest.T @ left @ right) < _SAME_AXES
+
 
 def predict_upright(
     images: Sequence[np.ndarray], grids: Sequence[Grid]

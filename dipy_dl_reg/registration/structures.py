@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dipy.utils.logging import logger
 import numpy as np
 
-from dipy_dl_reg.anatomy.brain_view import exceeds_body
+from dipy_dl_reg.anatomy.brain_view import explain_wrong_size
 from dipy_dl_reg.anatomy.classes import CLASSES
 from dipy_dl_reg.anatomy.plausibility import is_plausible
 from dipy_dl_reg.anatomy.prediction import AnatomyMaps, predict_anatomy
@@ -82,7 +82,10 @@ class AnatomySegmentation:
     def brain_mask(
         self, *, fluid: bool = True, threshold: float = BRAIN_THRESHOLD
     ) -> np.ndarray:
-        """Make a mask of the brain, see `dipy_dl_reg.brain_mask`.
+        """Make a mask of the brain from these maps.
+
+        `dipy_dl_reg.brain_mask` predicts without the mirrored image, so that its mask
+        differs a little from that of `segment_anatomy` with ``mirror=True``.
 
         Parameters
         ----------
@@ -124,7 +127,7 @@ def segment_anatomy(
     A small network that comes with the package finds 32 structures of the brain, bone
     and soft tissue, at 2 mm.  It was trained on images drawn from label maps of heads,
     with and without skull, of random contrasts and those of T1, T2, FLAIR, b0, FA and
-    MD, thick slices and slabs among them.
+    MD, thick slices and slabs among them.  Slabs thinner than about 30 mm fail.
 
     Parameters
     ----------
@@ -152,8 +155,8 @@ def segment_anatomy(
     ------
     ValueError
         If the image is not a 3D image of real numbers with at least 3 slices, if it is
-        constant, if it is longer than 1 m (the unit of its voxel size is then not mm),
-        or an array is given without its matrix.
+        constant, if its field of view is shorter than 34 mm or longer than 2.2 m (its
+        voxel size is then not in mm), or an array is given without its matrix.
     FileNotFoundError
         If a file is missing.
 
@@ -278,12 +281,8 @@ def _predict(
     if not np.nanmax(values) > np.nanmin(values):
         raise ValueError(f"image must not be constant, got {np.nanmax(values)} only.")
     grid = Grid(values.shape, check_affine_or_none(read.grid2world, "grid2world", 3))
-    if exceeds_body(grid):
-        size = " x ".join(f"{length:.3g}" for length in grid.spacing)
-        raise ValueError(
-            "image must be in mm and at most 1 m long and of 250 litres, got voxels of "
-            f"{size} mm: check the unit of its matrix."
-        )
+    if reason := explain_wrong_size(grid):
+        raise ValueError(f"image cannot be segmented: {reason}.")
     maps = predict_anatomy(values, grid, device=device, mask=read.mask, mirror=mirror)
     if not is_plausible(maps):
         logger.warning(

@@ -110,6 +110,14 @@ def test_intensities_of_any_origin_and_scale(shift, factor):
     assert np.corrcoef(prepared[inside], image[inside])[0, 1] > 0.999
 
 
+def test_small_object_in_a_large_image():
+    """The network's coarsest level needs more than one voxel of it."""
+    image = np.zeros((40, 40, 40), np.float32)
+    image[18:22, 18:22, 18:22] = make_blob((4, 4, 4)) + 0.5
+    maps = predict_anatomy(image, Grid(image.shape, GRID.affine))
+    assert maps.probabilities.shape[1:] == image.shape
+
+
 def test_background_other_than_zero():
     image = make_blob()
     given = np.where(image > 0, image + 10, 10)

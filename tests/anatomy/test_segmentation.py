@@ -139,8 +139,11 @@ def test_errors(call):
     with pytest.raises(ValueError, match="NaN everywhere"):
         call(image * np.nan, grid2world=np.eye(4))
     micrometres = np.diag([100.0, 250, 100, 1])
-    with pytest.raises(ValueError, match="voxels of 100 x 250 x 100 mm"):
+    with pytest.raises(ValueError, match="voxels of 100 x 250 x 100 mm .*large"):
         call(np.resize(image, (12, 12, 12)), grid2world=micrometres)
+    metres = np.diag([0.002, 0.002, 0.002, 1])
+    with pytest.raises(ValueError, match="voxels of 0.002 x .*small"):
+        call(image, grid2world=metres)
     with pytest.raises(FileNotFoundError):
         call("missing.nii.gz")
 

@@ -2,7 +2,9 @@
 
 from good_measures import GOOD
 import maps
+from nilearn.datasets import load_mni152_template
 import numpy as np
+import phantom
 import pytest
 
 from dipy_dl_reg import assess_mapping, write_report
@@ -18,16 +20,17 @@ def overlaps(monkeypatch):
     """Images and a map; the network and the overlap are replaced."""
     predicted = []
 
-    def predict(image, grid, **options):
-        predicted.append((image.shape, grid.shape))
-        return len(predicted)
+    def predict(images, grids, prealign):
+        predicted.extend((i.shape, grid.shape) for i, grid in zip(images, grids))
+        return [1, 2], measure.turned
 
     def measure(static, moving, *, prealign, displacement, grid):
         assert (static, moving) == (1, 2) and displacement.shape[2:] == grid.shape
         return measure.result
 
+    measure.turned = None
     measure.result, measure.predicted = AnatomyOverlap(0.2, 0.8, 0.9), predicted
-    monkeypatch.setattr(anatomy_check, "predict_anatomy", predict)
+    monkeypatch.setattr(anatomy_check, "predict_registered", predict)
     monkeypatch.setattr(anatomy_check, "measure_anatomy_overlap", measure)
     return measure
 
@@ -62,10 +65,45 @@ def test_assess_mapping(overlaps, overlap, words):
     assert not (words and verdict.grade == "good")
 
 
+@pytest.mark.parametrize(
+    "angle, doubt", [(180, True), (170, True), (90, True), (140, False)]
+)
+def test_heads_that_are_turned_against_their_header(overlaps, caplog, angle, doubt):
+    """A warning; a doubt where reversed axes may be the reason."""
+    mapping, *images = make_pair()
+    mapping.prealign_inv = phantom.rigid(
+        phantom.rotation((1, 0, 0), angle), np.zeros(3)
+    )
+    overlaps.turned = 1
+    known = judge(GOOD)
+    with caplog.at_level("WARNING", logger="dipy"):
+        verdict = anatomy_check.check_anatomy(known, mapping, *images)
+    assert verdict.grade == ("doubtful" if doubt else "good")
+    assert "moving shows no upright head in the orientation of its header (the " in (
+        caplog.text
+    )
+    assert f"{angle} degrees" in "".join(verdict.reasons) or not doubt
+
+
 @pytest.mark.parametrize("pair", [make_pair(spacing=2.0), make_pair(dim=2)])
 def test_no_maps_where_no_brain_fits(overlaps, pair):
     assert assess_mapping(*pair, anatomy=True).measures.anatomy is None
     assert not overlaps.predicted
+
+
+def test_a_right_map_of_a_turned_head():
+    """With the network: the overlap is high, and the turn is a reason of its own."""
+    template = load_mni152_template(resolution=4)
+    image, matrix = template.get_fdata(dtype=np.float32), template.affine
+    turn = phantom.rigid(phantom.rotation((1, 0, 0), 180), np.zeros(3))
+    mapping = maps.make_map(
+        image.shape, image.shape, amplitude=0,
+        static_grid2world=matrix, moving_grid2world=turn @ matrix, prealign=turn,
+    )  # fmt: skip
+    verdict = anatomy_check.check_anatomy(judge(GOOD), mapping, image, image)
+    assert verdict.measures.anatomy > 0.98 > verdict.measures.anatomy_before
+    assert verdict.grade == "doubtful" and len(verdict.reasons) == 1
+    assert "180 degrees" in verdict.reasons[0]
 
 
 def test_report_has_the_figure(overlaps, tmp_path):

@@ -6,6 +6,7 @@ import torch
 
 from dipy_dl_reg import DeepRegistration, deep_registration
 from dipy_dl_reg.anatomy.classes import CLASSES
+from dipy_dl_reg.anatomy.overlap import AnatomyOverlap
 from dipy_dl_reg.anatomy.prediction import AnatomyMaps
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.initialization.anatomy_maps import PairMaps
@@ -64,6 +65,34 @@ def distance_from_truth(mapping):
     """Mean distance from the true shift in the brain, in voxels."""
     u = mapping.backward[STATIC["T1"] > 0.1] / 5
     return np.linalg.norm(u - [1.5, -1.5, 0], axis=1).mean()
+
+
+@pytest.mark.parametrize(
+    "after, anatomy, reason",
+    [
+        (0.9, "auto", ""),
+        (0.82, "auto", "falls from 0.84 to 0.82"),
+        (0.82, True, ""),
+        (0.82, False, ""),
+    ],
+)
+def test_overlap_of_maps_that_were_predicted(
+    predicted, monkeypatch, after, anatomy, reason
+):
+    """It is in the verdict, unless the maps were channels or not predicted."""
+    given = []
+
+    def measure(static, moving, *, displacement, grid, prealign):
+        given.append((static, moving, grid.shape, tuple(displacement.shape[2:])))
+        return AnatomyOverlap(0.5, 0.84, after)
+
+    monkeypatch.setattr(anatomy_use, "measure_anatomy_overlap", measure)
+    registration, _ = register(STATIC["T1"], MOVING["b0"], anatomy=anatomy)
+    measured = [(STATIC_MAPS, MOVING_MAPS, SHAPE, SHAPE)] if anatomy == "auto" else []
+    assert given == measured
+    verdict = registration.verdict
+    assert verdict.measures.anatomy == (after if measured else None)
+    assert any(reason in each for each in verdict.reasons) or not reason
 
 
 def test_maps_align_images_without_a_common_contrast(predicted):

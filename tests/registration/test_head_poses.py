@@ -64,6 +64,27 @@ def test_poses_that_are_not_needed_or_do_not_help(
 
 
 @pytest.mark.parametrize("wrong", [0, 1])
+def test_a_registered_head_is_seen_in_the_pose_of_the_other(monkeypatch, wrong):
+    images = ["a", "b"]
+    judge = Judge(monkeypatch, [images[1 - wrong]], True)
+    maps, turned = head_poses.predict_registered(images, [None, None], TRUTH)
+    assert turned == wrong and maps[1 - wrong] == (images[1 - wrong], None)
+    pose = np.linalg.inv(TRUTH) if wrong else TRUTH  # into the world of the other
+    np.testing.assert_allclose(maps[wrong][1], pose)
+    judge.in_pose = False
+    maps, turned = head_poses.predict_registered(images, [None, None], TRUTH)
+    assert turned is None and maps == [("a", None), ("b", None)]
+
+
+def test_no_other_pose_without_a_turn(monkeypatch):
+    judge = Judge(monkeypatch, ["a"], True)
+    slightly = phantom.rigid(phantom.rotation((1, 2, 3), 20), np.zeros(3))
+    for matrix in (slightly, np.diag([-1.0, 1, 1, 1]) @ TRUTH):
+        assert head_poses.predict_registered("ab", [None] * 2, matrix)[1] is None
+    assert judge.poses == [None] * 4
+
+
+@pytest.mark.parametrize("wrong", [0, 1])
 def test_the_wrong_head_is_seen_in_the_pose_of_the_other(monkeypatch, wrong):
     images, pose = ["a", "b"], np.diag([-1.0, -1, 1, 1])
     judge = Judge(monkeypatch, [images[1 - wrong]], True)

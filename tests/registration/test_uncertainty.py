@@ -12,6 +12,7 @@ from dipy_dl_reg import (
     save_mapping,
 )
 from dipy_dl_reg.maps.dipy_map import make_mapping
+from dipy_dl_reg.registration import head_masks, uncertainty
 from dipy_dl_reg.registration.uncertainty_calibration import CALIBRATIONS, LEVELS
 
 #: Options of the registrations: short, and without a network.
@@ -169,6 +170,26 @@ def test_missing_data_and_masks(solid):
     found = mapping_uncertainty(mapping, holed, moving, static_mask=mask, **SHORT)
     assert np.isfinite(found.expected_error).all()
     assert_array_equal(found.inside, mask & np.isfinite(holed))
+
+
+def test_masks_of_heads_are_found_once(solid, monkeypatch):
+    """Nothing outside of the brains was compared: the error is not known there."""
+    static, moving, _, mapping, _ = solid
+    calls, masks = [], {}
+    for name, first in (("static", 4), ("moving", 9)):
+        masks[name] = np.zeros(static.shape, bool)
+        masks[name][first:20, 4:20, 4:18] = True
+
+    def find(images, grids):
+        calls.append(list(images))
+        return masks
+
+    monkeypatch.setattr(uncertainty, "find_brain_masks", find)
+    monkeypatch.setattr(head_masks, "find_brain_masks", find)
+    found = mapping_uncertainty(mapping, static, moving, **SHORT)
+    assert calls == [["static", "moving"]]
+    assert not (found.inside & ~masks["static"]).any()
+    assert not found.inside[:6].any() and found.inside[12:18, 6:18, 6:16].all()
 
 
 def test_points_take_the_values_of_their_voxels(solid):
