@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dipy_dl_reg.anatomy.brain_view import can_show_brain, exceeds_body
+from dipy_dl_reg.anatomy.brain_view import can_show_brain, explain_wrong_size
 from dipy_dl_reg.anatomy.overlap import measure_anatomy_overlap
 from dipy_dl_reg.geometry.pair import Pair
 from dipy_dl_reg.grid import rotation_angle
@@ -38,9 +38,6 @@ _WEIGHT = 1.0
 #: Why the maps were used or not.
 _NOT_3D = "Anatomy maps are for 3D images."
 _TOO_SMALL = "The field of view of an image is too small for a brain."
-_TOO_LARGE = (
-    "The field of view of an image is larger than a body (is the voxel size in mm?)."
-)
 _NO_BRAIN = "The anatomy maps show no brain in an image."
 _NOT_OPPOSITE = (
     "No negative correlation of the images was found: only opposite contrasts, such as "
@@ -168,8 +165,9 @@ def _explain_absence(registration: DeepRegistration, pair: Pair) -> str:
     if not registration._automatic_iters and not any(registration.level_iters):
         return _NOT_REFINED
     grids = pair.static_grid, pair.moving_grid
-    if any(exceeds_body(grid) for grid in grids):
-        return _TOO_LARGE
+    wrong = [text for text in map(explain_wrong_size, grids) if text]
+    if wrong:
+        return f"An image has not the size of a head: {wrong[0]}."
     return "" if all(can_show_brain(grid) for grid in grids) else _TOO_SMALL
 
 
