@@ -40,7 +40,8 @@ def prepare_intensities(
         subtracted from all that are no background.  An image whose remaining values
         are all equal becomes 0 everywhere.
     """
-    image = np.asarray(image, dtype=np.float32)
+    with np.errstate(over="ignore"):  # values beyond float32 count as missing data
+        image = np.asarray(image, dtype=np.float32)
     known = np.isfinite(image)
     if mask is not None:
         known &= np.asarray(mask) != 0

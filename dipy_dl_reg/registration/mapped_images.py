@@ -10,6 +10,7 @@ import numpy as np
 from dipy_dl_reg.io.images import read_image
 from dipy_dl_reg.io.masks import fill_masked, read_mask
 from dipy_dl_reg.maps.dipy_map import check_mapping
+from dipy_dl_reg.registration.image_checks import check_mask
 
 
 class MappedImages(NamedTuple):
@@ -82,5 +83,6 @@ def read_mapped_images(
         grid2world = getattr(mapping, f"{sides[role]}_grid2world")
         name = f"{role}_mask"
         read[name] = read_mask(mask, image, wanted, grid2world, name=name)
+        check_mask(read[name], data, role)
         read[role], read[f"{role}_grid2world"] = data, grid2world
     return MappedImages(**read)

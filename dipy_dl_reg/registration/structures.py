@@ -270,12 +270,18 @@ def _predict(
     """Check an image, and predict its maps."""
     device = find_device(device)
     read = read_input_image(image, grid2world, mask, name="image")
-    values = check_image(read.values, "image")
-    if values.ndim != 3 or min(values.shape) < _LEAST_SLICES:
+    shape = np.shape(read.values)
+    if len(shape) != 3 or min(shape) < _LEAST_SLICES:
         raise ValueError(
-            f"image must be a volume with at least {_LEAST_SLICES} slices along each "
-            f"axis, got shape {values.shape}: structures are found in 3D only."
+            f"image must be one 3D volume with at least {_LEAST_SLICES} slices along "
+            f"each axis, got shape {shape}."
         )
+    values = check_image(read.values, "image")
+    if read.mask is not None and np.shape(read.mask) != shape:
+        got = np.shape(read.mask)
+        raise ValueError(f"mask must have the shape of image, {shape}, got {got}.")
+    if read.mask is not None and not np.any(read.mask):
+        raise ValueError("mask must not be 0 in all voxels.")
     if read.grid2world is None:
         raise ValueError("grid2world is required if image is an array.")
     if not np.nanmax(values) > np.nanmin(values):
