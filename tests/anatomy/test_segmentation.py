@@ -144,8 +144,19 @@ def test_errors(call):
     metres = np.diag([0.002, 0.002, 0.002, 1])
     with pytest.raises(ValueError, match="voxels of 0.002 x .*small"):
         call(image, grid2world=metres)
+    with pytest.raises(ValueError, match="one 3D volume"):
+        call(np.stack([image, image], -1), grid2world=np.eye(4))
     with pytest.raises(FileNotFoundError):
         call("missing.nii.gz")
+
+
+@pytest.mark.parametrize("shape", [(8,), (8, 8, 1), (9, 8, 8)])
+def test_mask_has_the_shape_of_the_image(shape):
+    image = np.random.default_rng(0).random((8, 8, 8))
+    with pytest.raises(ValueError, match="mask must have the shape of image"):
+        segment_anatomy(image, grid2world=np.eye(4), mask=np.ones(shape))
+    with pytest.raises(ValueError, match="0 in all voxels"):
+        segment_anatomy(image, grid2world=np.eye(4), mask=np.zeros(image.shape))
 
 
 @pytest.mark.parametrize("threshold", [0, 1, 2, float("nan"), "high"])
