@@ -57,6 +57,9 @@ _COPY_INTERVAL = 5
 #: A start is compared with the result of coarser levels after both are smoothed by the
 #: Gaussian of this number of iterations.
 _COMPARED_AFTER = 4
+#: A coarser level with fewer iterations than this takes steps that are longer by this
+#: factor, if the metric is symmetric: its two directions converge more slowly.
+_FEW_ITERATIONS, _LONGER_STEP = 50, 1.5
 
 #: Called with a stage, a level and an energy, see `refine`.
 Observer = Callable[[str, int, float | None], None]
@@ -140,7 +143,9 @@ def refine(
         coarser levels.
     step : float, optional
         Length of a step, in voxels of the level; the longest displacement of an
-        iteration is this times the `max_step_factor` of the metric.
+        iteration is this times the `max_step_factor` of the metric.  With a symmetric
+        metric, coarser levels of fewer than 50 iterations take steps of 1.5 times this
+        length.
     sigma_field : float, optional
         Standard deviation of the Gaussian that smooths the whole field after each
         iteration at the finest level, in voxels; at coarser levels it is this times
@@ -185,6 +190,8 @@ def refine(
             given = _resize_both(fields, current.static_grid.shape)
             notify = partial(_notify, observer, level)
             options = coarse if level else finest
+            if level and objective.metric.symmetric and iterations < _FEW_ITERATIONS:
+                options = options._replace(step=step * _LONGER_STEP)
             found = _refine_level(
                 current, objective, given, options, iterations, notify
             )

@@ -26,7 +26,8 @@ DATA = dict.fromkeys(
 )  # fmt: skip
 FIT = TRAINING | DATA | {
     "network": Parameter.empty, "images": Parameter.empty, "network_arguments": None,
-    "save": None, "overwrite": False, "device": "auto", "num_threads": None,
+    "init": None, "save": None, "overwrite": False, "device": "auto",
+    "num_threads": None,
     "licence": "that of the training images, which was not stated",
 }  # fmt: skip
 TRAIN_NETWORK = TRAINING | {
@@ -36,7 +37,8 @@ TRAIN_NETWORK = TRAINING | {
 #: Of the command: default and type of each, in the order of its help.
 COMMAND = {
     "image_files": (Parameter.empty, "variable string or Path"),
-    "network": ("voxelmorph", "string"),
+    "network": (None, "string"),
+    "init": (None, "string"),
     "variant": (None, "string"),
     "output": (None, "string"),
     "network_arguments": (None, "variable string"),
