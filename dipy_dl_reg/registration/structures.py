@@ -173,8 +173,8 @@ def segment_anatomy(
     >>> segmentation = segment_anatomy(load_mni152_template(resolution=3))
     >>> segmentation.names[10]
     'left thalamus'
-    >>> volume = 27 * (segmentation.labels == 10).sum()  # cubic millimetres
-    >>> bool(4000 < volume < 12000)
+    >>> litres = 27e-6 * (segmentation.labels > 0).sum()  # voxels of 27 cubic mm
+    >>> bool(1.2 < litres < 2.2)
     True
     """
     with threads(num_threads):

@@ -96,13 +96,25 @@ def test_overlap_of_maps_that_were_predicted(
 
 
 def test_maps_align_images_without_a_common_contrast(predicted):
-    """Images of noise: only the maps show where the brain is."""
-    static, moving = np.random.default_rng(0).random((2, *SHAPE), dtype=np.float32)
-    _, alone = register(static, moving, "CC", anatomy=False)
-    assert not predicted
-    registration, mapping = register(static, moving, "CC", anatomy=True)
-    assert len(predicted) == 1 and registration.anatomy_used
-    assert distance_from_truth(mapping) < 0.5 * distance_from_truth(alone)
+    """Images of noise: only the maps show where the brain is.
+
+    The mean of two drawings, because the noise itself moves the field.
+    """
+    distances = []
+    for seed in (0, 1):
+        noise = np.random.default_rng(seed)
+        images = noise.random((2, *SHAPE), dtype=np.float32)
+        found = []
+        for anatomy in (False, True):
+            registration, mapping = register(
+                *images, "CC", anatomy=anatomy, level_iters=[50, 15]
+            )
+            assert len(predicted) == seed + anatomy
+            found.append(distance_from_truth(mapping))
+        distances.append(found)
+    alone, helped = np.mean(distances, axis=0)
+    assert helped < 0.5 * alone
+    assert registration.anatomy_used
     assert "channels of the objective" in registration.record.anatomy_reason
     assert "anatomy maps" in registration.metric.name
 
