@@ -3,8 +3,8 @@
 The first lines of measured.py describe how a figure is named. A table has a row for
 each line of its content, ``Label = key | key``, and columns
 ``Heading = column format`` separated by semicolons. A column is a mean with its 95 %
-interval, or the statistic that is named; before a colon stand the cases, if they are not
-all::
+interval, or the statistic that is named; before a colon stand the cases, if they are
+not all::
 
     .. measured-table:: learning
        :caption: Overlap of T1 images at 2 mm
