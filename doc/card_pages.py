@@ -1,13 +1,18 @@
-"""Sphinx extension: the directive ``model-card``, a table about a trained network.
+"""Sphinx extension: what pages take from the code when the documentation is built.
 
-Its rows are read from the file of the network when the documentation is built, so that
-they are those of the network that is installed::
+The directive ``model-card`` is a table about a trained network, read from its file. The
+role ``constant`` is the value of a constant, so that a formula on a page agrees with the
+code::
 
     .. model-card:: pyramid-brain
+
+    :constant:`geometry.fold_repair.LEAST_JACOBIAN`
 """
 
+from importlib import import_module
 from pathlib import Path
 
+from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
 
@@ -96,6 +101,26 @@ def scores(card):
     return {f"{key}, first training": value for key, value in (before or {}).items()}
 
 
+def constant(name):
+    """Value of a constant, named by module, name and the key of an entry, as text."""
+    place, _, key = name.partition("[")
+    module, _, variable = place.rpartition(".")
+    value = getattr(import_module(f"dipy_dl_reg.{module}"), variable)
+    if key:
+        key = key.rstrip("]")
+        value = value[int(key) if key.isdigit() else key]
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def constant_role(name, rawtext, text, lineno, inliner, options=None, content=None):
+    """The role."""
+    try:
+        return [nodes.inline(rawtext, constant(text))], []
+    except (AttributeError, ImportError, KeyError, IndexError) as error:
+        message = inliner.reporter.error(f"constant {text}: {error!r}", line=lineno)
+        return [inliner.problematic(rawtext, rawtext, message)], [message]
+
+
 class ModelCard(SphinxDirective):
     """The directive."""
 
@@ -110,4 +135,5 @@ class ModelCard(SphinxDirective):
 
 def setup(app):
     app.add_directive("model-card", ModelCard)
+    app.add_role("constant", constant_role)
     return {"parallel_read_safe": True, "version": "1"}

@@ -1,4 +1,4 @@
-"""Summary tables of the documentation: means with intervals, and where they come from."""
+"""Summary tables of the documentation: means with intervals, and their source."""
 
 from typing import NamedTuple
 
