@@ -1,4 +1,4 @@
-"""Pages of other projects that the documentation links to, for ``sphinx.ext.intersphinx``.
+"""Pages of other projects that the documentation links to, for intersphinx.
 
 The documentation is built without a network. Therefore `write_inventories` makes the
 inventories from the table of this file when the documentation is built, instead of
