@@ -12,7 +12,6 @@ import dipy_dl_reg
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from other_projects import write_inventories
 from registry_tables import write_tables
 
 project = "dipy_dl_reg"
@@ -28,7 +27,6 @@ URLS = PYPROJECT["project"].get("urls", {})
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.intersphinx",
     "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
     "myst_parser",  # CHANGELOG.md and CONTRIBUTING.md are pages too
@@ -49,9 +47,6 @@ numpydoc_xref_param_type = False
 
 bibtex_bibfiles = ["references.bib"]
 bibtex_default_style = "unsrt"
-
-# Names of other projects, from inventories that need no network.
-intersphinx_mapping = write_inventories(HERE / "generated" / "inventories")
 
 # One file of MathJax, with its fonts and extensions, beside the pages: formulae are
 # shown without a network. The package has a hyphen in its name, and its own extension
