@@ -124,6 +124,10 @@ def unit(case):
     return "".join(sorted(case.split(":")))
 
 
+class NoValue(ValueError):
+    """A column that the table has, but not in these rows."""
+
+
 # --- files
 
 
@@ -230,9 +234,9 @@ def values_of(table, rows, cases, column):
     found, units = defaultdict(list), defaultdict(list)
     for row in rows:
         if row.get(column) is None:
-            raise ValueError(
-                f"{table.name}: no {column!r} for {row[case]}; there are {[*row]}"
-            )
+            known = any(other.get(column) is not None for other in table.rows)
+            text = f"{table.name}: no {column!r} for {row[case]}; there are {[*row]}"
+            raise NoValue(text) if known else ValueError(text)
         found[row[case]].append(row[column])
     means = {name: float(np.mean(values)) for name, values in found.items()}
     for name, value in means.items():

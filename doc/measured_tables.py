@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from measured import FOLDER, interval, select, split_column, unit
+from measured import FOLDER, NoValue, interval, select, split_column, unit
 
 #: Printed below each table of means.
 _INTERVALS = (
@@ -61,7 +61,11 @@ def summarize(table, first, columns, lines):
             if len(parts) < len(table.keys):  # otherwise the rows are the cases
                 parts.append(column.cases)
             name = split_column(column.figure.rpartition(" ")[0])[1]
-            found = select(table, parts, name)
+            try:
+                found = select(table, parts, name)
+            except NoValue:
+                cells.append("not measured")
+                continue
             cases |= dict.fromkeys(found.cases)
             cells.append(format_cell(found, column.figure))
         rows.append([label.strip(), *cells])
