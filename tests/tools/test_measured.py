@@ -262,3 +262,30 @@ def test_cards_are_those_of_the_files(name):
     for text in rows.values():
         assert text and "None;" not in text
     assert name == "anatomy" or name in pretrained.WEIGHTS
+
+
+def test_constants_are_those_of_the_code():
+    import card_pages
+
+    from dipy_dl_reg.geometry.fold_repair import LEAST_JACOBIAN
+    from dipy_dl_reg.registration.deformable_options import DEFAULTS, LEVEL_ITERS
+
+    options = "registration.deformable_options"
+    for name, value in {
+        "geometry.fold_repair.LEAST_JACOBIAN": LEAST_JACOBIAN,
+        f"{options}.DEFAULTS[opt_tol]": DEFAULTS["opt_tol"],
+    }.items():
+        assert float(card_pages.constant(name)) == value
+    found = card_pages.constant(f"{options}.LEVEL_ITERS[3]")
+    assert found == str(LEVEL_ITERS[3])
+    for name in ("geometry.fold_repair.MOST", f"{options}.DEFAULTS[none]"):
+        with pytest.raises((AttributeError, KeyError)):
+            card_pages.constant(name)
+
+
+def test_diagram_is_that_of_its_script(monkeypatch):
+    pictures = ROOT / "doc" / "pictures"
+    monkeypatch.syspath_prepend(pictures)
+    import draw_method
+
+    assert (pictures / "how_it_works.svg").read_text() == draw_method.draw()
