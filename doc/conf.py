@@ -8,8 +8,9 @@ import sys
 import dipy_dl_reg
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
+sys.path[:0] = [str(HERE), str(HERE / "examples")]  # the latter: example_figures
 
+from gallery import SECTION_ORDER
 from registry_tables import write_tables
 
 project = "dipy_dl_reg"
@@ -24,6 +25,7 @@ extensions = [
     "numpydoc",
     "sphinx_gallery.gen_gallery",
     "sphinxcontrib.bibtex",
+    "measured_pages",
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "_templates", "examples"]
@@ -46,7 +48,13 @@ sphinx_gallery_conf = {
     "examples_dirs": "examples",
     "gallery_dirs": "auto_examples",
     "filename_pattern": "/plot_",
-    "within_subsection_order": "ExampleTitleSortKey",
+    "ignore_pattern": "example_figures",
+    "subsection_order": SECTION_ORDER,
+    "within_subsection_order": "gallery.ExampleOrder",
+    "image_scrapers": ("gallery",),
+    "doc_module": ("dipy_dl_reg",),
+    "backreferences_dir": "generated/backreferences",
+    "reference_url": {"dipy_dl_reg": None},
     "abort_on_example_error": True,
     "download_all_examples": False,
     "capture_repr": (),
