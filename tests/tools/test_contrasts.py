@@ -132,11 +132,14 @@ def test_table_of_real_images(subject, monkeypatch, tmp_path, capsys):
         "--output", output,
     )  # fmt: skip
     heading, lines = (x.splitlines() for x in output.read_text().split("\n\n"))
-    assert heading[1].startswith("Code: commit ")
+    assert "commit" in heading[0]
     assert lines[0].split()[-4:] == ["Dice", "mm", "off", "s"]
     rows = [line.split() for line in lines[1:]]
     stored = json.loads(output.with_suffix(".json").read_text())
     assert stored["code"]["commit"] and len(stored["rows"]) == 3 * len(methods)
+    assert {"moving", "metric", "method", "pair", "dice", "mm_off"} <= set(
+        stored["rows"][0]
+    )
     assert str(subject) not in stored["command"]
     unmoved = [row for row in rows if row[0] == "unmoved"]
     assert [row[3] for row in unmoved] == methods

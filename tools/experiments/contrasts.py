@@ -49,7 +49,6 @@ import time
 import numpy as np
 
 from tools.benchmarks.methods import SYN, Setup, register
-from tools.benchmarks.result_files import describe_run, write_results
 from tools.benchmarks.rival_programs import (
     MODULES,
     RIVALS,
@@ -82,6 +81,9 @@ WITHOUT = {
     "network-10": "refined-10",
     "network-full": "refined",
 }
+#: Pairs on which options were chosen, and those that were kept out of it.
+TUNING = ("1000:1001", "1001:1000", "1006:1012", "1012:1006")
+KEPT_OUT = ("1107:1122", "1122:1107")
 #: Columns of a line that hold pair, contrast, metric and method.
 KEY_COLUMNS = (0, 12), (13, 20), (21, 28), (29, 42)
 #: Methods with a fixed metric.
@@ -203,10 +205,13 @@ def merge_rows(rows, earlier):
     return merged
 
 
-def to_records(rows):
-    """Flat dicts of the rows, for the JSON file."""
-    names = ("pair", "moving", "metric", "method")
-    return [dict(zip(names, key)) | row for key, row in rows]
+def by_case(rows):
+    """Rows with the case last in their keys, and the names that the JSON file uses."""
+    names = {"Dice": "dice", "mm off": "mm_off"}
+    return {
+        (*key, name): {names.get(k, k): value for k, value in row.items()}
+        for (name, *key), row in rows.items()
+    }
 
 
 def mean_rows(rows):
@@ -296,30 +301,33 @@ def main():
 def finish(arguments, rows):
     """Add rows of an earlier table; print means and differences; write the files."""
     columns = [name for name in next(iter(rows.values())) if name not in ("s", "used")]
-    earlier, notes, about = {}, [], None
+    from tools.experiments.saved_rows import write_table
+
+    note = "Column s: CPU seconds of all threads"
     if arguments.earlier:
         earlier = read_earlier_rows(arguments.earlier, columns)
         rows = merge_rows(rows, earlier)
-        methods = sorted({key[3] for key in earlier})
-        about = {"methods": methods, "commit": arguments.earlier_commit}
-        notes = [
-            f"Rows of {', '.join(methods)} were kept from the table of commit "
-            f"{arguments.earlier_commit}: seconds, on another machine."
-        ]
-    means = list(mean_rows(rows))
-    ending = [format_row(*mean) for mean in means] + list(compare_methods(rows))
+        others = ", ".join(sorted({key[3] for key in earlier}))
+        note += (
+            f"; rows of {others} were kept from the table of commit "
+            f"{arguments.earlier_commit} and are seconds, measured on another machine"
+        )
+    ending = [format_row(*mean) for mean in mean_rows(rows)]
+    ending += compare_methods(rows)
     print(*ending, sep="\n")
-    lines = [format_heading(next(iter(rows.values())))]
-    lines += [format_row(*row) for row in rows.items()]
-    write_results(
-        arguments.output,
-        describe_run(arguments.threads),
-        lines + ending,
-        to_records(rows.items()),
-        to_records(means),
-        ["Column s: CPU seconds of all threads.", *notes],
-        about,
-    )
+    if arguments.output:
+        lines = [format_heading(next(iter(rows.values())))]
+        lines += [format_row(*row) for row in rows.items()]
+        groups = {} if arguments.real else {"chosen_on": TUNING, "kept_out": KEPT_OUT}
+        write_table(
+            arguments.output,
+            lines + ending,
+            by_case(rows),
+            keys=("moving", "metric", "method", "pair"),
+            threads=arguments.threads,
+            note=f"{note}.",
+            **groups,
+        )
 
 
 if __name__ == "__main__":
