@@ -105,7 +105,9 @@ def make_task(task, size, threads):
 
     static, moving, matrix = make_images(size)
     if task == "segmentation":
-        return lambda: package.segment_anatomy(static, matrix)
+        return lambda: package.segment_anatomy(
+            static, grid2world=matrix, num_threads=threads
+        )
     if task == "affine":
         return lambda: package.deep_affine_registration(
             moving, static, moving_affine=matrix, static_affine=matrix,

@@ -39,8 +39,10 @@ def add_ratio(row, rows, syn):
     """Add the ratio of the row's time to that of `syn` on the same pair.
 
     CPU seconds are compared if both rows have them, because other programs on the same
-    machine hardly change them.
+    machine hardly change them. A ratio that the row has is kept.
     """
+    if "ratio" in row:
+        return row
     key = (*row_key(row)[:-1], syn)
     peer = next((r for r in rows if row_key(r) == key), {})
     for name in ("cpu_seconds", "seconds"):
