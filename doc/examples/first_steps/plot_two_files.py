@@ -54,8 +54,8 @@ before = resample_from_to(nib.load(moving), nib.load(static), order=1).get_fdata
 
 planes = {"axial": 10, "coronal": -20, "sagittal": 4}
 fig, axes = new_figure(
-    "The b0 image before registration, in three planes, with outlines of the template. "
-    "The outlines do not match the image: the head is tilted and too low.",
+    "The b0 image before registration, in three planes, with outlines of the "
+    "template. The outlines do not match the image: the head is tilted and too low.",
     columns=3,
 )
 for ax, (plane, at) in zip(axes[0], planes.items(), strict=True):
