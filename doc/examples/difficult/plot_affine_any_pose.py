@@ -18,6 +18,8 @@ from dipy.align.imaffine import AffineMap
 from dipy.align.transforms import RigidIsoScalingTransform3D
 from dipy.data import get_fnames
 from dipy.segment.mask import median_otsu
+
+# The first page of the tutorials links the file example_figures.py.
 from example_figures import COLOURS, draw_slice, new_figure
 from matplotlib import pyplot as plt
 import nibabel as nib

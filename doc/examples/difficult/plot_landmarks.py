@@ -16,6 +16,7 @@ point is known.
 
 # sphinx_gallery_thumbnail_number = 4
 
+# The first page of the tutorials links the file example_figures.py.
 from example_figures import OUTLINE, SECOND_OUTLINE, draw_slice, new_figure
 from matplotlib import pyplot as plt
 from nilearn.datasets import load_mni152_template

@@ -11,6 +11,8 @@ all displacements in a large window.
 # sphinx_gallery_thumbnail_number = 1
 
 from dipy.data import get_fnames
+
+# The first page of the tutorials links the file example_figures.py.
 from example_figures import ERRORS, draw_slice, new_figure
 from matplotlib import pyplot as plt
 import numpy as np

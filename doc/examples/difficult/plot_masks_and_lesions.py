@@ -14,6 +14,7 @@ of the map can be measured with and without the mask.
 
 # sphinx_gallery_thumbnail_number = 1
 
+# The first page of the tutorials links the file example_figures.py.
 from example_figures import ERRORS, OUTLINE, draw_contour, draw_slice, new_figure
 from matplotlib import pyplot as plt
 from nilearn.datasets import load_mni152_template

@@ -14,6 +14,7 @@ distorted by a known field, so that the error of both can be measured.
 
 # sphinx_gallery_thumbnail_number = 1
 
+# The first page of the tutorials links the file example_figures.py.
 from example_figures import SIGNED, draw_slice, new_figure
 from matplotlib import pyplot as plt
 from nilearn.datasets import (

@@ -17,6 +17,8 @@ import tempfile
 from dipy.core.gradients import gradient_table
 from dipy.core.sphere import HemiSphere, disperse_charges
 from dipy.reconst.dti import TensorModel
+
+# The first page of the tutorials links the file example_figures.py.
 from example_figures import draw_slice, new_figure
 from matplotlib import pyplot as plt
 from nilearn.datasets import load_mni152_gm_template, load_mni152_wm_template

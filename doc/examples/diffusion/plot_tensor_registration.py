@@ -13,6 +13,8 @@ orientation distributions.
 # sphinx_gallery_thumbnail_number = 1
 
 from dipy.reconst.dti import color_fa, decompose_tensor, fractional_anisotropy
+
+# The first page of the tutorials links the file example_figures.py.
 from example_figures import ERRORS, draw_slice, new_figure
 from matplotlib import pyplot as plt
 from nibabel.affines import apply_affine

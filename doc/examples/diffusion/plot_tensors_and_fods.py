@@ -21,6 +21,8 @@ from dipy.io.gradients import read_bvals_bvecs
 from dipy.reconst.csdeconv import ConstrainedSphericalDeconvModel
 from dipy.reconst.dti import TensorModel
 from dipy.reconst.shm import sh_to_sf
+
+# The first page of the tutorials links the file example_figures.py.
 from example_figures import draw_slice, new_figure
 from matplotlib import pyplot as plt
 from matplotlib.collections import PolyCollection

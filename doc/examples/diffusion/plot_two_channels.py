@@ -14,6 +14,8 @@ The images of this example are simulated from the tissue maps of the MNI152 temp
 # sphinx_gallery_thumbnail_number = 1
 
 from dipy.align.imwarp import DiffeomorphicMap
+
+# The first page of the tutorials links the file example_figures.py.
 from example_figures import ERRORS, draw_slice, new_figure
 from matplotlib import pyplot as plt
 from nilearn.datasets import (

@@ -14,6 +14,8 @@ displacement is known, so the error can be measured in millimetres.
 from dipy.align.imwarp import SymmetricDiffeomorphicRegistration
 from dipy.align.metrics import CCMetric, EMMetric
 from dipy.data import get_fnames
+
+# The first page of the tutorials links the file example_figures.py.
 from example_figures import COLOURS, draw_slice, new_figure
 from matplotlib import pyplot as plt
 from nilearn.datasets import (

@@ -25,6 +25,7 @@ import subprocess
 import sys
 from tempfile import TemporaryDirectory
 
+# The first page of the tutorials links the file example_figures.py.
 from example_figures import COLOURS, new_figure
 import matplotlib.pyplot as plt
 import numpy as np

@@ -14,6 +14,8 @@ training, and compared with SyN and with the default of this package.
 
 from dipy.align.imwarp import SymmetricDiffeomorphicRegistration
 from dipy.align.metrics import CCMetric
+
+# The first page of the tutorials links the file example_figures.py.
 from example_figures import COLOURS, new_figure
 from matplotlib import pyplot as plt
 import numpy as np

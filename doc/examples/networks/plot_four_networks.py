@@ -13,6 +13,7 @@ networks for volumes: every network works in 2D and in 3D.
 
 # sphinx_gallery_thumbnail_number = 2
 
+# The first page of the tutorials links the file example_figures.py.
 from example_figures import new_figure
 from matplotlib import pyplot as plt
 import numpy as np

@@ -17,6 +17,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from dipy.align.imaffine import AffineMap
+
+# The first page of the tutorials links the file example_figures.py.
 from example_figures import draw_slice, new_figure
 from matplotlib import pyplot as plt
 import nibabel as nib

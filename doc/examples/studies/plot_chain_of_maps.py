@@ -11,6 +11,7 @@ after the other; the true labels of the simulated subject are known.
 
 # sphinx_gallery_thumbnail_number = 1
 
+# The first page of the tutorials links the file example_figures.py.
 from example_figures import draw_slice, new_figure
 from matplotlib import pyplot as plt
 from matplotlib.colors import ListedColormap

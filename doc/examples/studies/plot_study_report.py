@@ -13,6 +13,7 @@ pose, and the file of another is damaged.
 from pathlib import Path
 import tempfile
 
+# The first page of the tutorials links the file example_figures.py.
 from example_figures import new_figure
 from matplotlib import image as pictures
 from matplotlib import pyplot as plt

@@ -17,6 +17,7 @@ average, so that the shape of the template is known: that of the MNI152 template
 from pathlib import Path
 from tempfile import mkdtemp
 
+# The first page of the tutorials links the file example_figures.py.
 from example_figures import draw_slice, new_figure
 from matplotlib import pyplot as plt
 import nibabel as nib

@@ -18,6 +18,8 @@ import tempfile
 
 from dipy.data import get_fnames
 from dipy.segment.mask import median_otsu
+
+# The first page of the tutorials links the file example_figures.py.
 from example_figures import draw_slice, new_figure
 from matplotlib import pyplot as plt
 import nibabel as nib

@@ -9,6 +9,7 @@ template, and the overlap of the structures before and after checks the result. 
 of the overlap is a warning (:doc:`/verdict`).
 """
 
+# The first page of the tutorials links the file example_figures.py.
 from example_figures import draw_slice, new_figure
 from matplotlib import pyplot as plt
 from matplotlib.colors import ListedColormap

@@ -11,6 +11,8 @@ the true error. :doc:`/uncertainty` has the measurements on real images.
 # sphinx_gallery_thumbnail_number = 1
 
 from dipy.tracking.streamline import Streamlines
+
+# The first page of the tutorials links the file example_figures.py.
 from example_figures import ERRORS, draw_slice, new_figure
 import matplotlib.pyplot as plt
 from nilearn.datasets import load_mni152_template
