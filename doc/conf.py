@@ -10,6 +10,7 @@ import dipy_dl_reg
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
+from cross_references import write_inventories
 from registry_tables import write_tables
 
 project = "dipy_dl_reg"
@@ -20,14 +21,21 @@ release = version = dipy_dl_reg.__version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
     "sphinx.ext.mathjax",
     "numpydoc",
     "sphinx_gallery.gen_gallery",
     "sphinxcontrib.bibtex",
+    "cross_references",
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "_templates", "examples"]
-nitpicky = False
+# Text in single backticks is a link or code; a link that leads nowhere fails the build.
+default_role = "py:obj"
+nitpicky = True
+intersphinx_mapping = write_inventories(HERE / "generated")
+intersphinx_disabled_reftypes = []
+add_module_names = False
 
 autosummary_generate = True
 autodoc_typehints = "none"
@@ -45,6 +53,9 @@ html_show_sourcelink = False
 sphinx_gallery_conf = {
     "examples_dirs": "examples",
     "gallery_dirs": "auto_examples",
+    # The page of a public name shows the examples that use it.
+    "backreferences_dir": "generated/backreferences",
+    "doc_module": ("dipy_dl_reg",),
     "filename_pattern": "/plot_",
     "within_subsection_order": "ExampleTitleSortKey",
     "abort_on_example_error": True,

@@ -51,9 +51,9 @@ def transform_streamlines(
     streamlines : StatefulTractogram, Streamlines or sequence of ndarray (N, dim)
         World coordinates (mm; "rasmm" in a tractogram), in moving's space; in
         static's with `inverse`. Slices and selections of an
-        :class:`~nibabel.streamlines.ArraySequence` are transformed correctly, unlike
+        `~nibabel.streamlines.array_sequence.ArraySequence` are transformed correctly, unlike
         by DIPY's own methods. A
-        :class:`~dipy.io.stateful_tractogram.StatefulTractogram` may be in any space
+        `~dipy.io.stateful_tractogram.StatefulTractogram` may be in any space
         and origin, such as voxels.
     inverse : bool, optional
         Transform static's streamlines to moving's space.

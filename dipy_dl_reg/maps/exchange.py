@@ -49,9 +49,8 @@ def read_mapping(
         The file of the affine part, in formats that may leave it out of the field: the
         premat of FSL, the affine of ANTs, which is found beside the warp.
     like : str, optional
-        Name of the format, as in `dipy_dl_reg.maps.formats.table.FORMATS`: "npz",
-        "ants", "dipy", "itk", "mrtrix", "itk_composite", "x5", "fsl", "spm" ... By
-        default it is found from the suffix and the header.
+        Name of the format: "npz", "ants", "dipy", "itk", "mrtrix", "itk_composite",
+        "x5", "fsl", "spm" ... (the error for another name lists all).  By default it is found from the suffix and the header.
     static, moving : str, Path, nibabel image or Grid, optional
         The images, of which only the grids are used.  A file that is not on static's
         grid is an error.  Files seldom hold moving's grid: without `moving` it is that
@@ -126,8 +125,7 @@ def write_mapping(
         The file of the affine part, in formats that may leave it out of the field: the
         premat of FSL, the affine of ANTs, by default beside the warp.
     like : str, optional
-        Name of the format, as in `dipy_dl_reg.maps.formats.table.FORMATS`.  By default
-        the suffix decides: ``.npz``, ``1Warp.nii.gz`` (ANTs), ``.h5``, ``.x5`` ...
+        Name of the format, as for `read_mapping`.  By default the suffix decides: ``.npz``, ``1Warp.nii.gz`` (ANTs), ``.h5``, ``.x5`` ...
         For other NIfTI files it must be given, because many programs have them.
     overwrite : bool, optional
         Replace files that exist.

@@ -86,7 +86,7 @@ class RegistrationRecord:
     device : str
         The device, and the number of threads on the CPU.
     repairs : int
-        Rounds of repair of the final fields (`geometry.fold_repair.Quality`).
+        Rounds of repair of the final fields, see `Quality`.
     similarity : dict of float or None
         Mean squared local correlation of the images: "raw" (by their affines alone),
         "affine" (with the prealign) and "deformed"; None or NaN where it is unknown.

@@ -30,18 +30,18 @@ def save_mapping(
     mapping : DiffeomorphicMap
         Any map of DIPY, 2D or 3D.
     path : str or Path
-        The file, ending in `.npz`: NumPy's archive without pickles, with the
-        entries `forward`, `backward` (mm, float32), the shapes and matrices of all
-        grids, the prealign as the map holds it, `is_inverse`, `dim`, and the name
-        and version of this format.  Another suffix stands for another format of
-        `dipy_dl_reg.maps.formats.table` that stores the whole map, if there is one.
+        The file, ending in ``.npz``: NumPy's archive without pickles, with the
+        entries ``forward``, ``backward`` (mm, float32), the shapes and matrices of all
+        grids, the prealign as the map holds it, ``is_inverse``, ``dim``, and the name
+        and version of this format.  Another suffix stands for another format that
+        stores the whole map, if there is one.
     overwrite : bool, optional
         Replace the file if it exists.
 
     Raises
     ------
     ValueError
-        If `mapping` is no map or has no fields, `path` does not end in `.npz` or in
+        If `mapping` is no map or has no fields, `path` does not end in ``.npz`` or in
         the suffix of another such format, or this format cannot store the map.
     FileExistsError
         If the file exists and `overwrite` is False.
@@ -65,12 +65,12 @@ def load_mapping(path: str | os.PathLike) -> DiffeomorphicMap:
     ----------
     path : str or Path
         The file.  Its suffix decides on the format; a file of any other suffix is read
-        as `.npz`.
+        as ``.npz``.
 
     Returns
     -------
     mapping : DiffeomorphicMap
-        From `.npz` the same map: transformed images and points, and the inverse, are
+        From ``.npz`` the same map: transformed images and points, and the inverse, are
         bit for bit the same. Its fields are float32, contiguous and writable, as DIPY
         needs them.
 
@@ -103,8 +103,8 @@ def write_dipy_mapping(
 
     The file has shape (X, Y, Z, 3, 2): in each voxel of static, the forward and the
     backward displacement in mm; its affine is the inverse of static's. DIPY's
-    `read_mapping` reads it correctly when called as
-    `read_mapping(path, moving, static, prealign=np.linalg.inv(prealign))`.
+    `dipy.align.read_mapping` reads it correctly when called as
+    ``read_mapping(path, moving, static, prealign=np.linalg.inv(prealign))``.
 
     `read_dipy_mapping` and `read_mapping` also find the prealign and moving's grid,
     which are in an extension of the header. **DIPY does not read the prealign**: pass
@@ -116,7 +116,7 @@ def write_dipy_mapping(
     mapping : DiffeomorphicMap
         A 3D map as registrations return it, made with affines.
     path : str or Path
-        The file, ending in `.nii` or `.nii.gz`.
+        The file, ending in ``.nii`` or ``.nii.gz``.
     overwrite : bool, optional
         Replace the file if it exists.
 

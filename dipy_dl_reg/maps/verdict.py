@@ -146,7 +146,7 @@ class Verdict(NamedTuple):
     reasons : tuple of str
         Why it is not good; empty for "good".
     measures : Measures or None
-        The measures that were judged (`dipy_dl_reg.maps.measures.Measures`).
+        The measures that were judged, see `Measures`.
     """
 
     grade: str

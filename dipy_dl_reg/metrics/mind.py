@@ -14,7 +14,7 @@ class MINDMetric(Metric):
 
     Each voxel is described by the differences between patches around it, which are
     almost independent of the contrast :footcite:p:`Heinrich2013`; see
-    `dipy_dl_reg.metrics.self_similarity` for the formula.
+    the notes for the formula.
     In contrast to mutual information, this metric is local: it is robust to a bias
     field, and to a tissue whose intensity differs between regions.
 

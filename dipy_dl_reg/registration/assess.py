@@ -41,7 +41,7 @@ def assess_mapping(
         The masks that were used.
     anatomy : bool, optional
         Also measure the overlap of the anatomy maps of both images before and after the
-        registration (`verdict.measures.anatomy_affine` and `anatomy`), for 3D images
+        registration (``verdict.measures.anatomy_affine`` and ``anatomy``), for 3D images
         that show a brain.  A network predicts the maps of each image, in one to three
         seconds of a core; masks are not used for the maps.  For two whole heads without
         masks, it also predicts two maps to find masks, with every value of `anatomy`.
@@ -51,9 +51,9 @@ def assess_mapping(
     Returns
     -------
     verdict : Verdict
-        "good", "doubtful" or "failed" (`verdict.grade`), and the reasons
-        (`verdict.reasons`).  A map with folds, or whose directions are no inverses of
-        each other, is at least "doubtful" (`dipy_dl_reg.maps.checks.add_regularity`).
+        "good", "doubtful" or "failed" (``verdict.grade``), and the reasons
+        (``verdict.reasons``).  A map with folds, or whose directions are no inverses of
+        each other, is at least "doubtful".
 
     Raises
     ------

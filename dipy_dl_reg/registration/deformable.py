@@ -65,8 +65,7 @@ class DeepRegistration(DeformableResults):
         correlation if the images have the same contrast; if they have different
         contrasts, such as T1 and b0, local correlation after an intensity mapping of
         the moving image to static's contrast, or self-similarity if no such mapping
-        explains static.  The log names the chosen metric and the reason
-        (`initialization.metric_selection.select_metric`).
+        explains static.  The log and the record name the chosen metric and the reason.
         For images with several channels, such as T1 and FA, a sequence with one entry
         for each channel: ``["auto", "auto"]`` or ``[MIMetric(3), CCMetric(3)]``.
     options : DeformableOptions
@@ -82,7 +81,7 @@ class DeepRegistration(DeformableResults):
         rounds of repair were needed.
     verdict : Verdict
         After `optimize`: whether the result is "good", "doubtful" or "failed"
-        (`verdict.grade`), and why (`verdict.reasons`).  It is logged too, as a warning
+        (``verdict.grade``), and why (``verdict.reasons``).  It is logged too, as a warning
         unless it is "good".
     record : RegistrationRecord
         After `optimize`: metric, network and initial field, and why; iterations, time
@@ -98,7 +97,7 @@ class DeepRegistration(DeformableResults):
         After `optimize`: whether refinement started from the network's field.
     anatomy_used : bool
         After `optimize`: whether the result depends on anatomy maps; the record says
-        why (`record.anatomy_reason`).
+        why (``record.anatomy_reason``).
     uses_default_network : bool
         Whether the package chooses the network (``model="auto"``).
     affine_only : bool

@@ -189,14 +189,14 @@ def mapping_uncertainty(
     r"""Estimate the error of a map at each voxel of static, in mm.
 
     The two images are registered once more, with another grid, noise and a slightly
-    different affine (`REPETITIONS`).  Half-widths of intervals are
+    different affine.  Half-widths of intervals are
 
     .. math:: h = \sqrt{(a\,d)^2 + (b\,p)^2}
 
     where :math:`d` is the root mean square difference, along one axis, of this map
     from the given one :footcite:p:`Kybic2010`; :math:`p` is the standard error that
     follows from the gradient of static and from what the warped image does not explain
-    of it (`measure_precision`); and means are taken over Gaussian windows (standard
+    of it; and means are taken over Gaussian windows (standard
     deviation 4 mm).  The factors :math:`a` and :math:`b` of each level were found on
     known errors of an earlier default, whose local correlation compared the images in
     one direction.  :doc:`/uncertainty` has the coverage on other pairs with the present
@@ -212,7 +212,7 @@ def mapping_uncertainty(
         The registered images, 2D or 3D, on their own grids.  NaN is missing data.
     static_mask, moving_mask : array, nibabel image, str or Path, optional
         Only voxels other than 0 are compared, and belong to the object.  Without masks,
-        whole heads are masked as in the registration (`find_brain_masks`).
+        whole heads are masked as in the registration by `brain_mask`.
     subjects : {"different", "same"}, optional
         Whether the images show different people (or a person and a template) or the
         same person.  Some structures of two people have no counterpart that an image
