@@ -48,7 +48,30 @@ def save_mapping(
 
     See Also
     --------
-    load_mapping, write_dipy_mapping
+    load_mapping : the opposite.
+    write_mapping : files for other programs, such as ANTs, FSL and MRtrix3.
+    write_dipy_mapping : the file of DIPY.
+
+    Notes
+    -----
+    Only this format stores everything: both fields, all grids, and the prealign in both
+    directions (``mapping.prealign`` is the inverse of the `prealign` of the
+    registration, ``mapping.prealign_inv`` is the `prealign` itself).  Reading it runs
+    no code.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> import numpy as np
+    >>> from dipy_dl_reg import DeepRegistration, load_mapping, save_mapping
+    >>> x, y = np.mgrid[-1:1:32j, -1:1:32j]
+    >>> static, moving = np.exp(-8 * (x**2 + y**2)), np.exp(-8 * (x**2 + 2 * y**2))
+    >>> mapping = DeepRegistration("SSD").optimize(static=static, moving=moving)
+    >>> path = f"{mkdtemp()}/mapping.npz"
+    >>> save_mapping(mapping, path)
+    >>> loaded = load_mapping(path)
+    >>> bool((loaded.transform(moving) == mapping.transform(moving)).all())
+    True
     """
     check_mapping(mapping)
     suffixes = whole_map_suffixes()
@@ -84,7 +107,17 @@ def load_mapping(path: str | os.PathLike) -> DiffeomorphicMap:
 
     See Also
     --------
-    save_mapping, read_dipy_mapping
+    save_mapping : the opposite; its example reads the map again.
+    read_mapping : maps of other programs, such as ANTs, FSL and MRtrix3.
+    read_dipy_mapping : the file of DIPY.
+
+    Examples
+    --------
+    >>> from dipy_dl_reg import load_mapping
+    >>> load_mapping("subject_mapping.npz")  # this file does not exist
+    Traceback (most recent call last):
+        ...
+    FileNotFoundError: ...
     """
     suffixes = whole_map_suffixes()
     if os.fspath(path).lower().endswith(suffixes):
@@ -130,7 +163,22 @@ def write_dipy_mapping(
 
     See Also
     --------
-    read_dipy_mapping, save_mapping
+    read_dipy_mapping : the opposite.
+    save_mapping : a file that stores the whole map.
+    dipy.align.read_mapping : the function of DIPY that reads the file.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> import numpy as np
+    >>> from dipy_dl_reg import DeepRegistration, write_dipy_mapping
+    >>> x, y, z = np.mgrid[-1:1:12j, -1:1:12j, -1:1:12j]
+    >>> static, moving = (np.exp(-8 * (x**2 + k * y**2 + z**2)) for k in (1, 2))
+    >>> grids = {"static_grid2world": np.eye(4), "moving_grid2world": np.eye(4)}
+    >>> mapping = DeepRegistration("SSD").optimize(
+    ...     static=static, moving=moving, **grids
+    ... )
+    >>> write_dipy_mapping(mapping, f"{mkdtemp()}/mapping.nii.gz")
     """
     check_storable(mapping)
     if not str(path).endswith((".nii", ".nii.gz")):
@@ -180,6 +228,27 @@ def read_dipy_mapping(
 
     See Also
     --------
-    write_dipy_mapping, load_mapping
+    write_dipy_mapping : the opposite.
+    read_mapping : the same for the files of all programs.
+    dipy.align.write_mapping : the function of DIPY that writes the file.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> import nibabel as nib
+    >>> import numpy as np
+    >>> from dipy_dl_reg import DeepRegistration, read_dipy_mapping, write_dipy_mapping
+    >>> x, y, z = np.mgrid[-1:1:12j, -1:1:12j, -1:1:12j]
+    >>> static, moving = (np.exp(-8 * (x**2 + k * y**2 + z**2)) for k in (1, 2))
+    >>> grids = {"static_grid2world": np.eye(4), "moving_grid2world": np.eye(4)}
+    >>> mapping = DeepRegistration("SSD").optimize(
+    ...     static=static, moving=moving, **grids
+    ... )
+    >>> path = f"{mkdtemp()}/mapping.nii.gz"
+    >>> write_dipy_mapping(mapping, path)
+    >>> images = [nib.Nifti1Image(image, np.eye(4)) for image in (static, moving)]
+    >>> read = read_dipy_mapping(path, *images)
+    >>> bool(np.allclose(read.transform(moving), mapping.transform(moving), atol=1e-3))
+    True
     """
     return FORMATS["dipy"].read(path, static, moving, prealign)

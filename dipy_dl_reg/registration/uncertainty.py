@@ -49,7 +49,7 @@ _OF_ONE_IMAGE = ("landmarks", "phase_encoding")
 
 @dataclass(frozen=True)
 class MappingUncertainty:
-    """Expected error of a map.
+    r"""Expected error of a map.
 
     The error at a point of static is the vector from the point of moving that truly
     corresponds to it to the point that the map gives, brought to static's world by the
@@ -72,6 +72,31 @@ class MappingUncertainty:
         The map.
     calibration : Calibration
         Factors from the two measures to the error.
+
+    See Also
+    --------
+    mapping_uncertainty : computes it.
+    uncertainty_along_streamlines : the expected error along streamlines.
+
+    Notes
+    -----
+    With :math:`d` the `disagreement` and :math:`p` the `precision`, all values are
+    :math:`\sqrt{(a\,d)^2 + (b\,p)^2}`; the factors :math:`a` and :math:`b` of
+    `calibration` depend on what is asked for: the expected error, or a level of an
+    interval or a radius.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dipy_dl_reg import DeepRegistration, mapping_uncertainty
+    >>> x, y = np.mgrid[-1:1:24j, -1:1:24j]
+    >>> static, moving = np.exp(-8 * (x**2 + y**2)), np.exp(-8 * (x**2 + 2 * y**2))
+    >>> options = {"metric": "SSD", "level_iters": [5]}
+    >>> mapping = DeepRegistration(**options).optimize(static=static, moving=moving)
+    >>> found = mapping_uncertainty(mapping, static, moving, subjects="same", **options)
+    >>> points = np.array([[12.0, 12.0], [12.0, 99.0]])  # the second is outside
+    >>> np.isfinite(found.at_points(points, level=0.9))
+    array([ True, False])
     """
 
     disagreement: np.ndarray

@@ -87,6 +87,11 @@ def write_study_report(
     FileExistsError
         If the file exists and `overwrite` is False.
 
+    See Also
+    --------
+    write_report : the report of one registration, whose ``as_row`` is a row.
+    register_cohort : writes both for a cohort.
+
     Examples
     --------
     >>> import tempfile
