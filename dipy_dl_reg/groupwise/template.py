@@ -140,8 +140,15 @@ def build_template(
         averaged.
     names : sequence of str, optional
         Names of the subjects; by default those of the files.
-    engine, n_jobs, address, num_threads : optional
-        Processes and threads; see `run_in_parallel`.
+    engine : {"serial", "joblib", "dask", "ray"}, optional
+        What runs the processes.  ``"serial"`` uses this process alone.
+    n_jobs : int, optional
+        Number of processes; -1 uses all processors.
+    address : str, optional
+        Address of a dask or ray cluster that runs already.
+    num_threads : int, optional
+        Threads of each process on the CPU; by default the number of processors,
+        divided by the number of processes.
     overwrite : bool, optional
         Replace results in `out_dir`, and discard the state of another computation.
     keep_work : bool, optional
