@@ -40,6 +40,7 @@ extensions = [
     "sphinxcontrib.bibtex",
     "cross_references",
     "measured_pages",
+    "card_pages",
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "_templates", "examples"]
