@@ -16,6 +16,7 @@ import nibabel as nib
 import numpy as np
 import phantom
 import pytest
+from recipe_files import make_recipe_files
 
 from dipy_dl_reg.registration.affine.poses import StartingPose, choose_starting_pose
 from dipy_dl_reg.training.loop.train_network import train_network
@@ -85,6 +86,7 @@ def files(tmp_path, monkeypatch):
     save_bundle("bundle.trk", grids["subject"])
     for name, image in images.items():
         save(f"folder_of_images/{name}.nii.gz", image, grids[name])
+    make_recipe_files(images, grids)
     return tmp_path
 
 
@@ -144,6 +146,7 @@ IMPORTS = {
     "doc/exchange.rst": ["SimpleITK", "h5py", "nitransforms"],
     "doc/cohorts.rst": ["jinja2"],
     "doc/verdict.rst": ["jinja2"],
+    "doc/recipes.rst": ["jinja2"],
 }
 #: Files that the code blocks of a page must create.
 CREATED = {
@@ -160,6 +163,14 @@ CREATED = {
                         "registered/sub-subject/sub-subject_space-MNI_measures.json"],
     "doc/verdict.rst": ["report.html"],
     "doc/uncertainty.rst": [],
+    "doc/recipes.rst": ["subject_labels.nii.gz", "atlas/subject_labels.nii.gz",
+                        "t1_space/fa_t1.nii.gz", "fa_template.nii.gz",
+                        "head/report.html", "lesion/mapping.npz",
+                        "bundle_template.trk", "bundle_back.trk",
+                        "series_template.nii.gz", "from_bids/space-MNI_index.html",
+                        "from_pattern/space-MNI_measures.tsv",
+                        "from_table/space-MNI_index.html", "section_warped.png",
+                        "slices/report.html", "own/warped_moved.nii.gz", "other.html"],
     "doc/networks.rst": ["mine.npz", "model.npz", "out/warped_moved.nii.gz"],
 }  # fmt: skip
 
