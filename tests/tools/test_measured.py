@@ -137,6 +137,17 @@ def test_columns_can_name_a_key(folder):
     assert rows == [["", "a", "b"], ["T1", "0.50", "0.25"]]
 
 
+def test_tables_of_lines_of_a_text(folder):
+    lines = ["x = first > case x", "y = case y"]
+    columns = "one = 1 .1f; both = 1 .0f / 2 .3f"
+    rows = measured_tables.summarize_lines("lines.txt", "a", columns, lines, folder)
+    assert rows == [
+        ["a", "one", "both"],
+        ["x", "-1.5", "-2 / 0.002"],
+        ["y", "4.0", "4 / 5.000"],
+    ]
+
+
 def test_a_dirty_tree_is_named(folder):
     about = {"code": {"commit": "abc1234-dirty"}}
     table = measured.read_table("pairs", folder)._replace(about=about)
