@@ -26,6 +26,7 @@ IMPORTS = {
     "doc/exchange.rst": ["SimpleITK", "h5py", "nitransforms"],
     "doc/cohorts.rst": ["jinja2"],
     "doc/verdict.rst": ["jinja2"],
+    "doc/recipes.rst": ["jinja2"],
 }
 #: Files that the code blocks of a page must create.
 CREATED = {
@@ -40,6 +41,14 @@ CREATED = {
     "doc/cohorts.rst": ["registered/space-MNI_measures.tsv",
                         "registered/sub-subject/sub-subject_space-MNI_measures.json"],
     "doc/verdict.rst": ["report.html"],
+    "doc/recipes.rst": ["subject_labels.nii.gz", "atlas/subject_labels.nii.gz",
+                        "t1_space/fa_t1.nii.gz", "fa_template.nii.gz",
+                        "head/report.html", "lesion/mapping.npz",
+                        "bundle_template.trk", "bundle_back.trk",
+                        "series_template.nii.gz", "from_bids/space-MNI_index.html",
+                        "from_pattern/space-MNI_measures.tsv",
+                        "from_table/space-MNI_index.html", "section_warped.png",
+                        "slices/report.html", "own/warped_moved.nii.gz", "other.html"],
     "doc/networks.rst": ["mine.npz", "model.npz", "out/warped_moved.nii.gz"],
 }  # fmt: skip
 
