@@ -21,6 +21,7 @@ ROWS = {
     ("T1", "a", "5:6"): 0.9,
     ("T1", "b", "1:2"): 0.25,
     ("T1", "b", "3:4"): 0.6,
+    ("T2", "a", "1:2"): 0.1,
 }
 
 
@@ -56,6 +57,7 @@ def folder(tmp_path):
         ("pairs | T1 | a | all | n dice | d", "4"),
         ("pairs | T1 | a - b | all | dice | +.3f", "+0.150"),  # the two cases of both
         ("pairs | T1 | a / b | 1:2 | dice | .1f", "2.0"),
+        ("pairs | T1 - T2 | b - a | all | dice | .2f", "0.15"),
         ("lines.txt | case y | 2 | .1f", "5.0"),
         ("lines.txt | first > case x | 1 | .1f", "-1.5"),
         ("lines.txt | first > case x | 2 | .3f", "0.002"),
@@ -70,7 +72,7 @@ def test_figures(folder, name, expected):
     ("name", "message"),
     [
         ("pears | T1 | a | all | dice | .3f", "no table 'pears'"),
-        ("pairs | T2 | a | all | dice | .3f", "no kind 'T2'"),
+        ("pairs | T3 | a | all | dice | .3f", "no kind 'T3'"),
         ("pairs | T1 | c | all | dice | .3f", "no setting 'c'; there are"),
         ("pairs | T1 | a | 9:9 | dice | .3f", "no pair '9:9'"),
         ("pairs | T1 | a | all | loss | .3f", "no 'loss' for 1:2"),
