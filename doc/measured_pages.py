@@ -99,7 +99,8 @@ class MeasuredLines(SphinxDirective):
 
 def list_table(caption, rows):
     """The rows as a ``list-table``, headings first."""
-    lines = [f".. list-table:: {caption}", "   :header-rows: 1", ""]
+    lines = [f".. list-table:: {caption}", "   :header-rows: 1"]
+    lines += ["   :class: measured-table", ""]
     for row in rows:
         for place, cell in enumerate(row):
             lines.append(f"   {'* ' if place == 0 else '  '}- {cell}".rstrip())
