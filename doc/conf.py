@@ -12,6 +12,7 @@ import dipy_dl_reg
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "examples")]  # the latter: example_figures
 
+from cross_references import write_inventories
 from gallery import SECTION_ORDER
 from registry_tables import write_tables
 
@@ -28,6 +29,7 @@ URLS = PYPROJECT["project"].get("urls", {})
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
     "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
     "myst_parser",  # CHANGELOG.md and CONTRIBUTING.md are pages too
@@ -36,11 +38,18 @@ extensions = [
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
     "sphinxcontrib.bibtex",
+    "cross_references",
     "measured_pages",
+    "card_pages",
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "_templates", "examples"]
-nitpicky = False
+# Text in single backticks is a link or code; a link that leads nowhere fails the build.
+default_role = "py:obj"
+nitpicky = True
+intersphinx_mapping = write_inventories(HERE / "generated")
+intersphinx_disabled_reftypes = []
+add_module_names = False
 
 autosummary_generate = True
 autodoc_typehints = "none"
@@ -95,6 +104,7 @@ sphinx_gallery_conf = {
     "subsection_order": SECTION_ORDER,
     "within_subsection_order": "gallery.ExampleOrder",
     "image_scrapers": ("gallery",),
+    # The page of a public name shows the examples that use it.
     "doc_module": ("dipy_dl_reg",),
     "backreferences_dir": "generated/backreferences",
     "reference_url": {"dipy_dl_reg": None},
@@ -102,7 +112,8 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "capture_repr": (),
     "show_memory": False,
-    "min_reported_time": 1,
+    "min_reported_time": 3600,  # seconds of this machine say nothing to a reader
+    "write_computation_times": False,
     "remove_config_comments": True,
 }
 
