@@ -46,7 +46,12 @@ _BLACK_EDGE = [patheffects.withStroke(linewidth=2, foreground="black")]
 
 
 def new_figure(
-    alt: str, rows: int = 1, columns: int = 1, *, aspect: float = 1.0
+    alt: str,
+    rows: int = 1,
+    columns: int = 1,
+    *,
+    aspect: float = 1.0,
+    bar: bool = False,
 ) -> tuple[Figure, np.ndarray]:
     """Make a figure with rows and columns of axes.
 
@@ -58,6 +63,8 @@ def new_figure(
         Number of axes.
     aspect : float, optional
         Height of each of the axes by its width.
+    bar : bool, optional
+        Leave room for a colour bar below.
 
     Returns
     -------
@@ -65,7 +72,7 @@ def new_figure(
     axes : ndarray of Axes, shape (rows, columns)
     """
     plt.rcParams.update(_STYLE)
-    height = rows * (aspect * WIDTH / columns + 0.35)
+    height = rows * (aspect * WIDTH / columns + 0.35) + 0.8 * bar
     figure, axes = plt.subplots(
         rows,
         columns,

@@ -206,6 +206,7 @@ figure, axes = new_figure(
     rows=2,
     columns=2,
     aspect=0.9,
+    bar=True,
 )
 own, off = fit.evecs[..., 0], 20 + 0 * fa
 draw(axes[0, 0], own, fit.fa * brain, affine, off, fa > 0.35, "subject, before")
@@ -262,6 +263,7 @@ figure, axes = new_figure(
     "lie across the arcs of the template's fibres, with transform_fods along them.",
     columns=2,
     aspect=0.9,
+    bar=True,
 )
 for ax, (name, (coefficients, directions)) in zip(axes[0], images.items(), strict=True):
     glyphs = draw_fods(ax, coefficients, directions, name)

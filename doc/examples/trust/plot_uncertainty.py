@@ -105,6 +105,7 @@ figure, axes = new_figure(
     rows=2,
     columns=2,
     aspect=1.2,
+    bar=True,
 )
 for ax, (title, (image, options)) in zip(axes.flat, panels.items(), strict=True):
     drawn = draw_slice(ax, image, grid2world, title=title, **options)
