@@ -214,7 +214,7 @@ def _draw_letters(ax: Axes, letters: str) -> None:
             ha=across,
             va=up,
             color="white",
-            fontsize=10,
+            fontsize=11,
             fontweight="bold",
             path_effects=_BLACK_EDGE,
         )
@@ -238,7 +238,7 @@ def _draw_scale(ax: Axes, extent: tuple[float, float, float, float], unit: str) 
         below + 0.015 * height,
         f"{length} {unit}",
         color="white",
-        fontsize=9,
+        fontsize=11,
         va="bottom",
         path_effects=_BLACK_EDGE,
     )

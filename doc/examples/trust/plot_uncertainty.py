@@ -136,5 +136,5 @@ for arc, value in zip(arcs, values, strict=True):
     )
 axis.set(xlabel="x (left to right), mm", ylabel="z, mm", aspect="equal")
 axis.set_title("expected error along arcs")
-figure.colorbar(shown, label="mm")
+figure.colorbar(shown, ax=axis, label="mm", shrink=0.7)
 plt.show()
