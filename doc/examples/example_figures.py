@@ -95,6 +95,7 @@ def draw_slice(
     outlines: np.ndarray | None = None,
     levels: tuple[float, ...] = (0.5,),
     colour: str = OUTLINE,
+    window: tuple[float, float, float, float] | None = None,
     **options,
 ) -> AxesImage:
     """Draw a plane of a volume, or a 2D image, in true proportions.
@@ -123,6 +124,9 @@ def draw_slice(
         Values at which contours are drawn.
     colour : str, optional
         Colour of the contours.
+    window : tuple of float, optional
+        The part to show: left, right, bottom and top in mm (pixels without
+        `grid2world`) from the lower left corner; all by default.
     **options
         Options of ``imshow``, such as ``cmap``, ``vmin`` and ``vmax``.
 
@@ -142,7 +146,7 @@ def draw_slice(
         draw_contour(ax, outlines, grid2world, plane, at, levels, colour)
     letters = "" if grid2world is None else _PLANES[plane][1]
     _draw_letters(ax, letters)
-    _draw_scale(ax, extent, "px" if grid2world is None else "mm")
+    _draw_scale(ax, window or extent, "px" if grid2world is None else "mm")
     return drawn
 
 
@@ -220,13 +224,14 @@ def _draw_letters(ax: Axes, letters: str) -> None:
         )
 
 
-def _draw_scale(ax: Axes, extent: tuple[float, float, float, float], unit: str) -> None:
+def _draw_scale(ax: Axes, window: tuple[float, float, float, float], unit: str) -> None:
     """A bar of a round length at the lower left."""
-    _, width, _, height = extent
+    left, right, bottom, top = window
+    width, height = right - left, top - bottom
     length = max(n for n in (1, 2, 5, 10, 20, 50, 100) if n == 1 or n < 0.4 * width)
-    left, below = 0.04 * width, 0.04 * height
+    start, below = left + 0.04 * width, bottom + 0.04 * height
     ax.plot(
-        [left, left + length],
+        [start, start + length],
         [below, below],
         color="white",
         linewidth=2.5,
@@ -234,7 +239,7 @@ def _draw_scale(ax: Axes, extent: tuple[float, float, float, float], unit: str) 
         path_effects=_BLACK_EDGE,
     )
     ax.text(
-        left,
+        start,
         below + 0.015 * height,
         f"{length} {unit}",
         color="white",
@@ -242,4 +247,4 @@ def _draw_scale(ax: Axes, extent: tuple[float, float, float, float], unit: str) 
         va="bottom",
         path_effects=_BLACK_EDGE,
     )
-    ax.set(xlim=extent[:2], ylim=extent[2:])
+    ax.set(xlim=window[:2], ylim=window[2:])
