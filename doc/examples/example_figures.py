@@ -172,7 +172,8 @@ def cut_plane(
 ) -> tuple[np.ndarray, tuple[float, float, float, float]]:
     """Cut a plane; return its rows from below to above, and its extent for imshow."""
     image = np.asarray(image)
-    image = image.astype(np.float32) if image.dtype in (bool, np.float16) else image
+    if image.dtype in (bool, np.int64):  # types that NIfTI does not have
+        image = image.astype(np.int32)
     if grid2world is None:  # a 2D image, whose first row is above
         rows, columns = image.shape[:2]
         return image[::-1], (0, columns, 0, rows)

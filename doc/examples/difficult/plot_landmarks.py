@@ -245,9 +245,9 @@ maps = {
     "both": DeepRegistration(landmarks=landmarks).optimize(**images, **grids),
 }
 fig, axes = new_figure(
-    "Static, and moving warped by the images alone, which looks like static but is 6 mm "
-    "off; by six landmarks alone, which does not look like it; and by both, with the "
-    "smallest error.",
+    "Static, and moving warped by the images alone, which looks like static but is 6 "
+    "mm off; by six landmarks alone, which does not look like it; and by both, with "
+    "the smallest error.",
     rows=2,
     columns=2,
     aspect=1.2,

@@ -68,9 +68,9 @@ for name, header in headers.items():
 # structures within are not where their outlines are.
 
 fig, axes = new_figure(
-    "Sagittal slices of the subject after registration, with outlines of the template: "
-    "with the right header they follow the image; with the wrong header the image is "
-    "distorted and its structures do not match them.",
+    "Sagittal slices of the subject after registration, with outlines of the "
+    "template: with the right header they follow the image; with the wrong header the "
+    "image is distorted and its structures do not match them.",
     columns=2,
 )
 for ax, (name, mapping) in zip(axes[0], mappings.items(), strict=True):
