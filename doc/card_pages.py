@@ -1,8 +1,8 @@
 """Sphinx extension: what pages take from the code when the documentation is built.
 
 The directive ``model-card`` is a table about a trained network, read from its file. The
-role ``constant`` is the value of a constant, so that a formula on a page agrees with
-the code::
+role ``constant`` is the value of a constant, so that a formula on a page agrees with the
+code::
 
     .. model-card:: pyramid-brain
 
