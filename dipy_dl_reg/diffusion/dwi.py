@@ -87,7 +87,7 @@ def transform_dwi(
         anatomy under shears and stretches too.
     frame : {"voxel", "fsl", "world"}, optional
         Axes of the b-vectors, those of the input and of the result; see
-        `frame_to_world`. By default "fsl" for b-vectors in a file, else "voxel", with a
+        :ref:`frames`. By default "fsl" for b-vectors in a file, else "voxel", with a
         warning where "fsl" differs.
     mask : ndarray, shape (X, Y, Z), optional
         Voxels of the input image where it is not 0 are used; others are missing.

@@ -48,8 +48,7 @@ def register_dwi_to_template(
         The moving image: a 4D series whose volumes are aligned to each other or, with
         ``gtab=None``, a 3D b0 volume.
     gtab : GradientTable, pair of (bvals, bvecs), or None
-        Determines which volumes are b0; bvals and bvecs may be files.  See
-        `check_gradient_table`.
+        Determines which volumes are b0; bvals and bvecs may be files.
     dwi_affine : array, shape (4, 4), optional
         Voxels to world of the series.  Required for an array; by default the affine in
         the file.

@@ -230,13 +230,13 @@ def rotate_gradients(
     Parameters
     ----------
     gtab : GradientTable or pair (bvals, bvecs)
-        The table of the measurement, see `check_gradient_table`.
+        The table of the measurement; bvals and bvecs may be files.
     affines : ndarray, shape (4, 4, N) or (3, 3, N)
         From `deep_motion_correction`, one for each volume, b0 volumes included.
     grid2world : ndarray, shape (4, 4)
         Voxel-to-world matrix of the series.
     frame : {"voxel", "fsl", "world"}, optional
-        The axes of the b-vectors, see `frame_to_world`.  By default "fsl" for b-vectors
+        The axes of the b-vectors, see :ref:`frames`.  By default "fsl" for b-vectors
         in a file, else "voxel", with a warning where "fsl" differs.
 
     Returns

@@ -57,7 +57,7 @@ def reorient_gradients(
         The table of the series in the input space.
     frame : {"voxel", "fsl", "world"}, optional
         Axes of the b-vectors, of the table given and of the one returned; see
-        `frame_to_world`. By default "fsl" for b-vectors in a file, else "voxel", with a
+        :ref:`frames`. By default "fsl" for b-vectors in a file, else "voxel", with a
         warning where "fsl" differs.
     image_grid2world, out_grid2world : ndarray, shape (4, 4), optional
         Voxel-to-world matrices of the series and of the result; those of the map's two
@@ -146,7 +146,7 @@ def local_rotations(
     mapping : DiffeomorphicMap or AffineMap
         The map, in 3D.
     frame : {"voxel", "fsl", "world"}, optional
-        Axes of the directions before and after; see `frame_to_world`. By default
+        Axes of the directions before and after; see :ref:`frames`. By default
         "voxel", with a warning where "fsl" differs.
     image_grid2world : ndarray, shape (4, 4), optional
         Voxel-to-world matrix of the series; moving's (static's with `inverse`) by

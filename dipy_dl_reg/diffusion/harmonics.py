@@ -221,7 +221,7 @@ def convert_harmonics(
     affine : ndarray, shape (4, 4), optional
         Voxel-to-world matrix of the image, required if the frames are not the same.
     from_frame, to_frame : {"voxel", "fsl", "world"}, optional
-        Axes in which directions are given before and after; see `frame_to_world`. By
+        Axes in which directions are given before and after; see :ref:`frames`. By
         default "world" for "mrtrix" and "voxel" for the other bases.
 
     Returns

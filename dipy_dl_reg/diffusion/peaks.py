@@ -61,7 +61,7 @@ def transform_vectors(
         length of the fibre is. By default lengths are kept.
     frame : {"voxel", "fsl", "world"}, optional
         Axes in which the components are given, those of the input and of the result;
-        see `frame_to_world`. Use "fsl" for FSL's ``V1``, and "world" for MRtrix3's
+        see :ref:`frames`. Use "fsl" for FSL's ``V1``, and "world" for MRtrix3's
         peaks. By default "voxel", with a warning where "fsl" differs.
     mask : ndarray, shape (X, Y, Z), optional
         Voxels of the input image where it is not 0 are used; others are background.
@@ -147,10 +147,10 @@ def transform_peaks(
         The map, in 3D. A matrix, from static's world to moving's, requires
         `image_grid2world`, `out_shape` and `out_grid2world`.
     peaks : PeaksAndMetrics, str or Path
-        What :func:`dipy.direction.peaks_from_model` returned, or a ``.pam5`` file, in
+        What `dipy.direction.peaks.peaks_from_model` returned, or a ``.pam5`` file, in
         moving's world (in static's with `inverse`).
     frame : {"voxel", "fsl", "world"}, optional
-        Axes of the peaks, those of the input and of the result; see `frame_to_world`.
+        Axes of the peaks, those of the input and of the result; see :ref:`frames`.
         By default "voxel", with a warning where "fsl" differs.
     mask : ndarray, shape (X, Y, Z), optional
         Voxels of the input image where it is not 0 are used; others are background.

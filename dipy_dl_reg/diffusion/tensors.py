@@ -84,7 +84,7 @@ def transform_tensors(
         "fsl" Dxx, Dxy, Dxz, Dyy, Dyz, Dzz; "mrtrix" Dxx, Dyy, Dzz, Dxy, Dxz, Dyz.
     frame : {"voxel", "fsl", "world"}, optional
         Axes in which the components are given, those of the input and of the result;
-        see `frame_to_world`. By default those of the program that `order` names:
+        see :ref:`frames`. By default those of the program that `order` names:
         "voxel" for "dipy" and matrices, "fsl" for "fsl" and "world" for "mrtrix".
         Tensors that DIPY fitted with FSL's b-vectors, unchanged, are in the frame
         "fsl", which differs from "voxel" if the determinant of the affine of the image

@@ -83,8 +83,15 @@ def register_all_pairs(
         interrupted, the same call continues it.
     masks, names : sequence, optional
         As in `build_template`.
-    engine, n_jobs, address, num_threads : optional
-        Processes and threads; see `run_in_parallel`.
+    engine : {"serial", "joblib", "dask", "ray"}, optional
+        What runs the processes.  ``"serial"`` uses this process alone.
+    n_jobs : int, optional
+        Number of processes; -1 uses all processors.
+    address : str, optional
+        Address of a dask or ray cluster that runs already.
+    num_threads : int, optional
+        Threads of each process on the CPU; by default the number of processors,
+        divided by the number of processes.
     overwrite : bool, optional
         Replace the table in `out_dir`, and discard the state of another computation.
     call : str, optional

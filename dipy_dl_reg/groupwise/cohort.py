@@ -130,8 +130,15 @@ def register_cohort(
         Write a report for each subject and an index page.
     repeat : bool, optional
         Register subjects again that are done.
-    engine, n_jobs, address, num_threads
-        As in `run_in_parallel`.
+    engine : {"serial", "joblib", "dask", "ray"}, optional
+        What runs the processes.  ``"serial"`` uses this process alone.
+    n_jobs : int, optional
+        Number of processes; -1 uses all processors.
+    address : str, optional
+        Address of a dask or ray cluster that runs already.
+    num_threads : int, optional
+        Threads of each process on the CPU; by default the number of processors,
+        divided by the number of processes.
     memory : float or str, optional
         Memory that one process may need, in bytes or such as "4 GB"; by default it is
         estimated from the sizes of the images.  `n_jobs` is lowered, with a message,

@@ -30,7 +30,7 @@ from dipy_dl_reg.groupwise.template_stages import (
     align_all,
     iterate,
 )
-from dipy_dl_reg.groupwise.template_study import WORK, prepare_study
+from dipy_dl_reg.groupwise.template_study import AVERAGE, WORK, prepare_study
 from dipy_dl_reg.groupwise.template_subjects import name_subjects
 from dipy_dl_reg.maps.storage import load_mapping
 from dipy_dl_reg.options import takes_options
@@ -140,8 +140,15 @@ def build_template(
         averaged.
     names : sequence of str, optional
         Names of the subjects; by default those of the files.
-    engine, n_jobs, address, num_threads : optional
-        Processes and threads; see `run_in_parallel`.
+    engine : {"serial", "joblib", "dask", "ray"}, optional
+        What runs the processes.  ``"serial"`` uses this process alone.
+    n_jobs : int, optional
+        Number of processes; -1 uses all processors.
+    address : str, optional
+        Address of a dask or ray cluster that runs already.
+    num_threads : int, optional
+        Threads of each process on the CPU; by default the number of processors,
+        divided by the number of processes.
     overwrite : bool, optional
         Replace results in `out_dir`, and discard the state of another computation.
     keep_work : bool, optional
@@ -209,7 +216,7 @@ def build_template(
     history = iterate(study, affines, grid)
     last = study.iteration(options.iterations)
     by_name = dict(zip(study.names, affines))
-    reference = load_reference(last / "template.npz")
+    reference = load_reference(last / AVERAGE)
     mask = np.ones(grid.shape, bool) if reference.mask is None else reference.mask
     template = Template(
         reference.values,

@@ -82,6 +82,25 @@ def plot_registration(
         If an image does not fit the map.
     FileExistsError
         If the file exists and `overwrite` is False.
+
+    See Also
+    --------
+    write_report : a page with all pictures and measures.
+    assess_mapping : the verdict.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> import numpy as np
+    >>> from dipy_dl_reg import DeepRegistration, plot_registration
+    >>> x, y = np.mgrid[-1:1:32j, -1:1:32j]
+    >>> static, moving = np.exp(-8 * (x**2 + y**2)), np.exp(-8 * (x**2 + 2 * y**2))
+    >>> mapping = DeepRegistration("SSD").optimize(static=static, moving=moving)
+    >>> measures = plot_registration(
+    ...     f"{mkdtemp()}/result.png", static, moving, mapping
+    ... )
+    >>> measures.folds_percent
+    0.0
     """
     load_matplotlib()
     check_mapping(mapping)

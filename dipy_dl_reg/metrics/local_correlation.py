@@ -51,6 +51,13 @@ class CCMetric(Metric):
     ValueError
         If an option is out of range.
 
+    See Also
+    --------
+    DeepRegistration : takes the metric, or its name ``"CC"``.
+    NCCMetric : the correlation over the whole image.
+    MINDMetric : local, for images of different contrasts.
+    dipy.align.metrics.CCMetric : the metric of DIPY, which is replaced by this one.
+
     Notes
     -----
     With means over the window's voxels inside image and mask, at each voxel
@@ -67,6 +74,15 @@ class CCMetric(Metric):
     References
     ----------
     .. footbibliography::
+
+    Examples
+    --------
+    >>> import torch
+    >>> from dipy_dl_reg import CCMetric
+    >>> static = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    >>> metric = CCMetric(2, radius=2)
+    >>> metric(static, 0.5 * static + 0.1) < metric(static, static.flip(-1))
+    tensor(True)
     """
 
     name = "CC"

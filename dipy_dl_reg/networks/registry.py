@@ -59,8 +59,8 @@ def make_network(
 
     Parameters
     ----------
-    name : str
-        One of `NETWORKS`.
+    name : {"dirnet", "pyramid", "selfsup-fcn", "unet", "voxelmorph"}
+        The architecture.
     dim : {2, 3}
         Dimension of the images.
     seed : int, optional

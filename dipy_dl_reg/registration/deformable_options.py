@@ -103,7 +103,7 @@ class DeformableOptions:
         weight of each channel, 0 or more; only their ratios matter.  If `metric` is not
         a sequence, it is used for every channel.  By default the weights are estimated
         from the images: a channel in which they are more strongly correlated has a
-        larger weight (`initialization.channel_selection.estimate_weights`).
+        larger weight.
     sigma_field : float, optional
         Standard deviation, in voxels of the finest level, of the Gaussian that smooths
         the whole field after each iteration; with local correlation it is 1.4 times as

@@ -97,6 +97,12 @@ class ThinPlateSplineRegistration:
     ValueError
         If an option is out of range.
 
+    See Also
+    --------
+    DeepRegistration : takes landmarks together with images (`landmarks`).
+    read_landmarks : points from a text file.
+    scipy.interpolate.RBFInterpolator : the spline without a map.
+
     Notes
     -----
     N landmarks need memory for N**2 numbers in double precision: 72 MB for 3000

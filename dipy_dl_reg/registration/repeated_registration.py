@@ -7,9 +7,13 @@ the map; :footcite:t:`Kybic2010` estimates errors of registration from such repe
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+import logging
 from typing import Any, NamedTuple
 
 from dipy.align.imwarp import DiffeomorphicMap
+from dipy.utils.logging import logger
 import numpy as np
 
 from dipy_dl_reg.grid import Grid
@@ -137,12 +141,27 @@ def repeat_registration(
     changed = change_pair(pair, repetition)
     registration = DeepRegistration(**options)
     registration.verbosity = 0
-    mapping: DiffeomorphicMap = registration.optimize(
-        **changed.arguments(), num_threads=num_threads
-    )
+    with _warnings_only():  # messages on the changed images would be misunderstood
+        mapping: DiffeomorphicMap = registration.optimize(
+            **changed.arguments(), num_threads=num_threads
+        )
     if repetition.swaps:
         return np.asarray(mapping.transform_points_inverse(points))
     return np.asarray(mapping.transform_points(points))
+
+
+@contextmanager
+def _warnings_only() -> Iterator[None]:
+    """Log nothing but warnings and errors within a ``with`` block."""
+
+    def is_warning(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING
+
+    logger.addFilter(is_warning)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_warning)
 
 
 def change_pair(pair: PairOfImages, repetition: Repetition) -> PairOfImages:
@@ -179,11 +198,16 @@ def _resample_static(pair: PairOfImages) -> PairOfImages:
     new = old.resize(shape)
     static = np.asarray(pair.static, dtype=np.float32)
     order = 3 if np.isfinite(static).all() else 1
-    static = resample_array(static, new.to(old), shape, order=order, mode="nearest")
+    matrix = new.to(old)
+    nearest = resample_array(static, matrix, shape, order=0, mode="nearest")
+    static = resample_array(static, matrix, shape, order=order, mode="nearest")
+    # Cubic interpolation makes values that are not zero in a background that is; noise
+    # would be added there, and a skull-stripped brain taken for a whole head.
+    static = np.where(nearest != 0, static, 0).astype(np.float32)
     mask = pair.static_mask
     if mask is not None:
         inside = np.ascontiguousarray(np.not_equal(mask, 0), dtype=np.uint8)
-        mask = resample_array(inside, new.to(old), shape, order=0, mode="nearest")
+        mask = resample_array(inside, matrix, shape, order=0, mode="nearest")
     return pair._replace(static=static, static_grid=new, static_mask=mask)
 
 

@@ -28,6 +28,7 @@ from dipy_dl_reg.workflows.command_options import (
     command_options,
     takes_command_options,
 )
+from dipy_dl_reg.workflows.commands import name_of_command
 from dipy_dl_reg.workflows.exit_codes import usage_errors
 
 #: Fields of `TemplateOptions` that are options of the command.
@@ -147,6 +148,10 @@ class TemplateDeepFlow(StrictWorkflow):
 
             dipy_template_deep "visits/*.nii.gz" --transform rigid \
                 --out_dir halfway
+
+        A map from each image to each other one, without a template::
+
+            dipy_template_deep "subjects/*.nii.gz" --all_pairs --out_dir pairs
         """
         from dipy_dl_reg.groupwise.all_pairs import register_all_pairs
         from dipy_dl_reg.groupwise.template import build_template
@@ -163,7 +168,7 @@ class TemplateDeepFlow(StrictWorkflow):
         common: dict[str, Any] = {
             "masks": masks,
             "options": options,
-            "call": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "call": shlex.join([name_of_command(), *sys.argv[1:]]),
             "overwrite": self._force_overwrite,
         }
         common |= {name: given[name] for name in _RUNNING}
@@ -250,3 +255,7 @@ def _find_files(names: Sequence[PathLike]) -> list[Path]:
 def template_deep() -> None:
     """Run the command `dipy_template_deep`."""
     run_command(TemplateDeepFlow())
+
+
+if __name__ == "__main__":
+    template_deep()

@@ -124,10 +124,34 @@ def deep_affine_registration(
         If the two images hardly overlap after the registration, or if it rotated a head
         by more than 60 degrees that is not upright in the orientation of its header.
 
+    See Also
+    --------
+    DeepAffineRegistration : one step, as a class.
+    deep_registration : with a deformation after the affine steps.
+    write_affine, read_affine : matrices for other programs.
+    dipy.align.affine_registration : the function that this one replaces.
+
     Notes
     -----
     Unless `level_iters` is given, all steps but the last omit the finest levels,
     because the next step would repeat them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dipy_dl_reg import deep_affine_registration
+    >>> x, y = np.mgrid[-1:1:32j, -1:1:32j]
+    >>> static, moving = (np.exp(-9 * (x + s) ** 2 - 4 * y**2) for s in (0, 0.25))
+    >>> resampled, matrix = deep_affine_registration(
+    ...     moving,
+    ...     static,
+    ...     moving_affine=np.eye(3),
+    ...     static_affine=np.eye(3),
+    ...     pipeline=["translation"],
+    ...     metric="SSD",
+    ... )
+    >>> float(matrix[0, 2].round(1))  # static world to moving world, in mm
+    -3.9
     """
     steps = check_pipeline(pipeline, ret_metric)
     options = make_call_options(

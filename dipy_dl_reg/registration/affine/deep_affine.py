@@ -77,6 +77,14 @@ class DeepAffineRegistration:
     ValueError
         If an option is out of range.
 
+    See Also
+    --------
+    deep_affine_registration : several steps in one call, for files too.
+    DeepRegistration : deforms; ``affine_map.affine`` is its `prealign`.
+    ThinPlateSplineRegistration : affine and deformation from landmarks.
+    dipy.align.imaffine.AffineRegistration : the class of DIPY, which has this
+        interface.
+
     Notes
     -----
     Only the region that both images show is compared.  If a face of the moving image
