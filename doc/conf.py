@@ -1,15 +1,18 @@
 """Sphinx configuration; tools/docs.sh builds the site."""
 
+from importlib.util import find_spec
 from pathlib import Path
 import re
 import socket
 import sys
+import tomllib
 
 import dipy_dl_reg
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
+sys.path[:0] = [str(HERE), str(HERE / "examples")]  # the latter: example_figures
 
+from gallery import SECTION_ORDER
 from registry_tables import write_tables
 
 project = "dipy_dl_reg"
@@ -17,13 +20,23 @@ author = "the dipy_dl_reg developers"
 copyright = f"2026, {author}"
 release = version = dipy_dl_reg.__version__
 
+# The links to the repository and its issues are of pyproject.toml's table
+# [project.urls] ("Repository", "Issues"). They are left out while it has none.
+PYPROJECT = tomllib.loads((HERE.parent / "pyproject.toml").read_text())
+URLS = PYPROJECT["project"].get("urls", {})
+
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
+    "myst_parser",  # CHANGELOG.md and CONTRIBUTING.md are pages too
     "numpydoc",
+    "sphinx_copybutton",
+    "sphinx_design",
     "sphinx_gallery.gen_gallery",
     "sphinxcontrib.bibtex",
+    "measured_pages",
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "_templates", "examples"]
@@ -37,16 +50,54 @@ numpydoc_xref_param_type = False
 bibtex_bibfiles = ["references.bib"]
 bibtex_default_style = "unsrt"
 
+# One file of MathJax, with its fonts and extensions, beside the pages: formulae are
+# shown without a network. The package has a hyphen in its name, and its own extension
+# would copy 24 MB.
+MATHJAX = Path(find_spec("sphinx-mathjax-offline").origin).parent / "static" / "mathjax"
+mathjax_path = "tex-svg-full.js"
+
+# Copied without prompts; what an example has printed has no button.
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+copybutton_selector = "div:not(.sphx-glr-script-out) > div.highlight pre"
+
 html_theme = "pydata_sphinx_theme"
 html_title = f"dipy_dl_reg {release}"
-html_theme_options = {"show_prev_next": False, "secondary_sidebar_items": ["page-toc"]}
+html_logo = html_favicon = "_static/logo.svg"
+html_static_path = ["_static", str(MATHJAX / mathjax_path)]
+html_css_files = ["site.css"]
+html_theme_options = {
+    "logo": {"text": "dipy_dl_reg"},
+    "icon_links": [
+        {"name": name, "url": URLS[name], "icon": icon}
+        for name, icon in (
+            ("Repository", "fa-solid fa-code-branch"),
+            ("Issues", "fa-regular fa-circle-dot"),
+        )
+        if name in URLS
+    ],
+    "navbar_align": "left",
+    "header_links_before_dropdown": 6,
+    "show_prev_next": False,
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": ["theme-version"],
+}
+# Pages that have no pages below them.
+html_sidebars = {name: [] for name in ("index", "get_started")}
 html_show_sourcelink = False
 
 sphinx_gallery_conf = {
     "examples_dirs": "examples",
     "gallery_dirs": "auto_examples",
     "filename_pattern": "/plot_",
-    "within_subsection_order": "ExampleTitleSortKey",
+    "ignore_pattern": "example_figures",
+    "subsection_order": SECTION_ORDER,
+    "within_subsection_order": "gallery.ExampleOrder",
+    "image_scrapers": ("gallery",),
+    "doc_module": ("dipy_dl_reg",),
+    "backreferences_dir": "generated/backreferences",
+    "reference_url": {"dipy_dl_reg": None},
     "abort_on_example_error": True,
     "download_all_examples": False,
     "capture_repr": (),

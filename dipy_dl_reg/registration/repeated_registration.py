@@ -179,11 +179,16 @@ def _resample_static(pair: PairOfImages) -> PairOfImages:
     new = old.resize(shape)
     static = np.asarray(pair.static, dtype=np.float32)
     order = 3 if np.isfinite(static).all() else 1
-    static = resample_array(static, new.to(old), shape, order=order, mode="nearest")
+    matrix = new.to(old)
+    nearest = resample_array(static, matrix, shape, order=0, mode="nearest")
+    static = resample_array(static, matrix, shape, order=order, mode="nearest")
+    # Cubic interpolation makes values that are not zero in a background that is; noise
+    # would be added there, and a skull-stripped brain taken for a whole head.
+    static = np.where(nearest != 0, static, 0).astype(np.float32)
     mask = pair.static_mask
     if mask is not None:
         inside = np.ascontiguousarray(np.not_equal(mask, 0), dtype=np.uint8)
-        mask = resample_array(inside, new.to(old), shape, order=0, mode="nearest")
+        mask = resample_array(inside, matrix, shape, order=0, mode="nearest")
     return pair._replace(static=static, static_grid=new, static_mask=mask)
 
 

@@ -26,7 +26,7 @@ def images_by_position(source):
                 yield words
 
 
-SCRIPTS = [*sorted((ROOT / "doc" / "examples").glob("*.py")), ROOT / "tools/demo.py"]
+SCRIPTS = [*sorted((ROOT / "doc" / "examples").glob("*/*.py")), ROOT / "tools/demo.py"]
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)

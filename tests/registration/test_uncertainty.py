@@ -11,8 +11,14 @@ from dipy_dl_reg import (
     mapping_uncertainty,
     save_mapping,
 )
+from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.maps.dipy_map import make_mapping
 from dipy_dl_reg.registration import head_masks, uncertainty
+from dipy_dl_reg.registration.repeated_registration import (
+    PairOfImages,
+    Repetition,
+    change_pair,
+)
 from dipy_dl_reg.registration.uncertainty_calibration import CALIBRATIONS, LEVELS
 
 #: Options of the registrations: short, and without a network.
@@ -247,3 +253,17 @@ def test_level_outside_of_the_calibration(solid):
         solid[-1].interval(0.99)
     with pytest.raises(ValueError, match=r"points must have shape \(N, 3\)"):
         solid[-1].at_points(np.zeros((4, 2)))
+
+
+def test_background_of_a_stripped_image_stays_background(solid):
+    """Noise in the air would make a stripped brain look like a whole head."""
+    static, moving = solid[:2]
+    grid = Grid(static.shape, np.diag([SPACING] * 3 + [1.0]))
+    pair = PairOfImages(static, moving, grid, grid, np.eye(4))
+    changed = change_pair(
+        pair, Repetition(swaps=False, resamples=True, noise=True, seed=3)
+    )
+    parts = [np.mean(image != 0) for image in (static, changed.static)]
+    assert 0 < parts[0] < 0.6
+    assert_allclose(parts[1], parts[0], rtol=0.05)
+    assert np.mean(changed.moving != 0) == np.mean(moving != 0)

@@ -44,18 +44,24 @@ def checksum(folder):
     return digest.hexdigest()[:16]
 
 
+def processor():
+    """Name of the processor."""
+    name = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        known = (x.split(": ")[1] for x in lines if x.startswith("model name"))
+        name = next(known, name)
+    return name
+
+
 def describe(threads, model=None, rivals=None):
     """Describe the machine, the versions, and the calls of the methods."""
     import torch
 
-    cpu = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((x.split(": ")[1] for x in lines if x.startswith("model name")), cpu)
     names = ("dipy_dl_reg", "dipy", "torch", "numpy", "scipy")
     return {
         "machine": {
-            "cpu": cpu,
+            "cpu": processor(),
             "cores": os.cpu_count(),
             "threads": threads,
             "cuda": torch.cuda.is_available() and torch.cuda.get_device_name(),

@@ -5,7 +5,8 @@ r"""What networks add to a registration: one table of contrasts and settings.
 
 FOLDER of --data contains labelled brains, see tools/benchmarks/deformable.py; that of
 --real the images of one subject, see tools/experiments/contrasts.py. Rows that stand in
-the file of --rows are not computed again, so that an interrupted run can go on.
+the file of --rows are not computed again, so that an interrupted run can go on. The
+rows are also written to FILE.json, from which the documentation takes its figures.
 
 Kinds: T1 at 2 mm and at 1 mm; T1 to T1 whose intensities are mapped to those of a b0
 and of an FA image, at 2 mm; real b0, MD and FA images of a subject, moved by known
@@ -184,10 +185,16 @@ def main():
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # before DIPY loads
     from dipy.utils.logging import logger
 
-    from tools.experiments.saved_rows import SavedRows, describe_machine
+    from tools.experiments.saved_rows import (
+        SavedRows,
+        describe_machine,
+        describe_run,
+        write_rows,
+    )
 
     logger.setLevel("ERROR")
     saved, threads = SavedRows(arguments.rows), arguments.threads
+    about = describe_run(threads)
     heads = "".join(
         f"{heading:>{int(form.split('.')[0])}}" for heading, form in COLUMNS.values()
     )
@@ -219,6 +226,14 @@ def main():
     print(*ending, sep="\n")
     if arguments.output:
         arguments.output.write_text("\n".join(lines + ending) + "\n")
+        write_rows(
+            arguments.output.with_suffix(".json"),
+            saved.rows,
+            keys=("kind", "setting", "case"),
+            chosen_on=TUNING,
+            kept_out=REPORTED,
+            about=about,
+        )
 
 
 if __name__ == "__main__":

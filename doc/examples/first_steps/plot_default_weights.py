@@ -55,7 +55,7 @@ print("mean Dice, network alone:", WEIGHTS[name].scores)
 # matter is dark in the b0 and bright in the FA. The FA is lower in parts of the white
 # matter, as it is where fibres cross. Real images are harder to register: they are
 # distorted, have a lower resolution, and their brain masks have errors.
-# :doc:`plot_syn_to_deep` uses a real b0.
+# :doc:`/auto_examples/first_steps/plot_syn_to_deep` uses a real b0.
 
 SPACING = 2
 view = slice(10, 89), slice(11, 107), slice(0, 81)
@@ -291,7 +291,8 @@ logger.removeHandler(messages)
 #   the network. Where the table shows this, ``level_iters=0`` is more accurate and
 #   faster.
 # - **Large deformations** exceed the range that the networks were trained for, above
-#   all for slices. Use the search shown in :doc:`plot_large_deformation`.
+#   all for slices. Use the search shown in
+#   :doc:`/auto_examples/difficult/plot_large_deformation`.
 # - Registering an image to a deformed copy of itself is easier than registering two
 #   people. :doc:`/networks` has the overlap of labels for pairs of real brains, and
 #   results for real b0 and FA images.

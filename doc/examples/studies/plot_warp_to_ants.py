@@ -5,7 +5,7 @@ A warp handed to ANTs, and one taken back
 A map of this package is written in the files of ANTs :footcite:p:`Avants2008`; ITK, the
 library that ANTs is built on, applies them and gives the same image as the map. Then
 ITK registers two images itself, and its warp becomes a map that DIPY's and this
-package's functions use. :doc:`../exchange` lists the files of other programs and their
+package's functions use. :doc:`/exchange` lists the files of other programs and their
 commands.
 
 The resampler is ITK's own, from SimpleITK. ``antsApplyTransforms`` calls the same code.

@@ -8,7 +8,7 @@ Four networks, one call
 digits and are compared on digits that were not used in training. The same code trains
 networks for volumes: every network works in 2D and in 3D.
 
-:doc:`plot_learned_registration` explains how such networks work.
+:doc:`/auto_examples/method/plot_learned_registration` explains how such networks work.
 """
 
 import time

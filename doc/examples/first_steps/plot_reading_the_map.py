@@ -4,7 +4,7 @@ The map: directions, points, inverse, Jacobian
 
 A registration returns a :class:`dipy.align.imwarp.DiffeomorphicMap`. This page shows
 how it transforms images and points, in which direction, and how to compute the same
-results from its fields. :doc:`../conventions` has the definitions.
+results from its fields. :doc:`/conventions` has the definitions.
 """
 
 from dipy.align import affine_registration

@@ -161,7 +161,8 @@ for name, value in registration.quality._asdict().items():
 # Which metric
 # ------------
 # ``DeepRegistration()`` chooses a metric for the pair and logs its choice: see
-# :doc:`plot_default_weights`. ``DeepRegistration("CC")``, local correlation, is for two
+# :doc:`/auto_examples/first_steps/plot_default_weights`.
+# ``DeepRegistration("CC")``, local correlation, is for two
 # images of the same contrast. It does not depend on the sign of the correlation. For
 # opposite contrasts, such as b0 and T1, it therefore aligns some tissue with the wrong
 # tissue. ``"MI"`` and ``"MIND"`` can be used for different contrasts.

@@ -232,5 +232,6 @@ print(f"mean inversion error: {error.mean():.3f} pixel")
 ###############################################################################
 # Networks of the package
 # -----------------------
-# :doc:`plot_four_networks` uses the networks and the training loop of ``dipy_dl_reg``,
+# :doc:`/auto_examples/networks/plot_four_networks` uses the networks and the training
+# loop of ``dipy_dl_reg``,
 # which work in 2D and 3D and for images of any size.
