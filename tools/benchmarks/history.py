@@ -47,7 +47,6 @@ REGIONS, NOISE = 40, 0.02
 #: Case: what is drawn, whether moving has inverted intensities, and the options.
 CASES = {
     "3D default": (VOLUME, False, {}),
-    "3D refinement": (VOLUME, False, {"model": None, "anatomy": False}),
     "3D network alone": (VOLUME, False, {"level_iters": 0}),
     "3D inverted contrast": (VOLUME, True, {}),
     "3D MI": (VOLUME, True, {"metric": "MI", "model": None, "anatomy": False}),
@@ -142,11 +141,14 @@ def timed_registration(images, options):
 
 
 def reference_seconds():
-    """CPU seconds of a fixed smoothing by SciPy."""
+    """CPU seconds of a fixed smoothing by SciPy, the least of three."""
     image = np.random.default_rng(0).random((128, 128, 96), dtype=np.float32)
-    start = time.process_time()
-    gaussian_filter(image, 4.0)
-    return time.process_time() - start
+    seconds = []
+    for _ in range(3):
+        start = time.process_time()
+        gaussian_filter(image, 4.0)
+        seconds.append(time.process_time() - start)
+    return min(seconds)
 
 
 def warm_up():
