@@ -19,6 +19,8 @@ from PIL import Image
 
 HERE = Path(__file__).parent
 WIDTH = 1000
+#: Size of a file, bytes.
+LARGEST = 150e3
 SLICE = '<figure class="slice">'
 #: Name of the picture: the case, the headings of the parts that are shown, the height.
 PICTURES = {
@@ -26,7 +28,7 @@ PICTURES = {
     "report_doubtful": ("doubtful", (), 1700),
     "report_failed": ("failed", (), 1700),
     "report_alarm": ("alarm", (), 1700),
-    "report_deformation": ("good", ("Deformation",), 2000),
+    "report_deformation": ("good", ("Deformation",), 1120),
     "report_measures": ("doubtful", ("Measures and limits",), 2000),
     "report_how": ("good", ("How the map was computed",), 2000),
 }
@@ -111,7 +113,7 @@ def keep_middle_slice(html):
 
 
 def take_picture(path, target, height, chromium):
-    """A picture by Chromium, without the empty lower part, in 128 colours."""
+    """A picture by Chromium, without the empty lower part."""
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
     options += [f"--window-size={WIDTH},{height}", f"--screenshot={target}"]
     command = [chromium, *options, path.absolute().as_uri()]
@@ -120,13 +122,11 @@ def take_picture(path, target, height, chromium):
     pixels = np.asarray(picture).astype(int)
     rows = np.flatnonzero(np.abs(pixels - pixels[-1, -1]).sum((1, 2)))
     picture = picture.crop((0, 0, WIDTH, min(height, int(rows.max()) + 16)))
-    colours = 256
-    while True:
-        small = picture.quantize(colours, dither=Image.Dither.NONE)
-        small.save(target, optimize=True)
-        if target.stat().st_size < 150e3 or colours <= 16:
+    target.unlink()
+    for quality in range(92, 40, -4):
+        picture.save(target.with_suffix(".jpg"), quality=quality, optimize=True)
+        if target.with_suffix(".jpg").stat().st_size < LARGEST:
             return
-        colours //= 2
 
 
 def main():
@@ -142,7 +142,7 @@ def main():
         page = folder / f"{name}.html"
         page.write_text(select_parts(html, headings))
         take_picture(page, HERE / f"{name}.png", height, arguments.chromium)
-        print(name, (HERE / f"{name}.png").stat().st_size)
+        print(name, (HERE / f"{name}.jpg").stat().st_size)
 
 
 if __name__ == "__main__":
