@@ -40,9 +40,10 @@ extensions = [
     "sphinxcontrib.bibtex",
     "cross_references",
     "measured_pages",
+    "card_pages",
 ]
 templates_path = ["_templates"]
-exclude_patterns = ["_build", "_templates", "examples"]
+exclude_patterns = ["_build", "_templates", "examples", "**/sg_execution_times.rst"]
 # Text in single backticks is a link or code; a link that leads nowhere fails the build.
 default_role = "py:obj"
 nitpicky = True
@@ -87,7 +88,8 @@ html_theme_options = {
     "navbar_align": "left",
     "header_links_before_dropdown": 6,
     "show_prev_next": False,
-    "secondary_sidebar_items": ["page-toc"],
+    # A landing page needs no list of its headings.
+    "secondary_sidebar_items": {"**": ["page-toc"], "index": []},
     "footer_start": ["copyright"],
     "footer_end": ["theme-version"],
 }
@@ -111,7 +113,9 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "capture_repr": (),
     "show_memory": False,
-    "min_reported_time": 1,
+    "write_computation_times": False,
+    "min_reported_time": 3600,  # seconds of this machine say nothing to a reader
+    "write_computation_times": False,
     "remove_config_comments": True,
 }
 

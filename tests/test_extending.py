@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
+from pages import read_page
 import pytest
 from test_annotations import missing_annotations
 from test_docstrings import faults, public_items
@@ -317,9 +318,9 @@ BY_MODULE = (
 
 def test_examples_pass_the_tests_of_the_package(extended):
     """Those that no kind has to itself: only what the page says has been added."""
-    files = ("package", "documents", "docstrings", "annotations", "layers")
+    files = ("package", "docstrings", "annotations", "layers")
     paths = [f"tests/test_{name}.py" for name in files]
-    paths.append("tests/workflows/test_workflows.py")
+    paths += ["tests/documents", "tests/workflows/test_workflows.py"]
     changed = {Path(b.path).stem for b in read_blocks() if b.path.endswith(".py")}
     others = f"not ({' or '.join(BY_MODULE)})"
     tests = f"not test_blocks_run and ({others} or {' or '.join(sorted(changed))})"
@@ -399,3 +400,13 @@ def test_commands_of_the_page(member_tests, name):
 
 def test_commands_are_found():
     assert len(COMMAND.findall(PAGE)) == len(MEMBER_TESTS) + 2
+
+
+def test_every_block_is_used():
+    """Code is in the copy, and literal blocks are the commands below."""
+    languages = [block.language for block in read_page("doc/extending.rst")]
+    used = [block.language for block in read_blocks()]
+    for language in ("python", "toml", "json"):
+        assert languages.count(language) == used.count(language)
+    assert languages.count("") == len(MEMBER_TESTS) + 1
+    assert set(languages) == {"python", "toml", "json", "rst", ""}

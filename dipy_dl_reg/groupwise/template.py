@@ -30,7 +30,7 @@ from dipy_dl_reg.groupwise.template_stages import (
     align_all,
     iterate,
 )
-from dipy_dl_reg.groupwise.template_study import WORK, prepare_study
+from dipy_dl_reg.groupwise.template_study import AVERAGE, WORK, prepare_study
 from dipy_dl_reg.groupwise.template_subjects import name_subjects
 from dipy_dl_reg.maps.storage import load_mapping
 from dipy_dl_reg.options import takes_options
@@ -226,7 +226,7 @@ def build_template(
     history = iterate(study, affines, grid)
     last = study.iteration(options.iterations)
     by_name = dict(zip(study.names, affines))
-    reference = load_reference(last / "template.npz")
+    reference = load_reference(last / AVERAGE)
     mask = np.ones(grid.shape, bool) if reference.mask is None else reference.mask
     template = Template(
         reference.values,

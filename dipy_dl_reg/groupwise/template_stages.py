@@ -33,7 +33,7 @@ from dipy_dl_reg.groupwise.template_jobs import (
     write_affine_map,
     write_reference,
 )
-from dipy_dl_reg.groupwise.template_study import TemplateState
+from dipy_dl_reg.groupwise.template_study import AVERAGE, TemplateState
 from dipy_dl_reg.groupwise.template_subjects import find_foreground, load_subject
 from dipy_dl_reg.maps.dipy_map import displacement_to_voxels
 from dipy_dl_reg.maps.storage import load_mapping
@@ -106,7 +106,7 @@ def align_all(study: TemplateState) -> tuple[list[np.ndarray], Grid]:
     grid = choose_grid(subjects, affines, study.options.voxel_size)
     for k in range(1, study.options.affine_iterations + 1):
         stage = study.stage(f"affine_{k:02d}")
-        template = stage / "template.npz"
+        template = stage / AVERAGE
         if not template.is_file():
             _average_affinely(study, stage, affines, grid, template)
         affines = _align_to(study, stage.name, template, affines)
@@ -235,10 +235,10 @@ def _run_iteration(
 ) -> IterationMeasures:
     """Run one iteration; iteration 0 averages the affine maps."""
     folder = study.iteration(number)
-    path = folder / "template.npz"
+    path = folder / AVERAGE
     if number == 0:
         return _average_affinely(study, folder, affines, grid, path)
-    previous = study.iteration(number - 1) / "template.npz"
+    previous = study.iteration(number - 1) / AVERAGE
     jobs = _register_all(study, affines, number, previous)
     foreground = find_foreground(load_reference(previous).values[..., 0])
     warped, lengths = _center_all(study, jobs, grid, number, foreground)

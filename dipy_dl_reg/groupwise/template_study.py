@@ -22,6 +22,9 @@ from dipy_dl_reg.groupwise.template_subjects import (
 
 #: Folder of the state, in the folder of the results.
 WORK = ".template_work"
+#: File of the average in the folder of a stage.  Names of subjects, which are names of
+#: files there, begin with no full stop.
+AVERAGE = ".template.npz"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import runpy
 
 import nibabel as nib
 import numpy as np
+from pages import read_page
 from pairs import make_pair
 import pytest
 
@@ -135,3 +136,10 @@ def test_every_section_is_here():
     tested = ["pyAFQ", "MNE-Python", "nipype", "QSIPrep"]
     assert sections == [*tested, "TractoFlow and scilpy"]
     assert [name for name in sections if blocks(name)] == tested
+
+
+def test_every_block_is_used():
+    """The first of each section, and pyAFQ's configuration."""
+    used = [len(blocks(section)) for section in ("pyAFQ", "MNE-Python", "nipype")]
+    assert used == [2, 1, 1] and len(blocks("QSIPrep")) == 1
+    assert len(read_page("doc/clients.rst")) == 5

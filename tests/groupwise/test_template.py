@@ -253,12 +253,13 @@ def test_several_channels_and_masks(tmp_path):
 
 
 def test_slices(tmp_path):
-    """2D images give a 2D template."""
+    """2D images give a 2D template; a subject may have the template's name."""
     images = [
         nib.Nifti1Image(np.asarray(i.dataobj)[:, :, 10], np.diag([3.0, 3, 3, 1]))
         for i in subjects()[:2]
     ]
-    template = build_template(images, tmp_path, **FEW)
+    names = ["template", "other"]
+    template = build_template(images, tmp_path, names=names, **FEW)
     assert template.grid.dim == 2
     assert nib.load(tmp_path / "template.nii.gz").shape == template.grid.shape
 
