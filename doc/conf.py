@@ -43,7 +43,7 @@ extensions = [
     "card_pages",
 ]
 templates_path = ["_templates"]
-exclude_patterns = ["_build", "_templates", "examples"]
+exclude_patterns = ["_build", "_templates", "examples", "**/sg_execution_times.rst"]
 # Text in single backticks is a link or code; a link that leads nowhere fails the build.
 default_role = "py:obj"
 nitpicky = True

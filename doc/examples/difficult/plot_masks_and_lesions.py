@@ -122,6 +122,7 @@ fig, axes = new_figure(
     rows=2,
     columns=3,
     aspect=1.2,
+    bar=True,
 )
 for (name, mapping), (above, below) in zip(maps.items(), axes.T, strict=True):
     image = healthy if name == "no lesion" else diseased

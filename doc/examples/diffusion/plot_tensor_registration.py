@@ -186,6 +186,7 @@ figure, axes = new_figure(
     "borders of bundles before registration and by FA, and small there by tensors.",
     columns=3,
     aspect=0.9,
+    bar=True,
 )
 for ax, (name, tensors) in zip(axes[0], results.items(), strict=True):
     apart = np.where(white, angles(tensors), np.nan)

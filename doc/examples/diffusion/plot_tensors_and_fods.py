@@ -128,7 +128,7 @@ _, mapping = deep_registration(
     progress=False,
 )
 tensors = fit.quadratic_form * brain[..., None, None]
-warped = transform_tensors(mapping, tensors)
+warped = transform_tensors(mapping, tensors, frame="voxel")
 
 ###############################################################################
 # Without reorientation, each component is an image like any other. The first voxel axes
@@ -159,10 +159,10 @@ inside = (template_fa > 0.35) & (warped != 0).any((-2, -1))
 results = {
     "without reorientation": first_eigenvectors(as_images),
     "finite strain": first_eigenvectors(
-        transform_tensors(mapping, tensors, method="finite_strain")
+        transform_tensors(mapping, tensors, method="finite_strain", frame="voxel")
     ),
     "principal direction preserved": first_eigenvectors(warped),
-    "vectors": transform_vectors(mapping, fit.evecs[..., 0], mask=brain),
+    "vectors": transform_vectors(mapping, fit.evecs[..., 0], mask=brain, frame="voxel"),
 }
 for name, vectors in results.items():
     off = angles(vectors)[inside]
@@ -194,7 +194,7 @@ def draw(ax, vectors, background, grid2world, colours, chosen, title):
         *(4 * shown + 2, 4 * k + 2, u, v, colours[i, section, k]),
         **{"headaxislength": 0, "headlength": 0, "headwidth": 0, "pivot": "mid"},
         **{"scale": 0.25, "scale_units": "xy", "angles": "xy", "width": 0.008},
-        **{"cmap": "cividis", "clim": (0, 20)},
+        **{"cmap": "cool", "clim": (0, 20)},
     )
 
 
@@ -206,6 +206,7 @@ figure, axes = new_figure(
     rows=2,
     columns=2,
     aspect=0.9,
+    bar=True,
 )
 own, off = fit.evecs[..., 0], 20 + 0 * fa
 draw(axes[0, 0], own, fit.fa * brain, affine, off, fa > 0.35, "subject, before")
@@ -230,7 +231,7 @@ circle = np.linspace(0, 2 * np.pi, 61)[:-1]
 plane = np.stack([np.cos(circle), np.zeros(60), np.sin(circle)], axis=-1)
 images = {
     "without reorientation": (apply_mapping(mapping, fods), plane * [-1, 1, 1]),
-    "transform_fods": (transform_fods(mapping, fods, mask=slab), plane),
+    "transform_fods": (transform_fods(mapping, fods, mask=slab, frame="voxel"), plane),
 }
 
 
@@ -250,10 +251,10 @@ def draw_fods(ax, coefficients, directions, title):
     draw_slice(
         *(ax, template_fa, template.affine),
         **{"plane": "coronal", "at": section_y, "title": title, "vmax": 1.2},
+        window=(52, 148, 80, 164),
     )
-    glyphs = PolyCollection(outlines, array=off, cmap="cividis", clim=(0, 20))
+    glyphs = PolyCollection(outlines, array=off, cmap="cool", clim=(0, 20))
     ax.add_collection(glyphs)
-    ax.set(xlim=(52, 148), ylim=(80, 164))
     return glyphs
 
 
@@ -262,6 +263,7 @@ figure, axes = new_figure(
     "lie across the arcs of the template's fibres, with transform_fods along them.",
     columns=2,
     aspect=0.9,
+    bar=True,
 )
 for ax, (name, (coefficients, directions)) in zip(axes[0], images.items(), strict=True):
     glyphs = draw_fods(ax, coefficients, directions, name)

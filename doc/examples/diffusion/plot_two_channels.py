@@ -123,6 +123,7 @@ fig, axes = new_figure(
     "alone, and by both.",
     columns=3,
     aspect=1.2,
+    bar=True,
 )
 for ax, (name, error) in zip(axes[0], errors.items(), strict=True):
     options = {"cmap": ERRORS, "vmin": 0, "vmax": 5}

@@ -190,6 +190,7 @@ fig, axes = new_figure(
     "varies smoothly within the brain.",
     columns=2,
     aspect=1.2,
+    bar=True,
 )
 length = np.linalg.norm(mapping.backward, axis=-1)
 drawn = draw_slice(

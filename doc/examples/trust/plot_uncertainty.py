@@ -105,6 +105,7 @@ figure, axes = new_figure(
     rows=2,
     columns=2,
     aspect=1.2,
+    bar=True,
 )
 for ax, (title, (image, options)) in zip(axes.flat, panels.items(), strict=True):
     drawn = draw_slice(ax, image, grid2world, title=title, **options)
@@ -135,5 +136,5 @@ for arc, value in zip(arcs, values, strict=True):
     )
 axis.set(xlabel="x (left to right), mm", ylabel="z, mm", aspect="equal")
 axis.set_title("expected error along arcs")
-figure.colorbar(shown, label="mm")
+figure.colorbar(shown, ax=axis, label="mm", shrink=0.7)
 plt.show()
