@@ -11,7 +11,7 @@ commands.
 The resampler is ITK's own, from SimpleITK. ``antsApplyTransforms`` calls the same code.
 """
 
-# sphinx_gallery_thumbnail_number = 1
+# sphinx_gallery_thumbnail_number = 2
 
 from pathlib import Path
 import tempfile
