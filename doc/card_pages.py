@@ -1,16 +1,15 @@
 """Sphinx extension: what pages take from the code when the documentation is built.
 
 The directive ``model-card`` is a table about a trained network, read from its file. The
-role ``constant`` is the value of a constant, so that a formula on a page agrees with the
-code::
+role ``constant`` is the value of a constant, so that a formula agrees with the code::
 
     .. model-card:: pyramid-brain
 
     :constant:`geometry.fold_repair.LEAST_JACOBIAN`
 """
 
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
@@ -104,8 +103,7 @@ def scores(card):
 def constant(name):
     """Value of a constant, named by module, name and the key of an entry, as text."""
     place, _, key = name.partition("[")
-    module, _, variable = place.rpartition(".")
-    value = getattr(import_module(f"dipy_dl_reg.{module}"), variable)
+    value = resolve_name(f"dipy_dl_reg.{place}")
     if key:
         key = key.rstrip("]")
         value = value[int(key) if key.isdigit() else key]

@@ -176,16 +176,34 @@ def resolve_name(app, env, node, content):
     """
     if node.get("refdomain") != "py" or node.get("reftype") != "obj":
         return None
-    target = node["reftarget"]
-    domain = env.domains["py"]
-    parents = [target, target.rpartition(".")[0]]
-    for name in filter(None, parents):
-        full = f"dipy_dl_reg.{name.removeprefix('dipy_dl_reg.')}"
-        if full in domain.objects:
-            return domain.resolve_xref(
-                env, node["refdoc"], app.builder, "obj", full, node, content
-            )
+    target, domain = node["reftarget"], env.domains["py"]
+    full = find_name(target, domain.objects)
+    if full is not None:
+        place = env, node["refdoc"], app.builder
+        return domain.resolve_xref(*place, "obj", full, node, content)
     return None if DOTTED.fullmatch(target) else content
+
+
+def find_name(target, objects):
+    """Full name of a public name, of the class of an attribute, or of a result's class.
+
+    Returns
+    -------
+    name : str or None
+        Its key in `objects`, the objects of the site.
+    """
+    for name in filter(None, [target, target.rpartition(".")[0]]):
+        full = f"dipy_dl_reg.{name.removeprefix('dipy_dl_reg.')}"
+        if full in objects:
+            return full
+    return next(
+        (
+            full
+            for full, entry in objects.items()
+            if entry.objtype == "class" and full.endswith(f".{target}")
+        ),
+        None,
+    )
 
 
 def setup(app):

@@ -49,7 +49,7 @@ def draw(ax, image, outlines, letters):
         ("center", "top"),
     )
     for letter, place, (ha, va) in zip(letters, places, aligned, strict=True):
-        style = {"ha": ha, "va": va, "color": "0.6", "fontsize": 9}
+        style = {"ha": ha, "va": va, "color": "0.7", "fontsize": 12}
         ax.text(*place, letter, transform=ax.transAxes, **style)
     ax.axis("off")
 
@@ -83,8 +83,8 @@ def main():
             drawn = outlines if name.startswith("b0") else None
             draw(ax, slice_at(image, **where), drawn, letters)
     for ax, name in zip(axes[0], columns, strict=True):
-        ax.set_title(name, color="white", fontsize=15)
-    fig.subplots_adjust(0.005, 0.005, 0.995, 0.93, 0.02, 0.02)
+        ax.set_title(name, color="white", fontsize=18)
+    fig.subplots_adjust(0.005, 0.005, 0.995, 0.92, 0.02, 0.02)
     drawn = BytesIO()
     fig.savefig(drawn, dpi=120)
     # 64 colours make a file of half the size, and no difference that can be seen.

@@ -10,7 +10,7 @@ A figure is named by parts with bars between them::
 
 * the table: ``learning`` is ``doc/benchmark/learning.json``;
 * its keys, here the kind of images and the setting; ``a - b`` is the difference and
-  ``a / b`` the ratio of two rows, case by case;
+  ``a / b`` the ratio of two rows, case by case (also in several keys at a time);
 * the cases: one of them, ``all``, ``chosen on`` or ``kept out``; the mean of several;
 * the column, after ``median``, ``least``, ``most``, ``low`` or ``high`` (the ends of
   the 95 % interval of the mean) or ``n`` if the mean is not meant;
@@ -204,14 +204,10 @@ def find_lines(name, lines, start, *, only):
 
 def select(table, parts, column):
     """Values of a column in the rows of the keys `parts`, the last one the cases."""
-    for place, part in enumerate(parts):
-        for sign in (" - ", " / "):
-            if sign in part:
-                pair = [
-                    select(table, [*parts[:place], side, *parts[place + 1 :]], column)
-                    for side in part.split(sign)
-                ]
-                return combine(sign, *pair)
+    for sign in (" - ", " / "):
+        if any(sign in part for part in parts):
+            sides = [[part.split(sign)[end] for part in parts] for end in (0, -1)]
+            return combine(sign, *(select(table, side, column) for side in sides))
     if len(parts) != len(table.keys):
         raise ValueError(f"{table.name} has the keys {', '.join(table.keys)}: {parts}")
     rows = table.rows

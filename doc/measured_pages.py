@@ -19,6 +19,9 @@ not all. A ``*`` in the keys is replaced by the column's ``[key]``::
 
        T1 to T1 = T1 2 mm | *
 
+``measured-lines`` makes a table of a file that is text only: a row is
+``Label = beginning of the line``, a column ``Heading = place format``.
+
 Below the table stand the people, the machine, the versions, the commit and a link to
 the full table.
 """
@@ -26,7 +29,7 @@ the full table.
 from docutils import nodes
 from docutils.parsers.rst import directives
 from measured import FOLDER, figure, read_table
-from measured_tables import describe, summarize
+from measured_tables import describe, summarize, summarize_lines
 from sphinx.util.docutils import SphinxDirective
 
 
@@ -71,9 +74,33 @@ class MeasuredTable(SphinxDirective):
         return self.parse_text_to_nodes(text)
 
 
+class MeasuredLines(SphinxDirective):
+    """The directive for a table of a text: lines and places of numbers."""
+
+    required_arguments = 1
+    has_content = True
+    option_spec = MeasuredTable.option_spec | {"source": directives.unchanged}
+
+    def run(self):
+        file, first = self.arguments[0], self.options.get("first", "")
+        lines = [line for line in self.content if line.strip()]
+        self.env.note_dependency(str(FOLDER / file))
+        try:
+            rows = summarize_lines(file, first, self.options["columns"], lines)
+        except (ValueError, KeyError) as error:
+            raise self.error(f"measured-lines: {error}") from error
+        text = list_table(self.options.get("caption", ""), rows)
+        note = self.options.get("source", "").rstrip()
+        note += f" Full table: :download:`{file} <benchmark/{file}>`."
+        return self.parse_text_to_nodes(
+            f"{text}\n.. rst-class:: measured-source\n\n{note.strip()}\n"
+        )
+
+
 def list_table(caption, rows):
     """The rows as a ``list-table``, headings first."""
-    lines = [f".. list-table:: {caption}", "   :header-rows: 1", ""]
+    lines = [f".. list-table:: {caption}", "   :header-rows: 1"]
+    lines += ["   :class: measured-table", ""]
     for row in rows:
         for place, cell in enumerate(row):
             lines.append(f"   {'* ' if place == 0 else '  '}- {cell}".rstrip())
@@ -83,4 +110,5 @@ def list_table(caption, rows):
 def setup(app):
     app.add_role("measured", measured_role)
     app.add_directive("measured-table", MeasuredTable)
+    app.add_directive("measured-lines", MeasuredLines)
     return {"parallel_read_safe": True, "version": "1"}

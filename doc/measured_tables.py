@@ -2,7 +2,15 @@
 
 from typing import NamedTuple
 
-from measured import FOLDER, NoValue, interval, select, split_column, unit
+from measured import (
+    FOLDER,
+    NoValue,
+    interval,
+    read_number,
+    select,
+    split_column,
+    unit,
+)
 
 #: Printed below each table of means.
 _INTERVALS = (
@@ -70,6 +78,29 @@ def summarize(table, first, columns, lines):
             cells.append(format_cell(found, column.figure))
         rows.append([label.strip(), *cells])
     return rows, [*cases]
+
+
+def summarize_lines(file, first, columns, lines, folder=FOLDER):
+    """Headings and cells of ``Label = beginning of a line`` lines of a text.
+
+    A column is ``Heading = place format``, or ``Heading = place format / place format``
+    for several numbers in a cell.
+    """
+    parts = [item.partition(" = ")[::2] for item in columns.split(";")]
+    rows = [[first, *(heading.strip() for heading, _ in parts)]]
+    for line in lines:
+        label, _, start = line.partition(" = ")
+        cells = []
+        for _, column in parts:
+            numbers = (item.split() for item in column.split(" / "))
+            cells.append(
+                " / ".join(
+                    format(read_number(file, start.strip(), place, folder), form)
+                    for place, form in numbers
+                )
+            )
+        rows.append([label.strip(), *cells])
+    return rows
 
 
 def describe_people(table, cases):

@@ -151,7 +151,7 @@ class DeformableOptions:
         Show a progress bar of the iterations; by default only at a terminal.
     anatomy : {"auto", True, False}, optional
         Maps of anatomical structures, which a network predicts from each image, of any
-        contrast (`segment_anatomy`), in two to three seconds of a core for each.
+        contrast (`segment_anatomy`), in one to three seconds of a core for each.
         ``"auto"`` predicts them if the mean local correlation of the images is
         negative, as between T1 and b0 or MD (it is not for FA): the intensities of each
         structure in both images give a function from moving's to static's contrast, and

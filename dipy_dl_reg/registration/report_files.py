@@ -78,7 +78,7 @@ def write_report(
         The command or the call; by default that of the record.
     anatomy : bool, optional
         Measure the overlap of the anatomy maps of the first images of both sides,
-        unless the verdict has it already (`assess_mapping`): two to three seconds of
+        unless the verdict has it already (`assess_mapping`): one to three seconds of
         a core for each.
     overwrite : bool, optional
         Replace the file if it exists.

@@ -155,7 +155,11 @@ class CohortDeepFlow(StrictWorkflow):
         no_report : boolean, optional
             Write no reports and no index page.
         out_dir : string or Path, optional
-            Folder of the outputs.
+            Folder of the outputs. For each subject: its files in the template's space,
+            the map (..._xfm.npz) with its affine part, a report, and the measures
+            (..._measures.json), by which a repeated call knows what is done. For all:
+            the table ..._measures.tsv, the page ..._index.html, the worst first, and
+            logs.
 
         Examples
         --------

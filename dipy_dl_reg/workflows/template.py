@@ -103,7 +103,12 @@ OPTIONS = [
     CommandOption(
         "out_dir",
         "string or Path",
-        "Folder of the results. The same command continues what was interrupted there.",
+        "Folder of the results: template.nii.gz; template_mask.nii.gz, the voxels that "
+        "at least half of the subjects show; for each subject its map to the template "
+        "(NAME_mapping.npz) and the affine part of this map (NAME_affine.txt); "
+        "iterations.tsv and .png, which show whether more iterations would help; "
+        "template.json, the call and checksums. The same command continues what was "
+        "interrupted there.",
         "",
     ),
 ]

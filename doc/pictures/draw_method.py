@@ -9,33 +9,80 @@ INK, BLUE, ORANGE, GREEN, GREY = "#1b2a3a", "#dcebf7", "#fbe6d0", "#dff0e2", "#e
 BOXES = [
     (20, 20, 230, GREY, ["static image", "T1, template ..."]),
     (270, 20, 230, GREY, ["moving image", "T1, b0, MD, FA ..."]),
-    (20, 100, 480, BLUE, ["Affine registration", "centre of mass, rigid, affine: the prealign A"]),
-    (20, 180, 480, BLUE, ["How similar are the contrasts?", "mean signed local correlation r"]),
+    (
+        20,
+        100,
+        480,
+        BLUE,
+        ["Affine registration", "centre of mass, rigid, affine: the prealign A"],
+    ),
+    (
+        20,
+        180,
+        480,
+        BLUE,
+        ["How similar are the contrasts?", "mean signed local correlation r"],
+    ),
     (20, 268, 150, GREY, ["r ≥ .45", "one contrast,", "close together:", "no network"]),
-    (185, 268, 150, ORANGE, ["r < 0", "anatomy maps:", "intensities mapped", "to static's contrast"]),
+    (
+        185,
+        268,
+        150,
+        ORANGE,
+        ["r < 0", "anatomy maps:", "intensities mapped", "to static's contrast"],
+    ),
     (350, 268, 150, ORANGE, ["else", "network predicts", "a first", "displacement"]),
-    (20, 390, 480, BLUE, [
-        "Refinement, from coarse to fine voxels",
-        "1. warp moving by u and static by v, compare with the other",
-        "2. gradient of both, smoothed",
-        "3. Adam: the displacement of this iteration",
-        "4. compose u and v with it, smooth both",
-        "5. halve the inverse error, repair folds",
-        "↻ until the energy decreases by less than 1/200",
-    ]),
-    (20, 560, 480, GREEN, ["Limits of every result", "no folds (J ≥ .01), inverse error ≤ .05 voxel on average"]),
-    (20, 640, 480, GREEN, ["DiffeomorphicMap", "displacement u, inverse v, prealign A"]),
+    (
+        20,
+        390,
+        480,
+        BLUE,
+        [
+            "Refinement, from coarse to fine voxels",
+            "1. warp moving by u and static by v, compare with the other",
+            "2. gradient of both, smoothed",
+            "3. Adam: the displacement of this iteration",
+            "4. compose u and v with it, smooth both",
+            "5. halve the inverse error, repair folds",
+            "↻ until the energy decreases by less than 1/200",
+        ],
+    ),
+    (
+        20,
+        560,
+        480,
+        GREEN,
+        [
+            "Limits of every result",
+            "no folds (J ≥ .01), inverse error ≤ .05 voxel on average",
+        ],
+    ),
+    (
+        20,
+        640,
+        480,
+        GREEN,
+        ["DiffeomorphicMap", "displacement u, inverse v, prealign A"],
+    ),
     (20, 720, 230, GREY, ["verdict", "good, doubtful, failed"]),
     (270, 720, 230, GREY, ["uncertainty", "expected error, mm"]),
-]  # fmt: skip
+]
 #: From and to, the points of each arrow.
 ARROWS = [
-    ((135, 74), (135, 100)), ((385, 74), (385, 100)), ((260, 154), (260, 180)),
-    ((95, 234), (95, 268)), ((260, 234), (260, 268)), ((425, 234), (425, 268)),
-    ((95, 360), (95, 390)), ((260, 360), (260, 390)), ((425, 360), (425, 390)),
-    ((260, 539), (260, 560)), ((260, 614), (260, 640)),
-    ((135, 694), (135, 720)), ((385, 694), (385, 720)),
-]  # fmt: skip
+    ((135, 74), (135, 100)),
+    ((385, 74), (385, 100)),
+    ((260, 154), (260, 180)),
+    ((95, 234), (95, 268)),
+    ((260, 234), (260, 268)),
+    ((425, 234), (425, 268)),
+    ((95, 360), (95, 390)),
+    ((260, 360), (260, 390)),
+    ((425, 360), (425, 390)),
+    ((260, 539), (260, 560)),
+    ((260, 614), (260, 640)),
+    ((135, 694), (135, 720)),
+    ((385, 694), (385, 720)),
+]
 
 
 def draw_box(left, top, width, colour, lines):

@@ -44,9 +44,11 @@ def run(monkeypatch):
         return train_network(*arguments, options=replace(options, steps=1), **others)
 
     @wraps(build_template)
-    def quick(*arguments, **options):
+    def quick(*arguments, options=None, **others):
         few = {"iterations": 1, "affine_iterations": 0}
-        return build_template(*arguments, **{**options, **few})
+        if options is None:
+            return build_template(*arguments, **{**others, **few})
+        return build_template(*arguments, options=replace(options, **few), **others)
 
     def no_search(pair, start, starts):
         return StartingPose(start, None, None)

@@ -21,6 +21,7 @@ ROWS = {
     ("T1", "a", "5:6"): 0.9,
     ("T1", "b", "1:2"): 0.25,
     ("T1", "b", "3:4"): 0.6,
+    ("T2", "a", "1:2"): 0.1,
 }
 
 
@@ -56,6 +57,7 @@ def folder(tmp_path):
         ("pairs | T1 | a | all | n dice | d", "4"),
         ("pairs | T1 | a - b | all | dice | +.3f", "+0.150"),  # the two cases of both
         ("pairs | T1 | a / b | 1:2 | dice | .1f", "2.0"),
+        ("pairs | T1 - T2 | b - a | all | dice | .2f", "0.15"),
         ("lines.txt | case y | 2 | .1f", "5.0"),
         ("lines.txt | first > case x | 1 | .1f", "-1.5"),
         ("lines.txt | first > case x | 2 | .3f", "0.002"),
@@ -70,7 +72,7 @@ def test_figures(folder, name, expected):
     ("name", "message"),
     [
         ("pears | T1 | a | all | dice | .3f", "no table 'pears'"),
-        ("pairs | T2 | a | all | dice | .3f", "no kind 'T2'"),
+        ("pairs | T3 | a | all | dice | .3f", "no kind 'T3'"),
         ("pairs | T1 | c | all | dice | .3f", "no setting 'c'; there are"),
         ("pairs | T1 | a | 9:9 | dice | .3f", "no pair '9:9'"),
         ("pairs | T1 | a | all | loss | .3f", "no 'loss' for 1:2"),
@@ -135,6 +137,17 @@ def test_columns_can_name_a_key(folder):
     columns = "a = [a] 1:2: dice .2f; b = [b] 1:2: dice .2f"
     rows, _ = measured_tables.summarize(table, "", columns, ["T1 = T1 | *"])
     assert rows == [["", "a", "b"], ["T1", "0.50", "0.25"]]
+
+
+def test_tables_of_lines_of_a_text(folder):
+    lines = ["x = first > case x", "y = case y"]
+    columns = "one = 1 .1f; both = 1 .0f / 2 .3f"
+    rows = measured_tables.summarize_lines("lines.txt", "a", columns, lines, folder)
+    assert rows == [
+        ["a", "one", "both"],
+        ["x", "-1.5", "-2 / 0.002"],
+        ["y", "4.0", "4 / 5.000"],
+    ]
 
 
 def test_a_dirty_tree_is_named(folder):
@@ -262,3 +275,30 @@ def test_cards_are_those_of_the_files(name):
     for text in rows.values():
         assert text and "None;" not in text
     assert name == "anatomy" or name in pretrained.WEIGHTS
+
+
+def test_constants_are_those_of_the_code():
+    import card_pages
+
+    from dipy_dl_reg.geometry.fold_repair import LEAST_JACOBIAN
+    from dipy_dl_reg.registration.deformable_options import DEFAULTS, LEVEL_ITERS
+
+    options = "registration.deformable_options"
+    for name, value in {
+        "geometry.fold_repair.LEAST_JACOBIAN": LEAST_JACOBIAN,
+        f"{options}.DEFAULTS[opt_tol]": DEFAULTS["opt_tol"],
+    }.items():
+        assert float(card_pages.constant(name)) == value
+    found = card_pages.constant(f"{options}.LEVEL_ITERS[3]")
+    assert found == str(LEVEL_ITERS[3])
+    for name in ("geometry.fold_repair.MOST", f"{options}.DEFAULTS[none]"):
+        with pytest.raises((AttributeError, KeyError)):
+            card_pages.constant(name)
+
+
+def test_diagram_is_that_of_its_script(monkeypatch):
+    pictures = ROOT / "doc" / "pictures"
+    monkeypatch.syspath_prepend(pictures)
+    import draw_method
+
+    assert (pictures / "how_it_works.svg").read_text() == draw_method.draw()

@@ -187,7 +187,7 @@ def folder_mib(folder):
     return sum(path.stat().st_size for path in files) / 2**20
 
 
-def measure_disk(sizes):
+def measure_disk(sizes=("2 mm", "1 mm")):
     """Rows of the installed size, and of the files that a registration writes."""
     from importlib.util import find_spec
 
@@ -198,17 +198,17 @@ def measure_disk(sizes):
     rows = []
     for name in ("dipy_dl_reg", "torch", "dipy", "numpy", "scipy", "nibabel"):
         folder = Path(find_spec(name).origin).parent
-        rows.append({"what": f"package {name}", "mib": folder_mib(folder)})
+        rows.append({"what": f"{name}, installed", "mib": folder_mib(folder)})
         networks = folder / "networks" / "trained"
         if networks.is_dir():
             text = "of it, trained networks"
             rows.append({"what": text, "mib": folder_mib(networks)})
-    for size in (s for s in sizes if s in ("2 mm", "1 mm")):
+    for size in sizes:
         static, moving, matrix = make_images(size)
         # Few iterations: the size of the files depends little on them.
         mapping = DeepRegistration(
             model=None, level_iters=[10, 10, 2], progress=False
-        ).optimize(static, moving, matrix, matrix)
+        ).optimize(static, moving, static_grid2world=matrix, moving_grid2world=matrix)
         with TemporaryDirectory() as folder:
             path = Path(folder) / "mapping.npz"
             save_mapping(mapping, path)
@@ -238,10 +238,10 @@ def read_gpu_rows(path=GPU_TABLE):
         row = {"size": size, "task": task, "device": "cuda"}
         row |= {"seconds": float(seconds), "gpu_mib": memory.get((shape, task))}
         rows.append(row | {"commit": GPU_COMMIT, "measured": GPU_DATE})
-    task = {"size": "256^3", "task": "default", "device": "cuda"}
-    if ("256x256x256", "default") in memory:
-        row = task | {"gpu_mib": memory["256x256x256", "default"]}
-        rows.append(row | {"commit": GPU_COMMIT, "measured": GPU_DATE})
+    for (shape, task), mib in memory.items():
+        if shape == "256x256x256":  # its duration was not measured
+            row = {"size": "256^3", "task": task, "device": "cuda", "gpu_mib": mib}
+            rows.append(row | {"commit": GPU_COMMIT, "measured": GPU_DATE})
     return rows
 
 
@@ -365,10 +365,9 @@ def main(words=None):
         arguments.output.with_suffix(".txt").write_text(text + "\n")
 
     if not results["disk"]:
-        results["disk"] = measure_disk(arguments.sizes)
+        results["disk"] = measure_disk()
     save()
-    measure_all(arguments, results, save)
-    return None
+    return measure_all(arguments, results, save)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ EARLIER.json and NEW.json are files of tools/benchmarks/deformable.py. Of EARLIE
 rows of other programs and of the affine alignment are kept, because they do not depend
 on this package's refinement. Of NEW, all rows are taken; SyN, if it was run again, is
 called `syn-again`. Ratios of times ("x SyN") are those within a run, because the runs
-may be of different machines. FILE.txt, beside FILE.json, is the table.
+may be of different machines. With `--busy`, seconds of NEW are left out, because other
+programs used the processors; CPU seconds stay. FILE.txt, beside FILE.json, is the
+table.
 """
 
 import argparse
@@ -25,7 +27,7 @@ OTHERS = ("affine", *SYN, *RIVALS)
 HEADER = ("machine", "versions", "rivals", "code")
 
 
-def merge_rows(earlier, new, methods=None):
+def merge_rows(earlier, new, methods=None, *, busy=False):
     """Rows of other programs of `earlier`, then rows of `new`; ratios within a run."""
     kept = [r for r in earlier if r["method"] in OTHERS]
     rows = [add_ratio(row, kept, "syn") | {"run": "earlier"} for row in kept]
@@ -33,6 +35,8 @@ def merge_rows(earlier, new, methods=None):
     for row in (r for r in new if r["method"] in wanted - {"affine"}):
         again = {"method": "syn-again"} if row["method"] == "syn" else {}
         rows.append(add_ratio(row, new, "syn") | again | {"run": "new"})
+        if busy:
+            rows[-1].pop("seconds")
     return rows
 
 
@@ -82,12 +86,15 @@ def main(words=None):
     parser.add_argument("new", type=Path)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--methods", nargs="+", help="of NEW; default: all")
+    parser.add_argument("--busy", action="store_true", help="leave out NEW's seconds")
     arguments = parser.parse_args(words)
     earlier, new = (
         json.loads(path.read_text()) for path in (arguments.earlier, arguments.new)
     )
     merged = describe_runs(earlier, new)
-    merged["rows"] = merge_rows(earlier["rows"], new["rows"], arguments.methods)
+    merged["rows"] = merge_rows(
+        earlier["rows"], new["rows"], arguments.methods, busy=arguments.busy
+    )
     write_json(arguments.output, merged)
     with (
         open(arguments.output.with_suffix(".txt"), "w") as file,

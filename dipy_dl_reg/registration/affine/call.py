@@ -51,6 +51,7 @@ def deep_affine_registration(
     moving_mask: str | PathLike | Any | None = None,
     static_mask: str | PathLike | Any | None = None,
     optimizer_options: dict[str, Any] | None = None,
+    optimizer_method: str | None = None,
     starts: Literal["one", "auto", "all"] = "auto",
     device: Any = "auto",
     num_threads: int | None = None,
@@ -86,6 +87,8 @@ def deep_affine_registration(
         both affines).  A mask in an array must have the image's shape.
     optimizer_options : dict, optional
         Accepted without effect.
+    optimizer_method : str, optional
+        Accepted without effect; an option of DIPY's function from DIPY 1.13 on.
     starts : {"auto", "one", "all"}, optional
         Whether the step ``"center_of_mass"`` also searches rotations by any angle (see
         `DeepAffineRegistration`).  ``"one"`` only aligns the centres of mass, as DIPY
@@ -157,6 +160,7 @@ def deep_affine_registration(
         sigmas=sigmas,
         factors=factors,
         optimizer_options=optimizer_options,
+        optimizer_method=optimizer_method,
         starts=starts,
         device=device,
         **metric_kwargs,
@@ -286,6 +290,7 @@ def make_call_options(
     *,
     metric: Any = "MI",
     optimizer_options: dict[str, Any] | None = None,
+    optimizer_method: str | None = None,
     starts: Literal["one", "auto", "all"] = "auto",
     **options: Any,
 ) -> AffineOptions:
@@ -293,7 +298,7 @@ def make_call_options(
 
     Parameters
     ----------
-    metric, optimizer_options, starts
+    metric, optimizer_options, optimizer_method, starts
         As in `deep_affine_registration`.
     **options : dict
         Other fields of `AffineOptions`; all remaining ones are options of the metric.
@@ -314,6 +319,7 @@ def make_call_options(
     return AffineOptions(
         metric=make_affine_metric(metric, **for_metric) if for_metric else metric,
         options=optimizer_options,
+        method=optimizer_method or "L-BFGS-B",
         verbosity=VerbosityLevels.NONE,
         starts=starts,
         **own,
