@@ -115,7 +115,6 @@ sphinx_gallery_conf = {
     "capture_repr": (),
     "show_memory": False,
     "min_reported_time": 3600,  # seconds of this machine say nothing to a reader
-    "write_computation_times": False,
     "remove_config_comments": True,
 }
 
