@@ -113,7 +113,6 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "capture_repr": (),
     "show_memory": False,
-    "write_computation_times": False,
     "min_reported_time": 3600,  # seconds of this machine say nothing to a reader
     "write_computation_times": False,
     "remove_config_comments": True,

@@ -4,9 +4,9 @@
 
 The MNI152 template, bundled with nilearn, without skull at 3 mm, is registered to
 itself after a smooth random deformation: from the right place ("good"), from a prealign
-that is 20 mm off ("doubtful"), and turned by 40 degrees without an affine part
-("failed"). Chromium takes pictures of the reports, which are written beside this
-script.
+that is 20 mm off ("doubtful"), turned by 90 degrees ("failed"), and turned by 40
+degrees, which the default network mends ("alarm"). Chromium takes pictures of the
+reports, which are written beside this script.
 """
 
 import argparse
@@ -19,12 +19,16 @@ from PIL import Image
 
 HERE = Path(__file__).parent
 WIDTH = 1000
+#: Size of a file, bytes.
+LARGEST = 150e3
+SLICE = '<figure class="slice">'
 #: Name of the picture: the case, the headings of the parts that are shown, the height.
 PICTURES = {
-    "report_good": ("good", (), 1500),
-    "report_doubtful": ("doubtful", (), 1500),
-    "report_failed": ("failed", (), 1500),
-    "report_deformation": ("good", ("Deformation",), 2000),
+    "report_good": ("good", (), 1700),
+    "report_doubtful": ("doubtful", (), 1700),
+    "report_failed": ("failed", (), 1700),
+    "report_alarm": ("alarm", (), 1700),
+    "report_deformation": ("good", ("Deformation",), 1120),
     "report_measures": ("doubtful", ("Measures and limits",), 2000),
     "report_how": ("good", ("How the map was computed",), 2000),
 }
@@ -50,21 +54,29 @@ def make_images():
 
 def make_prealigns():
     """The prealign of each case."""
-    shift, turn = np.eye(4), np.eye(4)
+    shift = np.eye(4)
     shift[1:3, 3] = 12, 16
-    cosine, sine = np.cos(np.radians(40)), np.sin(np.radians(40))
+    return {"good": np.eye(4), "doubtful": shift, "failed": nod(90), "alarm": nod(40)}
+
+
+def nod(angle):
+    """Matrix of a turn about the axis from left to right."""
+    cosine, sine = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    turn = np.eye(4)
     turn[1:3, 1:3] = [[cosine, -sine], [sine, cosine]]
-    return {"good": np.eye(4), "doubtful": shift, "failed": turn}
+    return turn
 
 
 def write_reports(folder):
-    """Write the report of each case; print its verdict."""
+    """Write the report of each case that has none; print its verdict."""
     from dipy_dl_reg import DeepRegistration, write_report
 
     static, moving, affine = make_images()
     images = {"static": static, "moving": moving}
     images |= {"static_grid2world": affine, "moving_grid2world": affine}
     for name, prealign in make_prealigns().items():
+        if (folder / f"{name}.html").exists():
+            continue
         registration = DeepRegistration(progress=False)
         mapping = registration.optimize(**images, prealign=prealign)
         summary = write_report(
@@ -80,17 +92,28 @@ def write_reports(folder):
 
 
 def select_parts(html, headings):
-    """The page with some of its parts only; all but the first picture if none."""
+    """The page with some of its parts only; its head and middle slices if none."""
     head, main = html.split("<main>")
     parts = main.split("<h2>")
     chosen = [p for p in parts[1:] if p.startswith(headings or "Before and after")]
     if headings:  # the heading of the page is left out
         head = head[: head.index("<header>")]
+    else:
+        chosen = ["<h3>".join(map(keep_middle_slice, chosen[0].split("<h3>")))]
     return head + "<main>" + "".join(f"<h2>{part}" for part in chosen)
 
 
+def keep_middle_slice(html):
+    """The slices of one orientation without all but the middle one."""
+    first, *slices = html.split(SLICE)
+    if not slices:
+        return html
+    ends = [each.rpartition("</figure>") for each in slices]
+    return first + SLICE + ends[len(ends) // 2][0] + "</figure>" + ends[-1][2]
+
+
 def take_picture(path, target, height, chromium):
-    """A picture by Chromium, without the empty lower part, in 128 colours."""
+    """A picture by Chromium, without the empty lower part."""
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
     options += [f"--window-size={WIDTH},{height}", f"--screenshot={target}"]
     command = [chromium, *options, path.absolute().as_uri()]
@@ -98,14 +121,12 @@ def take_picture(path, target, height, chromium):
     picture = Image.open(target).convert("RGB")
     pixels = np.asarray(picture).astype(int)
     rows = np.flatnonzero(np.abs(pixels - pixels[-1, -1]).sum((1, 2)))
-    picture = picture.crop((0, 0, WIDTH, int(rows.max()) + 16))
-    colours = 256
-    while True:
-        small = picture.quantize(colours, dither=Image.Dither.NONE)
-        small.save(target, optimize=True)
-        if target.stat().st_size < 150e3 or colours <= 16:
+    picture = picture.crop((0, 0, WIDTH, min(height, int(rows.max()) + 16)))
+    target.unlink()
+    for quality in range(92, 40, -4):
+        picture.save(target.with_suffix(".jpg"), quality=quality, optimize=True)
+        if target.with_suffix(".jpg").stat().st_size < LARGEST:
             return
-        colours //= 2
 
 
 def main():
@@ -115,14 +136,13 @@ def main():
     arguments = parser.parse_args()
     folder = arguments.reports or Path(tempfile.mkdtemp())
     folder.mkdir(exist_ok=True)
-    if not (folder / "failed.html").exists():
-        write_reports(folder)
+    write_reports(folder)
     for name, (case, headings, height) in PICTURES.items():
         html = (folder / f"{case}.html").read_text()
         page = folder / f"{name}.html"
         page.write_text(select_parts(html, headings))
         take_picture(page, HERE / f"{name}.png", height, arguments.chromium)
-        print(name, (HERE / f"{name}.png").stat().st_size)
+        print(name, (HERE / f"{name}.jpg").stat().st_size)
 
 
 if __name__ == "__main__":
