@@ -235,6 +235,16 @@ def convert_harmonics(
         If a name is unknown, no order has this number of coefficients, or `affine` is
         missing.
 
+    See Also
+    --------
+    transform_fods, register_fods : take the bases by the same names.
+
+    Notes
+    -----
+    The coefficients change, the function on the sphere does not: bases differ in the
+    order, the signs and the normalisation of the harmonics; frames differ by the
+    orthogonal matrix that takes directions from one to the other (:ref:`frames`).
+
     Examples
     --------
     FODs of DIPY, as MRtrix3 reads them:

@@ -65,7 +65,7 @@ class DeformableOptions:
         Options of SyN, accepted without effect and with a message in the log: the
         inverse is always computed until its error is below a fixed bound.
     callback : callable, optional
-        ``callback(registration, stage)`` is called with DIPY's `RegistrationStages`.
+        ``callback(registration, stage)`` is called with DIPY's ``RegistrationStages``.
     model : str, Path, RegistrationNetwork or None, optional
         Network whose field refinement starts from: a trained network, the name of one
         that comes with the package (`list_models`), or a file that `save_network`

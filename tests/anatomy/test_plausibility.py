@@ -1,6 +1,6 @@
 """Whether maps show an upright head: the mean brain, and the same turned."""
 
-from nilearn.datasets import load_mni152_template
+from brain_image import load_brain
 import numpy as np
 import pytest
 import torch
@@ -21,7 +21,7 @@ TURNED = {"turned": np.diag([1.0, -1, -1, 1]), "mirrored": np.diag([1.0, 1, -1, 
 
 @pytest.fixture(scope="module")
 def template():
-    return load_mni152_template(resolution=4)
+    return load_brain(resolution=4)
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ Memory of the GPU in use, at most, MB; estimate for refinement alone
 def test_rows_of_the_gpu(tmp_path):
     path = tmp_path / "gpu.txt"
     path.write_text(GPU)
-    first, largest = cost.read_gpu_rows(path)
+    first, largest, *_ = cost.read_gpu_rows(path)
     assert (first["size"], first["task"], first["seconds"]) == ("2 mm", "default", 1.27)
     assert first["gpu_mib"] == pytest.approx(276e6 / 2**20)
     assert largest["size"] == "256^3" and "seconds" not in largest

@@ -198,7 +198,7 @@ def measure_disk(sizes=("2 mm", "1 mm")):
     rows = []
     for name in ("dipy_dl_reg", "torch", "dipy", "numpy", "scipy", "nibabel"):
         folder = Path(find_spec(name).origin).parent
-        rows.append({"what": f"package {name}", "mib": folder_mib(folder)})
+        rows.append({"what": f"{name}, installed", "mib": folder_mib(folder)})
         networks = folder / "networks" / "trained"
         if networks.is_dir():
             text = "of it, trained networks"
@@ -238,10 +238,10 @@ def read_gpu_rows(path=GPU_TABLE):
         row = {"size": size, "task": task, "device": "cuda"}
         row |= {"seconds": float(seconds), "gpu_mib": memory.get((shape, task))}
         rows.append(row | {"commit": GPU_COMMIT, "measured": GPU_DATE})
-    task = {"size": "256^3", "task": "default", "device": "cuda"}
-    if ("256x256x256", "default") in memory:
-        row = task | {"gpu_mib": memory["256x256x256", "default"]}
-        rows.append(row | {"commit": GPU_COMMIT, "measured": GPU_DATE})
+    for (shape, task), mib in memory.items():
+        if shape == "256x256x256":  # its duration was not measured
+            row = {"size": "256^3", "task": task, "device": "cuda", "gpu_mib": mib}
+            rows.append(row | {"commit": GPU_COMMIT, "measured": GPU_DATE})
     return rows
 
 
