@@ -9,6 +9,7 @@ from dipy_dl_reg.anatomy.prediction import AnatomyMaps
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.io.input_image import InputImage
 from dipy_dl_reg.registration import channels, dipy_adapter, head_masks, head_poses
+from dipy_dl_reg.registration.affine import orientation
 from dipy_dl_reg.registration.devices import threads
 
 SHAPE, MATRIX = (26, 30, 24), np.diag([7.0, 7, 7, 1])
@@ -24,7 +25,7 @@ def make_head(noise=0.02):
 
 
 @pytest.fixture
-def network(monkeypatch):
+def network(heads, monkeypatch):
     """A network that finds a ball of 60 mm, half a litre and more; it counts calls."""
     calls = []
 
@@ -66,6 +67,14 @@ def test_no_masks_without_two_heads(network):
     assert not network.calls
     network.radius = 30  # 0.1 l: no brain
     assert head_masks.find_head_masks(heads, [grid, grid]) is None
+
+
+def test_objects_that_are_no_heads(heads):
+    """The network itself finds no brain in a ball, nor an upright head."""
+    assert (
+        head_masks.find_head_masks([make_head()] * 2, [Grid(SHAPE, MATRIX)] * 2) is None
+    )
+    assert not orientation._shows_upright_head(InputImage(make_head(), MATRIX, None))
 
 
 def test_number_of_threads(network, monkeypatch):
