@@ -12,6 +12,7 @@ import dipy_dl_reg
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "examples")]  # the latter: example_figures
 
+from cross_references import write_inventories
 from gallery import SECTION_ORDER
 from registry_tables import write_tables
 
@@ -28,6 +29,7 @@ URLS = PYPROJECT["project"].get("urls", {})
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
     "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
     "myst_parser",  # CHANGELOG.md and CONTRIBUTING.md are pages too
@@ -36,11 +38,19 @@ extensions = [
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
     "sphinxcontrib.bibtex",
+    "cross_references",
     "measured_pages",
+    "card_pages",
 ]
 templates_path = ["_templates"]
-exclude_patterns = ["_build", "_templates", "examples"]
-nitpicky = False
+exclude_patterns = ["_build", "_templates", "examples", "**/sg_execution_times.rst"]
+# Text in single backticks is a link or code; a link that leads nowhere fails the build.
+default_role = "py:obj"
+nitpicky = True
+intersphinx_mapping = write_inventories(HERE / "generated")
+intersphinx_disabled_reftypes = []
+add_module_names = False
+toc_object_entries_show_parents = "hide"
 
 autosummary_generate = True
 autodoc_typehints = "none"
@@ -65,7 +75,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = f"dipy_dl_reg {release}"
 html_logo = html_favicon = "_static/logo.svg"
 html_static_path = ["_static", str(MATHJAX / mathjax_path)]
-html_css_files = ["site.css"]
+html_css_files = ["site.css", "api.css"]
 html_theme_options = {
     "logo": {"text": "dipy_dl_reg"},
     "icon_links": [
@@ -79,7 +89,8 @@ html_theme_options = {
     "navbar_align": "left",
     "header_links_before_dropdown": 6,
     "show_prev_next": False,
-    "secondary_sidebar_items": ["page-toc"],
+    # A landing page needs no list of its headings.
+    "secondary_sidebar_items": {"**": ["page-toc"], "index": []},
     "footer_start": ["copyright"],
     "footer_end": ["theme-version"],
 }
@@ -95,6 +106,7 @@ sphinx_gallery_conf = {
     "subsection_order": SECTION_ORDER,
     "within_subsection_order": "gallery.ExampleOrder",
     "image_scrapers": ("gallery",),
+    # The page of a public name shows the examples that use it.
     "doc_module": ("dipy_dl_reg",),
     "backreferences_dir": "generated/backreferences",
     "reference_url": {"dipy_dl_reg": None},
@@ -102,7 +114,7 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "capture_repr": (),
     "show_memory": False,
-    "min_reported_time": 1,
+    "min_reported_time": 3600,  # seconds of this machine say nothing to a reader
     "remove_config_comments": True,
 }
 

@@ -13,7 +13,7 @@ SECTIONS = {
         "plot_reading_the_map.py",
         "plot_default_weights.py",
     ],
-    "trust": ["plot_uncertainty.py", "plot_five_contrasts.py"],
+    "trust": ["plot_verdict.py", "plot_uncertainty.py", "plot_five_contrasts.py"],
     "difficult": [
         "plot_affine_any_pose.py",
         "plot_masks_and_lesions.py",

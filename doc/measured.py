@@ -10,7 +10,7 @@ A figure is named by parts with bars between them::
 
 * the table: ``learning`` is ``doc/benchmark/learning.json``;
 * its keys, here the kind of images and the setting; ``a - b`` is the difference and
-  ``a / b`` the ratio of two rows, case by case;
+  ``a / b`` the ratio of two rows, case by case (also in several keys at a time);
 * the cases: one of them, ``all``, ``chosen on`` or ``kept out``; the mean of several;
 * the column, after ``median``, ``least``, ``most``, ``low`` or ``high`` (the ends of
   the 95 % interval of the mean) or ``n`` if the mean is not meant;
@@ -18,8 +18,9 @@ A figure is named by parts with bars between them::
 
 Tables without JSON are read from their text. If their columns are described in
 ``TEXT_TABLES``, the figure is named in the same way. Of any other text a figure is
-named by the file, the beginning of the line (below a heading, if ``heading > line``),
-the place of the number in the rest of the line, from 1, and the format::
+named by the file, the beginning of the line (below headings, if ``heading > line``; the
+first must be the only line that begins so), the place of the number in the rest of the
+line, from 1, and the format::
 
     :measured:`lesions.txt | drawn 1000:1001 15 | 2 | .2f`
 
@@ -45,25 +46,35 @@ GROUPS = {
     "kept out": ("1107:1122", "1122:1107"),
 }
 _CONTRASTS = ("pair", "moving", "metric", "method")
+_BY_METHOD = ("moving", "metric", "method", "pair")
 #: Tables that are text only: their columns, and the keys among them, the case last.
 TEXT_TABLES = {
     "contrasts_t1": (
         (*_CONTRASTS, "dice", "s"),
-        ("moving", "metric", "method", "pair"),
+        _BY_METHOD,
     ),
     "contrasts_b0": (
         (*_CONTRASTS, "dice", "s"),
-        ("moving", "metric", "method", "pair"),
+        _BY_METHOD,
     ),
     "contrasts_fa": (
         (*_CONTRASTS, "dice", "s"),
-        ("moving", "metric", "method", "pair"),
+        _BY_METHOD,
     ),
     "contrasts_real": (
         (*_CONTRASTS, "dice", "mm_off", "s"),
-        ("moving", "metric", "method", "pair"),
+        _BY_METHOD,
     ),
-    "slices": ((*_CONTRASTS, "mm_off", "s"), ("moving", "metric", "method", "pair")),
+    "slices": ((*_CONTRASTS, "mm_off", "s"), _BY_METHOD),
+    "affine_dipy": (
+        ("pair", "mm", "method", "seconds", "mi", "centroids"),
+        ("mm", "method", "pair"),
+    ),
+    "ablation": (
+        ("variant", "parameters", "mb", "validation", "shapes", "far", "inverse")
+        + ("seconds", "t1", "b0", "swap", "used"),
+        ("variant",),
+    ),
     "swapped": (
         ("pair", "moving", "method", "mean", "p95", "max", "moved"),
         ("moving", "method", "pair"),
@@ -113,6 +124,10 @@ def unit(case):
     return "".join(sorted(case.split(":")))
 
 
+class NoValue(ValueError):
+    """A column that the table has, but not in these rows."""
+
+
 # --- files
 
 
@@ -132,7 +147,8 @@ def read_table(name, folder=FOLDER):
         raise ValueError(f"no table {name!r} in {folder.name}; known: {sorted(known)}")
     columns, keys = TEXT_TABLES[name]
     lines = (folder / f"{name}.txt").read_text().splitlines()
-    rows = [read_columns(line.split(), columns, keys) for line in lines]
+    words = (re.sub(r"^seed (?=\d)", "seed-", line).split() for line in lines)
+    rows = [read_columns(line, columns, keys) for line in words]
     return Table(name, {}, keys, [row for row in rows if row], GROUPS)
 
 
@@ -150,34 +166,37 @@ def benchmark_row(row):
 
 def read_columns(words, columns, keys):
     """A row of a text; None for headings, means and other lines."""
-    if len(words) != len(columns):
+    if len(words) < len(columns) or words[len(columns) :][:1] not in ([], ["used"]):
         return None
     row = dict(zip(columns, words))
     try:
-        return {k: v if k in keys else float(v) for k, v in row.items()}
+        return {k: v if k in keys else float(v.rstrip("%")) for k, v in row.items()}
     except ValueError:
         return None
 
 
 def read_number(name, line, place, folder=FOLDER):
     """The number at a place of a line of a text, counted from 1 after its beginning."""
-    heading, _, start = line.rpartition(" > ")
     path = folder / name
     if not path.is_file():
         raise ValueError(f"no file {name!r} in {folder.name}")
     lines = [" ".join(text.split()) for text in path.read_text().splitlines()]
-    if heading:
-        places = [n for n, text in enumerate(lines) if text.startswith(heading)]
-        if len(places) != 1:
-            raise ValueError(f"{name}: {len(places)} lines begin with {heading!r}")
-        lines = lines[places[0] + 1 :]
-    found = [text[len(start) :] for text in lines if text.startswith(start)]
-    if not found or (len(found) > 1 and not heading):
-        raise ValueError(f"{name}: {len(found)} lines begin with {start!r}")
-    numbers = re.findall(r"(?<![\w.])[-+]?\d*\.?\d+(?:e[-+]?\d+)?", found[0])
+    *headings, start = line.split(" > ")
+    for heading in headings:
+        lines = find_lines(name, lines, heading, only=heading == headings[0])[1:]
+    words = find_lines(name, lines, start, only=not headings)[0].removeprefix(start)
+    numbers = re.findall(r"(?<![\w.])[-+]?\d*\.?\d+(?:e[-+]?\d+)?", words)
     if not place.isdigit() or not 1 <= int(place) <= len(numbers):
-        raise ValueError(f"{name}: {found[0].strip()!r} has no number {place}")
+        raise ValueError(f"{name}: {words.strip()!r} has no number {place}")
     return float(numbers[int(place) - 1])
+
+
+def find_lines(name, lines, start, *, only):
+    """The lines from the first that begins so; `only` if no other one may do so."""
+    places = [n for n, text in enumerate(lines) if text.startswith(start)]
+    if not places or (only and len(places) > 1):
+        raise ValueError(f"{name}: {len(places)} lines begin with {start!r}")
+    return lines[places[0] :]
 
 
 # --- figures
@@ -185,14 +204,10 @@ def read_number(name, line, place, folder=FOLDER):
 
 def select(table, parts, column):
     """Values of a column in the rows of the keys `parts`, the last one the cases."""
-    for place, part in enumerate(parts):
-        for sign in (" - ", " / "):
-            if sign in part:
-                pair = [
-                    select(table, [*parts[:place], side, *parts[place + 1 :]], column)
-                    for side in part.split(sign)
-                ]
-                return combine(sign, *pair)
+    for sign in (" - ", " / "):
+        if any(sign in part for part in parts):
+            sides = [[part.split(sign)[end] for part in parts] for end in (0, -1)]
+            return combine(sign, *(select(table, side, column) for side in sides))
     if len(parts) != len(table.keys):
         raise ValueError(f"{table.name} has the keys {', '.join(table.keys)}: {parts}")
     rows = table.rows
@@ -215,9 +230,9 @@ def values_of(table, rows, cases, column):
     found, units = defaultdict(list), defaultdict(list)
     for row in rows:
         if row.get(column) is None:
-            raise ValueError(
-                f"{table.name}: no {column!r} for {row[case]}; there are {[*row]}"
-            )
+            known = any(other.get(column) is not None for other in table.rows)
+            text = f"{table.name}: no {column!r} for {row[case]}; there are {[*row]}"
+            raise NoValue(text) if known else ValueError(text)
         found[row[case]].append(row[column])
     means = {name: float(np.mean(values)) for name, values in found.items()}
     for name, value in means.items():
@@ -272,99 +287,6 @@ def write_figures(text, folder=FOLDER):
     return MARKED.sub(
         lambda m: f"{figure(m[3], folder)}{m[2]}<!-- measured: {m[3]} -->", text
     )
-
-
-# --- tables
-
-
-def format_cell(table, parts, column):
-    """A cell: the mean with its interval, or the statistic that is named."""
-    text, _, form = column.rpartition(" ")
-    statistic, name = split_column(text)
-    found = select(table, parts, name)
-    if statistic:
-        return format(found.statistic(statistic), form)
-    low, high = (format(x, form) for x in interval(found.units))
-    mean = format(found.statistic("mean"), form)
-    if len(found.units) == 1:
-        return mean
-    brackets = "[]" if len(found.units) < 3 else "()"
-    return f"{mean} {brackets[0]}{low} to {high}{brackets[1]}"
-
-
-def parse_columns(text):
-    """Heading, cases and column of ``Heading = cases: column format; ...``."""
-    for item in text.split(";"):
-        heading, _, column = item.partition("=")
-        cases, colon, rest = column.partition(":")
-        if not colon:
-            cases, rest = "all", column
-        yield heading.strip(), cases.strip(), rest.strip()
-
-
-def table_cells(table, first, columns, lines):
-    """Headings and cells of ``Label = key | key`` lines."""
-    columns = [*parse_columns(columns)]
-    yield [first, *(heading for heading, _, _ in columns)]
-    for line in lines:
-        label, _, keys = line.partition(" = ")
-        keys = [part.strip() for part in keys.split("|")] if keys else []
-        cells = [format_cell(table, [*keys, cases], c) for _, cases, c in columns]
-        yield [label.strip(), *cells]
-
-
-def describe_people(table):
-    """How many registrations, pairs and people there are, and which were kept out."""
-    cases = [*dict.fromkeys(row[table.keys[-1]] for row in table.rows)]
-    pairs = [case.split(":") for case in cases if ":" in case]
-    words = []
-    if pairs:
-        people = {name for pair in pairs for name in pair}
-        kinds = len({unit(":".join(pair)) for pair in pairs})
-        words.append(f"{len(people)} people, {kinds} pairs, {len(pairs)} registrations")
-    for group in ("chosen on", "kept out"):
-        members = [case for case in cases if case in table.groups.get(group, ())]
-        names = dict.fromkeys(name for case in members for name in case.split(":"))
-        heading = "options were chosen on" if group == "chosen on" else group
-        words += [f"{heading} {', '.join(names)}"] if names else []
-    return "; ".join(words)
-
-
-def describe_source(table):
-    """Machine, versions, commit and command, as far as the file has them."""
-    machine, versions = table.about.get("machine"), table.about.get("versions")
-    words = []
-    if machine:
-        text = f"{machine['cpu']}, {machine['threads']} threads"
-        words.append(text.replace(" 1 threads", " 1 thread"))
-    else:
-        words.append("machine not recorded")
-    named = ("dipy_dl_reg", "dipy", "torch", "python")
-    found = [f"{k} {versions[k]}" for k in named if k in versions] if versions else []
-    words.append(", ".join(found) or "versions not recorded")
-    commit = table.about.get("code", {}).get("commit")
-    if commit and commit.endswith("-dirty"):
-        commit = f"{commit.removesuffix('-dirty')} with uncommitted changes"
-    words.append(f"commit {commit}" if commit else "commit not recorded")
-    return "; ".join(words)
-
-
-def describe(table, folder=FOLDER):
-    """The note below a table, as reStructuredText."""
-    text = folder / f"{table.name}.txt"
-    note = table.about.get("note", "")
-    sentences = [describe_people(table), note, describe_source(table)]
-    lines = [s[0].upper() + s[1:] + "." * (s[-1] != ".") for s in sentences if s]
-    lines.append(
-        "Means over the cases; round brackets: 95 % interval (Student's t over pairs "
-        "of people, whose two directions count once); square brackets: least and most, "
-        "where there are only two."
-    )
-    if table.about.get("command"):
-        lines.append(f"``{table.about['command']}``.")
-    if text.is_file():
-        lines.append(f"Full table: :download:`{text.name} <benchmark/{text.name}>`.")
-    return " ".join(lines)
 
 
 if __name__ == "__main__":

@@ -73,8 +73,12 @@ def command_rows():
         yield f"``{name}``", summary(getattr(workflows, command.workflow).run)
 
 
+#: Headings of the groups of options on the page of a command.
+RUBRICS = {"outputs": "What each output file is for"}
+
+
 def command_page(name):
-    """Page of a command: its purpose, examples and options, as in its help."""
+    """Page of a command: its purpose, recipes, options and outputs, as in its help."""
     from dipy_dl_reg import workflows
     from dipy_dl_reg.workflows.command_line import COMMON, CommandParser
     from dipy_dl_reg.workflows.commands import COMMANDS
@@ -82,11 +86,19 @@ def command_page(name):
     flow = getattr(workflows, COMMANDS[name].workflow)()
     parser = CommandParser(flow, name)
     lines = [f".. _{name}:", "", name, "-" * len(name), "", parser.description, ""]
-    lines += ["::", "", f"   {usage_of(parser)}", "", *parser.examples, ""]
+    lines += [".. code-block:: text", "", f"   {usage_of(parser)}", ""]
+    lines += [".. rubric:: Recipes", "", recipes_of(parser), ""]
     for group in parser.groups():
         if group.title != COMMON:
-            lines += [f".. rubric:: {group.title.capitalize()}", "", *entries(group)]
+            title = RUBRICS.get(group.title, group.title.capitalize())
+            lines += [f".. rubric:: {title}", "", *entries(group)]
     return "\n".join(lines)
+
+
+def recipes_of(parser):
+    """The examples of the help, with their commands as blocks that can be copied."""
+    text = "\n".join(parser.examples)
+    return re.sub(r"::\n\n(?=    )", ":\n\n.. code-block:: bash\n\n", text)
 
 
 def common_options():

@@ -11,9 +11,13 @@ same size are registered, and no Dice is given); `memory`, the highest memory in
 images of several sizes, beside the estimate; and `profile`, where the time of an
 iteration goes. The program ends with an error if a function differs by more than its
 tolerance.
+
+The whole run is planned for less than ten minutes: what would begin after `--minutes`
+is left out, and the report says what.
 """
 
 import argparse
+from datetime import date
 import os
 
 # Must be set before torch is imported, see tools/benchmarks/deformable.py.
@@ -28,11 +32,14 @@ import time
 import numpy as np
 import torch
 
+from tools.benchmarks.record import git_commit
 from tools.gpu_parity import compare, list_cases, make_images, make_pair
 
 PARTS = ("parity", "registration", "memory", "profile")
 #: The default, refinement alone, and the network alone.
 METHODS = {"default": {}, "refinement": {"model": None}, "network": {"level_iters": 0}}
+#: Other calls on the same images, whose memory is measured too.
+OTHERS = ("segmentation", "affine")
 #: Shape of a brain at 2 mm, and of drawn images by voxel size, mm.
 BRAIN = (80, 104, 88)
 #: Shapes of the images whose memory is measured.
@@ -41,10 +48,18 @@ ITERATIONS = 10
 
 
 class Report:
-    """Prints lines, and writes them to a file at the end."""
+    """Prints lines, and writes them to a file at the end; knows when to end."""
 
-    def __init__(self):
+    def __init__(self, minutes=float("inf")):
         self.lines = []
+        self.end = time.monotonic() + 60 * minutes
+
+    def is_late(self, what):
+        """Whether the time is over; then report what is left out."""
+        late = time.monotonic() > self.end
+        if late:
+            self.add(f"Left out, the time is over: {what}")
+        return late
 
     def add(self, *lines):
         """Print lines."""
@@ -74,6 +89,7 @@ def describe_machine(report, device):
             for name in ("dipy_dl_reg", "torch", "dipy", "numpy", "scipy")
         )
         + f", CUDA {torch.version.cuda}, Python {platform.python_version()}",
+        f"commit {git_commit()}, {date.today().isoformat()}",
     )
 
 
@@ -84,6 +100,8 @@ def check_parity(report, device, shapes):
     for shape in shapes:
         report.add(f"{len(shape)}D, {'x'.join(map(str, shape))}")
         for name, case in list_cases(shape).items():
+            if report.is_late(name):
+                break
             try:
                 error, same = compare(case, device)
             except (RuntimeError, TypeError, ValueError) as problem:
@@ -131,6 +149,8 @@ def measure_registrations(report, arguments, spacing, device, repeats):
 
     for pair, (images, judge) in list_images(arguments, spacing).items():
         for method, options in METHODS.items():
+            if report.is_late(f"{spacing:g} mm {method}"):
+                return
             seconds = []
             for _ in range(1 + repeats):
                 registration = DeepRegistration(
@@ -158,6 +178,8 @@ def measure_memory(report, device):
         "", "Memory of the GPU in use, at most, MB; estimate for refinement alone"
     )
     for shape in SHAPES:
+        if report.is_late(f"memory {shape}"):
+            return
         static, moving = (x[0, 0].numpy() for x in make_images(shape))
         cells = []
         for method, options in METHODS.items():
@@ -167,10 +189,27 @@ def measure_memory(report, device):
                 static, moving
             )
             cells.append(f"{method} {torch.cuda.max_memory_allocated() / 1e6:.0f}")
+        for name in OTHERS:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+            run_other(name, static, moving, device)
+            cells.append(f"{name} {torch.cuda.max_memory_allocated() / 1e6:.0f}")
         objective = Objective(metric_by_name("CC"))
         wanted = estimate_memory([1], static.size, 3, objective) / 1e6
         name = "x".join(map(str, shape))
         report.add(f"  {name:12} {', '.join(cells)}; estimate {wanted:.0f}")
+
+
+def run_other(name, static, moving, device):
+    """Segment an image, or register two affinely."""
+    from dipy_dl_reg import deep_affine_registration, segment_anatomy
+
+    spacing = 2 * BRAIN[0] / static.shape[0]
+    matrix = np.diag([spacing] * 3 + [1])
+    if name == "segmentation":
+        return segment_anatomy(static, grid2world=matrix, device=device)
+    affines = {"static_affine": matrix, "moving_affine": matrix}
+    return deep_affine_registration(moving, static, device=device, **affines)
 
 
 def profile_iterations(report, device, shape, rows=14):
@@ -233,6 +272,7 @@ def parse_arguments():
     add("--spacings", type=float, nargs="+", default=[2.0, 1.0], help="mm")
     add("--repeats", type=int, default=3, help="registrations after the first")
     add("--cpu", action="store_true", help="also time the registrations on the CPU")
+    add("--minutes", type=float, default=9, help="nothing begins after this time")
     add("--output", type=Path)
     return parser.parse_args()
 
@@ -242,7 +282,8 @@ def main():
     from dipy.utils.logging import logger
 
     logger.setLevel("ERROR")
-    arguments, report, failed = parse_arguments(), Report(), []
+    arguments, failed = parse_arguments(), []
+    report = Report(arguments.minutes)
     device = arguments.device
     if device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("There is no GPU; --device cpu rehearses the parts.")
@@ -263,6 +304,8 @@ def main():
         if "profile" in arguments.parts:
             report.add("", "An iteration of refinement with local correlation")
             for shape in SHAPES[:2]:
+                if report.is_late(f"profile {shape}"):
+                    break
                 profile_iterations(report, device, shape)
     if arguments.output:
         arguments.output.write_text("\n".join(report.lines) + "\n")

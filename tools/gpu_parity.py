@@ -39,6 +39,7 @@ from dipy_dl_reg.metrics.self_similarity import mind_ssc
 from dipy_dl_reg.networks.pretrained import WEIGHTS, load_model
 from dipy_dl_reg.optimization.adam import Adam
 from dipy_dl_reg.optimization.deformable import refine
+from tools import gpu_parity_brain as brain
 
 #: Tolerances: of one function, of a sum over an image, and of many iterations (voxels).
 FUNCTION, SUM, ITERATIONS = 2e-5, 2e-4, 0.02
@@ -241,6 +242,20 @@ def call_cases(shape):
     }
 
 
+def brain_cases(shape):
+    """Cases of gpu_parity_brain.py, for 3D images."""
+    functions = (
+        brain.metric_cases(shape)
+        | brain.direction_cases(shape)
+        | brain.anatomy_cases(shape, make_pair)
+    )
+    iterations = brain.refinement_cases(shape, make_pair)
+    iterations |= brain.call_cases(shape, make_images)
+    return {name: Case(function, SUM) for name, function in functions.items()} | {
+        name: Case(function, ITERATIONS, True) for name, function in iterations.items()
+    }
+
+
 def list_cases(shape):
     """All cases for one shape, by name."""
     return (
@@ -248,6 +263,7 @@ def list_cases(shape):
         | metric_cases(shape)
         | registration_cases(shape)
         | call_cases(shape)
+        | (brain_cases(shape) if len(shape) == 3 else {})
     )
 
 

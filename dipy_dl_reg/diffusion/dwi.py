@@ -87,7 +87,7 @@ def transform_dwi(
         anatomy under shears and stretches too.
     frame : {"voxel", "fsl", "world"}, optional
         Axes of the b-vectors, those of the input and of the result; see
-        `frame_to_world`. By default "fsl" for b-vectors in a file, else "voxel", with a
+        :ref:`frames`. By default "fsl" for b-vectors in a file, else "voxel", with a
         warning where "fsl" differs.
     mask : ndarray, shape (X, Y, Z), optional
         Voxels of the input image where it is not 0 are used; others are missing.
@@ -110,6 +110,13 @@ def transform_dwi(
         or not of length 1, another number of entries than there are volumes, or
         encodings that are not linear; a shell has directions fewer than 6 or in one
         plane; or a name is unknown.
+
+    See Also
+    --------
+    reorient_gradients : rotates the table instead, for an affine map.
+    transform_tensors, transform_fods : after a fit; each fibre of a crossing turns by
+        itself.
+    deep_motion_correction : aligns the volumes of a series first.
 
     Notes
     -----

@@ -97,7 +97,7 @@ def transform_fods(
         Whether odd degrees are included: 1, 4, 9, 16 ... coefficients.
     frame : {"voxel", "fsl", "world"}, optional
         Axes in which directions are given, in the input and in the result; see
-        `frame_to_world`. By default "world" for "mrtrix" and "voxel" for DIPY's bases.
+        :ref:`frames`. By default "world" for "mrtrix" and "voxel" for DIPY's bases.
         FODs that DIPY fitted with FSL's b-vectors, unchanged, are in the frame "fsl",
         which differs from "voxel" if the determinant of the affine of the image or of
         the result is positive; a warning is logged if the frame is not given there.
@@ -134,6 +134,12 @@ def transform_fods(
         If the map is not 3D, no order has this number of coefficients, the mask has
         another shape, all is missing, a name is unknown, or a shape does not fit its
         grid.
+
+    See Also
+    --------
+    register_fods : registers two images of FODs.
+    convert_harmonics : converts between the bases of DIPY and MRtrix3.
+    transform_tensors, transform_peaks : the same for tensors and peaks.
 
     Notes
     -----

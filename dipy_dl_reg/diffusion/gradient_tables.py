@@ -230,13 +230,13 @@ def rotate_gradients(
     Parameters
     ----------
     gtab : GradientTable or pair (bvals, bvecs)
-        The table of the measurement, see `check_gradient_table`.
+        The table of the measurement; bvals and bvecs may be files.
     affines : ndarray, shape (4, 4, N) or (3, 3, N)
         From `deep_motion_correction`, one for each volume, b0 volumes included.
     grid2world : ndarray, shape (4, 4)
         Voxel-to-world matrix of the series.
     frame : {"voxel", "fsl", "world"}, optional
-        The axes of the b-vectors, see `frame_to_world`.  By default "fsl" for b-vectors
+        The axes of the b-vectors, see :ref:`frames`.  By default "fsl" for b-vectors
         in a file, else "voxel", with a warning where "fsl" differs.
 
     Returns
@@ -251,8 +251,11 @@ def rotate_gradients(
 
     See Also
     --------
-    reorient_gradients : For a series that is transformed as a whole by one map, to the
-        space of another image.
+    deep_motion_correction : gives the affines.
+    reorient_gradients :
+        for a series that is transformed as a whole by one map, to the space of another
+        image.
+    dipy.core.gradients.reorient_bvecs : the function of DIPY, see the notes.
 
     Notes
     -----

@@ -221,7 +221,7 @@ def convert_harmonics(
     affine : ndarray, shape (4, 4), optional
         Voxel-to-world matrix of the image, required if the frames are not the same.
     from_frame, to_frame : {"voxel", "fsl", "world"}, optional
-        Axes in which directions are given before and after; see `frame_to_world`. By
+        Axes in which directions are given before and after; see :ref:`frames`. By
         default "world" for "mrtrix" and "voxel" for the other bases.
 
     Returns
@@ -234,6 +234,16 @@ def convert_harmonics(
     ValueError
         If a name is unknown, no order has this number of coefficients, or `affine` is
         missing.
+
+    See Also
+    --------
+    transform_fods, register_fods : take the bases by the same names.
+
+    Notes
+    -----
+    The coefficients change, the function on the sphere does not: bases differ in the
+    order, the signs and the normalisation of the harmonics; frames differ by the
+    orthogonal matrix that takes directions from one to the other (:ref:`frames`).
 
     Examples
     --------

@@ -55,7 +55,7 @@ class MotionOptions:
         How often all volumes are predicted from each other, and registered to their
         predictions.
     frame : {"voxel", "fsl", "world"}, optional
-        The axes of the b-vectors, see `frame_to_world`.  By default "fsl" for b-vectors
+        Axes of the b-vectors.  By default "fsl" for b-vectors
         in a file, else "voxel", with a warning where "fsl" differs.
     interpolation : {"linear", "cubic"}, optional
         Interpolation of the corrected series: linear as in DIPY, or cubic splines,

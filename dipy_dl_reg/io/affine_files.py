@@ -117,15 +117,18 @@ def read_affine(
 
     See Also
     --------
-    write_affine
+    write_affine : the opposite.
+    read_mapping : maps with a displacement.
 
     Examples
     --------
+    >>> from tempfile import mkdtemp
     >>> import numpy as np
     >>> from dipy_dl_reg import read_affine, write_affine
-    >>> write_affine(np.diag([2.0, 1, 1, 1]), "0GenericAffine.mat")  # doctest: +SKIP
-    >>> read_affine("0GenericAffine.mat")[0, 0]  # doctest: +SKIP
-    2.0
+    >>> path = f"{mkdtemp()}/sub-01_0GenericAffine.mat"
+    >>> write_affine(np.diag([2.0, 1, 1, 1]), path)
+    >>> read_affine(path)[0]
+    array([2., 0., 0., 0.])
     """
     path = Path(path)
     if not path.is_file():
@@ -187,7 +190,8 @@ def write_affine(
 
     See Also
     --------
-    read_affine
+    read_affine : the opposite.
+    write_mapping : maps with a displacement.
 
     Notes
     -----
@@ -196,13 +200,17 @@ def write_affine(
 
     Examples
     --------
+    >>> from tempfile import mkdtemp
     >>> import numpy as np
     >>> from dipy_dl_reg import write_affine
+    >>> write_affine(np.eye(4), f"{mkdtemp()}/sub-01_0GenericAffine.mat")
+
+    FreeSurfer's file holds the grids of the images, too:
+
     >>> write_affine(np.eye(4), "moving_to_static.lta")
     Traceback (most recent call last):
         ...
-    ValueError: static must be given for a .lta file, which holds the grids of both \
-images, got None
+    ValueError: static must be given for a .lta file, ...
     """
     dim = 2 if np.shape(matrix) == (3, 3) else 3
     matrix = check_affine(matrix, dim, "matrix")

@@ -12,7 +12,7 @@ from dipy_dl_reg.validation import check_points
 
 
 def read_landmarks(path: str | PathLike[str], *, name: str = "landmarks") -> np.ndarray:
-    """Read points from a text file.
+    r"""Read points from a text file.
 
     Parameters
     ----------
@@ -34,6 +34,22 @@ def read_landmarks(path: str | PathLike[str], *, name: str = "landmarks") -> np.
         If there is no such file.
     ValueError
         If the file has another content.
+
+    See Also
+    --------
+    ThinPlateSplineRegistration : a map from landmarks alone.
+    DeepRegistration : takes landmarks together with images (`landmarks`).
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import mkdtemp
+    >>> from dipy_dl_reg import read_landmarks
+    >>> path = Path(mkdtemp(), "landmarks.csv")
+    >>> _ = path.write_text("x,y,z\n10.5,-20,3\n-11,-19.5,4\n")
+    >>> read_landmarks(path)
+    array([[ 10.5, -20. ,   3. ],
+           [-11. , -19.5,   4. ]])
     """
     path = Path(path)
     rows = _parse_lines(_read_lines(path, name))

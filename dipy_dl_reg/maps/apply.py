@@ -99,11 +99,40 @@ def apply_mapping(
     UserWarning
         If "auto" interpolates linearly an image that looks like labels.
 
+    See Also
+    --------
+    transform_streamlines, transform_tractogram : points move in the opposite direction.
+    transform_tensors, transform_fods, transform_vectors, transform_dwi :
+        images of directions.
+    apply_epi_correction : also restores the density of the signal.
+    read_mapping : maps of other programs.
+
     Notes
     -----
     Unlike ``mapping.transform`` this accepts any type (unsigned bytes, booleans, long
     integers, big-endian, read-only or strided memory), and one NaN does not make its
     neighbours NaN. For a finite image the result is the same.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dipy_dl_reg import DeepRegistration, apply_mapping
+    >>> x, y = np.mgrid[-1:1:32j, -1:1:32j]
+    >>> static, moving = np.exp(-8 * (x**2 + y**2)), np.exp(-8 * (x**2 + 2 * y**2))
+    >>> mapping = DeepRegistration("SSD").optimize(static=static, moving=moving)
+
+    Labels are transformed with the nearest neighbour, and may be on any grid of
+    moving's world, here one of half the voxel size:
+
+    >>> labels = np.kron(moving > 0.5, np.ones((2, 2), dtype=int))
+    >>> warped = apply_mapping(
+    ...     mapping,
+    ...     labels,
+    ...     image_grid2world=np.diag([0.5, 0.5, 1]),
+    ...     interpolation="nearest",
+    ... )
+    >>> warped.shape, np.unique(warped)
+    ((32, 32), array([0, 1]))
     """
     check_mapping(mapping)
     if interpolation not in INTERPOLATIONS:

@@ -56,13 +56,31 @@ def compose_mappings(*mappings: DiffeomorphicMap | AffineMap) -> DiffeomorphicMa
 
     See Also
     --------
-    read_mapping, apply_mapping
+    apply_mapping : transforms an image by the composed map, with one interpolation.
+    read_mapping : maps of other programs, which can be parts.
 
     Examples
     --------
-    >>> from dipy_dl_reg import compose_mappings
-    >>> b0_to_template = compose_mappings(b0_to_t1, t1_to_template)  # doctest: +SKIP
-    >>> warped = b0_to_template.transform(b0)  # doctest: +SKIP
+    A map to an image, followed by an affine map from this image to a template:
+
+    >>> import numpy as np
+    >>> from dipy.align.imaffine import AffineMap
+    >>> from dipy_dl_reg import DeepRegistration, compose_mappings
+    >>> x, y = np.mgrid[-1:1:32j, -1:1:32j]
+    >>> t1, b0 = np.exp(-8 * (x**2 + y**2)), np.exp(-8 * (x**2 + 2 * y**2))
+    >>> grids = {"static_grid2world": np.eye(3), "moving_grid2world": np.eye(3)}
+    >>> b0_to_t1 = DeepRegistration("SSD").optimize(static=t1, moving=b0, **grids)
+    >>> t1_to_template = AffineMap(
+    ...     np.array([[1.0, 0, 2], [0, 1, 0], [0, 0, 1]]),  # template world to T1 world
+    ...     domain_grid_shape=(32, 32),
+    ...     domain_grid2world=np.eye(3),
+    ...     codomain_grid_shape=(32, 32),
+    ...     codomain_grid2world=np.eye(3),
+    ... )
+    >>> b0_to_template = compose_mappings(b0_to_t1, t1_to_template)
+    >>> shifted = b0_to_t1.transform(b0)[2:]
+    >>> bool(np.allclose(b0_to_template.transform(b0)[:30], shifted, atol=0.01))
+    True
     """
     if len(mappings) < 2:
         raise ValueError(f"mappings must be two maps or more, got {len(mappings)}")

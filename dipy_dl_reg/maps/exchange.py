@@ -49,9 +49,9 @@ def read_mapping(
         The file of the affine part, in formats that may leave it out of the field: the
         premat of FSL, the affine of ANTs, which is found beside the warp.
     like : str, optional
-        Name of the format, as in `dipy_dl_reg.maps.formats.table.FORMATS`: "npz",
-        "ants", "dipy", "itk", "mrtrix", "itk_composite", "x5", "fsl", "spm" ... By
-        default it is found from the suffix and the header.
+        Name of the format: "npz", "ants", "dipy", "itk", "mrtrix", "itk_composite",
+        "x5", "fsl", "spm" ... (the error for another name lists all).  By default it is
+        found from the suffix and the header.
     static, moving : str, Path, nibabel image or Grid, optional
         The images, of which only the grids are used.  A file that is not on static's
         grid is an error.  Files seldom hold moving's grid: without `moving` it is that
@@ -81,7 +81,10 @@ def read_mapping(
 
     See Also
     --------
-    write_mapping, load_mapping, read_affine
+    write_mapping : the opposite.
+    load_mapping : a map of this package in one file.
+    read_affine : an affine registration without a displacement.
+    compose_mappings : several maps in one.
 
     Notes
     -----
@@ -89,11 +92,22 @@ def read_mapping(
 
     Examples
     --------
-    >>> from dipy_dl_reg import read_mapping
-    >>> mapping = read_mapping(
-    ...     "sub-01_1Warp.nii.gz", moving="t1.nii.gz"
-    ... )  # doctest: +SKIP
-    >>> warped = mapping.transform(t1)  # doctest: +SKIP
+    ANTs' warp; its inverse and its affine are found beside it:
+
+    >>> from tempfile import mkdtemp
+    >>> import numpy as np
+    >>> from dipy_dl_reg import DeepRegistration, read_mapping, write_mapping
+    >>> x, y, z = np.mgrid[-1:1:12j, -1:1:12j, -1:1:12j]
+    >>> static, moving = (np.exp(-8 * (x**2 + k * y**2 + z**2)) for k in (1, 2))
+    >>> grids = {"static_grid2world": np.eye(4), "moving_grid2world": np.eye(4)}
+    >>> mapping = DeepRegistration("SSD").optimize(
+    ...     static=static, moving=moving, **grids
+    ... )
+    >>> path = f"{mkdtemp()}/sub-01_1Warp.nii.gz"
+    >>> write_mapping(mapping, path)
+    >>> read = read_mapping(path)
+    >>> bool(np.allclose(read.transform(moving), mapping.transform(moving), atol=1e-3))
+    True
     """
     entry = recognise_format(path) if like is None else get_format(like)
     logger.info(f"{path} is read as {entry.description}")
@@ -126,9 +140,9 @@ def write_mapping(
         The file of the affine part, in formats that may leave it out of the field: the
         premat of FSL, the affine of ANTs, by default beside the warp.
     like : str, optional
-        Name of the format, as in `dipy_dl_reg.maps.formats.table.FORMATS`.  By default
-        the suffix decides: ``.npz``, ``1Warp.nii.gz`` (ANTs), ``.h5``, ``.x5`` ...
-        For other NIfTI files it must be given, because many programs have them.
+        Name of the format, as for `read_mapping`.  By default the suffix decides:
+        ``.npz``, ``1Warp.nii.gz`` (ANTs), ``.h5``, ``.x5`` ...  For other NIfTI files
+        it must be given, because many programs have them.
     overwrite : bool, optional
         Replace files that exist.
 
@@ -142,7 +156,9 @@ def write_mapping(
 
     See Also
     --------
-    read_mapping, save_mapping, write_affine
+    read_mapping : the opposite.
+    save_mapping : one file, from which the same map is read, bit for bit.
+    write_affine : an affine registration without a displacement.
 
     Notes
     -----
@@ -150,11 +166,26 @@ def write_mapping(
 
     Examples
     --------
-    >>> from dipy_dl_reg import write_mapping
-    >>> write_mapping(mapping, "sub-01_1Warp.nii.gz")  # doctest: +SKIP
+    >>> from pathlib import Path
+    >>> from tempfile import mkdtemp
+    >>> import numpy as np
+    >>> from dipy_dl_reg import DeepRegistration, write_mapping
+    >>> x, y, z = np.mgrid[-1:1:12j, -1:1:12j, -1:1:12j]
+    >>> static, moving = (np.exp(-8 * (x**2 + k * y**2 + z**2)) for k in (1, 2))
+    >>> grids = {"static_grid2world": np.eye(4), "moving_grid2world": np.eye(4)}
+    >>> mapping = DeepRegistration("SSD").optimize(
+    ...     static=static, moving=moving, **grids
+    ... )
+    >>> folder = Path(mkdtemp())
+    >>> write_mapping(mapping, folder / "sub-01_1Warp.nii.gz")  # ANTs
     >>> write_mapping(
-    ...     mapping, "warp.nii.gz", inverse="inverse.nii.gz", like="mrtrix"
-    ... )  # doctest: +SKIP
+    ...     mapping,
+    ...     folder / "warp.nii.gz",
+    ...     inverse=folder / "inverse.nii.gz",
+    ...     like="mrtrix",
+    ... )
+    >>> sorted(file.name for file in folder.iterdir())[0]
+    'inverse.nii.gz'
     """
     mapping = as_mapping(mapping)
     entry = choose_format(path, like)

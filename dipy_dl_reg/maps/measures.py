@@ -74,7 +74,7 @@ class Measures(NamedTuple):
         Whether the prealign differs from the identity.
     anatomy_before, anatomy_affine, anatomy : float or None
         Overlap of the anatomy maps of both images, in the same three cases as the
-        similarity (`dipy_dl_reg.anatomy.overlap.AnatomyOverlap`).  None if it was not
+        similarity.  None if it was not
         measured, or if an image shows no brain.
     """
 

@@ -86,7 +86,7 @@ class RegistrationRecord:
     device : str
         The device, and the number of threads on the CPU.
     repairs : int
-        Rounds of repair of the final fields (`geometry.fold_repair.Quality`).
+        Rounds of repair of the final fields, see `Quality`.
     similarity : dict of float or None
         Mean squared local correlation of the images: "raw" (by their affines alone),
         "affine" (with the prealign) and "deformed"; None or NaN where it is unknown.
@@ -102,6 +102,27 @@ class RegistrationRecord:
         Whether the result depends on anatomy maps of the images.
     anatomy_reason : str
         Why they were used or not.
+
+    See Also
+    --------
+    DeepRegistration : after `optimize`, ``registration.record`` is one.
+    write_report : writes the record into the report.
+
+    Examples
+    --------
+    >>> import json
+    >>> import numpy as np
+    >>> from dipy_dl_reg import DeepRegistration, RegistrationRecord
+    >>> x, y = np.mgrid[-1:1:32j, -1:1:32j]
+    >>> static, moving = np.exp(-8 * (x**2 + y**2)), np.exp(-8 * (x**2 + 2 * y**2))
+    >>> registration = DeepRegistration("SSD", level_iters=[5])
+    >>> mapping = registration.optimize(static=static, moving=moving)
+    >>> record = registration.record
+    >>> record.metrics[0].name, record.levels[0].iterations
+    ('SSD', 5)
+    >>> stored = json.dumps(record.as_dict())
+    >>> RegistrationRecord.from_dict(json.loads(stored)).network == record.network
+    True
     """
 
     metrics: tuple[MetricRecord, ...]

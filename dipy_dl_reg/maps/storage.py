@@ -30,25 +30,48 @@ def save_mapping(
     mapping : DiffeomorphicMap
         Any map of DIPY, 2D or 3D.
     path : str or Path
-        The file, ending in `.npz`: NumPy's archive without pickles, with the
-        entries `forward`, `backward` (mm, float32), the shapes and matrices of all
-        grids, the prealign as the map holds it, `is_inverse`, `dim`, and the name
-        and version of this format.  Another suffix stands for another format of
-        `dipy_dl_reg.maps.formats.table` that stores the whole map, if there is one.
+        The file, ending in ``.npz``: NumPy's archive without pickles, with the
+        entries ``forward``, ``backward`` (mm, float32), the shapes and matrices of all
+        grids, the prealign as the map holds it, ``is_inverse``, ``dim``, and the name
+        and version of this format.  Another suffix stands for another format that
+        stores the whole map, if there is one.
     overwrite : bool, optional
         Replace the file if it exists.
 
     Raises
     ------
     ValueError
-        If `mapping` is no map or has no fields, `path` does not end in `.npz` or in
+        If `mapping` is no map or has no fields, `path` does not end in ``.npz`` or in
         the suffix of another such format, or this format cannot store the map.
     FileExistsError
         If the file exists and `overwrite` is False.
 
     See Also
     --------
-    load_mapping, write_dipy_mapping
+    load_mapping : the opposite.
+    write_mapping : files for other programs, such as ANTs, FSL and MRtrix3.
+    write_dipy_mapping : the file of DIPY.
+
+    Notes
+    -----
+    Only this format stores everything: both fields, all grids, and the prealign in both
+    directions (``mapping.prealign`` is the inverse of the `prealign` of the
+    registration, ``mapping.prealign_inv`` is the `prealign` itself).  Reading it runs
+    no code.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> import numpy as np
+    >>> from dipy_dl_reg import DeepRegistration, load_mapping, save_mapping
+    >>> x, y = np.mgrid[-1:1:32j, -1:1:32j]
+    >>> static, moving = np.exp(-8 * (x**2 + y**2)), np.exp(-8 * (x**2 + 2 * y**2))
+    >>> mapping = DeepRegistration("SSD").optimize(static=static, moving=moving)
+    >>> path = f"{mkdtemp()}/mapping.npz"
+    >>> save_mapping(mapping, path)
+    >>> loaded = load_mapping(path)
+    >>> bool((loaded.transform(moving) == mapping.transform(moving)).all())
+    True
     """
     check_mapping(mapping)
     suffixes = whole_map_suffixes()
@@ -65,12 +88,12 @@ def load_mapping(path: str | os.PathLike) -> DiffeomorphicMap:
     ----------
     path : str or Path
         The file.  Its suffix decides on the format; a file of any other suffix is read
-        as `.npz`.
+        as ``.npz``.
 
     Returns
     -------
     mapping : DiffeomorphicMap
-        From `.npz` the same map: transformed images and points, and the inverse, are
+        From ``.npz`` the same map: transformed images and points, and the inverse, are
         bit for bit the same. Its fields are float32, contiguous and writable, as DIPY
         needs them.
 
@@ -84,7 +107,17 @@ def load_mapping(path: str | os.PathLike) -> DiffeomorphicMap:
 
     See Also
     --------
-    save_mapping, read_dipy_mapping
+    save_mapping : the opposite; its example reads the map again.
+    read_mapping : maps of other programs, such as ANTs, FSL and MRtrix3.
+    read_dipy_mapping : the file of DIPY.
+
+    Examples
+    --------
+    >>> from dipy_dl_reg import load_mapping
+    >>> load_mapping("subject_mapping.npz")  # this file does not exist
+    Traceback (most recent call last):
+        ...
+    FileNotFoundError: ...
     """
     suffixes = whole_map_suffixes()
     if os.fspath(path).lower().endswith(suffixes):
@@ -103,8 +136,8 @@ def write_dipy_mapping(
 
     The file has shape (X, Y, Z, 3, 2): in each voxel of static, the forward and the
     backward displacement in mm; its affine is the inverse of static's. DIPY's
-    `read_mapping` reads it correctly when called as
-    `read_mapping(path, moving, static, prealign=np.linalg.inv(prealign))`.
+    `dipy.align.read_mapping` reads it correctly when called as
+    ``read_mapping(path, moving, static, prealign=np.linalg.inv(prealign))``.
 
     `read_dipy_mapping` and `read_mapping` also find the prealign and moving's grid,
     which are in an extension of the header. **DIPY does not read the prealign**: pass
@@ -116,7 +149,7 @@ def write_dipy_mapping(
     mapping : DiffeomorphicMap
         A 3D map as registrations return it, made with affines.
     path : str or Path
-        The file, ending in `.nii` or `.nii.gz`.
+        The file, ending in ``.nii`` or ``.nii.gz``.
     overwrite : bool, optional
         Replace the file if it exists.
 
@@ -130,7 +163,22 @@ def write_dipy_mapping(
 
     See Also
     --------
-    read_dipy_mapping, save_mapping
+    read_dipy_mapping : the opposite.
+    save_mapping : a file that stores the whole map.
+    dipy.align.read_mapping : the function of DIPY that reads the file.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> import numpy as np
+    >>> from dipy_dl_reg import DeepRegistration, write_dipy_mapping
+    >>> x, y, z = np.mgrid[-1:1:12j, -1:1:12j, -1:1:12j]
+    >>> static, moving = (np.exp(-8 * (x**2 + k * y**2 + z**2)) for k in (1, 2))
+    >>> grids = {"static_grid2world": np.eye(4), "moving_grid2world": np.eye(4)}
+    >>> mapping = DeepRegistration("SSD").optimize(
+    ...     static=static, moving=moving, **grids
+    ... )
+    >>> write_dipy_mapping(mapping, f"{mkdtemp()}/mapping.nii.gz")
     """
     check_storable(mapping)
     if not str(path).endswith((".nii", ".nii.gz")):
@@ -180,6 +228,27 @@ def read_dipy_mapping(
 
     See Also
     --------
-    write_dipy_mapping, load_mapping
+    write_dipy_mapping : the opposite.
+    read_mapping : the same for the files of all programs.
+    dipy.align.write_mapping : the function of DIPY that writes the file.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> import nibabel as nib
+    >>> import numpy as np
+    >>> from dipy_dl_reg import DeepRegistration, read_dipy_mapping, write_dipy_mapping
+    >>> x, y, z = np.mgrid[-1:1:12j, -1:1:12j, -1:1:12j]
+    >>> static, moving = (np.exp(-8 * (x**2 + k * y**2 + z**2)) for k in (1, 2))
+    >>> grids = {"static_grid2world": np.eye(4), "moving_grid2world": np.eye(4)}
+    >>> mapping = DeepRegistration("SSD").optimize(
+    ...     static=static, moving=moving, **grids
+    ... )
+    >>> path = f"{mkdtemp()}/mapping.nii.gz"
+    >>> write_dipy_mapping(mapping, path)
+    >>> images = [nib.Nifti1Image(image, np.eye(4)) for image in (static, moving)]
+    >>> read = read_dipy_mapping(path, *images)
+    >>> bool(np.allclose(read.transform(moving), mapping.transform(moving), atol=1e-3))
+    True
     """
     return FORMATS["dipy"].read(path, static, moving, prealign)

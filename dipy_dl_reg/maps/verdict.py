@@ -146,7 +146,19 @@ class Verdict(NamedTuple):
     reasons : tuple of str
         Why it is not good; empty for "good".
     measures : Measures or None
-        The measures that were judged (`dipy_dl_reg.maps.measures.Measures`).
+        The measures that were judged, see `Measures`.
+
+    See Also
+    --------
+    DeepRegistration : after `optimize`, ``registration.verdict`` is one.
+    assess_mapping : the verdict on any map.
+
+    Examples
+    --------
+    >>> from dipy_dl_reg import Verdict
+    >>> verdict = Verdict("doubtful", ("the images hardly overlap",))
+    >>> print(verdict)
+    doubtful: the images hardly overlap
     """
 
     grade: str

@@ -50,6 +50,18 @@ class ChannelsMetric(Metric):
     ValueError
         If there is no metric, the numbers of metrics and weights differ, a weight is
         negative, all are 0, or the metrics are for images of different dimensions.
+
+    See Also
+    --------
+    DeepRegistration : a sequence of metrics and `channel_weights` give the same.
+    CCMetric, MIMetric : metrics of one channel.
+
+    Examples
+    --------
+    >>> from dipy_dl_reg import CCMetric, ChannelsMetric, MIMetric
+    >>> metric = ChannelsMetric([MIMetric(3), CCMetric(3)], weights=[1, 3])
+    >>> metric.weights
+    (0.25, 0.75)
     """
 
     def __init__(

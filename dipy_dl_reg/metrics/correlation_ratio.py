@@ -35,6 +35,12 @@ class CRMetric(Metric):
     ValueError
         If an option is out of range.
 
+    See Also
+    --------
+    DeepRegistration : takes the metric, or its name ``"CR"``.
+    MIMetric : one intensity of static may correspond to two of moving.
+    dipy.align.metrics.EMMetric : the metric of DIPY with the same principle.
+
     Notes
     -----
     Let ``f`` be the continuous function, linear between the levels, with the best
@@ -49,6 +55,15 @@ class CRMetric(Metric):
     References
     ----------
     .. footbibliography::
+
+    Examples
+    --------
+    >>> import torch
+    >>> from dipy_dl_reg import CRMetric
+    >>> static = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    >>> metric = CRMetric(2, nbins=8)
+    >>> metric(static, 1 - static) < metric(static, static.flip(-1))
+    tensor(True)
     """
 
     name = "CR"

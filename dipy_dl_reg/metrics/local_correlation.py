@@ -51,13 +51,20 @@ class CCMetric(Metric):
     ValueError
         If an option is out of range.
 
+    See Also
+    --------
+    DeepRegistration : takes the metric, or its name ``"CC"``.
+    NCCMetric : the correlation over the whole image.
+    MINDMetric : local, for images of different contrasts.
+    dipy.align.metrics.CCMetric : the metric of DIPY, which is replaced by this one.
+
     Notes
     -----
     With means over the window's voxels inside image and mask, at each voxel
     ``cross = mean(s w) - mean(s) mean(w) + floor``,
     ``var = mean(w w) - mean(w)**2 + floor`` (and so for s),
     ``cc = cross**2 / (var_s var_w)``; ``value = 1 - mean(cc)``.  With the floor in
-    `cross`, too, ``cc <= 1`` with equality for equal images; without it, a higher
+    ``cross``, too, ``cc <= 1`` with equality for equal images; without it, a higher
     contrast would increase ``cc``, and the optimum would not be at identical images.
     By the chain rule, because box sums are their own transpose,
     ``d sum(cc) / d w = s box[2 a] - w box[2 b] + box[2 b mean(w) - 2 a mean(s)]``
@@ -67,6 +74,15 @@ class CCMetric(Metric):
     References
     ----------
     .. footbibliography::
+
+    Examples
+    --------
+    >>> import torch
+    >>> from dipy_dl_reg import CCMetric
+    >>> static = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    >>> metric = CCMetric(2, radius=2)
+    >>> metric(static, 0.5 * static + 0.1) < metric(static, static.flip(-1))
+    tensor(True)
     """
 
     name = "CC"

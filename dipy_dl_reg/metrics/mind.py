@@ -10,11 +10,11 @@ from dipy_dl_reg.validation import check_number, check_whole_number
 
 
 class MINDMetric(Metric):
-    """Mean squared difference of self-similarity descriptors, for any two contrasts.
+    r"""Mean squared difference of self-similarity descriptors, for any two contrasts.
 
     Each voxel is described by the differences between patches around it, which are
     almost independent of the contrast :footcite:p:`Heinrich2013`; see
-    `dipy_dl_reg.metrics.self_similarity` for the formula.
+    the notes for the formula.
     In contrast to mutual information, this metric is local: it is robust to a bias
     field, and to a tissue whose intensity differs between regions.
 
@@ -42,9 +42,39 @@ class MINDMetric(Metric):
     ValueError
         If an option is out of range.
 
+    See Also
+    --------
+    DeepRegistration : takes the metric, or its name ``"MIND"``.
+    MIMetric : global, for any contrasts.
+    CCMetric : for images of the same contrast.
+
+    Notes
+    -----
+    With :math:`a` and :math:`b` the steps of `dilation` voxels to two neighbours that
+    are not on opposite sides of the voxel (4 pairs in 2D, 12 in 3D), and means over a
+    patch of offsets :math:`p`, the descriptor of an image :math:`I` is
+
+    .. math::
+
+        d_{ab}(x) = \mathrm{mean}_p \, (I(x + a + p) - I(x + b + p))^2, \qquad
+        m_{ab}(x) = \exp\!\left(-\frac{d_{ab} - \min d}{\mathrm{mean}\, d - \min d
+        + \mathrm{floor}}\right)
+
+    with the minimum and the mean over the pairs.  The value is the mean squared
+    difference of :math:`m` of the two images.
+
     References
     ----------
     .. footbibliography::
+
+    Examples
+    --------
+    >>> import torch
+    >>> from dipy_dl_reg import MINDMetric
+    >>> static = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    >>> metric = MINDMetric(2)
+    >>> metric(static, 1 - static) < metric(static, static.flip(-1))
+    tensor(True)
     """
 
     name = "MIND"

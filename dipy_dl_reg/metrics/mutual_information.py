@@ -46,6 +46,13 @@ class MIMetric(Metric):
     ValueError
         If an option is out of range.
 
+    See Also
+    --------
+    DeepRegistration : takes the metric, or its name ``"MI"``.
+    MINDMetric : local; for images with a bias field, and contrasts that differ by
+        region.
+    CRMetric : one intensity of moving for each of static.
+
     Notes
     -----
     Intensities are distributed over bins by a cubic B-spline ``h``; ``p`` is the joint
@@ -63,6 +70,15 @@ class MIMetric(Metric):
     References
     ----------
     .. footbibliography::
+
+    Examples
+    --------
+    >>> import torch
+    >>> from dipy_dl_reg import MIMetric
+    >>> static = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    >>> metric = MIMetric(2, nbins=8)
+    >>> metric(static, 1 - static) < metric(static, static.flip(-1))
+    tensor(True)
     """
 
     name = "MI"

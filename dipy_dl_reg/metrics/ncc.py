@@ -21,11 +21,26 @@ class NCCMetric(Metric):
     ValueError
         If an option is out of range.
 
+    See Also
+    --------
+    DeepRegistration : takes the metric, or its name ``"NCC"``.
+    CCMetric : the same in windows, squared; it follows a bias field.
+
     Notes
     -----
     With ``a`` and ``b`` the images minus their means over the mask,
     ``value = 1 - sum(a b) / sqrt(sum(a a) sum(b b))`` and
     ``d value / d warped = -(a / |a| - r b / |b|) / |b|``, ``r`` the correlation.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from dipy_dl_reg import NCCMetric
+    >>> static = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    >>> metric = NCCMetric(2)
+    >>> values = metric(static, 3 * static + 1), metric(static, -static)
+    >>> [round(float(value), 3) for value in values]
+    [0.0, 2.0]
     """
 
     name = "NCC"

@@ -21,9 +21,24 @@ class SSDMetric(Metric):
     ValueError
         If an option is out of range.
 
+    See Also
+    --------
+    DeepRegistration : takes the metric, or its name ``"SSD"``.
+    CCMetric : for images whose intensities differ by a factor or a bias field.
+    dipy.align.metrics.SSDMetric : the metric of DIPY, which is replaced by this one.
+
     Notes
     -----
     ``value = mean((static - warped)**2)`` over the mask.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from dipy_dl_reg import SSDMetric
+    >>> static = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    >>> metric = SSDMetric(2)
+    >>> round(float(metric(static, static + 0.5)), 3)
+    0.25
     """
 
     name = "SSD"

@@ -59,8 +59,8 @@ def make_network(
 
     Parameters
     ----------
-    name : str
-        One of `NETWORKS`.
+    name : {"dirnet", "pyramid", "selfsup-fcn", "unet", "voxelmorph"}
+        The architecture.
     dim : {2, 3}
         Dimension of the images.
     seed : int, optional
@@ -77,6 +77,19 @@ def make_network(
     ------
     ValueError
         If there is no such network, or it has no such argument.
+
+    See Also
+    --------
+    fit : trains a network.
+    save_network, load_network : files of networks.
+    load_model : the trained networks that come with the package.
+
+    Examples
+    --------
+    >>> from dipy_dl_reg import make_network
+    >>> network = make_network("unet", dim=2, seed=0)
+    >>> network.dim
+    2
     """
     import torch
 

@@ -41,25 +41,45 @@ def assess_mapping(
         The masks that were used.
     anatomy : bool, optional
         Also measure the overlap of the anatomy maps of both images before and after the
-        registration (`verdict.measures.anatomy_affine` and `anatomy`), for 3D images
-        that show a brain.  A network predicts the maps of each image, in one to three
-        seconds of a core; masks are not used for the maps.  For two whole heads without
-        masks, it also predicts two maps to find masks, with every value of `anatomy`.
+        registration (``verdict.measures.anatomy_affine`` and ``anatomy``), for 3D
+        images that show a brain.  A network predicts the maps of each image, in one to
+        three seconds of a core; masks are not used for the maps.  For two whole heads
+        without masks, it also predicts two maps to find masks, with every value of
+        `anatomy`.
     num_threads : int, optional
         Threads on the CPU; None uses Torch's default, -1 all processors.
 
     Returns
     -------
     verdict : Verdict
-        "good", "doubtful" or "failed" (`verdict.grade`), and the reasons
-        (`verdict.reasons`).  A map with folds, or whose directions are no inverses of
-        each other, is at least "doubtful" (`dipy_dl_reg.maps.checks.add_regularity`).
+        "good", "doubtful" or "failed" (``verdict.grade``), and the reasons
+        (``verdict.reasons``).  A map with folds, or whose directions are no inverses of
+        each other, is at least "doubtful".
 
     Raises
     ------
     ValueError
         If `mapping` is not a map in SyN's form, or the shape of an image differs from
         that of its grid in the map.
+
+    See Also
+    --------
+    Verdict : what is returned; :doc:`/verdict` describes how it is computed.
+    write_report : the verdict with pictures.
+    mapping_uncertainty : the error of the map in mm.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dipy_dl_reg import DeepRegistration, assess_mapping
+    >>> x, y = np.mgrid[-1:1:48j, -1:1:48j]
+    >>> disc = (x**2 + y**2 < 0.6) * (1 + np.cos(9 * x) * np.cos(7 * y))
+    >>> mapping = DeepRegistration("SSD", level_iters=[5]).optimize(
+    ...     static=disc, moving=disc
+    ... )
+    >>> verdict = assess_mapping(mapping, disc, disc)
+    >>> verdict.grade
+    'good'
     """
     images = read_mapped_images(mapping, static, moving, static_mask, moving_mask)
     with threads(num_threads):

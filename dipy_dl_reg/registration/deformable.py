@@ -52,7 +52,7 @@ _KEPT_OPTIONS = (
 @fill_docstring(metrics=list_metrics())
 @document_options(DeformableOptions)
 class DeepRegistration(DeformableResults):
-    """Diffeomorphic registration with Torch, with the interface of DIPY's SyN.
+    r"""Diffeomorphic registration with Torch, with the interface of DIPY's SyN.
 
     Parameters
     ----------
@@ -65,8 +65,7 @@ class DeepRegistration(DeformableResults):
         correlation if the images have the same contrast; if they have different
         contrasts, such as T1 and b0, local correlation after an intensity mapping of
         the moving image to static's contrast, or self-similarity if no such mapping
-        explains static.  The log names the chosen metric and the reason
-        (`initialization.metric_selection.select_metric`).
+        explains static.  The log and the record name the chosen metric and the reason.
         For images with several channels, such as T1 and FA, a sequence with one entry
         for each channel: ``["auto", "auto"]`` or ``[MIMetric(3), CCMetric(3)]``.
     options : DeformableOptions
@@ -82,8 +81,8 @@ class DeepRegistration(DeformableResults):
         rounds of repair were needed.
     verdict : Verdict
         After `optimize`: whether the result is "good", "doubtful" or "failed"
-        (`verdict.grade`), and why (`verdict.reasons`).  It is logged too, as a warning
-        unless it is "good".
+        (``verdict.grade``), and why (``verdict.reasons``).  It is logged too, as a
+        warning unless it is "good".
     record : RegistrationRecord
         After `optimize`: metric, network and initial field, and why; iterations, time
         and energies of each level; device; versions.  `write_report` writes it.
@@ -98,7 +97,7 @@ class DeepRegistration(DeformableResults):
         After `optimize`: whether refinement started from the network's field.
     anatomy_used : bool
         After `optimize`: whether the result depends on anatomy maps; the record says
-        why (`record.anatomy_reason`).
+        why (``record.anatomy_reason``).
     uses_default_network : bool
         Whether the package chooses the network (``model="auto"``).
     affine_only : bool
@@ -122,6 +121,42 @@ class DeepRegistration(DeformableResults):
     ------
     ValueError
         If an option is out of range.
+
+    See Also
+    --------
+    deep_registration : the same in one call, for files too, with the affine
+        registration.
+    deep_affine_registration : finds the `prealign` that `optimize` takes.
+    assess_mapping : the verdict on any map.
+    write_report, plot_registration : pictures of the result.
+    dipy.align.imwarp.SymmetricDiffeomorphicRegistration :
+        SyN, which has this interface.
+
+    Notes
+    -----
+    With :math:`P` the prealign, the displacement :math:`u` on static's grid minimises
+    the dissimilarity :math:`D` (`metric`) of :math:`s` (static) and :math:`m` (moving),
+
+    .. math:: D\big(s,\; m(P\,(x + u(x)))\big)
+
+    from the coarsest level of a pyramid to the finest.  In each iteration the gradient
+    is smoothed by a Gaussian (the metric's ``sigma_diff``), normalised by Adam
+    :footcite:p:`Kingma2015` to a step :math:`h` of limited length, and composed with
+    the field, which is then smoothed (`sigma_field`):
+
+    .. math:: u(x) \leftarrow G_\sigma * \big(h(x) + u(x + h(x))\big)
+
+    The inverse :math:`v` is updated in the same iteration, and both are corrected by
+    half of their inverse consistency error.  A local metric is computed in both
+    directions, as by SyN :footcite:p:`Avants2008`.  At the end folds are smoothed away,
+    so that the Jacobian determinants of both fields are positive in every voxel.
+
+    ``mapping.prealign`` of the returned map is the **inverse** of the `prealign` that
+    was given, as in DIPY; ``mapping.prealign_inv`` is the matrix that was given.
+
+    References
+    ----------
+    .. footbibliography::
 
     Examples
     --------
@@ -248,6 +283,34 @@ class DeepRegistration(DeformableResults):
             If an image, mask or matrix cannot be used, or if all landmarks of an image
             lie outside it.  This is checked before the registration begins.  The map
             of an earlier pair is then no longer available.
+
+        See Also
+        --------
+        deep_registration : one call, with the affine registration before it.
+        save_mapping, write_mapping : store the map.
+        transform_streamlines : streamlines of moving in static's space.
+
+        Notes
+        -----
+        ``mapping.prealign`` is the **inverse** of `prealign`, as in DIPY, because the
+        domain of the map is moving.  For a second registration with the same affine, or
+        for another program, use ``mapping.prealign_inv``.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from dipy_dl_reg import DeepRegistration
+        >>> x, y = np.mgrid[-1:1:32j, -1:1:32j]
+        >>> static, moving = np.exp(-8 * (x**2 + y**2)), np.exp(-8 * (x**2 + 2 * y**2))
+        >>> prealign = np.array(
+        ...     [[1, 0, 0.5], [0, 1, 0], [0, 0, 1]]
+        ... )  # static to moving world
+        >>> registration = DeepRegistration("SSD", level_iters=[10])
+        >>> mapping = registration.optimize(
+        ...     static=static, moving=moving, prealign=prealign
+        ... )
+        >>> bool(np.allclose(mapping.prealign_inv, prealign))
+        True
         """
         self._forget_results()
         self.energy_list, self.full_energy_profile = [], []

@@ -65,7 +65,7 @@ class DeformableOptions:
         Options of SyN, accepted without effect and with a message in the log: the
         inverse is always computed until its error is below a fixed bound.
     callback : callable, optional
-        ``callback(registration, stage)`` is called with DIPY's `RegistrationStages`.
+        ``callback(registration, stage)`` is called with DIPY's ``RegistrationStages``.
     model : str, Path, RegistrationNetwork or None, optional
         Network whose field refinement starts from: a trained network, the name of one
         that comes with the package (`list_models`), or a file that `save_network`
@@ -103,7 +103,7 @@ class DeformableOptions:
         weight of each channel, 0 or more; only their ratios matter.  If `metric` is not
         a sequence, it is used for every channel.  By default the weights are estimated
         from the images: a channel in which they are more strongly correlated has a
-        larger weight (`initialization.channel_selection.estimate_weights`).
+        larger weight.
     sigma_field : float, optional
         Standard deviation, in voxels of the finest level, of the Gaussian that smooths
         the whole field after each iteration; with local correlation it is 1.4 times as
@@ -151,7 +151,7 @@ class DeformableOptions:
         Show a progress bar of the iterations; by default only at a terminal.
     anatomy : {"auto", True, False}, optional
         Maps of anatomical structures, which a network predicts from each image, of any
-        contrast (`segment_anatomy`), in two to three seconds of a core for each.
+        contrast (`segment_anatomy`), in one to three seconds of a core for each.
         ``"auto"`` predicts them if the mean local correlation of the images is
         negative, as between T1 and b0 or MD (it is not for FA): the intensities of each
         structure in both images give a function from moving's to static's contrast, and

@@ -122,6 +122,50 @@ def deep_registration(
         other has none, or if a mask does not cover its image.
     FileNotFoundError
         If a file is missing.
+
+    See Also
+    --------
+    DeepRegistration : the same as a class, for images that are aligned.
+    deep_affine_registration : the affine steps alone.
+    apply_mapping : transforms further images, such as labels.
+    register_dwi_to_template : for a diffusion series.
+    dipy.align.syn_registration : the function that this one replaces.
+
+    Notes
+    -----
+    Without `pipeline` only the deformation is computed, as by
+    `dipy.align.syn_registration`: images that are not aligned give a map with the
+    verdict "failed" or "doubtful".  For two files as they come from the scanner, give
+    all steps.
+
+    ``mapping.prealign`` is the **inverse** of the affine from static world to moving
+    world; ``mapping.prealign_inv`` is the affine itself.
+
+    Examples
+    --------
+    Two files that are not aligned:
+
+    >>> from dipy_dl_reg import deep_registration
+    >>> warped, mapping = deep_registration(
+    ...     "subject.nii.gz",
+    ...     "template.nii.gz",
+    ...     pipeline=["center_of_mass", "rigid", "affine", "deform"],
+    ... )  # doctest: +SKIP
+
+    Two arrays, of which one is displaced by 4 mm:
+
+    >>> import numpy as np
+    >>> x, y = np.mgrid[-1:1:32j, -1:1:32j]
+    >>> static, moving = (
+    ...     np.exp(-8 * ((x - d) ** 2 + k * y**2)) for d, k in [(0, 1), (0.25, 2)]
+    ... )
+    >>> warped, mapping = deep_registration(
+    ...     moving, static, pipeline=["center_of_mass", "deform"], metric="SSD"
+    ... )
+    >>> bool(np.square(static - warped).sum() < 0.1 * np.square(static - moving).sum())
+    True
+    >>> np.round(mapping.prealign_inv[:2, 2], 1)  # static world to moving world
+    array([3.9, 0. ])
     """
     steps, deforms = split_pipeline(pipeline)
     options |= {"level_iters": level_iters, "step_length": step_length}

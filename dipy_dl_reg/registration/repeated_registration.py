@@ -7,9 +7,13 @@ the map; :footcite:t:`Kybic2010` estimates errors of registration from such repe
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+import logging
 from typing import Any, NamedTuple
 
 from dipy.align.imwarp import DiffeomorphicMap
+from dipy.utils.logging import logger
 import numpy as np
 
 from dipy_dl_reg.grid import Grid
@@ -137,12 +141,27 @@ def repeat_registration(
     changed = change_pair(pair, repetition)
     registration = DeepRegistration(**options)
     registration.verbosity = 0
-    mapping: DiffeomorphicMap = registration.optimize(
-        **changed.arguments(), num_threads=num_threads
-    )
+    with _warnings_only():  # messages on the changed images would be misunderstood
+        mapping: DiffeomorphicMap = registration.optimize(
+            **changed.arguments(), num_threads=num_threads
+        )
     if repetition.swaps:
         return np.asarray(mapping.transform_points_inverse(points))
     return np.asarray(mapping.transform_points(points))
+
+
+@contextmanager
+def _warnings_only() -> Iterator[None]:
+    """Log nothing but warnings and errors within a ``with`` block."""
+
+    def is_warning(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING
+
+    logger.addFilter(is_warning)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_warning)
 
 
 def change_pair(pair: PairOfImages, repetition: Repetition) -> PairOfImages:

@@ -78,7 +78,7 @@ def write_report(
         The command or the call; by default that of the record.
     anatomy : bool, optional
         Measure the overlap of the anatomy maps of the first images of both sides,
-        unless the verdict has it already (`assess_mapping`): two to three seconds of
+        unless the verdict has it already (`assess_mapping`): one to three seconds of
         a core for each.
     overwrite : bool, optional
         Replace the file if it exists.
@@ -97,6 +97,32 @@ def write_report(
         If an image does not fit the map.
     FileExistsError
         If the file exists and `overwrite` is False.
+
+    See Also
+    --------
+    write_study_report : the page of a study, with a row for each report.
+    plot_registration : one picture.
+    assess_mapping : the verdict alone.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> import numpy as np
+    >>> from dipy_dl_reg import DeepRegistration, write_report
+    >>> x, y = np.mgrid[-1:1:32j, -1:1:32j]
+    >>> static, moving = np.exp(-8 * (x**2 + y**2)), np.exp(-8 * (x**2 + 2 * y**2))
+    >>> registration = DeepRegistration("SSD", level_iters=[5])
+    >>> mapping = registration.optimize(static=static, moving=moving)
+    >>> summary = write_report(
+    ...     f"{mkdtemp()}/report.html",
+    ...     static,
+    ...     moving,
+    ...     mapping,
+    ...     record=registration.record,
+    ...     verdict=registration.verdict,
+    ... )
+    >>> summary.grade == registration.verdict.grade
+    True
     """
     load_matplotlib()
     check_templates()

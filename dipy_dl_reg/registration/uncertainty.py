@@ -49,7 +49,7 @@ _OF_ONE_IMAGE = ("landmarks", "phase_encoding")
 
 @dataclass(frozen=True)
 class MappingUncertainty:
-    """Expected error of a map.
+    r"""Expected error of a map.
 
     The error at a point of static is the vector from the point of moving that truly
     corresponds to it to the point that the map gives, brought to static's world by the
@@ -72,6 +72,31 @@ class MappingUncertainty:
         The map.
     calibration : Calibration
         Factors from the two measures to the error.
+
+    See Also
+    --------
+    mapping_uncertainty : computes it.
+    uncertainty_along_streamlines : the expected error along streamlines.
+
+    Notes
+    -----
+    With :math:`d` the `disagreement` and :math:`p` the `precision`, all values are
+    :math:`\sqrt{(a\,d)^2 + (b\,p)^2}`; the factors :math:`a` and :math:`b` of
+    `calibration` depend on what is asked for: the expected error, or a level of an
+    interval or a radius.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dipy_dl_reg import DeepRegistration, mapping_uncertainty
+    >>> x, y = np.mgrid[-1:1:24j, -1:1:24j]
+    >>> static, moving = np.exp(-8 * (x**2 + y**2)), np.exp(-8 * (x**2 + 2 * y**2))
+    >>> options = {"metric": "SSD", "level_iters": [5]}
+    >>> mapping = DeepRegistration(**options).optimize(static=static, moving=moving)
+    >>> found = mapping_uncertainty(mapping, static, moving, subjects="same", **options)
+    >>> points = np.array([[12.0, 12.0], [12.0, 99.0]])  # the second is outside
+    >>> np.isfinite(found.at_points(points, level=0.9))
+    array([ True, False])
     """
 
     disagreement: np.ndarray
@@ -189,14 +214,14 @@ def mapping_uncertainty(
     r"""Estimate the error of a map at each voxel of static, in mm.
 
     The two images are registered once more, with another grid, noise and a slightly
-    different affine (`REPETITIONS`).  Half-widths of intervals are
+    different affine.  Half-widths of intervals are
 
     .. math:: h = \sqrt{(a\,d)^2 + (b\,p)^2}
 
     where :math:`d` is the root mean square difference, along one axis, of this map
     from the given one :footcite:p:`Kybic2010`; :math:`p` is the standard error that
     follows from the gradient of static and from what the warped image does not explain
-    of it (`measure_precision`); and means are taken over Gaussian windows (standard
+    of it; and means are taken over Gaussian windows (standard
     deviation 4 mm).  The factors :math:`a` and :math:`b` of each level were found on
     known errors of an earlier default, whose local correlation compared the images in
     one direction.  :doc:`/uncertainty` has the coverage on other pairs with the present
@@ -212,7 +237,7 @@ def mapping_uncertainty(
         The registered images, 2D or 3D, on their own grids.  NaN is missing data.
     static_mask, moving_mask : array, nibabel image, str or Path, optional
         Only voxels other than 0 are compared, and belong to the object.  Without masks,
-        whole heads are masked as in the registration (`find_brain_masks`).
+        whole heads are masked as in the registration by `brain_mask`.
     subjects : {"different", "same"}, optional
         Whether the images show different people (or a person and a template) or the
         same person.  Some structures of two people have no counterpart that an image
@@ -237,7 +262,13 @@ def mapping_uncertainty(
 
     See Also
     --------
-    assess_mapping, uncertainty_along_streamlines
+    assess_mapping : whether the registration is good, doubtful or failed.
+    MappingUncertainty : what is returned.
+    uncertainty_along_streamlines : the expected error along streamlines.
+
+    Notes
+    -----
+    An error that both registrations make, such as a wrong gyrus, is not seen.
 
     References
     ----------

@@ -374,14 +374,10 @@ def _check_pairs(
     """Check the headers of all images and masks; return the dimensions of the pairs."""
     from dipy_dl_reg.workflows.image_pair import check_pair
 
-    if landmarks is not None and len(pairs) > 1:
+    given = {"landmarks": landmarks is not None, "channels": bool(channels[0])}
+    for name in (name for name in given if given[name] and len(pairs) > 1):
         raise ValueError(
-            "static_landmarks and moving_landmarks can only be given for one pair of "
-            f"images, got {len(pairs)} pairs"
-        )
-    if channels[0] and len(pairs) > 1:
-        raise ValueError(
-            "static_channels and moving_channels can only be given for one pair of "
+            f"static_{name} and moving_{name} can only be given for one pair of "
             f"images, got {len(pairs)} pairs"
         )
     dims = {check_pair(static, moving, masks, channels) for static, moving in pairs}
@@ -398,3 +394,7 @@ def _check_pairs(
 def align_deep() -> None:
     """Run the command `dipy_align_deep`."""
     run_command(AlignDeepFlow())
+
+
+if __name__ == "__main__":
+    align_deep()

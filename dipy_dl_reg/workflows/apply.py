@@ -257,3 +257,7 @@ def _check_options(
 def apply_deep() -> None:
     """Run the command `dipy_apply_deep`."""
     run_command(ApplyDeepFlow())
+
+
+if __name__ == "__main__":
+    apply_deep()

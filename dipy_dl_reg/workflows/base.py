@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 import os
 from pathlib import Path
-import sys
 from typing import Any, TypeAlias
 import warnings
 
@@ -23,6 +22,7 @@ from dipy.workflows.workflow import Workflow
 
 from dipy_dl_reg import validation
 from dipy_dl_reg.workflows.command_line import parse_command_line
+from dipy_dl_reg.workflows.commands import name_of_command
 from dipy_dl_reg.workflows.exit_codes import UsageError, exit_with_code, usage_errors
 from dipy_dl_reg.workflows.log import LogOptions
 
@@ -310,7 +310,7 @@ def run_command(flow: StrictWorkflow) -> None:
     flow.log_options = options = LogOptions()
     arguments = parse_command_line(flow, options)
     with (
-        exit_with_code(Path(sys.argv[0]).name, is_verbose=lambda: options.verbose),
+        exit_with_code(name_of_command(), is_verbose=lambda: options.verbose),
         options.configure(arguments) as log,
     ):
         try:

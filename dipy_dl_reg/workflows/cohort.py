@@ -7,7 +7,6 @@ The options of the command are defined by the signature and the docstring of `ru
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 import shlex
 import sys
 from typing import Any
@@ -21,6 +20,7 @@ from dipy_dl_reg.workflows.base import (
     log_result,
     run_command,
 )
+from dipy_dl_reg.workflows.commands import name_of_command
 from dipy_dl_reg.workflows.exit_codes import PartialFailure, usage_errors
 from dipy_dl_reg.workflows.help_texts import describe_options, list_meanings
 
@@ -155,7 +155,11 @@ class CohortDeepFlow(StrictWorkflow):
         no_report : boolean, optional
             Write no reports and no index page.
         out_dir : string or Path, optional
-            Folder of the outputs.
+            Folder of the outputs. For each subject: its files in the template's space,
+            the map (..._xfm.npz) with its affine part, a report, and the measures
+            (..._measures.json), by which a repeated call knows what is done. For all:
+            the table ..._measures.tsv, the page ..._index.html, the worst first, and
+            logs.
 
         Examples
         --------
@@ -167,6 +171,11 @@ class CohortDeepFlow(StrictWorkflow):
         Register the images and further files that a table names::
 
             dipy_cohort_deep subjects.tsv template.nii.gz --space MNI
+
+        Register all images that fit a pattern::
+
+            dipy_cohort_deep "subjects/*.nii.gz" template.nii.gz --space MNI \
+                --out_dir by_pattern
         """
         from dipy_dl_reg.groupwise.cohort import register_cohort
         from dipy_dl_reg.groupwise.cohort_plan import check_registration
@@ -209,7 +218,7 @@ class CohortDeepFlow(StrictWorkflow):
             memory=memory,
             num_threads=num_threads,
             device=device,
-            call=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            call=shlex.join([name_of_command(), *sys.argv[1:]]),
             **options,
             **given,
         )
@@ -246,3 +255,7 @@ def _summarise(result: Any) -> None:
 def cohort_deep() -> None:
     """Run the command `dipy_cohort_deep`."""
     run_command(CohortDeepFlow())
+
+
+if __name__ == "__main__":
+    cohort_deep()

@@ -11,7 +11,6 @@ import argparse
 from difflib import get_close_matches
 from importlib.metadata import version
 import inspect
-from pathlib import Path
 import shutil
 import sys
 import textwrap
@@ -21,6 +20,7 @@ from dipy.workflows.base import IntrospectiveArgumentParser
 from dipy.workflows.docstring_parser import NumpyDocString
 from dipy.workflows.workflow import Workflow
 
+from dipy_dl_reg.workflows.commands import name_of_command
 from dipy_dl_reg.workflows.completion import ShowCompletion
 from dipy_dl_reg.workflows.exit_codes import EXIT_CODES
 from dipy_dl_reg.workflows.log import LEVELS, VERBOSITY_HELP
@@ -217,7 +217,7 @@ def parse_command_line(workflow: Any, options: Any) -> dict[str, Any]:
     SystemExit
         If the command line is wrong.
     """
-    parser = CommandParser(workflow, Path(sys.argv[0]).name)
+    parser = CommandParser(workflow, name_of_command())
     arguments = parser.get_flow_args()
     workflow._force_overwrite = arguments.pop("force")
     workflow._output_strategy = arguments.pop("out_strat")

@@ -7,6 +7,8 @@ runs it, one line in `COMMANDS`, and the same line in pyproject.toml's
 
 from __future__ import annotations
 
+from pathlib import Path
+import sys
 from typing import NamedTuple
 
 
@@ -45,3 +47,19 @@ COMMANDS = {
     "dipy_template_deep": Command("template", "TemplateDeepFlow", "template_deep"),
     "dipy_train_deep": Command("train", "TrainDeepFlow", "train_deep"),
 }
+
+
+def name_of_command() -> str:
+    """Name of the command that runs now.
+
+    Returns
+    -------
+    name : str
+        Name of the program; that of the command, too, if its module was started by
+        ``python -m dipy_dl_reg.workflows.align``.
+    """
+    program = Path(sys.argv[0])
+    if program.parent.name != "workflows":
+        return program.name
+    names = (name for name, each in COMMANDS.items() if each.module == program.stem)
+    return next(names, program.name)

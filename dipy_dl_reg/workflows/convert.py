@@ -179,3 +179,7 @@ def _read_maps(
 def convert_deep() -> None:
     """Run the command `dipy_convert_deep`."""
     run_command(ConvertDeepFlow())
+
+
+if __name__ == "__main__":
+    convert_deep()

@@ -137,6 +137,11 @@ class EpiDeepFlow(StrictWorkflow):
 
             dipy_epi_deep b0_ap.nii.gz --t1 t1.nii.gz --t1_mask t1_mask.nii.gz \
                 --phase_encoding=j- --out_dir out
+
+        The same with a rigid alignment that is known, and a report::
+
+            dipy_epi_deep b0_ap.nii.gz --t1 t1.nii.gz --prealign t1_to_b0.txt \
+                --phase_encoding=j- --report --out_dir checked
         """
         from dipy_dl_reg.workflows.epi_files import EpiFiles, correct_epi_files
 
@@ -179,3 +184,7 @@ class EpiDeepFlow(StrictWorkflow):
 def epi_deep() -> None:
     """Run the command `dipy_epi_deep`."""
     run_command(EpiDeepFlow())
+
+
+if __name__ == "__main__":
+    epi_deep()

@@ -146,6 +146,11 @@ class MotionDeepFlow(StrictWorkflow):
 
             dipy_motion_deep dwi.nii.gz dwi.bval dwi.bvec --static_mask mask.nii.gz \
                 --pipeline rigid affine --interpolation cubic --out_dir out
+
+        Several series with one gradient table, each under its own name::
+
+            dipy_motion_deep "runs/*.nii.gz" dwi.bval dwi.bvec --mix_names \
+                --out_dir out
         """
         from dipy_dl_reg.diffusion.motion_options import MotionOptions
         from dipy_dl_reg.workflows.motion_files import check_motion_files, correct_files
@@ -211,3 +216,7 @@ def _name_outputs(**names: str | None) -> dict[str, str]:
 def motion_deep() -> None:
     """Run the command `dipy_motion_deep`."""
     run_command(MotionDeepFlow())
+
+
+if __name__ == "__main__":
+    motion_deep()

@@ -33,6 +33,7 @@ from dipy_dl_reg.registration.head_masks import mask_heads
 from dipy_dl_reg.registration.report_files import write_report
 from dipy_dl_reg.registration.uncertainty import mapping_uncertainty
 from dipy_dl_reg.validation import check_affine
+from dipy_dl_reg.workflows.commands import name_of_command
 from dipy_dl_reg.workflows.image_pair import ImagePair, distinct_names, read_pair
 
 try:  # DIPY 1.13 moves it
@@ -59,8 +60,8 @@ class FileResult(NamedTuple):
         Verdict on the registration.
     record : RegistrationRecord
         How the map was computed.
-    uncertainty : dict
-        Options of `mapping_uncertainty`, if its result is to be written.
+    expected_error : ndarray or None
+        The expected error of the map, if it is to be written.
     """
 
     mapping: DiffeomorphicMap
@@ -68,7 +69,7 @@ class FileResult(NamedTuple):
     warped: np.ndarray
     verdict: Verdict
     record: RegistrationRecord
-    uncertainty: Mapping[str, Any]
+    expected_error: np.ndarray | None = None
 
 
 def register_files(
@@ -155,8 +156,10 @@ def register_files(
             warped=transform_array(mapping, pair.moving),
             verdict=verdict,
             record=describe_command(registration.record, steps, affine_seconds),
-            uncertainty={"num_threads": num_threads, **uncertainty},
         )
+        if "out_uncertainty" in files:
+            options = {"num_threads": num_threads, **uncertainty}
+            result = result._replace(expected_error=_find_error(pair, mapping, options))
         for (parameter, path), temporary in zip(files.items(), temporaries):
             logger.info(f"Writing {path}")
             WRITERS[parameter](pair, result, temporary)
@@ -301,7 +304,7 @@ def format_command() -> str:
     command : str
         Name of the program and its arguments, quoted for a shell.
     """
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return shlex.join([name_of_command(), *sys.argv[1:]])
 
 
 def _write_warped(pair: ImagePair, result: FileResult, path: Path) -> None:
@@ -340,12 +343,18 @@ def _write_prealign(pair: ImagePair, result: FileResult, path: Path) -> None:
     )
 
 
+def _find_error(
+    pair: ImagePair, mapping: DiffeomorphicMap, options: Mapping[str, Any]
+) -> np.ndarray:
+    """Estimate the expected error of the map, mm, at each voxel of static."""
+    given: dict[str, Any] = {**pair.masks, **options}
+    return mapping_uncertainty(mapping, *pair.images(), **given).expected_error
+
+
 def _write_uncertainty(pair: ImagePair, result: FileResult, path: Path) -> None:
     """Write the expected error."""
-    static, moving = pair.images()
-    options: dict[str, Any] = {**pair.masks, **result.uncertainty}
-    found = mapping_uncertainty(result.mapping, static, moving, **options)
-    _save_on(pair.static_image, found.expected_error, path)
+    assert result.expected_error is not None
+    _save_on(pair.static_image, result.expected_error, path)
 
 
 def _write_report(pair: ImagePair, result: FileResult, path: Path) -> None:

@@ -93,6 +93,10 @@ class SegmentDeepFlow(StrictWorkflow):
 
             dipy_segment_deep "images/*.nii.gz" --write labels --mix_names \
                 --out_dir out
+
+        A mask that ends at the brain, without the fluid around it::
+
+            dipy_segment_deep b0_ap.nii.gz --write mask --no_fluid --out_dir tight
         """
         from dipy_dl_reg.io.images import open_volume
         from dipy_dl_reg.registration.structures import (
@@ -149,3 +153,7 @@ def _write_images(
 def segment_deep() -> None:
     """Run the command `dipy_segment_deep`."""
     run_command(SegmentDeepFlow())
+
+
+if __name__ == "__main__":
+    segment_deep()

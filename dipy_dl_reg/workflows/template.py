@@ -28,6 +28,7 @@ from dipy_dl_reg.workflows.command_options import (
     command_options,
     takes_command_options,
 )
+from dipy_dl_reg.workflows.commands import name_of_command
 from dipy_dl_reg.workflows.exit_codes import usage_errors
 
 #: Fields of `TemplateOptions` that are options of the command.
@@ -102,7 +103,12 @@ OPTIONS = [
     CommandOption(
         "out_dir",
         "string or Path",
-        "Folder of the results. The same command continues what was interrupted there.",
+        "Folder of the results: template.nii.gz; template_mask.nii.gz, the voxels that "
+        "at least half of the subjects show; for each subject its map to the template "
+        "(NAME_mapping.npz) and the affine part of this map (NAME_affine.txt); "
+        "iterations.tsv and .png, which show whether more iterations would help; "
+        "template.json, the call and checksums. The same command continues what was "
+        "interrupted there.",
         "",
     ),
 ]
@@ -147,6 +153,10 @@ class TemplateDeepFlow(StrictWorkflow):
 
             dipy_template_deep "visits/*.nii.gz" --transform rigid \
                 --out_dir halfway
+
+        A map from each image to each other one, without a template::
+
+            dipy_template_deep "subjects/*.nii.gz" --all_pairs --out_dir pairs
         """
         from dipy_dl_reg.groupwise.all_pairs import register_all_pairs
         from dipy_dl_reg.groupwise.template import build_template
@@ -163,7 +173,7 @@ class TemplateDeepFlow(StrictWorkflow):
         common: dict[str, Any] = {
             "masks": masks,
             "options": options,
-            "call": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "call": shlex.join([name_of_command(), *sys.argv[1:]]),
             "overwrite": self._force_overwrite,
         }
         common |= {name: given[name] for name in _RUNNING}
@@ -250,3 +260,7 @@ def _find_files(names: Sequence[PathLike]) -> list[Path]:
 def template_deep() -> None:
     """Run the command `dipy_template_deep`."""
     run_command(TemplateDeepFlow())
+
+
+if __name__ == "__main__":
+    template_deep()

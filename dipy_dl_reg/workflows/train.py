@@ -307,3 +307,7 @@ def _loss_options(
 def train_deep() -> None:
     """Run the command `dipy_train_deep`."""
     run_command(TrainDeepFlow())
+
+
+if __name__ == "__main__":
+    train_deep()

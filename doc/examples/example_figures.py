@@ -46,7 +46,12 @@ _BLACK_EDGE = [patheffects.withStroke(linewidth=2, foreground="black")]
 
 
 def new_figure(
-    alt: str, rows: int = 1, columns: int = 1, *, aspect: float = 1.0
+    alt: str,
+    rows: int = 1,
+    columns: int = 1,
+    *,
+    aspect: float = 1.0,
+    bar: bool = False,
 ) -> tuple[Figure, np.ndarray]:
     """Make a figure with rows and columns of axes.
 
@@ -58,6 +63,8 @@ def new_figure(
         Number of axes.
     aspect : float, optional
         Height of each of the axes by its width.
+    bar : bool, optional
+        Leave room for a colour bar below.
 
     Returns
     -------
@@ -65,7 +72,7 @@ def new_figure(
     axes : ndarray of Axes, shape (rows, columns)
     """
     plt.rcParams.update(_STYLE)
-    height = rows * (aspect * WIDTH / columns + 0.35)
+    height = rows * (aspect * WIDTH / columns + 0.35) + 0.8 * bar
     figure, axes = plt.subplots(
         rows,
         columns,
@@ -88,6 +95,7 @@ def draw_slice(
     outlines: np.ndarray | None = None,
     levels: tuple[float, ...] = (0.5,),
     colour: str = OUTLINE,
+    window: tuple[float, float, float, float] | None = None,
     **options,
 ) -> AxesImage:
     """Draw a plane of a volume, or a 2D image, in true proportions.
@@ -116,6 +124,9 @@ def draw_slice(
         Values at which contours are drawn.
     colour : str, optional
         Colour of the contours.
+    window : tuple of float, optional
+        The part to show: left, right, bottom and top in mm (pixels without
+        `grid2world`) from the lower left corner; all by default.
     **options
         Options of ``imshow``, such as ``cmap``, ``vmin`` and ``vmax``.
 
@@ -135,7 +146,7 @@ def draw_slice(
         draw_contour(ax, outlines, grid2world, plane, at, levels, colour)
     letters = "" if grid2world is None else _PLANES[plane][1]
     _draw_letters(ax, letters)
-    _draw_scale(ax, extent, "px" if grid2world is None else "mm")
+    _draw_scale(ax, window or extent, "px" if grid2world is None else "mm")
     return drawn
 
 
@@ -161,7 +172,8 @@ def cut_plane(
 ) -> tuple[np.ndarray, tuple[float, float, float, float]]:
     """Cut a plane; return its rows from below to above, and its extent for imshow."""
     image = np.asarray(image)
-    image = image.astype(np.float32) if image.dtype in (bool, np.float16) else image
+    if image.dtype in (bool, np.int64):  # types that NIfTI does not have
+        image = image.astype(np.int32)
     if grid2world is None:  # a 2D image, whose first row is above
         rows, columns = image.shape[:2]
         return image[::-1], (0, columns, 0, rows)
@@ -207,19 +219,20 @@ def _draw_letters(ax: Axes, letters: str) -> None:
             ha=across,
             va=up,
             color="white",
-            fontsize=10,
+            fontsize=11,
             fontweight="bold",
             path_effects=_BLACK_EDGE,
         )
 
 
-def _draw_scale(ax: Axes, extent: tuple[float, float, float, float], unit: str) -> None:
+def _draw_scale(ax: Axes, window: tuple[float, float, float, float], unit: str) -> None:
     """A bar of a round length at the lower left."""
-    _, width, _, height = extent
+    left, right, bottom, top = window
+    width, height = right - left, top - bottom
     length = max(n for n in (1, 2, 5, 10, 20, 50, 100) if n == 1 or n < 0.4 * width)
-    left, below = 0.04 * width, 0.04 * height
+    start, below = left + 0.04 * width, bottom + 0.04 * height
     ax.plot(
-        [left, left + length],
+        [start, start + length],
         [below, below],
         color="white",
         linewidth=2.5,
@@ -227,12 +240,12 @@ def _draw_scale(ax: Axes, extent: tuple[float, float, float, float], unit: str) 
         path_effects=_BLACK_EDGE,
     )
     ax.text(
-        left,
+        start,
         below + 0.015 * height,
         f"{length} {unit}",
         color="white",
-        fontsize=9,
+        fontsize=11,
         va="bottom",
         path_effects=_BLACK_EDGE,
     )
-    ax.set(xlim=extent[:2], ylim=extent[2:])
+    ax.set(xlim=window[:2], ylim=window[2:])

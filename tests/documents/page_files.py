@@ -5,6 +5,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import phantom
+from recipe_files import make_recipe_files
 
 SHAPE = (18, 20, 17)
 #: The phantom is as large as a head; a smaller copy is registered faster.
@@ -71,3 +72,4 @@ def write_files():
     save("subject_fa.nii.gz", images["subject"], grids["subject"])
     save_series("dwi", images["subject"], grids["subject"])
     save_bundle("bundle.trk", grids["subject"])
+    make_recipe_files(images, grids)

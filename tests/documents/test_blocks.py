@@ -20,18 +20,25 @@ ELSEWHERE = {
 MARKED = {
     "doc/commands.rst": 3,
     "doc/exchange.rst": 1,
+    "doc/get_started.rst": 1,
 }
 #: Packages that the blocks of a page import, besides those that this one needs.
 IMPORTS = {
+    "README.md": ["jinja2"],
+    "doc/index.rst": ["jinja2"],
+    "doc/get_started.rst": ["jinja2"],
     "doc/exchange.rst": ["SimpleITK", "h5py", "nitransforms"],
     "doc/cohorts.rst": ["jinja2"],
     "doc/verdict.rst": ["jinja2"],
+    "doc/recipes.rst": ["jinja2"],
 }
 #: Files that the code blocks of a page must create.
 CREATED = {
-    "README.md": ["warped.nii.gz", "mapping.npz", "mine.npz", "out/report.html",
-                  "out/fa.nii.gz", "out/labels.nii.gz", "trained/model.npz",
-                  "out_network/warped_moved.nii.gz"],
+    "README.md": ["warped.nii.gz", "mapping.npz", "out/report.html", "out/fa.nii.gz",
+                  "out/labels.nii.gz"],
+    "doc/index.rst": ["mapping.npz", "out/report.html"],
+    "doc/get_started.rst": ["warped.nii.gz", "mapping.npz", "out/report.html",
+                            "out/fa.nii.gz", "out/labels.nii.gz"],
     "doc/diffusion.rst": ["bundle_in_template.trk"],
     "doc/exchange.rst": ["from_fsl.npz", "shell/sub_1Warp.nii.gz", "premat.mat",
                          "shell/transformed.nii.gz", "sub_0GenericAffine.mat",
@@ -40,6 +47,14 @@ CREATED = {
     "doc/cohorts.rst": ["registered/space-MNI_measures.tsv",
                         "registered/sub-subject/sub-subject_space-MNI_measures.json"],
     "doc/verdict.rst": ["report.html"],
+    "doc/recipes.rst": ["subject_labels.nii.gz", "atlas/subject_labels.nii.gz",
+                        "t1_space/fa_t1.nii.gz", "fa_template.nii.gz",
+                        "head/report.html", "lesion/mapping.npz",
+                        "bundle_template.trk", "bundle_back.trk",
+                        "series_template.nii.gz", "from_bids/space-MNI_index.html",
+                        "from_pattern/space-MNI_measures.tsv",
+                        "from_table/space-MNI_index.html", "section_warped.png",
+                        "slices/report.html", "own/warped_moved.nii.gz", "other.html"],
     "doc/networks.rst": ["mine.npz", "model.npz", "out/warped_moved.nii.gz"],
 }  # fmt: skip
 

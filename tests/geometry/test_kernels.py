@@ -18,7 +18,7 @@ from dipy_dl_reg.geometry.fold_repair import (
     repair_folds,
 )
 from dipy_dl_reg.geometry.inversion import enforce_inverse_consistency
-from dipy_dl_reg.geometry.kernels import dispatch
+from dipy_dl_reg.geometry.kernels import dispatch, loading
 from dipy_dl_reg.geometry.kernels import functions as kernels
 from dipy_dl_reg.geometry.smoothing import box_sum, smooth
 from dipy_dl_reg.metrics.local_correlation import CCMetric
@@ -285,7 +285,7 @@ def test_refinement_is_the_same_both_ways(calls):
     """Up to the amplified effect of rounding: a hundredth of the energy."""
     (u, v), energies = refined()
     turning = {"turn_tensors", "turn_harmonics"}  # see test_reorientation.py
-    assert set(calls) == set(dispatch._ARGUMENTS) - turning
+    assert set(calls) == set(loading.ARGUMENTS) - turning
     calls.clear()
     with dispatch.without_kernels():
         (plain_u, plain_v), expected = refined()
@@ -321,8 +321,9 @@ def test_environment_turns_it_off():
 
 
 def test_another_version_is_not_used(monkeypatch):
-    monkeypatch.setattr(dispatch, "_INTERFACE", -1)
-    assert dispatch._load() is None
+    monkeypatch.setattr(loading, "INTERFACE", -1)
+    library, reason = loading.load_library()
+    assert library is None and "another version" in reason
 
 
 def _in_child():

@@ -100,6 +100,8 @@ def test_options_of_the_call():
     options = make_call_options(nbins=20, level_iters=[3], optimizer_options={"a": 1})
     assert options.metric.nbins == 20 and options.starts == "auto"
     assert options.level_iters == [3] and options.options == {"a": 1}
+    assert options.method == "L-BFGS-B"
+    assert make_call_options(optimizer_method="CG").method == "CG"
 
 
 def test_options_are_described_once():

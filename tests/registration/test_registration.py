@@ -1,6 +1,5 @@
 """How `DeepRegistration` behaves: like SyN, and reproducibly."""
 
-from dipy.align import VerbosityLevels
 from dipy.align import metrics as dipy_metrics
 from dipy.align.imwarp import SymmetricDiffeomorphicRegistration
 import numpy as np
@@ -9,6 +8,7 @@ from short_runs import SHORT, STAGE, apart, run, same
 
 import dipy_dl_reg
 from dipy_dl_reg import DeepRegistration
+from dipy_dl_reg.registration.monitor import VerbosityLevels
 
 
 def record(registration_class, metric, pair, level_iters, **options):

@@ -152,6 +152,8 @@ def test_ratio_and_medians():
     assert (deep["seconds"], deep["dice"]) == (4, 0.65)
     assert deep["ratio"] == pytest.approx(0.15)
     assert "peak_mib" not in deep
+    rows = [row | {"cpu_seconds": 3 * row["seconds"] + 1} for row in rows]
+    assert table.add_ratio(rows[3], rows, "syn")["ratio"] == 13 / 61
     line = table.compare_dice(rows, "deep", "syn")
     assert "+0.0750 on average" in line and "+0.0500 at least; pairs: 2" in line
     assert table.compare_dice(rows, "deep", "syn-short") is None

@@ -1,5 +1,6 @@
 """The experiment across contrasts: simulated contrasts, real images, tables."""
 
+import json
 import sys
 from types import SimpleNamespace
 
@@ -130,15 +131,40 @@ def test_table_of_real_images(subject, monkeypatch, tmp_path, capsys):
         "--kinds", "b0", "--metrics", "MI", "--methods", *methods, "--threads", 1,
         "--output", output,
     )  # fmt: skip
-    lines = output.read_text().splitlines()
+    heading, lines = (x.splitlines() for x in output.read_text().split("\n\n"))
+    assert "commit" in heading[0]
     assert lines[0].split()[-4:] == ["Dice", "mm", "off", "s"]
     rows = [line.split() for line in lines[1:]]
+    stored = json.loads(output.with_suffix(".json").read_text())
+    assert stored["code"]["commit"] and len(stored["rows"]) == 3 * len(methods)
+    assert {"moving", "metric", "method", "pair", "dice", "mm_off"} <= set(
+        stored["rows"][0]
+    )
+    assert str(subject) not in stored["command"]
     unmoved = [row for row in rows if row[0] == "unmoved"]
     assert [row[3] for row in unmoved] == methods
     assert unmoved[0][2] == "-" and float(unmoved[0][5]) < 1e-4
     assert sum(row[0] == "seed" for row in rows) == 2 * len(methods)
     mean = [row for row in rows if row[0] == "mean"]
     assert [row[5] for row in mean] == ["affine", "syn-short", "refined-10"]
+
+
+def test_rows_of_other_programs_are_kept(tmp_path):
+    """An earlier table gives the rows of other programs, and no others."""
+    row = {"Dice": 0.5, "mm off": 1.25, "s": 2.0, "used": 1.0}
+    names = [
+        ("seed 0", "b0", "-", "ants-mi"),
+        ("seed 0", "b0", "default", "network"),
+        ("mean of 1", "b0", "-", "ants-mi"),
+    ]
+    path = tmp_path / "table.txt"
+    path.write_text("\n".join(contrasts.format_row(name, row) for name in names))
+    earlier = contrasts.read_earlier_rows(path, ["Dice", "mm off"])
+    assert earlier == {names[0]: row}
+    merged = contrasts.merge_rows(
+        {names[1]: row, ("p", "FA", "-", "affine"): row}, earlier
+    )
+    assert list(merged) == [names[0], names[1], ("p", "FA", "-", "affine")]
 
 
 def test_differences_are_paired():

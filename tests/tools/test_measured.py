@@ -6,11 +6,11 @@ from pathlib import Path
 import subprocess
 import sys
 
+import measured
+import measured_tables
 import numpy as np
 import pytest
 from scipy import stats
-
-from doc import measured
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,6 +21,7 @@ ROWS = {
     ("T1", "a", "5:6"): 0.9,
     ("T1", "b", "1:2"): 0.25,
     ("T1", "b", "3:4"): 0.6,
+    ("T2", "a", "1:2"): 0.1,
 }
 
 
@@ -56,6 +57,7 @@ def folder(tmp_path):
         ("pairs | T1 | a | all | n dice | d", "4"),
         ("pairs | T1 | a - b | all | dice | +.3f", "+0.150"),  # the two cases of both
         ("pairs | T1 | a / b | 1:2 | dice | .1f", "2.0"),
+        ("pairs | T1 - T2 | b - a | all | dice | .2f", "0.15"),
         ("lines.txt | case y | 2 | .1f", "5.0"),
         ("lines.txt | first > case x | 1 | .1f", "-1.5"),
         ("lines.txt | first > case x | 2 | .3f", "0.002"),
@@ -70,7 +72,7 @@ def test_figures(folder, name, expected):
     ("name", "message"),
     [
         ("pears | T1 | a | all | dice | .3f", "no table 'pears'"),
-        ("pairs | T2 | a | all | dice | .3f", "no kind 'T2'"),
+        ("pairs | T3 | a | all | dice | .3f", "no kind 'T3'"),
         ("pairs | T1 | c | all | dice | .3f", "no setting 'c'; there are"),
         ("pairs | T1 | a | 9:9 | dice | .3f", "no pair '9:9'"),
         ("pairs | T1 | a | all | loss | .3f", "no 'loss' for 1:2"),
@@ -102,24 +104,26 @@ def test_table_has_means_with_intervals_and_its_source(folder):
     table = measured.read_table("pairs", folder)
     lines = ["first = T1 | a", "difference = T1 | a - b"]
     columns = "Dice = dice .2f; apart = kept out: mean dice .1f"
-    rows = [*measured.table_cells(table, "Setting", columns, lines[:1])]
+    rows, cases = measured_tables.summarize(table, "Setting", columns, lines[:1])
     assert rows[0] == ["Setting", "Dice", "apart"]
     assert rows[1][0] == "first" and rows[1][2] == "0.9"
     assert rows[1][1].startswith("0.69 (") and rows[1][1].endswith(")")
-    few = [*measured.table_cells(table, "", "gain = dice +.2f", lines[1:])][1][1]
-    assert few == "+0.15 [+0.05 to +0.25]"  # of two pairs: least and most
-    note = measured.describe(table, folder)
+    few = measured_tables.summarize(table, "", "gain = dice +.2f", lines[1:])
+    assert few[0][1][1] == "+0.15 [+0.05 to +0.25]"  # of two pairs: least and most
+    assert few[1] == ["1:2", "3:4"]
+    note = measured_tables.describe(table, cases, folder)
     for words in (
         "6 people, 3 pairs, 4 registrations",
-        "options were chosen on 1, 2",
-        "kept out 5, 6",
+        "options were chosen on: 1, 2",
+        "kept out: 5, 6",
         "1 thread;",
         "commit ",
         "torch ",
     ):
         assert words in note
     assert "not recorded" not in note
-    bare = measured.describe(table._replace(about={}), folder)
+    bare = measured_tables.describe(table._replace(about={}), few[1], folder)
+    assert "4 people, 2 pairs, 2 registrations" in bare and "kept out" not in bare
     for words in (
         "Machine not recorded",
         "versions not recorded",
@@ -128,10 +132,41 @@ def test_table_has_means_with_intervals_and_its_source(folder):
         assert words in bare
 
 
+def test_columns_can_name_a_key(folder):
+    table = measured.read_table("pairs", folder)
+    columns = "a = [a] 1:2: dice .2f; b = [b] 1:2: dice .2f"
+    rows, _ = measured_tables.summarize(table, "", columns, ["T1 = T1 | *"])
+    assert rows == [["", "a", "b"], ["T1", "0.50", "0.25"]]
+
+
+def test_tables_of_lines_of_a_text(folder):
+    lines = ["x = first > case x", "y = case y"]
+    columns = "one = 1 .1f; both = 1 .0f / 2 .3f"
+    rows = measured_tables.summarize_lines("lines.txt", "a", columns, lines, folder)
+    assert rows == [
+        ["a", "one", "both"],
+        ["x", "-1.5", "-2 / 0.002"],
+        ["y", "4.0", "4 / 5.000"],
+    ]
+
+
+def test_texts_name_the_commit_they_were_stored_with(folder):
+    text = "Stored with commit ab1 (1 May 2026). Not repeated with later code.\nrest\n"
+    (folder / "old.txt").write_text(text)
+    found = measured_tables.stored_with("old.txt", folder)
+    assert found == "stored with commit ab1 (1 May 2026), not repeated with later code"
+    with pytest.raises(ValueError, match="does not begin with the commit"):
+        measured_tables.stored_with("lines.txt", folder)
+    table = measured.Table("old", {}, ("kind", "pair"), [], {})
+    assert found in measured_tables.describe(table, [], folder)
+
+
 def test_a_dirty_tree_is_named(folder):
     about = {"code": {"commit": "abc1234-dirty"}}
     table = measured.read_table("pairs", folder)._replace(about=about)
-    assert "commit abc1234 with uncommitted changes" in measured.describe(table, folder)
+    assert "commit abc1234 with uncommitted changes" in measured_tables.describe(
+        table, [], folder
+    )
 
 
 def test_marked_figures_of_markdown(folder):
@@ -229,3 +264,52 @@ def test_unknown_figures_are_warnings_of_the_build(tmp_path):
     _, warning = build(tmp_path, page)
     assert "ERROR: measured: learning: no 'rice' for 1000:1001" in warning
     assert "ERROR: measured-table: learning: no setting 'fault'" in warning
+
+
+# --- cards of networks
+
+
+@pytest.mark.parametrize(
+    "name", ["pyramid-brain", "pyramid-slices", "voxelmorph-t1", "anatomy"]
+)
+def test_cards_are_those_of_the_files(name):
+    import card_pages
+
+    from dipy_dl_reg.networks import pretrained
+
+    rows = dict(card_pages.card_rows(name))
+    network, weights = card_pages.load(name)
+    count = sum(values.numel() for values in network.parameters())
+    assert rows["Size"].startswith(f"{count:,} parameters")
+    assert rows["Licence"] == network.card["licence"] == weights.licence
+    assert any(heading.endswith("raining") for heading in rows)
+    for text in rows.values():
+        assert text and "None;" not in text
+    assert name == "anatomy" or name in pretrained.WEIGHTS
+
+
+def test_constants_are_those_of_the_code():
+    import card_pages
+
+    from dipy_dl_reg.geometry.fold_repair import LEAST_JACOBIAN
+    from dipy_dl_reg.registration.deformable_options import DEFAULTS, LEVEL_ITERS
+
+    options = "registration.deformable_options"
+    for name, value in {
+        "geometry.fold_repair.LEAST_JACOBIAN": LEAST_JACOBIAN,
+        f"{options}.DEFAULTS[opt_tol]": DEFAULTS["opt_tol"],
+    }.items():
+        assert float(card_pages.constant(name)) == value
+    found = card_pages.constant(f"{options}.LEVEL_ITERS[3]")
+    assert found == str(LEVEL_ITERS[3])
+    for name in ("geometry.fold_repair.MOST", f"{options}.DEFAULTS[none]"):
+        with pytest.raises((AttributeError, KeyError)):
+            card_pages.constant(name)
+
+
+def test_diagram_is_that_of_its_script(monkeypatch):
+    pictures = ROOT / "doc" / "pictures"
+    monkeypatch.syspath_prepend(pictures)
+    import draw_method
+
+    assert (pictures / "how_it_works.svg").read_text() == draw_method.draw()

@@ -87,7 +87,10 @@ def make_series(folder):
     ap, pa = distort(image, shift, 1), distort(image, -shift, 1)
     save(folder / "b0_ap.nii.gz", ap)
     save(folder / "b0_pa.nii.gz", pa)
-    save(folder / "dwi.nii.gz", np.stack([ap, 0.5 * ap, 0.4 * ap, 0.3 * ap], -1))
+    series = np.stack([ap, 0.5 * ap, 0.4 * ap, 0.3 * ap], -1)
+    for name in ("dwi", "runs/run-1", "runs/run-2"):
+        save(folder / f"{name}.nii.gz", series)
+    np.savetxt(folder / "t1_to_b0.txt", np.eye(4))
     (folder / "dwi.bval").write_text("0 1000 1000 1000\n")
     (folder / "dwi.bvec").write_text("0 1 0 0\n0 0 1 0\n0 0 0 1\n")
 
@@ -116,8 +119,8 @@ def recipes():
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_command_has_examples(name):
-    assert any(name in commands.id for commands in recipes())
+def test_command_has_three_examples(name):
+    assert len([1 for commands in recipes() if f"{name}-" in commands.id]) >= 3
 
 
 @pytest.fixture(scope="module")

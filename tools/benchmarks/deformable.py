@@ -28,7 +28,8 @@ tools/benchmarks/rivals/run_NAME.py, states what the measured time includes. Riv
 register 3D images only.
 
 Every method gets the same images, affine prealign and number of threads, and is called
-in turn for each pair. Only the registration of images in memory is timed. Images are
+in turn for each pair. Only the registration of images in memory is timed: seconds, and
+for methods of this package and of DIPY also CPU seconds of all threads. Images are
 resampled to the voxel size `--spacing`. Labels keep their grid and are warped by
 nearest-neighbour interpolation through the returned map, or by the rival's own tool.
 

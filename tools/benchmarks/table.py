@@ -13,6 +13,7 @@ COLUMNS = {
     "field_max": ("max mm", ".2f"),
     "squared_difference": ("SSD left %", ".2f"),
     "seconds": ("seconds", ".1f"),
+    "cpu_seconds": ("CPU s", ".1f"),
     "ratio": ("x SyN", ".3f"),
     "minimum_jacobian": ("least J", ".3f"),
     "minimum_jacobian_inverse": ("inverse", ".3f"),
@@ -35,11 +36,19 @@ def row_key(row):
 
 
 def add_ratio(row, rows, syn):
-    """Add the ratio of the row's time to that of `syn` on the same pair."""
+    """Add the ratio of the row's time to that of `syn` on the same pair.
+
+    CPU seconds are compared if both rows have them, because other programs on the same
+    machine hardly change them. A ratio that the row has is kept.
+    """
+    if "ratio" in row:
+        return row
     key = (*row_key(row)[:-1], syn)
-    peer = next((r["seconds"] for r in rows if row_key(r) == key), None)
-    both = peer and row.get("seconds")
-    return row | {"ratio": row["seconds"] / peer if both else None}
+    peer = next((r for r in rows if row_key(r) == key), {})
+    for name in ("cpu_seconds", "seconds"):
+        if peer.get(name) and row.get(name):
+            return row | {"ratio": row[name] / peer[name]}
+    return row | {"ratio": None}
 
 
 def median_rows(rows, syn):

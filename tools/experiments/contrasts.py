@@ -14,10 +14,11 @@ registered at 2 mm from the affine alignment by these methods: the affine alone,
 network alone, refinement alone, network and refinement, and ten iterations of
 refinement without and with the network; if selected, also by SyN and other programs.
 MODEL is a file, or the name of a network that comes with the package. Dice is the mean
-over the labels. Times are those of the registration alone, with images and network in
-memory, after a first call that loads libraries. The metric "default" is the one that
-this package uses if none is named. Means over pairs and paired differences are printed
-at the end.
+over the labels. Times are CPU seconds (of other programs, seconds) of the registration
+alone, with images and network in memory, after a first call that loads libraries. The
+metric "default" is the one that this package uses if none is named. Means over pairs
+and paired differences are printed at the end. OUTPUT.json holds the same values. With
+--earlier, rows of other programs are taken from a table of an earlier run.
 
 With --slices, networks for 2D images are measured: three axial slices of the moving
 subject, in each contrast, are registered to the T1 slice deformed by a known random
@@ -80,6 +81,11 @@ WITHOUT = {
     "network-10": "refined-10",
     "network-full": "refined",
 }
+#: Pairs on which options were chosen, and those that were kept out of it.
+TUNING = ("1000:1001", "1001:1000", "1006:1012", "1012:1006")
+KEPT_OUT = ("1107:1122", "1122:1107")
+#: Columns of a line that hold pair, contrast, metric and method.
+KEY_COLUMNS = (0, 12), (13, 20), (21, 28), (29, 42)
 #: Methods with a fixed metric.
 OTHERS = [*SYN, *RIVALS]
 
@@ -104,19 +110,32 @@ def list_runs(arguments):
     return [("-", m) for m in fixed] + list(product(arguments.metrics, own))
 
 
+def read_earlier_rows(path, columns):
+    """Read the rows of other programs from an earlier table: {key: row}."""
+    rows = {}
+    for line in path.read_text().splitlines():
+        key = tuple(
+            line[a:b].strip() for a, b in ((0, 12), (13, 20), (21, 28), (29, 42))
+        )
+        if key[3] in OTHERS and not key[0].startswith("mean"):
+            values = [float(word) for word in line[42:].split()[: len(columns) + 1]]
+            rows[key] = dict(zip([*columns, "s"], values)) | {"used": 1.0}
+    return rows
+
+
 def register_case(case, metric, method, setup):
     """Register a case: measures, seconds, and whether the network's field was used."""
     if method in RIVALS:
         mapping, _, warped, facts = register_with_rival(method, case, setup)
         return case.judge(mapping, warped) | {"s": facts["seconds"], "used": 1.0}
-    start = time.perf_counter()
+    start = time.process_time()
     if method in SYN:
         mapping = register(method, case.images, setup)
-        return {"s": time.perf_counter() - start} | case.judge(mapping) | {"used": 1.0}
+        return {"s": time.process_time() - start} | case.judge(mapping) | {"used": 1.0}
     registration = make_registration(metric, method, setup)
-    start = time.perf_counter()
+    start = time.process_time()
     mapping = registration.optimize(**case.images, num_threads=setup.threads)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     used = registration.model is None or registration.network_used
     return case.judge(mapping) | {"s": seconds, "used": float(used)}
 
@@ -175,6 +194,26 @@ def measure_rows(arguments, setup):
             yield (name, kind, metric, method), row
 
 
+def merge_rows(rows, earlier):
+    """Rows of a run; earlier ones of other programs before those of each case."""
+    merged = {}
+    for key, row in rows.items():
+        for other, kept in earlier.items():
+            if other[:2] == key[:2] and other not in rows:
+                merged.setdefault(other, kept)
+        merged[key] = row
+    return merged
+
+
+def by_case(rows):
+    """Rows with the case last in their keys, and the names that the JSON file uses."""
+    names = {"Dice": "dice", "mm off": "mm_off"}
+    return {
+        (*key, name): {names.get(k, k): value for k, value in row.items()}
+        for (name, *key), row in rows.items()
+    }
+
+
 def mean_rows(rows):
     """Yield means over pairs (median of the times) for each kind and method."""
     groups = {}
@@ -223,6 +262,8 @@ def parse_arguments():
     add("--python", action="append", default=[], metavar="NAME=PATH",
         help="see tools/benchmarks/deformable.py")  # fmt: skip
     add("--slices", action="store_true")
+    add("--earlier", type=Path, metavar="FILE.txt", help="keep its other programs")
+    add("--earlier_commit", help="commit of that table, for the heading")
     add("--threads", type=int, default=2)
     add("--output", type=Path)
     arguments = parser.parse_args()
@@ -248,20 +289,45 @@ def main():
     setup = Setup(arguments.threads, arguments.model, pythons)
     arguments.methods, _ = find_available(arguments.methods, pythons)
     warm_up(2 if arguments.slices else 3, arguments, setup)
-    rows, lines = {}, []
+    rows = {}
     for key, row in measure_rows(arguments, setup):
         if not rows:
-            lines.append(format_heading(row))
-            print(lines[0])
+            print(format_heading(row))
         rows[key] = row
-        lines.append(format_row(key, row))
-        print(lines[-1], flush=True)
-    ending = [format_row(*mean) for mean in mean_rows(rows)] + list(
-        compare_methods(rows)
-    )
+        print(format_row(key, row), flush=True)
+    finish(arguments, rows)
+
+
+def finish(arguments, rows):
+    """Add rows of an earlier table; print means and differences; write the files."""
+    columns = [name for name in next(iter(rows.values())) if name not in ("s", "used")]
+    from tools.experiments.saved_rows import write_table
+
+    note = "Column s: CPU seconds of all threads"
+    if arguments.earlier:
+        earlier = read_earlier_rows(arguments.earlier, columns)
+        rows = merge_rows(rows, earlier)
+        others = ", ".join(sorted({key[3] for key in earlier}))
+        note += (
+            f"; rows of {others} were kept from the table of commit "
+            f"{arguments.earlier_commit} and are seconds, measured on another machine"
+        )
+    ending = [format_row(*mean) for mean in mean_rows(rows)]
+    ending += compare_methods(rows)
     print(*ending, sep="\n")
     if arguments.output:
-        arguments.output.write_text("\n".join(lines + ending) + "\n")
+        lines = [format_heading(next(iter(rows.values())))]
+        lines += [format_row(*row) for row in rows.items()]
+        groups = {} if arguments.real else {"chosen_on": TUNING, "kept_out": KEPT_OUT}
+        write_table(
+            arguments.output,
+            lines + ending,
+            by_case(rows),
+            keys=("moving", "metric", "method", "pair"),
+            threads=arguments.threads,
+            note=f"{note}.",
+            **groups,
+        )
 
 
 if __name__ == "__main__":

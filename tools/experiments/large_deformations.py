@@ -17,8 +17,8 @@ added to both (2 % of the brain's 99.5th percentile).
 The table gives the root mean square distance from the known field within the brain, in
 voxels of 2 mm: before registration; after refinement alone; after the search alone;
 after the search and refinement; after the default network alone; after the network and
-refinement.  Registration has failed if the error is above `--lost` voxels.  The time
-of each call is also printed, in seconds.
+refinement.  Registration has failed if the error is above `--lost` voxels.  The CPU
+time of each call is also printed, in seconds of all threads.
 """
 
 import os
@@ -40,6 +40,7 @@ from dipy_dl_reg.geometry.derivatives import jacobian
 from dipy_dl_reg.geometry.fields import exp, warp
 from dipy_dl_reg.geometry.smoothing import smooth
 from tools.benchmarks.cases import resample
+from tools.experiments.saved_rows import write_table
 
 #: Fraction of the maximum above which a voxel is brain, and the noise of the images.
 _BRAIN, _NOISE = 0.05, 0.02
@@ -65,6 +66,7 @@ def parse_arguments():
     parser.add_argument("--metric", default="auto")
     parser.add_argument("--lost", type=float, default=1.0)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--output", type=Path, help="FILE.txt; and rows in FILE.json")
     return parser.parse_args()
 
 
@@ -113,12 +115,12 @@ def measure_methods(image, seed, arguments):
     }
     for name, options in METHODS.items():
         registration = DeepRegistration(arguments.metric, progress=False, **options)
-        start = time.perf_counter()
+        start = time.process_time()
         affines = dict.fromkeys(("static_grid2world", "moving_grid2world"), MATRIX)
         mapping = registration.optimize(
             static=static, moving=moving, num_threads=arguments.threads, **affines
         )
-        row[f"s {name}"] = time.perf_counter() - start
+        row[f"s {name}"] = time.process_time() - start
         row[name] = root_mean_square(mapping.backward / 2 - field, inside)
     row["ratio"] = row["default"] / row["refined"]
     return row
@@ -135,22 +137,52 @@ def main():
         "ratio",
         *(f"s {name}" for name in METHODS),
     ]
-    print(f"{'subject':>8} {'seed':>4}", *(f"{name:>9}" for name in columns))
-    rows = []
+    lines = [" ".join([f"{'subject':>8} {'seed':>4}", *(f"{n:>9}" for n in columns)])]
+    print(lines[0])
+    rows = {}
     for subject in arguments.subjects:
         image = read_brain(
             arguments.data / f"subject_{subject}_t1.nii.gz", arguments.margin
         )
         for seed in range(arguments.seeds):
-            rows.append(measure_methods(image, seed, arguments))
-            values = (f"{rows[-1][name]:9.3f}" for name in columns)
-            print(f"{subject:>8} {seed:>4}", *values, flush=True)
+            row = rows[f"{subject} seed {seed}"] = measure_methods(
+                image, seed, arguments
+            )
+            values = (f"{row[name]:9.3f}" for name in columns)
+            lines.append(" ".join([f"{subject:>8} {seed:>4}", *values]))
+            print(lines[-1], flush=True)
+    ending = summarize([*rows.values()], columns, arguments.lost)
+    print(*ending, sep="\n")
+    if arguments.output:
+        by_method = {
+            (name, case): {
+                "rms_voxels": row[name],
+                "cpu_s": row.get(f"s {name}"),
+                "least_j": row["least J"],
+            }
+            for case, row in rows.items()
+            for name in ("before", *METHODS)
+        }
+        write_table(
+            arguments.output,
+            lines + ending,
+            by_method,
+            keys=("method", "case"),
+            threads=arguments.threads,
+        )
+
+
+def summarize(rows, columns, limit):
+    """Lines of the means, and how many failures of refinement others recover."""
     means = (f"{np.mean([row[name] for row in rows]):9.3f}" for name in columns)
-    print(f"{'mean':>13}", *means)
-    lost = [row for row in rows if row["refined"] > arguments.lost]
+    lines = [" ".join([f"{'mean':>13}", *means])]
+    lost = [row for row in rows if row["refined"] > limit]
     for name in ("both", "network", "default"):
-        found = sum(row[name] <= arguments.lost for row in lost)
-        print(f"{name}: recovers {found} of {len(lost)} where refinement alone fails")
+        found = sum(row[name] <= limit for row in lost)
+        lines.append(
+            f"{name}: recovers {found} of {len(lost)} where refinement alone fails"
+        )
+    return lines
 
 
 if __name__ == "__main__":

@@ -106,3 +106,27 @@ def write_rows(path, rows, *, keys, chosen_on=(), kept_out=(), about):
     )
     text = text.replace('"rows": []', '"rows": [\n  ' + ",\n  ".join(lines) + "\n ]")
     Path(path).write_text(text + "\n")
+
+
+def write_table(output, lines, rows, *, keys, threads, note="", **groups):
+    """Write the table OUTPUT.txt below a heading, and its rows beside it as JSON.
+
+    Parameters
+    ----------
+    output : Path
+        The text file.
+    lines : sequence of str
+        The table.
+    rows, keys
+        See `write_rows`.
+    threads : int
+        Number of threads of the run.
+    note : str, optional
+        A sentence for both files.
+    **groups
+        `chosen_on` and `kept_out` of `write_rows`.
+    """
+    about = describe_run(threads) | ({"note": note} if note else {})
+    heading = [describe_machine(threads), *([note] if note else []), ""]
+    output.write_text("\n".join([*heading, *lines]) + "\n")
+    write_rows(output.with_suffix(".json"), rows, keys=keys, about=about, **groups)

@@ -21,6 +21,7 @@ import numpy as np
 
 from tools.benchmarks.measures import to_world
 from tools.experiments.contrast_cases import LOOKS, contrast_case, swap_images
+from tools.experiments.saved_rows import write_table
 
 #: The network alone, network and refinement, and refinement alone.
 METHODS = {"network": {"level_iters": 0}, "default": {}, "refined": {"model": None}}
@@ -54,8 +55,11 @@ def main():
     parser.add_argument("--kinds", nargs="+", default=["T1", *LOOKS])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--output", type=Path, help="FILE.txt; and rows in FILE.json")
     arguments = parser.parse_args()
-    print(f"{'pair':12} {'moving':7} {'method':8}   mean    95 %     max   moved")
+    rows = {}
+    lines = [f"{'pair':12} {'moving':7} {'method':8}   mean    95 %     max   moved"]
+    print(lines[0])
     for pair in arguments.pairs:
         for kind in arguments.kinds:
             images = contrast_case(arguments.data, pair, kind).images
@@ -65,7 +69,18 @@ def main():
                 )
                 figures = left.mean(), np.percentile(left, 95), left.max(), moved.mean()
                 columns = " ".join(f"{x:7.3f}" for x in figures)
-                print(f"{pair:12} {kind:7} {method:8} {columns}", flush=True)
+                lines.append(f"{pair:12} {kind:7} {method:8} {columns}")
+                print(lines[-1], flush=True)
+                named = zip(("mean", "p95", "max", "moved"), map(float, figures))
+                rows[kind, method, pair] = dict(named)
+    if arguments.output:
+        write_table(
+            arguments.output,
+            lines,
+            rows,
+            keys=("moving", "method", "pair"),
+            threads=arguments.threads,
+        )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
 returns True for their tensors.  Otherwise, or if the package was installed without a
 compiler, they compute the same values with torch.  Both results agree up to rounding;
 the compiled loops return identical bits for any number of threads.  The environment
-variable ``DIPY_DL_REG_KERNELS=0`` disables the loops.
+variable ``DIPY_DL_REG_KERNELS=0`` disables the loops.  If the loops are missing for
+another reason, the first computation that would call one warns.
 
 `dipy_dl_reg.geometry.kernels.functions` documents the loops; the C code is in ``csrc``.
 """
@@ -14,56 +15,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-import ctypes
-from ctypes import c_float, c_int64, c_void_p
 from functools import lru_cache
-from importlib.util import find_spec
 import os
-from typing import Any
 
 import torch
 
-#: Required return value of ``interface()`` in ``csrc/module.c``.
-_INTERFACE = 3
+from dipy_dl_reg.geometry.kernels.loading import load_library, warn_of_missing_loops
+
 #: Minimum number of voxels for each thread; with fewer voxels, starting a thread takes
 #: longer than the time that it saves.
 _LEAST_VOXELS = 20_000
 
-#: Types of the arguments of each function, before the first and last plane to compute:
-#: p for an array or a structure, i for a whole number, f for a float.
-_ARGUMENTS = {
-    "warp": "ppippippfp",
-    "slopes": "pppiip",
-    "corrected": "pppifp",
-    "checked": "pppippp",
-    "separable": "ppipp",
-    "local_correlation": "ppppp",
-    "moments": "ppppiffp",
-    "direction": "pppifffp",
-    "turn_tensors": "pppp",
-    "turn_harmonics": "pppipppp",
-}
-
-
-def _load() -> ctypes.CDLL | None:
-    """Load the library; None if it is missing, turned off, or of another version."""
-    spec = find_spec("dipy_dl_reg.geometry.kernels._kernels")
-    if spec is None or os.environ.get("DIPY_DL_REG_KERNELS") == "0":
-        return None
-    library = ctypes.CDLL(spec.origin)
-    library.interface.restype = c_int64
-    if library.interface() != _INTERFACE:
-        return None
-    types: dict[str, Any] = {"p": c_void_p, "i": c_int64, "f": c_float}
-    for name, letters in _ARGUMENTS.items():
-        function = getattr(library, name)
-        function.argtypes = [*(types[x] for x in letters), c_int64, c_int64]
-        returns = name in ("separable", "local_correlation")
-        function.restype = ctypes.c_int if returns else None
-    return library
-
-
-_library = _load()
+_library, _reason = load_library()
 #: Not empty while the loops are turned off by `without_kernels`.
 _switches: list[str] = []
 
@@ -108,8 +71,18 @@ def supports(*tensors: torch.Tensor | None) -> bool:
     supported : bool
         True for float32 tensors in two or three dimensions on the CPU that autograd
         does not differentiate.
+
+    Warns
+    -----
+    UserWarning
+        Once, if the loops would accept the tensors but were not installed.
     """
-    return available() and all(_supports_one(x) for x in tensors if x is not None)
+    if not (available() or _reason):
+        return False
+    supported = all(_supports_one(x) for x in tensors if x is not None)
+    if supported and _reason and not _switches:
+        warn_of_missing_loops(_reason)
+    return supported and available()
 
 
 def _supports_one(x: torch.Tensor) -> bool:

@@ -72,7 +72,7 @@ def write_study_report(
         One for each subject: ``subject``, ``status`` ("done" or "failed"), ``reason``,
         ``grade`` (that of a `Verdict`), ``report`` (path relative to the page's
         folder, or None), optionally ``thumbnail`` (a data URI), and measures, such as
-        those of `ReportSummary.as_row`. Other values are ignored.
+        those of ``as_row`` of a `ReportSummary`. Other values are ignored.
     title : str, optional
         Heading of the page.
     overwrite : bool, optional
@@ -86,6 +86,11 @@ def write_study_report(
         If a row has no subject, or another status than "done" and "failed".
     FileExistsError
         If the file exists and `overwrite` is False.
+
+    See Also
+    --------
+    write_report : the report of one registration, whose ``as_row`` is a row.
+    register_cohort : writes both for a cohort.
 
     Examples
     --------

@@ -51,6 +51,7 @@ def deep_affine_registration(
     moving_mask: str | PathLike | Any | None = None,
     static_mask: str | PathLike | Any | None = None,
     optimizer_options: dict[str, Any] | None = None,
+    optimizer_method: str | None = None,
     starts: Literal["one", "auto", "all"] = "auto",
     device: Any = "auto",
     num_threads: int | None = None,
@@ -86,6 +87,8 @@ def deep_affine_registration(
         both affines).  A mask in an array must have the image's shape.
     optimizer_options : dict, optional
         Accepted without effect.
+    optimizer_method : str, optional
+        Accepted without effect; an option of DIPY's function from DIPY 1.13 on.
     starts : {"auto", "one", "all"}, optional
         Whether the step ``"center_of_mass"`` also searches rotations by any angle (see
         `DeepAffineRegistration`).  ``"one"`` only aligns the centres of mass, as DIPY
@@ -121,10 +124,34 @@ def deep_affine_registration(
         If the two images hardly overlap after the registration, or if it rotated a head
         by more than 60 degrees that is not upright in the orientation of its header.
 
+    See Also
+    --------
+    DeepAffineRegistration : one step, as a class.
+    deep_registration : with a deformation after the affine steps.
+    write_affine, read_affine : matrices for other programs.
+    dipy.align.affine_registration : the function that this one replaces.
+
     Notes
     -----
     Unless `level_iters` is given, all steps but the last omit the finest levels,
     because the next step would repeat them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dipy_dl_reg import deep_affine_registration
+    >>> x, y = np.mgrid[-1:1:32j, -1:1:32j]
+    >>> static, moving = (np.exp(-9 * (x + s) ** 2 - 4 * y**2) for s in (0, 0.25))
+    >>> resampled, matrix = deep_affine_registration(
+    ...     moving,
+    ...     static,
+    ...     moving_affine=np.eye(3),
+    ...     static_affine=np.eye(3),
+    ...     pipeline=["translation"],
+    ...     metric="SSD",
+    ... )
+    >>> float(matrix[0, 2].round(1))  # static world to moving world, in mm
+    -3.9
     """
     steps = check_pipeline(pipeline, ret_metric)
     options = make_call_options(
@@ -133,6 +160,7 @@ def deep_affine_registration(
         sigmas=sigmas,
         factors=factors,
         optimizer_options=optimizer_options,
+        optimizer_method=optimizer_method,
         starts=starts,
         device=device,
         **metric_kwargs,
@@ -262,6 +290,7 @@ def make_call_options(
     *,
     metric: Any = "MI",
     optimizer_options: dict[str, Any] | None = None,
+    optimizer_method: str | None = None,
     starts: Literal["one", "auto", "all"] = "auto",
     **options: Any,
 ) -> AffineOptions:
@@ -269,7 +298,7 @@ def make_call_options(
 
     Parameters
     ----------
-    metric, optimizer_options, starts
+    metric, optimizer_options, optimizer_method, starts
         As in `deep_affine_registration`.
     **options : dict
         Other fields of `AffineOptions`; all remaining ones are options of the metric.
@@ -290,6 +319,7 @@ def make_call_options(
     return AffineOptions(
         metric=make_affine_metric(metric, **for_metric) if for_metric else metric,
         options=optimizer_options,
+        method=optimizer_method or "L-BFGS-B",
         verbosity=VerbosityLevels.NONE,
         starts=starts,
         **own,

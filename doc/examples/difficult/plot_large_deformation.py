@@ -8,7 +8,12 @@ match it to a neighbouring structure. ``initialization="discrete"`` first search
 all displacements in a large window.
 """
 
+# sphinx_gallery_thumbnail_number = 1
+
 from dipy.data import get_fnames
+
+# The first page of the tutorials links the file example_figures.py.
+from example_figures import ERRORS, draw_slice, new_figure
 from matplotlib import pyplot as plt
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
@@ -54,12 +59,14 @@ moving, static = image, at(image, voxels + field)
 # coupled convex optimization :footcite:p:`Heinrich2014`, in both directions with
 # inverse consistency, as in ConvexAdam :footcite:p:`Siebert2024`.
 #
-# With ``level_iters=0`` the map is the result of the search without refinement.
+# With ``level_iters=0`` the map is the result of the search without refinement. After a
+# search two levels of refinement are enough: on the coarse levels of the default, the
+# images show too little to keep what the search has found.
 
 ways = {
     "refinement alone": {},
     "search alone": {"initialization": "discrete", "level_iters": 0},
-    "search, refinement": {"initialization": "discrete"},
+    "search, refinement": {"initialization": "discrete", "level_iters": [60, 40]},
 }
 maps = {
     name: DeepRegistration(model=None, progress=False, **how).optimize(
@@ -74,23 +81,35 @@ for name, mapping in maps.items():
     error = np.linalg.norm(mapping.backward - field, axis=-1)[brain]
     print(f"{name:19} error {np.sqrt(np.square(error).mean()):5.2f} voxels (RMS)")
 
-fig, rows = plt.subplots(2, 4, figsize=(12, 6.6), layout="constrained")
-shown = {"before": moving, **{name: m.transform(moving) for name, m in maps.items()}}
-for (name, warped), (above, below) in zip(shown.items(), rows.T):
-    above.imshow(warped[view], cmap="gray", vmin=0, vmax=1)
-    above.contour(static[view], [0.15, 0.6], colors="C1", linewidths=0.7)
-    above.set_title(name)
-    found = maps[name].backward if name in maps else np.zeros_like(field)
-    error = np.where(brain, np.linalg.norm(found - field, axis=-1), np.nan)
-    drawn = below.imshow(error[view], cmap="magma", vmin=0, vmax=20)
-    for ax in (above, below):
-        ax.set_axis_off()
-fig.colorbar(drawn, ax=rows, label="distance to the true field, voxels")
+fig, axes = new_figure(
+    "The moving slice before registration and after refinement alone, search alone, "
+    "and search and refinement, with outlines of the static slice. Only the last one "
+    "follows them everywhere.",
+    rows=2,
+    columns=2,
+)
+warped = {"before": moving, **{name: m.transform(moving) for name, m in maps.items()}}
+for ax, (name, picture) in zip(axes.flat, warped.items(), strict=True):
+    outlines = {"outlines": static[view], "levels": (0.15, 0.6)}
+    draw_slice(ax, picture[view], title=name, **outlines)
 
 ###############################################################################
-# Top: the moving slice warped by each map, with contours of the static slice. Bottom:
-# the error of each map.
-#
+# The error of each map. Refinement alone has found a local minimum: it matched parts of
+# the cortex to their neighbours.
+
+fig, axes = new_figure(
+    "The distance to the true field, up to 20 voxels, of refinement alone, of the "
+    "search alone, and of search and refinement.",
+    columns=3,
+    bar=True,
+)
+for ax, (name, mapping) in zip(axes[0], maps.items(), strict=True):
+    error = np.where(brain, np.linalg.norm(mapping.backward - field, axis=-1), np.nan)
+    options = {"cmap": ERRORS, "vmin": 0, "vmax": 20}
+    drawn = draw_slice(ax, error[view], title=name, **options)
+fig.colorbar(drawn, ax=axes, label="error, voxels", location="bottom", shrink=0.6)
+
+###############################################################################
 # Different contrasts
 # -------------------
 # With inverted intensities and a bias field, no intensity of the slice corresponds to a
@@ -100,21 +119,24 @@ fig.colorbar(drawn, ax=rows, label="distance to the true field, voxels")
 ramp = np.linspace(0.5, 1.5, image.shape[1])
 other = np.where(image > 0.05, 1.1 - image, 0) * ramp
 unlike = {
-    "MI": DeepRegistration("MI", initialization="discrete", progress=False),
-    "MIND": DeepRegistration("MIND", initialization="discrete", progress=False),
+    metric: DeepRegistration(metric, progress=False, **ways["search, refinement"])
+    for metric in ("MI", "MIND")
 }
-fig, axes = plt.subplots(1, 3, figsize=(10, 3.6), layout="constrained")
-pictures = {"moving": other}
+warped = {"moving": other}
 for name, registration in unlike.items():
     mapping = registration.optimize(static=static, moving=other)
-    pictures[f"warped, {name}"] = mapping.transform(other)
+    warped[name] = mapping.transform(other)
     error = np.linalg.norm(mapping.backward - field, axis=-1)[brain]
     print(f"{name:4} error {np.sqrt(np.square(error).mean()):5.2f} voxels (RMS)")
-for ax, (name, picture) in zip(axes, pictures.items()):
-    ax.imshow(picture[view], cmap="gray")
-    ax.contour(static[view], [0.15, 0.6], colors="C1", linewidths=0.7)
-    ax.set_title(name)
-    ax.set_axis_off()
+fig, axes = new_figure(
+    "The slice with inverted intensities and a bias field: before, and warped with "
+    "the metrics MI and MIND, with outlines of the static slice.",
+    columns=3,
+)
+for ax, (name, picture) in zip(axes[0], warped.items(), strict=True):
+    outlines = {"outlines": static[view], "levels": (0.15, 0.6)}
+    draw_slice(ax, picture[view], title=name, **outlines)
+plt.show()
 
 ###############################################################################
 # When to use it

@@ -13,6 +13,8 @@ position of every point is known. The bundles are real: DIPY contains three of e
 five people.
 """
 
+# sphinx_gallery_thumbnail_number = 1
+
 from pathlib import Path
 from tempfile import mkdtemp
 import zipfile
@@ -21,6 +23,9 @@ from dipy.data import get_fnames
 from dipy.io.stateful_tractogram import Space, StatefulTractogram
 from dipy.io.streamline import save_tractogram
 from dipy.tracking.streamline import set_number_of_points
+
+# The first page of the tutorials links the file example_figures.py.
+from example_figures import draw_slice, new_figure
 from matplotlib import pyplot as plt
 import nibabel as nib
 from nibabel.affines import apply_affine
@@ -28,10 +33,7 @@ from nilearn.datasets import load_mni152_template
 import numpy as np
 from scipy.ndimage import map_coordinates
 
-from dipy_dl_reg import (
-    DeepRegistration,
-    transform_tractogram,
-)
+from dipy_dl_reg import DeepRegistration, transform_tractogram
 
 ###############################################################################
 # A subject and its bundles
@@ -160,40 +162,36 @@ for name in names:
     print(f"{name}: {distance.mean():.2f} mm from the correct position")
 
 
-def draw(ax, image, grid2world, bundles, title):
-    """A sagittal and a coronal slice beside each other, with bundles projected."""
-    ax.set_title(title)
-    ax.set_axis_off()
-    for axis, shift, place in ((0, 0, -20), (1, 190, -15)):
-        others = [a for a in range(3) if a != axis]
-        inverse = np.linalg.inv(grid2world)
-        across = np.linspace(-100, 90, 191) if axis else np.linspace(-110, 80, 191)
-        height = np.linspace(-75, 90, 166)
-        points = np.full((len(across), len(height), 3), float(place))
-        points[..., others[0]], points[..., others[1]] = np.meshgrid(
-            across, height, indexing="ij"
-        )
-        values = map_coordinates(
-            image, np.moveaxis(apply_affine(inverse, points), -1, 0), order=1
-        )
-        left = across[0] + shift
-        extent = (left, left + 190, height[0], height[-1])
-        ax.imshow(values.T, origin="lower", cmap="gray", extent=extent)
-        for color, lines in zip(("C1", "C2", "C0"), bundles, strict=True):
+PLACES = {"sagittal": (-20, [1, 2]), "coronal": (-15, [0, 2])}
+
+
+def draw(row, image, grid2world, bundles, title):
+    """A sagittal and a coronal slice, with bundles projected on them."""
+    canonical = nib.as_closest_canonical(nib.Nifti1Image(image, grid2world)).affine
+    corner = canonical[:3, 3] - np.diag(canonical)[:3] / 2
+    for ax, (plane, (at, axes)) in zip(row, PLACES.items(), strict=True):
+        draw_slice(ax, image, grid2world, plane=plane, at=at, title=title)
+        for colour, lines in zip(("#E69F00", "#009E73", "#56B4E9"), bundles):
             for line in lines[::3]:
-                x, z = line[:, others[0]], line[:, others[1]]
-                ax.plot(x + shift, z, color=color, linewidth=0.4, alpha=0.8)
-    ax.set_xlim(-110, 280)
+                ax.plot(*(line - corner)[:, axes].T, color=colour, linewidth=0.6)
 
 
 # Arcuate fascicle (left, orange), corticospinal tract (right, green) and forceps major
 # (blue), on a sagittal and a coronal slice.
-fig, axes = plt.subplots(3, 1, figsize=(7.5, 9.6), layout="constrained")
+fig, axes = new_figure(
+    "Three bundles on sagittal and coronal slices: of the subject; transformed to the "
+    "template, where they lie at the same anatomy; and transformed in the wrong "
+    "direction, where they are shifted but still look like bundles.",
+    rows=3,
+    columns=2,
+    aspect=0.9,
+)
 subject = [read(name) for name in names]
 draw(axes[0], moving, moving_grid2world, subject, "subject")
 in_template = [read(f"{name}_in_template") for name in names]
-draw(axes[1], static, static_grid2world, in_template, "template: right")
-draw(axes[2], static, static_grid2world, wrong.values(), "template: WRONG direction")
+draw(axes[1], static, static_grid2world, in_template, "template")
+draw(axes[2], static, static_grid2world, wrong.values(), "template, WRONG direction")
+plt.show()
 
 ###############################################################################
 # The functions of this package notice a tractogram in the wrong space, if its header

@@ -12,6 +12,10 @@ T1 image of the same head (:func:`~dipy_dl_reg.deep_epi_to_t1`). Here a b0 image
 distorted by a known field, so that the error of both can be measured.
 """
 
+# sphinx_gallery_thumbnail_number = 1
+
+# The first page of the tutorials links the file example_figures.py.
+from example_figures import SIGNED, draw_slice, new_figure
 from matplotlib import pyplot as plt
 from nilearn.datasets import (
     load_mni152_gm_template,
@@ -123,31 +127,42 @@ print(f"pair: {abs(pair.first_mapping.backward[..., [0, 2]]).max():.0f} mm")
 # differs and which is compared within the brain only. The images, with the outline of
 # the brain without distortion; above the frontal sinus the distorted images leave it:
 
-middle = 14
 images = {
     "without distortion": b0,
     "encoded along j": first,
-    "encoded along j-": second,
     "corrected, pair": pair.corrected,
     "corrected, T1": single.corrected,
 }
-fig, axes = plt.subplots(1, 5, figsize=(11, 3), layout="constrained")
-for ax, (name, image) in zip(axes, images.items(), strict=True):
-    ax.imshow(image[:, :, middle].T, origin="lower", cmap="gray", vmin=0, vmax=1.5)
-    ax.contour(brain[:, :, middle].T, [0.5], colors="C1", linewidths=0.8)
-    ax.set_title(name, fontsize=9)
-    ax.set_axis_off()
+fig, axes = new_figure(
+    "Low axial slices of the b0 image with the true outline of the brain: without "
+    "distortion; encoded along j, where the front leaves the outline; corrected by "
+    "the pair and by the T1 image, within the outline again.",
+    rows=2,
+    columns=2,
+    aspect=1.2,
+)
+place = {"at": -30, "outlines": brain, "vmin": 0, "vmax": 1.5}
+for ax, (name, image) in zip(axes.flat, images.items(), strict=True):
+    draw_slice(ax, image, affine, title=name, **place)
 
 ###############################################################################
 # The fields.
 
-fig, axes = plt.subplots(1, 4, figsize=(10, 3), layout="constrained")
-for ax, (name, image) in zip(axes, {"true": field, **found}.items(), strict=True):
-    image = np.where(brain, image, np.nan)[:, :, middle].T
-    shown = ax.imshow(image, origin="lower", cmap="RdBu_r", vmin=-10, vmax=10)
-    ax.set_title(name, fontsize=9)
-    ax.set_axis_off()
-fig.colorbar(shown, ax=axes, label="displacement, mm")
+fig, axes = new_figure(
+    "The displacement along the axis of phase encoding, from -10 to 10 mm: the true "
+    "one; that of the pair, which is equal; those of the T1 image and of an "
+    "unconstrained registration, which have the large parts only.",
+    rows=2,
+    columns=2,
+    aspect=1.2,
+)
+for ax, (name, image) in zip(axes.flat, {"true": field, **found}.items(), strict=True):
+    shown = draw_slice(
+        *(ax, np.where(brain, image, np.nan), affine),
+        **{"at": -30, "title": name, "cmap": SIGNED, "vmin": -10, "vmax": 10},
+    )
+fig.colorbar(shown, ax=axes, label="displacement, mm", shrink=0.6)
+plt.show()
 
 ###############################################################################
 # All other volumes

@@ -9,12 +9,17 @@ simulates a series with known motion, corrects it, draws the motion, and shows w
 b-vectors that are not rotated do to the directions of fibres.
 """
 
+# sphinx_gallery_thumbnail_number = 2
+
 from pathlib import Path
 import tempfile
 
 from dipy.core.gradients import gradient_table
 from dipy.core.sphere import HemiSphere, disperse_charges
 from dipy.reconst.dti import TensorModel
+
+# The first page of the tutorials links the file example_figures.py.
+from example_figures import draw_slice, new_figure
 from matplotlib import pyplot as plt
 from nilearn.datasets import load_mni152_gm_template, load_mni152_wm_template
 import numpy as np
@@ -109,22 +114,29 @@ write_motion_table(folder / "motion.tsv", found, bvals=bvals)
 print("\n".join((folder / "motion.tsv").read_text().splitlines()[:4]))
 
 plot_motion(folder / "motion.png", found, bvals=bvals)
-figure, panel = plt.subplots(figsize=(8, 6.2))
-panel.imshow(plt.imread(folder / "motion.png"))
-panel.axis("off")
+figure, axes = new_figure(
+    "The motion of the head against the number of the volume, as the package draws "
+    "it: translations, rotations, which grow from the sixth volume on, and framewise "
+    "displacement.",
+    aspect=0.78,
+)
+axes[0, 0].imshow(plt.imread(folder / "motion.png"))
+axes[0, 0].axis("off")
 
 ###############################################################################
 # The last volume and the first, before and after. The outlines are those of the first
 # b0 volume.
 
-middle = series.shape[2] // 2
-figure, panels = plt.subplots(1, 3, figsize=(9, 3.6), layout="constrained")
+figure, axes = new_figure(
+    "The first b0 volume; the last volume as measured, turned out of the outline of "
+    "the first; and the last volume corrected, within the outline.",
+    columns=3,
+    aspect=1.2,
+)
 images = (series[..., 0], series[..., -1], corrected[..., -1])
-titles = ("first b0 volume", "last volume, measured", "last volume, corrected")
-for panel, image, title in zip(panels, images, titles):
-    panel.imshow(image[:, :, middle].T, origin="lower", cmap="gray")
-    panel.contour(brain[:, :, middle].T, [0.5], colors="orange", linewidths=0.8)
-    panel.set(title=title, xticks=[], yticks=[])
+titles = ("first b0", "last, measured", "last, corrected")
+for ax, image, title in zip(axes[0], images, titles, strict=True):
+    draw_slice(ax, image, grid2world, title=title, outlines=brain)
 
 ###############################################################################
 # Directions of fibres
@@ -139,7 +151,13 @@ cases = {
     "corrected, b-vectors as they were": (corrected, gtab),
     "corrected, b-vectors rotated": (corrected, rotated),
 }
-figure, panel = plt.subplots(figsize=(7, 3.8), layout="constrained")
+figure, axes = new_figure(
+    "Histograms of the angle between fitted and true fibres: smallest after "
+    "correction with rotated b-vectors; larger for the series as measured, and "
+    "largest after correction with the b-vectors as they were.",
+    aspect=0.6,
+)
+panel = axes[0, 0]
 for name, (data, table) in cases.items():
     fit = TensorModel(table).fit(np.maximum(data[core], 1))
     cosine = np.abs((fit.evecs[..., 0] * fibres[core]).sum(-1)).clip(0, 1)
@@ -147,7 +165,8 @@ for name, (data, table) in cases.items():
     panel.hist(angle, np.arange(0, 31), histtype="step", linewidth=2, label=name)
     print(f"{name}: median angle to the fibres {np.median(angle):.1f} degrees")
 panel.set(xlabel="angle to the fibre (degrees)", ylabel="voxels of white matter")
-panel.legend(frameon=False)
+panel.legend()
+plt.show()
 
 ###############################################################################
 # With files, ``dipy_motion_deep dwi.nii.gz dwi.bval dwi.bvec --plot`` writes the

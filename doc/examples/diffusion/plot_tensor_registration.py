@@ -10,7 +10,12 @@ with the true one. :func:`~dipy_dl_reg.register_fods` does the same for fibre
 orientation distributions.
 """
 
+# sphinx_gallery_thumbnail_number = 1
+
 from dipy.reconst.dti import color_fa, decompose_tensor, fractional_anisotropy
+
+# The first page of the tutorials links the file example_figures.py.
+from example_figures import ERRORS, draw_slice, new_figure
 from matplotlib import pyplot as plt
 from nibabel.affines import apply_affine
 from nilearn.datasets import load_mni152_wm_template
@@ -154,22 +159,38 @@ for name, mapping in (("by FA", by_fa), ("by tensors", by_tensors)):
 # one, too (``doc/benchmark/orientation.txt``).
 
 
-def show_directions(axis, tensors, title):
+def directions(tensors):
     """Directions in colours: red left-right, green front-back, blue up-down."""
     evals, evecs = decompose_tensor(tensors)
-    colours = color_fa(np.nan_to_num(fractional_anisotropy(evals)), evecs)
-    axis.imshow(colours[:, 28].transpose(1, 0, 2), origin="lower")
-    axis.set(title=title, xticks=[], yticks=[])
+    return color_fa(np.nan_to_num(fractional_anisotropy(evals)), evecs)
 
 
-figure, axes = plt.subplots(2, 4, figsize=(13, 6.5))
-show_directions(axes[0, 0], static, "template")
-for axis, (name, tensors) in zip(axes[0, 1:], results.items()):
-    show_directions(axis, tensors, f"subject, {name}")
-for axis, (name, tensors) in zip(axes[1, 1:], results.items()):
-    apart = np.where(white, angles(tensors), np.nan)[:, 28]
-    drawn = axis.imshow(apart.T, origin="lower", vmin=0, vmax=60, cmap="magma")
-    axis.set(title=f"angle, {name}", xticks=[], yticks=[])
-axes[1, 0].axis("off")
-figure.colorbar(drawn, ax=axes[1, 0], label="angle (degrees)", location="left")
+figure, axes = new_figure(
+    "Directions of fibres in colours in a coronal slice: the template, the subject "
+    "before registration, and the subject registered by FA and by tensors. By tensors "
+    "the borders between the colours lie as in the template.",
+    rows=2,
+    columns=2,
+    aspect=0.9,
+)
+shown = {"template": static, **results}
+for ax, (name, tensors) in zip(axes.flat, shown.items(), strict=True):
+    place = {"plane": "coronal", "at": -20, "title": name}
+    draw_slice(ax, directions(tensors), affine, **place)
+
+###############################################################################
+# The angle to the fibres of the template in the same slice.
+
+figure, axes = new_figure(
+    "The angle to the template's fibres, from 0 to 60 degrees: large along the "
+    "borders of bundles before registration and by FA, and small there by tensors.",
+    columns=3,
+    aspect=0.9,
+    bar=True,
+)
+for ax, (name, tensors) in zip(axes[0], results.items(), strict=True):
+    apart = np.where(white, angles(tensors), np.nan)
+    place = {"plane": "coronal", "at": -20, "title": name}
+    drawn = draw_slice(ax, apart, affine, cmap=ERRORS, vmin=0, vmax=60, **place)
+figure.colorbar(drawn, ax=axes, label="angle, degrees", location="bottom", shrink=0.6)
 plt.show()

@@ -12,6 +12,8 @@ fibres: without reorientation, with :func:`~dipy_dl_reg.transform_tensors`, with
 :func:`~dipy_dl_reg.transform_fods`.
 """
 
+# sphinx_gallery_thumbnail_number = 1
+
 from dipy.core.gradients import gradient_table
 from dipy.core.sphere import Sphere
 from dipy.data import get_fnames
@@ -19,6 +21,9 @@ from dipy.io.gradients import read_bvals_bvecs
 from dipy.reconst.csdeconv import ConstrainedSphericalDeconvModel
 from dipy.reconst.dti import TensorModel
 from dipy.reconst.shm import sh_to_sf
+
+# The first page of the tutorials links the file example_figures.py.
+from example_figures import draw_slice, new_figure
 from matplotlib import pyplot as plt
 from matplotlib.collections import PolyCollection
 from nilearn.datasets import load_mni152_wm_template
@@ -123,7 +128,7 @@ _, mapping = deep_registration(
     progress=False,
 )
 tensors = fit.quadratic_form * brain[..., None, None]
-warped = transform_tensors(mapping, tensors)
+warped = transform_tensors(mapping, tensors, frame="voxel")
 
 ###############################################################################
 # Without reorientation, each component is an image like any other. The first voxel axes
@@ -154,10 +159,10 @@ inside = (template_fa > 0.35) & (warped != 0).any((-2, -1))
 results = {
     "without reorientation": first_eigenvectors(as_images),
     "finite strain": first_eigenvectors(
-        transform_tensors(mapping, tensors, method="finite_strain")
+        transform_tensors(mapping, tensors, method="finite_strain", frame="voxel")
     ),
     "principal direction preserved": first_eigenvectors(warped),
-    "vectors": transform_vectors(mapping, fit.evecs[..., 0], mask=brain),
+    "vectors": transform_vectors(mapping, fit.evecs[..., 0], mask=brain, frame="voxel"),
 }
 for name, vectors in results.items():
     off = angles(vectors)[inside]
@@ -167,36 +172,48 @@ for name, vectors in results.items():
 
 ###############################################################################
 # Lines along the first eigenvectors of one coronal slice, coloured by their angle to
-# the template's fibres. The subject is shown as its voxels are stored, right and left
-# exchanged. Finite strain follows rotations alone; preservation of principal direction
-# :footcite:p:`Alexander2001` follows shears and stretches, too.
+# the template's fibres; the subject's are not coloured. Finite strain follows rotations
+# alone; preservation of principal direction :footcite:p:`Alexander2001` follows shears
+# and stretches, too.
 
 section = 29
 section_y = template.affine[1, 1] * section + template.affine[1, 3]
 
 
-def draw(ax, vectors, background, colours, chosen, title):
-    """Draw lines along vectors in a coronal slice."""
-    ax.imshow(background[:, section].T, cmap="gray", origin="lower", vmax=1.2)
+def draw(ax, vectors, background, grid2world, colours, chosen, title):
+    """Draw lines along vectors, given along voxel axes, in a coronal slice."""
+    y = grid2world[1, 1] * section + grid2world[1, 3]
+    draw_slice(ax, background, grid2world, plane="coronal", at=y, title=title, vmax=1.2)
     i, k = np.nonzero(chosen[:, section])
     u, v = (vectors[i, section, k, axis] for axis in (0, 2))
-    lines = ax.quiver(
-        *(i, k, u, v, colours[i, section, k]),
+    if grid2world[0, 0] < 0:  # left is drawn at the left
+        shown, u = len(chosen) - 1 - i, -u
+    else:
+        shown = i
+    return ax.quiver(
+        *(4 * shown + 2, 4 * k + 2, u, v, colours[i, section, k]),
         **{"headaxislength": 0, "headlength": 0, "headwidth": 0, "pivot": "mid"},
-        **{"scale": 1, "scale_units": "xy", "angles": "xy", "width": 0.006},
+        **{"scale": 0.25, "scale_units": "xy", "angles": "xy", "width": 0.008},
         **{"cmap": "cool", "clim": (0, 20)},
     )
-    ax.set(title=title, xticks=[], yticks=[], xlim=(2, 48), ylim=(5, 47))
-    return lines
 
 
-figure, axes = plt.subplots(1, 3, figsize=(13, 4.2), layout="constrained")
-own = fit.evecs[..., 0]
-draw(axes[0], own, fit.fa * brain, 0 * fa, fa > 0.35, "subject (before)")
-for ax, name in zip(axes[1:], list(results)[::2], strict=True):
-    off = angles(results[name])
-    lines = draw(ax, results[name], template_fa, off, inside, name)
-figure.colorbar(lines, ax=axes, label="angle to the template's fibres (degrees)")
+figure, axes = new_figure(
+    "Lines along fibres in a coronal slice: of the subject, whose head is tilted, and "
+    "on the template without reorientation, with finite strain, and with preserved "
+    "principal direction. The angles to the template's fibres become smaller in this "
+    "order.",
+    rows=2,
+    columns=2,
+    aspect=0.9,
+    bar=True,
+)
+own, off = fit.evecs[..., 0], 20 + 0 * fa
+draw(axes[0, 0], own, fit.fa * brain, affine, off, fa > 0.35, "subject, before")
+for ax, name in zip(axes.flat[1:], list(results)[:3], strict=True):
+    off, title = angles(results[name]), name.replace("principal direction", "direction")
+    lines = draw(ax, results[name], template_fa, template.affine, off, inside, title)
+figure.colorbar(lines, ax=axes, label="angle, degrees", location="bottom", shrink=0.6)
 
 ###############################################################################
 # Fibre orientation distributions
@@ -213,8 +230,8 @@ fods = model.fit(signal, mask=slab).shm_coeff * slab[..., None]
 circle = np.linspace(0, 2 * np.pi, 61)[:-1]
 plane = np.stack([np.cos(circle), np.zeros(60), np.sin(circle)], axis=-1)
 images = {
-    "FODs without reorientation": (apply_mapping(mapping, fods), plane * [-1, 1, 1]),
-    "transform_fods": (transform_fods(mapping, fods, mask=slab), plane),
+    "without reorientation": (apply_mapping(mapping, fods), plane * [-1, 1, 1]),
+    "transform_fods": (transform_fods(mapping, fods, mask=slab, frame="voxel"), plane),
 }
 
 
@@ -225,22 +242,33 @@ def draw_fods(ax, coefficients, directions, title):
     radii = sh_to_sf(shown[i, k], Sphere(xyz=directions), sh_order_max=6).clip(0)
     radii *= 0.7 / radii.max(1, keepdims=True)
     outlines = np.stack([i, k], -1)[:, None] + radii[..., None] * plane[:, [0, 2]]
+    outlines = 4 * outlines + 2  # mm, as the slice is drawn
     off = np.degrees(circle[radii[:, :30].argmax(1)])
     wanted = truth[i, section, k]
     off = np.abs((off - np.degrees(np.arctan2(wanted[:, 2], wanted[:, 0]))) % 180)
     off = np.minimum(off, 180 - off)
     print(f"{title:30s} median {np.median(off):4.1f} degrees in the plane")
-    ax.imshow(template_fa[:, section].T, cmap="gray", origin="lower", vmax=1.2)
+    draw_slice(
+        *(ax, template_fa, template.affine),
+        **{"plane": "coronal", "at": section_y, "title": title, "vmax": 1.2},
+        window=(52, 148, 80, 164),
+    )
     glyphs = PolyCollection(outlines, array=off, cmap="cool", clim=(0, 20))
     ax.add_collection(glyphs)
-    ax.set(title=title, xticks=[], yticks=[], xlim=(13, 36), ylim=(20, 40))
     return glyphs
 
 
-figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
-for ax, (name, (coefficients, directions)) in zip(axes, images.items(), strict=True):
+figure, axes = new_figure(
+    "Outlines of FODs in the middle of a coronal slice: without reorientation they "
+    "lie across the arcs of the template's fibres, with transform_fods along them.",
+    columns=2,
+    aspect=0.9,
+    bar=True,
+)
+for ax, (name, (coefficients, directions)) in zip(axes[0], images.items(), strict=True):
     glyphs = draw_fods(ax, coefficients, directions, name)
-figure.colorbar(glyphs, ax=axes, label="angle to the template's fibres (degrees)")
+figure.colorbar(glyphs, ax=axes, label="angle, degrees", location="bottom", shrink=0.6)
+plt.show()
 
 ###############################################################################
 # References

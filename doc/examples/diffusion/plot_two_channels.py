@@ -11,7 +11,12 @@ The images of this example are simulated from the tissue maps of the MNI152 temp
 :footcite:p:`Fonov2011`, bundled with nilearn, so that the correct map is known.
 """
 
+# sphinx_gallery_thumbnail_number = 1
+
 from dipy.align.imwarp import DiffeomorphicMap
+
+# The first page of the tutorials links the file example_figures.py.
+from example_figures import ERRORS, draw_slice, new_figure
 from matplotlib import pyplot as plt
 from nilearn.datasets import (
     load_mni152_brain_mask,
@@ -101,18 +106,29 @@ for name, mapping in maps.items():
     rms = np.sqrt(np.nanmean(errors[name] ** 2))
     print(f"{name:10} root mean square error {rms:.2f} mm")
 
-fig, axes = plt.subplots(2, 4, figsize=(12, 6.4))
-shown = {"T1": static["T1"], "FA": static["FA"], "b0, moved": moving["b0"]}
-shown |= {"FA, moved": moving["FA"]}
-for ax, (name, image) in zip(axes[0], shown.items()):
-    ax.imshow(image[:, :, 27].T, cmap="gray", origin="lower")
-    ax.set_title(name)
-for ax, (name, error) in zip(axes[1], errors.items()):
-    drawn = ax.imshow(error[:, :, 27].T, vmin=0, vmax=5, origin="lower", cmap="magma")
-    ax.set_title(f"error, {name}")
-fig.colorbar(drawn, ax=axes[1, 3], label="mm", fraction=0.8)
-for ax in axes.ravel():
-    ax.axis("off")
+shown = {"static T1": static["T1"], "static FA": static["FA"]}
+shown |= {"moving b0": moving["b0"], "moving FA": moving["FA"]}
+fig, axes = new_figure(
+    "The four images in an axial slice: T1 and FA of static; b0 and FA of moving, "
+    "which are deformed and noisy.",
+    rows=2,
+    columns=2,
+    aspect=1.2,
+)
+for ax, (name, image) in zip(axes.flat, shown.items(), strict=True):
+    draw_slice(ax, image, affine, at=9, title=name)
+
+fig, axes = new_figure(
+    "The error of the three maps in the same slice, up to 5 mm: by b0 alone, by FA "
+    "alone, and by both.",
+    columns=3,
+    aspect=1.2,
+    bar=True,
+)
+for ax, (name, error) in zip(axes[0], errors.items(), strict=True):
+    options = {"cmap": ERRORS, "vmin": 0, "vmax": 5}
+    drawn = draw_slice(ax, error, affine, at=9, title=name, **options)
+fig.colorbar(drawn, ax=axes, label="error, mm", location="bottom", shrink=0.6)
 plt.show()
 
 ###############################################################################

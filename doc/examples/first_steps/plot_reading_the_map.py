@@ -7,9 +7,13 @@ how it transforms images and points, in which direction, and how to compute the 
 results from its fields. :doc:`/conventions` has the definitions.
 """
 
-from dipy.align import affine_registration
+# sphinx_gallery_thumbnail_number = 2
+
 from dipy.data import get_fnames
 from dipy.segment.mask import median_otsu
+
+# The first page of the tutorials links the file example_figures.py.
+from example_figures import SIGNED, draw_slice, new_figure
 from matplotlib import pyplot as plt
 import nibabel as nib
 from nibabel.affines import apply_affine
@@ -17,7 +21,7 @@ from nilearn.datasets import load_mni152_template
 import numpy as np
 from scipy.ndimage import map_coordinates
 
-from dipy_dl_reg import DeepRegistration
+from dipy_dl_reg import DeepRegistration, deep_affine_registration
 
 ###############################################################################
 # Two images and their map
@@ -32,18 +36,14 @@ b0 = nib.load(get_fnames(name="aniso_vox"))
 moving_grid2world = b0.affine
 moving, _ = median_otsu(b0.get_fdata(dtype=np.float32), median_radius=2, numpass=1)
 
-_, prealign = affine_registration(
+_, prealign = deep_affine_registration(
     moving=moving,
     static=static,
     moving_affine=moving_grid2world,
     static_affine=static_grid2world,
-    pipeline=["center_of_mass", "rigid", "affine"],
-    level_iters=[100, 30],
-    sigmas=[1.5, 0.5],
-    factors=[2, 1],
 )
 
-registration = DeepRegistration("MI")
+registration = DeepRegistration()
 mapping = registration.optimize(
     static=static,
     moving=moving,
@@ -63,24 +63,26 @@ warped_static = mapping.transform_inverse(static)
 print("moving on static's grid:", warped_moving.shape, "as", static.shape)
 print("static on moving's grid:", warped_static.shape, "as", moving.shape)
 
-
-def show(ax, image, title, outlines=None, **options):
-    """Draw the middle slice of an image, with contours of another image."""
-    options = {"cmap": "gray"} | options
-    drawn = ax.imshow(image[:, :, image.shape[2] // 2].T, origin="lower", **options)
-    if outlines is not None:
-        middle = outlines[:, :, outlines.shape[2] // 2].T
-        ax.contour(middle, [0.3, 0.6], colors="C1", linewidths=0.8)
-    ax.set_title(title)
-    ax.set_axis_off()
-    return drawn
-
-
-fig, axes = plt.subplots(1, 4, figsize=(12, 3.6), layout="constrained")
-show(axes[0], static, "static")
-show(axes[1], warped_moving, "moving, on static's grid", outlines=static)
-show(axes[2], moving, "moving")
-show(axes[3], moving, "moving, contours of static", outlines=warped_static)
+fig, axes = new_figure(
+    "Four slices. The template; the b0 image warped to the template's grid; the b0 "
+    "image on its own grid, where the head is tilted; and the same with outlines of "
+    "the template that was warped to it. The outlines follow the image in both "
+    "spaces.",
+    rows=2,
+    columns=2,
+    aspect=1.2,
+)
+levels = {"levels": (0.3, 0.6)}
+draw_slice(axes[0, 0], static, static_grid2world, title="static")
+outlines = {"outlines": static, **levels}
+draw_slice(
+    axes[0, 1], warped_moving, static_grid2world, title="moving, warped", **outlines
+)
+draw_slice(axes[1, 0], moving, moving_grid2world, title="moving")
+outlines = {"outlines": warped_static, **levels}
+draw_slice(
+    axes[1, 1], moving, moving_grid2world, title="moving, static's outlines", **outlines
+)
 
 ###############################################################################
 # Points are mapped in the opposite direction
@@ -182,18 +184,26 @@ print(
     f"from quality: {registration.quality.minimum_jacobian:.3f}"
 )
 
-fig, axes = plt.subplots(1, 2, figsize=(8, 4), layout="constrained")
-length = np.linalg.norm(mapping.backward, axis=-1)
-drawn = show(axes[0], length, "length of the displacement", cmap="viridis")
-fig.colorbar(drawn, ax=axes[0], label="mm", shrink=0.7)
-drawn = show(
-    axes[1],
-    np.log2(jacobian),
-    "Jacobian determinant",
-    cmap="RdBu_r",
-    vmin=-1,
-    vmax=1,
-    outlines=static,
+fig, axes = new_figure(
+    "Two axial slices of the map on the template's grid: the length of the "
+    "displacement in mm, and the Jacobian determinant, from half to double, which "
+    "varies smoothly within the brain.",
+    columns=2,
+    aspect=1.2,
+    bar=True,
 )
-bar = fig.colorbar(drawn, ax=axes[1], shrink=0.7, ticks=[-1, 0, 1])
-bar.ax.set_yticklabels(["half", "same", "double"])
+length = np.linalg.norm(mapping.backward, axis=-1)
+drawn = draw_slice(
+    axes[0, 0], length, static_grid2world, title="displacement", cmap="cividis"
+)
+fig.colorbar(drawn, ax=axes[0, 0], label="mm", location="bottom")
+drawn = draw_slice(
+    axes[0, 1],
+    np.log2(jacobian),
+    static_grid2world,
+    title="Jacobian determinant",
+    **{"cmap": SIGNED, "vmin": -1, "vmax": 1, "outlines": static, "colour": "black"},
+)
+bar = fig.colorbar(drawn, ax=axes[0, 1], location="bottom", ticks=[-1, 0, 1])
+bar.ax.set_xticklabels(["half", "same", "double"])
+plt.show()

@@ -17,6 +17,8 @@ from tempfile import mkdtemp
 
 from dipy.data import get_fnames
 from dipy.segment.mask import median_otsu
+
+# The first page of the tutorials links the file example_figures.py.
 from example_figures import draw_slice, new_figure
 from matplotlib import pyplot as plt
 import nibabel as nib
@@ -54,8 +56,8 @@ before = resample_from_to(nib.load(moving), nib.load(static), order=1).get_fdata
 
 planes = {"axial": 10, "coronal": -20, "sagittal": 4}
 fig, axes = new_figure(
-    "The b0 image before registration, in three planes, with outlines of the template. "
-    "The outlines do not match the image: the head is tilted and too low.",
+    "The b0 image before registration, in three planes, with outlines of the "
+    "template. The outlines do not match the image: the head is tilted and too low.",
     columns=3,
 )
 for ax, (plane, at) in zip(axes[0], planes.items(), strict=True):

@@ -9,7 +9,12 @@ labels are interpolated once. This example compares this with two interpolations
 after the other; the true labels of the simulated subject are known.
 """
 
+# sphinx_gallery_thumbnail_number = 1
+
+# The first page of the tutorials links the file example_figures.py.
+from example_figures import draw_slice, new_figure
 from matplotlib import pyplot as plt
+from matplotlib.colors import ListedColormap
 import nibabel as nib
 from nibabel.affines import apply_affine
 from nilearn.datasets import (
@@ -143,21 +148,25 @@ print(f"{changed / np.count_nonzero(once):.0%} of the labelled voxels differ")
 # The labels on the b0 image: each interpolation of labels moves their borders by up to
 # half a voxel, and breaks thin structures such as the cortex.
 
-fig, axes = plt.subplots(1, 4, figsize=(12, 3.8), layout="constrained")
-middle = b0_shape[2] // 2 + 2
 shown = np.clip(subject_b0, 0, None)
-for ax, found, title in zip(
-    axes,
-    (None, true_labels, twice, once),
-    ("b0", "true labels", "two interpolations", "one interpolation"),
-    strict=True,
-):
-    ax.imshow(shown[:, :, middle].T, cmap="gray", origin="lower")
-    if found is not None:
-        drawn = np.ma.masked_equal(found[:, :, middle], 0)
-        ax.imshow(drawn.T, cmap="tab10", origin="lower", alpha=0.6, vmin=0, vmax=9)
-    ax.set_title(title)
-    ax.set_axis_off()
+colours = ["black", "#E69F00", "#D55E00", "#56B4E9", "#0072B2", "#009E73"]
+colours = {"cmap": ListedColormap(colours), "vmin": -0.5, "vmax": 5.5}
+pictures = {
+    "b0": (shown, {}),
+    "true labels": (true_labels, colours),
+    "two interpolations": (twice, colours),
+    "one interpolation": (once, colours),
+}
+fig, axes = new_figure(
+    "An axial slice of the b0 image, and its labels: the true ones, those of two "
+    "interpolations, with ragged borders, and those of one interpolation, which are "
+    "closer to the true ones.",
+    rows=2,
+    columns=2,
+    aspect=1.2,
+)
+for ax, (title, (image, options)) in zip(axes.flat, pictures.items(), strict=True):
+    draw_slice(ax, image, b0_affine, title=title, **options)
 
 ###############################################################################
 # Streamlines and images take the same map
@@ -172,13 +181,12 @@ difference = np.linalg.norm(b0_to_template.transform_points(some) - chain, axis=
 print(f"Points differ by at most {difference.max():.1e} mm")
 
 warped = b0_to_template.transform(np.clip(subject_b0, 0, None).astype(np.float32))
-fig, axes = plt.subplots(1, 2, figsize=(6.4, 3.8), layout="constrained")
-for ax, image, title in zip(axes, (t1, warped), ("template", "b0 to template")):
-    ax.imshow(image[:, :, t1.shape[2] // 2].T, cmap="gray", origin="lower")
-    ax.contour(
-        white[:, :, t1.shape[2] // 2].T, levels=[0.5], colors="C1", linewidths=0.6
-    )
-    ax.set_title(title)
-    ax.set_axis_off()
-
+fig, axes = new_figure(
+    "The template, and the b0 image resampled to it, with outlines of the template's "
+    "white matter, which both follow.",
+    columns=2,
+    aspect=1.2,
+)
+for ax, image, title in zip(axes[0], (t1, warped), ("template", "b0 to template")):
+    draw_slice(ax, image, template.affine, title=title, outlines=white)
 plt.show()

@@ -2,8 +2,8 @@
 A cohort of brains to MNI, with its report index
 ================================================
 
-``register_cohort`` registers the subjects of a study to a template, and
-writes a report for each and a page that lists them, the bad ones first.
+:func:`~dipy_dl_reg.register_cohort` registers the subjects of a study to a template,
+and writes a report for each and a page that lists them, the bad ones first.
 
 The subjects of this example are simulated: the MNI152 template :footcite:p:`Fonov2011`,
 bundled with nilearn, deformed by known random fields. One of them was stored in a wrong
@@ -13,6 +13,8 @@ pose, and the file of another is damaged.
 from pathlib import Path
 import tempfile
 
+# The first page of the tutorials links the file example_figures.py.
+from example_figures import new_figure
 from matplotlib import image as pictures
 from matplotlib import pyplot as plt
 import nibabel as nib
@@ -20,8 +22,7 @@ from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from dipy_dl_reg import load_mapping, plot_registration
-from dipy_dl_reg.groupwise.cohort import register_cohort
+from dipy_dl_reg import load_mapping, plot_registration, register_cohort
 
 ###############################################################################
 # The subjects
@@ -95,9 +96,14 @@ plot_registration(
     folder / "images" / "sub-01_T1w.nii.gz",
     load_mapping(mapping_file),
 )
-figure, panel = plt.subplots(figsize=(10, 6), layout="constrained")
-panel.imshow(pictures.imread(folder / "sub-01.png"))
-panel.axis("off")
+figure, axes = new_figure(
+    "The picture that plot_registration draws for one subject: three planes of the "
+    "template, the subject before and after, a checkerboard, the warped grid and the "
+    "logarithm of the Jacobian determinant, with measures below.",
+    aspect=0.55,
+)
+axes[0, 0].imshow(pictures.imread(folder / "sub-01.png"))
+axes[0, 0].axis("off")
 plt.show()
 
 ###############################################################################

@@ -11,11 +11,16 @@ commands.
 The resampler is ITK's own, from SimpleITK. ``antsApplyTransforms`` calls the same code.
 """
 
+# sphinx_gallery_thumbnail_number = 2
+
 from pathlib import Path
 import tempfile
 
 from dipy.data import get_fnames
 from dipy.segment.mask import median_otsu
+
+# The first page of the tutorials links the file example_figures.py.
+from example_figures import draw_slice, new_figure
 from matplotlib import pyplot as plt
 import nibabel as nib
 from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
@@ -110,20 +115,25 @@ for name, ours, theirs, where in (
     difference = np.abs(ours - theirs)[where].max() / np.ptp(ours)
     print(f"{name}: largest difference {difference:.1e} of the intensity range")
 
-fig, axes = plt.subplots(2, 3, figsize=(9.6, 7), layout="constrained")
-for row, ours, theirs in zip(axes, (warped, back), (by_itk, back_by_itk), strict=True):
-    middle = ours.shape[2] // 2
-    top = np.percentile(ours[:, :, middle], 99.5)
-    for ax, image, title in zip(
-        row,
-        (ours, theirs, np.abs(ours - theirs)),
-        ("mapping", "ITK", "difference, 1000 times"),
-        strict=True,
-    ):
-        shown = image * 1000 if "difference" in title else image
-        ax.imshow(shown[:, :, middle].T, cmap="gray", origin="lower", vmax=top, vmin=0)
-        ax.set_title(title)
-        ax.set_axis_off()
+fig, axes = new_figure(
+    "The b0 image on the template's grid and the template on the b0's grid, by the "
+    "map and by ITK, and 1000 times their difference, which is nearly black.",
+    rows=2,
+    columns=3,
+    aspect=1.2,
+)
+for row, ours, theirs, grid2world in (
+    (axes[0], warped, by_itk, template.affine),
+    (axes[1], back, back_by_itk, b0.affine),
+):
+    pictures = {
+        "mapping": ours,
+        "ITK": theirs,
+        "1000 x difference": 1000 * np.abs(ours - theirs),
+    }
+    for ax, (title, image) in zip(row, pictures.items(), strict=True):
+        top = np.percentile(ours, 99.5)
+        draw_slice(ax, image, grid2world, title=title, vmin=0, vmax=top)
 
 ###############################################################################
 # A warp of ITK
@@ -177,19 +187,21 @@ moved = np.linalg.norm(truth - points, axis=1)
 print(f"round trip: {round_trip.mean():.3f} mm on average")
 print(f"distance to the known field: {known.mean():.2f} mm, of {moved.mean():.2f} mm")
 
-fig, axes = plt.subplots(1, 3, figsize=(9.6, 3.8), layout="constrained")
-middle = static.shape[2] // 2
-for ax, image, title in zip(
-    axes,
-    (deformed, by_map, from_itk.transform_inverse(static)),
-    ("subject", "subject to template", "template to subject"),
-    strict=True,
-):
-    ax.imshow(image[:, :, middle].T, cmap="gray", origin="lower")
-    outlines = static if title == "subject to template" else deformed
-    ax.contour(outlines[:, :, middle].T, [0.45], colors="C1", linewidths=0.7)
-    ax.set_title(title)
-    ax.set_axis_off()
+fig, axes = new_figure(
+    "The subject; the subject warped to the template by ITK's warp, with outlines of "
+    "the template; and the template warped to the subject, with outlines of the "
+    "subject.",
+    columns=3,
+    aspect=1.2,
+)
+pictures = {
+    "subject": (deformed, deformed),
+    "subject, warped": (by_map, static),
+    "template, warped": (from_itk.transform_inverse(static), deformed),
+}
+for ax, (title, (image, other)) in zip(axes[0], pictures.items(), strict=True):
+    lines = {"outlines": other, "levels": (0.45,)}
+    draw_slice(ax, image, template.affine, title=title, **lines)
 
 plt.show()
 

@@ -9,6 +9,8 @@ template, and the overlap of the structures before and after checks the result. 
 of the overlap is a warning (:doc:`/verdict`).
 """
 
+# The first page of the tutorials links the file example_figures.py.
+from example_figures import draw_slice, new_figure
 from matplotlib import pyplot as plt
 from matplotlib.colors import ListedColormap
 import nibabel as nib
@@ -105,27 +107,35 @@ for name, image in images.items():
     )
 
 ###############################################################################
-# From top to bottom: the brain in each contrast, its structures, and the registered
-# image with outlines of the template's white matter.
+# The brain in each contrast, and its structures. Each structure has a colour of its
+# own.
 
 colours = np.random.default_rng(3).uniform(0.15, 1, (300, 3))
 colours[0] = 0
-middle = round((6 - grid2world[2, 3]) / SPACING)  # 6 mm above the origin
-figure, axes = plt.subplots(3, 5, figsize=(10, 7.4))
-for column, name in enumerate(images):
-    pictures = (
-        (images[name], {"cmap": "gray"}),
-        (found[name].labels, {"cmap": ListedColormap(colours), "vmin": 0, "vmax": 299}),
-        (warped[name], {"cmap": "gray"}),
-    )
-    for axis, (picture, options) in zip(axes[:, column], pictures):
-        axis.imshow(picture[:, :, middle].T, origin="lower", **options)
-        axis.axis("off")
-    axes[2, column].contour(
-        white[:, :, middle].T, [0.5], colors="#e69f00", linewidths=1
-    )
-    axes[0, column].set_title(name)
-figure.tight_layout()
+colours = ListedColormap(colours)
+figure, axes = new_figure(
+    "The same axial slice as T1, T2, b0, MD and FA image, and below each the "
+    "structures that were found in it. They look alike in all five contrasts.",
+    rows=2,
+    columns=5,
+    aspect=1.2,
+)
+for (above, below), (name, image) in zip(axes.T, images.items(), strict=True):
+    draw_slice(above, image, grid2world, at=6, title=name)
+    labels = found[name].labels
+    draw_slice(below, labels, grid2world, at=6, cmap=colours, vmin=0, vmax=299)
+
+###############################################################################
+# The registered images with outlines of the template's white matter.
+
+figure, axes = new_figure(
+    "The b0 and the FA image, registered to the T1 template, with outlines of its "
+    "white matter, which the images follow.",
+    columns=2,
+    aspect=1.2,
+)
+for ax, name in zip(axes[0], ("b0", "FA"), strict=True):
+    draw_slice(ax, warped[name], grid2world, at=6, title=name, outlines=white)
 plt.show()
 
 ###############################################################################

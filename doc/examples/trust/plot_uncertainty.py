@@ -5,10 +5,15 @@ How large is the error?
 
 The MNI152 template is deformed by a known field, and gets noise, another bias field and
 other intensities. It is registered to itself, and the expected error is compared with
-the true error.
+the true error. :doc:`/uncertainty` has the measurements on real images.
 """
 
+# sphinx_gallery_thumbnail_number = 1
+
 from dipy.tracking.streamline import Streamlines
+
+# The first page of the tutorials links the file example_figures.py.
+from example_figures import ERRORS, draw_slice, new_figure
 import matplotlib.pyplot as plt
 from nilearn.datasets import load_mni152_template
 import numpy as np
@@ -84,22 +89,28 @@ for level in (0.5, 0.8, 0.95):
 # A single error is one draw from a distribution: compare the pictures by regions, not
 # by voxels. The last one shows where an error is above the radius of 95 %.
 
-middle = moving.shape[2] // 2
-panels = (
-    (static, "static", "gray", None),
-    (np.where(inside, error, 0), "error, mm", "magma", 2),
-    (np.where(inside, found.expected_error, 0), "expected error, mm", "magma", 2),
-    (inside & (error > found.radius(0.95)), "above the 95 % radius", "gray", 1),
+panels = {
+    "static": (static, {}),
+    "error": (np.where(inside, error, np.nan), {"cmap": ERRORS, "vmin": 0, "vmax": 2}),
+    "expected error": (
+        np.where(inside, found.expected_error, np.nan),
+        {"cmap": ERRORS, "vmin": 0, "vmax": 2},
+    ),
+    "above 95 % radius": (inside & (error > found.radius(0.95)), {"vmax": 1}),
+}
+figure, axes = new_figure(
+    "Four axial slices: static; the true error of the map, up to 2 mm; the expected "
+    "error, which is large in the same regions; and the few voxels at which the error "
+    "is above the radius of 95 %.",
+    rows=2,
+    columns=2,
+    aspect=1.2,
+    bar=True,
 )
-figure, axes = plt.subplots(1, 4, figsize=(12, 3.6), layout="constrained")
-for axis, (image, title, colours, top) in zip(axes, panels, strict=True):
-    shown = axis.imshow(
-        image[:, :, middle].T, cmap=colours, vmin=0, vmax=top, origin="lower"
-    )
-    axis.set_title(title)
-    axis.axis("off")
-    if colours == "magma":
-        figure.colorbar(shown, ax=axis, shrink=0.7)
+for ax, (title, (image, options)) in zip(axes.flat, panels.items(), strict=True):
+    drawn = draw_slice(ax, image, grid2world, title=title, **options)
+    if "error" in title:
+        figure.colorbar(drawn, ax=ax, label="mm", location="bottom", shrink=0.8)
 
 ###############################################################################
 # Along streamlines
@@ -114,13 +125,16 @@ arcs = [
     for y in (-30.0, -20.0, -10.0)
 ]
 values = uncertainty_along_streamlines(found, Streamlines(arcs))
-figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
+figure, axes = new_figure(
+    "Arcs through the brain, coloured by the expected error at each of their points.",
+    aspect=0.55,
+)
+axis = axes[0, 0]
 for arc, value in zip(arcs, values, strict=True):
     shown = axis.scatter(
-        arc[:, 0], arc[:, 2], c=value[:, 0], s=9, vmin=0, vmax=2, cmap="magma"
+        arc[:, 0], arc[:, 2], c=value[:, 0], s=9, vmin=0, vmax=2, cmap=ERRORS
     )
-axis.set(
-    xlabel="x, mm", ylabel="z, mm", title="expected error along arcs", aspect="equal"
-)
-figure.colorbar(shown, label="mm")
+axis.set(xlabel="x (left to right), mm", ylabel="z, mm", aspect="equal")
+axis.set_title("expected error along arcs")
+figure.colorbar(shown, ax=axis, label="mm", shrink=0.7)
 plt.show()

@@ -26,7 +26,12 @@
 #else
 #define CLONES
 #endif
-#define KERNEL __attribute__((visibility("default"))) CLONES
+#ifdef _WIN32
+#define EXPORT __declspec(dllexport)
+#else
+#define EXPORT __attribute__((visibility("default")))
+#endif
+#define KERNEL EXPORT CLONES
 #define INLINE static inline __attribute__((always_inline, unused))
 
 /* Rows are worked on in pieces of so many voxels, whose buffers fit the first cache. */

@@ -1,13 +1,11 @@
 /* An extension module, for Python's build tools; all else is called by ctypes. */
 
 #include <Python.h>
-#include <stdint.h>
 
-#ifdef __GNUC__
-__attribute__((visibility("default")))
-#endif
+#include "kernels.h"
+
 /* ../dispatch.py checks this number: raise it in both when an argument changes. */
-int64_t interface(void) { return 3; }
+EXPORT int64_t interface(void) { return 3; }
 
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT, .m_name = "_kernels", .m_doc = "Opened by dispatch.py.",
