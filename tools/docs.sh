@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # tools/docs.sh [sphinx-build arguments]
-# Builds doc/_build/html: runs the examples, and treats warnings as errors.
+# Builds doc/_build/html: runs the examples, treats warnings as errors, and checks all links.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 make_environment doc
 cd "$root/doc"
 "$bin/python" -m sphinx -W --keep-going -b html "$@" . _build/html
+"$bin/python" "$root/tools/check_site.py" _build/html
 echo "Open $root/doc/_build/html/index.html"
