@@ -124,10 +124,10 @@ print(f"pair: {abs(pair.first_mapping.backward[..., [0, 2]]).max():.0f} mm")
 
 ###############################################################################
 # The pair determines the field most accurately. With the T1 image, whose contrast
-# differs, the unconstrained registration is closer to the true field along the axis here
-# than the constrained one. But it also displaces along the other axes, where there is no
-# distortion, and it leaves compressed signal as bright as it is. Acquire the pair if you
-# can.
+# differs, the unconstrained registration is closer to the true field along the axis
+# here than the constrained one. But it also displaces along the other axes, where there
+# is no distortion, and it leaves compressed signal as bright as it is. Acquire the pair
+# if you can.
 #
 # The images, with the outline of the brain without distortion. Above the frontal sinus
 # the distorted image leaves it. The pair corrects this, the T1 image does not.
@@ -140,8 +140,9 @@ images = {
 }
 fig, axes = new_figure(
     "Low axial slices of the b0 image with the true outline of the brain: without "
-    "distortion; encoded along j, where the front leaves the outline; corrected by the "
-    "pair, within the outline; and by the T1 image, where the front still leaves it.",
+    "distortion; encoded along j, where the front leaves the outline; corrected by "
+    "the pair, within the outline; and by the T1 image, where the front still leaves "
+    "it.",
     rows=2,
     columns=2,
     aspect=1.2,
