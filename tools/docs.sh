@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
 # tools/docs.sh [sphinx-build arguments]
-# Builds doc/_build/html: runs the examples, treats warnings as errors, and checks all links.
+# Builds doc/_build/html: runs the examples, treats warnings as errors, and checks
+# links and spelling.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 make_environment doc
 cd "$root/doc"
+rm -rf _build/html # pages whose source is gone would stay, and be checked
 "$bin/python" -m sphinx -W --keep-going -b html "$@" . _build/html
 "$bin/python" "$root/tools/check_site.py" _build/html
+"$bin/python" "$root/tools/check_spelling.py" _build/html
 echo "Open $root/doc/_build/html/index.html"

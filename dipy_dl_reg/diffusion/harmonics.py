@@ -242,7 +242,7 @@ def convert_harmonics(
     Notes
     -----
     The coefficients change, the function on the sphere does not: bases differ in the
-    order, the signs and the normalisation of the harmonics; frames differ by the
+    order, the signs and the normalization of the harmonics; frames differ by the
     orthogonal matrix that takes directions from one to the other (:ref:`frames`).
 
     Examples
