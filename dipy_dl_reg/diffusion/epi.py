@@ -320,9 +320,13 @@ def apply_epi_correction(
     Notes
     -----
     :math:`P` is the prealign (``mapping.prealign_inv``), and :math:`b` the displacement
-    in mm along the axis of phase encoding.  The determinant restores the signal: where
-    the distortion compresses two voxels into one, this voxel is too bright by a factor
-    of 2.
+    in mm along the axis of phase encoding.  The determinant restores the signal
+    :footcite:p:`Andersson2003`: where the distortion compresses two voxels into one,
+    this voxel is too bright by a factor of 2.
+
+    References
+    ----------
+    .. footbibliography::
 
     Examples
     --------
