@@ -121,7 +121,7 @@ class DeformableOptions:
         starts from the thin-plate spline through them.  A warning is logged if
         landmarks lie outside the images, or if the map has a large error at a landmark.
     landmark_weight : float, optional
-        Refinement minimises the dissimilarity plus this weight times the mean squared
+        Refinement minimizes the dissimilarity plus this weight times the mean squared
         distance of the landmarks, mm**2.  With 0, landmarks are used only for the
         first field; with the default, 1, the map meets the landmarks.
     phase_encoding : {"i", "i-", "j", "j-", "k", "k-"}, optional

@@ -84,7 +84,7 @@ def test_slab(part):
     matrix = views[f"{part}_grid2world"].copy()
     matrix[:, 3] += 10 * matrix[:, 2]
     views |= {part: views[part][:, :, 10:21], f"{part}_grid2world": matrix}
-    _, found = call(views, pipeline=["center_of_mass", "rigid"], **QUICK)
+    _, found = call(views, pipeline=["center_of_mass", "rigid"])
     assert misplacement(found, pose) < 2 * NEAR
 
 

@@ -135,7 +135,7 @@ def deep_affine_registration(
     -----
     Unless `level_iters` is given, all steps but the last omit the finest levels,
     because the next step would repeat them.  Mutual information is that of
-    :footcite:t:`Mattes2003`, minimised by a quasi-Newton method
+    :footcite:t:`Mattes2003`, minimized by a quasi-Newton method
     :footcite:p:`Nocedal2006`.
 
     References
