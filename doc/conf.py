@@ -50,6 +50,7 @@ nitpicky = True
 intersphinx_mapping = write_inventories(HERE / "generated")
 intersphinx_disabled_reftypes = []
 add_module_names = False
+toc_object_entries_show_parents = "hide"
 
 autosummary_generate = True
 autodoc_typehints = "none"
@@ -74,7 +75,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = f"dipy_dl_reg {release}"
 html_logo = html_favicon = "_static/logo.svg"
 html_static_path = ["_static", str(MATHJAX / mathjax_path)]
-html_css_files = ["site.css"]
+html_css_files = ["site.css", "api.css"]
 html_theme_options = {
     "logo": {"text": "dipy_dl_reg"},
     "icon_links": [
@@ -114,7 +115,6 @@ sphinx_gallery_conf = {
     "capture_repr": (),
     "show_memory": False,
     "min_reported_time": 3600,  # seconds of this machine say nothing to a reader
-    "write_computation_times": False,
     "remove_config_comments": True,
 }
 

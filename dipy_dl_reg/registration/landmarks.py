@@ -68,8 +68,8 @@ class ThinPlateSplineRegistration:
         :math:`\lambda`, without a unit; its effect does not depend on the number of
         landmarks.  With 0, the default, the spline passes through every landmark.  For
         landmarks placed by hand, begin with 0.001 to 0.01.  The corresponding
-        `smoothing` of SciPy's `RBFInterpolator` is N :math:`\lambda` L**2 for the first
-        kernel and N :math:`\lambda` L for ``-r``.
+        ``smoothing`` of `scipy.interpolate.RBFInterpolator` is N :math:`\lambda` L**2
+        for the first kernel and N :math:`\lambda` L for ``-r``.
     kernel : {"thin_plate_spline", "biharmonic"}, optional
         The first is ``r**2 log(r)`` in 2D and 3D, as in SciPy.  The second is the same
         in 2D, and ``-r`` in 3D (SciPy's "linear" with ``degree=1``), which minimises
@@ -195,6 +195,27 @@ class ThinPlateSplineRegistration:
             If landmarks are too few, on one line or plane, or not finite, or if one
             static landmark has two moving ones (without regularization); if a shape
             or matrix cannot be used.
+
+        See Also
+        --------
+        DeepRegistration : refines the map by images (`landmarks`).
+        read_landmarks : points from a text file.
+
+        Notes
+        -----
+        ``mapping.prealign`` of the returned map is the **inverse** of `prealign`, as in
+        DIPY; ``mapping.prealign_inv`` is the matrix from static world to moving world.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from dipy_dl_reg import ThinPlateSplineRegistration
+        >>> static_points = np.array([[5, 5], [5, 25], [25, 5], [25, 25]])
+        >>> mapping = ThinPlateSplineRegistration().optimize(
+        ...     static_points, static_points + [2, 0], static_shape=(32, 32)
+        ... )
+        >>> mapping.prealign_inv[:2, 2].round(3)  # the landmarks are displaced by 2 mm
+        array([2., 0.])
         """
         static_points, moving_points = check_landmarks(
             static_points, moving_points, exact=not self.regularization

@@ -143,9 +143,9 @@ for column, (name, pose) in zip(axes.T, poses.items(), strict=True):
         found, matrix = method(moving, static, **affines)
         error = distance(matrix, pose)
         print(f"{name:15} {label:25} error {error:6.1f} mm")
-        title = f"{name}\n{error:.1f} mm off"
         place = {"plane": "sagittal", "outlines": static, "levels": (0.2,)}
-        draw_slice(ax, found, static_affine, title=title, **place)
+        draw_slice(ax, found, static_affine, title=name, **place)
+        ax.set_xlabel(f"{error:.1f} mm off")
 
 ###############################################################################
 # How the search works

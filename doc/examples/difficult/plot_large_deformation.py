@@ -106,8 +106,7 @@ fig, axes = new_figure(
 for ax, (name, mapping) in zip(axes[0], maps.items(), strict=True):
     error = np.where(brain, np.linalg.norm(mapping.backward - field, axis=-1), np.nan)
     options = {"cmap": ERRORS, "vmin": 0, "vmax": 20}
-    title = name.replace(", ", ",\n")
-    drawn = draw_slice(ax, error[view], title=title, **options)
+    drawn = draw_slice(ax, error[view], title=name, **options)
 fig.colorbar(drawn, ax=axes, label="error, voxels", location="bottom", shrink=0.6)
 
 ###############################################################################

@@ -128,8 +128,7 @@ for (name, mapping), (above, below) in zip(maps.items(), axes.T, strict=True):
     image = healthy if name == "no lesion" else diseased
     distance = np.linalg.norm(mapping.backward - world_truth, axis=-1)
     distance = np.where(brain, distance, np.nan)
-    title = name.replace(", ", ",\n")
-    draw_slice(above, mapping.transform(image), grid2world, at=middle, title=title)
+    draw_slice(above, mapping.transform(image), grid2world, at=middle, title=name)
     options = {"cmap": ERRORS, "vmin": 0, "vmax": 6}
     shown = draw_slice(below, distance, grid2world, at=middle, **options)
     for ax in (above, below):

@@ -189,8 +189,8 @@ fig, axes = new_figure(
 subject = [read(name) for name in names]
 draw(axes[0], moving, moving_grid2world, subject, "subject")
 in_template = [read(f"{name}_in_template") for name in names]
-draw(axes[1], static, static_grid2world, in_template, "template, right")
-draw(axes[2], static, static_grid2world, wrong.values(), "template, WRONG")
+draw(axes[1], static, static_grid2world, in_template, "template")
+draw(axes[2], static, static_grid2world, wrong.values(), "template, WRONG direction")
 plt.show()
 
 ###############################################################################

@@ -134,7 +134,7 @@ figure, axes = new_figure(
     aspect=1.2,
 )
 images = (series[..., 0], series[..., -1], corrected[..., -1])
-titles = ("first b0 volume", "last volume,\nmeasured", "last volume,\ncorrected")
+titles = ("first b0", "last, measured", "last, corrected")
 for ax, image, title in zip(axes[0], images, titles, strict=True):
     draw_slice(ax, image, grid2world, title=title, outlines=brain)
 

@@ -11,7 +11,7 @@ commands.
 The resampler is ITK's own, from SimpleITK. ``antsApplyTransforms`` calls the same code.
 """
 
-# sphinx_gallery_thumbnail_number = 1
+# sphinx_gallery_thumbnail_number = 2
 
 from pathlib import Path
 import tempfile
@@ -196,8 +196,8 @@ fig, axes = new_figure(
 )
 pictures = {
     "subject": (deformed, deformed),
-    "to template": (by_map, static),
-    "template\nto subject": (from_itk.transform_inverse(static), deformed),
+    "subject, warped": (by_map, static),
+    "template, warped": (from_itk.transform_inverse(static), deformed),
 }
 for ax, (title, (image, other)) in zip(axes[0], pictures.items(), strict=True):
     lines = {"outlines": other, "levels": (0.45,)}
