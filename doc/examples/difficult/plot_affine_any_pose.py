@@ -160,7 +160,7 @@ for column, (name, pose) in zip(axes.T, poses.items(), strict=True):
 # The class :class:`~dipy_dl_reg.DeepAffineRegistration` corresponds to
 # :class:`dipy.align.imaffine.AffineRegistration` and starts from one pose by default:
 
-angles = np.arange(0, 181, 45)
+angles = np.arange(0, 181, 60)
 errors = {starts: [] for starts in ("one", "auto")}
 reference = None
 for angle in angles:
