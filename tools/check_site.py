@@ -63,7 +63,7 @@ class Page(HTMLParser):
             self.anchors[str(given["name"])] += 1
         self._in_title |= tag == "title"
         alt, source = given.get("alt"), str(given.get("src"))
-        # The theme prints the name beside its logo, the gallery the title of an example.
+        # The theme prints the name beside its logo, the gallery that of an example.
         is_named = "logo__image" in (given.get("class") or "") or "_thumb." in source
         if tag == "img" and not (alt or "").strip() and not (is_named and alt == ""):
             self.without_text.append((line, source))
