@@ -12,7 +12,7 @@ import dipy_dl_reg
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "examples")]  # the latter: example_figures
 
-from cross_references import write_inventories
+from cross_references import type_links, write_inventories
 from gallery import SECTION_ORDER
 from registry_tables import write_tables
 
@@ -55,7 +55,9 @@ toc_object_entries_show_parents = "hide"
 autosummary_generate = True
 autodoc_typehints = "none"
 numpydoc_show_class_members = False
-numpydoc_xref_param_type = False
+numpydoc_xref_param_type = True
+numpydoc_xref_ignore = "all"  # but these
+numpydoc_xref_aliases = type_links((HERE / "api.rst").read_text())
 
 bibtex_bibfiles = ["references.bib"]
 bibtex_default_style = "unsrt"

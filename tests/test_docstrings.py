@@ -176,7 +176,7 @@ def test_names_in_docstring_exist(name):
     assert not unknown, f"{name}: {unknown} lead nowhere; values take two backticks"
 
 
-@pytest.mark.parametrize("name", cross_references().external_names())
+@pytest.mark.parametrize("name", [*cross_references().external_names()])
 def test_name_of_other_project_exists(name):
     """Links to other projects are to names of their installed versions."""
     assert resolve_name(name) is not None

@@ -114,7 +114,7 @@ def deep_epi_correction(
         I_1(x + s e) \, (1 + \partial s) \quad \text{and} \quad
         I_2(R x - s e) \, (1 - \partial s)
 
-    is minimised, with the squared gradient of :math:`s` as a penalty, from coarse to
+    is minimized, with the squared gradient of :math:`s` as a penalty, from coarse to
     fine.  The rigid motion :math:`R` of the head between the acquisitions is estimated
     at the same time.  Neither map folds, so that signal that was compressed into a
     single voxel cannot be restored.
@@ -320,9 +320,13 @@ def apply_epi_correction(
     Notes
     -----
     :math:`P` is the prealign (``mapping.prealign_inv``), and :math:`b` the displacement
-    in mm along the axis of phase encoding.  The determinant restores the signal: where
-    the distortion compresses two voxels into one, this voxel is too bright by a factor
-    of 2.
+    in mm along the axis of phase encoding.  The determinant restores the signal
+    :footcite:p:`Andersson2003`: where the distortion compresses two voxels into one,
+    this voxel is too bright by a factor of 2.
+
+    References
+    ----------
+    .. footbibliography::
 
     Examples
     --------

@@ -84,8 +84,13 @@ def reorient_gradients(
 
     Notes
     -----
-    The matrix :math:`P` is ``mapping.prealign_inv`` of the map of a registration, not
+    The rotation is the finite strain of :footcite:t:`Alexander2001`.  The matrix
+    :math:`P` is ``mapping.prealign_inv`` of the map of a registration, not
     ``mapping.prealign``, which is its inverse.
+
+    References
+    ----------
+    .. footbibliography::
 
     Examples
     --------
@@ -185,7 +190,12 @@ def local_rotations(
     Notes
     -----
     :math:`J` is the Jacobian matrix of the map from the output to the input space,
-    prealign included.  :math:`R` is the rotation nearest to :math:`F`.
+    prealign included.  :math:`R` is the rotation nearest to :math:`F`, the finite
+    strain of :footcite:t:`Alexander2001`.
+
+    References
+    ----------
+    .. footbibliography::
 
     Examples
     --------

@@ -241,9 +241,15 @@ def convert_harmonics(
 
     Notes
     -----
-    The coefficients change, the function on the sphere does not: bases differ in the
-    order, the signs and the normalisation of the harmonics; frames differ by the
-    orthogonal matrix that takes directions from one to the other (:ref:`frames`).
+    The coefficients change, the function on the sphere does not.  The bases are those
+    of :footcite:t:`Descoteaux2007` and :footcite:t:`Tournier2007`, and MRtrix3's; they
+    differ in the order, the signs and the normalization of the harmonics.  Frames
+    differ by the orthogonal matrix that takes directions from one to the other
+    (:ref:`frames`).
+
+    References
+    ----------
+    .. footbibliography::
 
     Examples
     --------

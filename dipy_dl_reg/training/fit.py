@@ -118,7 +118,7 @@ def fit(
     Notes
     -----
     With the pair of images :math:`s, m` and the field :math:`u` that the network
-    predicts, the weights of the network minimise the mean over the pairs of
+    predicts, the weights of the network minimize the mean over the pairs of
 
     .. math:: D(s, m \circ (id + u)) + w\, R(u) + w_d\, \big(1 - \mathrm{Dice}\big)
 

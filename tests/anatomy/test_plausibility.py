@@ -64,7 +64,7 @@ def test_wrong_headers_are_found_and_a_pose_helps(template, upright, name):
     torch.testing.assert_close(posed.probabilities, upright.probabilities)
 
 
-def test_affine_warns_of_a_wrong_header(template, upright, monkeypatch):
+def test_affine_warns_of_a_wrong_header(heads, template, upright, monkeypatch):
     """The maps are replaced: the network's own are tested above."""
     wrong = TURNED["turned"] @ template.affine
 

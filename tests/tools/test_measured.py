@@ -313,3 +313,9 @@ def test_diagram_is_that_of_its_script(monkeypatch):
     import draw_method
 
     assert (pictures / "how_it_works.svg").read_text() == draw_method.draw()
+
+
+def test_pages_have_no_raw_logs():
+    """Summaries stand in the text; whole logs are downloads."""
+    for page in (ROOT / "doc").glob("*.rst"):
+        assert "literalinclude:: benchmark" not in page.read_text(), page.name

@@ -123,7 +123,6 @@ def register_with_dipy(moving, static, **affines):
 
 poses = {
     "upside down": rotation_and_shift(0, 180, (0, 60, -90)),
-    "back to front": rotation_and_shift(2, 180, (30, -20, 10)),
     "lying, far away": rotation_and_shift(1, 90, (250, 100, -180)),
 }
 methods = {
@@ -131,11 +130,11 @@ methods = {
     "DIPY": register_with_dipy,
 }
 fig, axes = new_figure(
-    "Sagittal slices of the b0 image registered from three wrong poses, with outlines "
+    "Sagittal slices of the b0 image registered from two wrong poses, with outlines "
     "of the template: in the upper row by deep_affine_registration, in place each "
     "time; in the lower row by DIPY, in wrong poses.",
     rows=2,
-    columns=3,
+    columns=2,
 )
 for column, (name, pose) in zip(axes.T, poses.items(), strict=True):
     affines = {"moving_affine": pose @ moving_affine, "static_affine": static_affine}
@@ -160,7 +159,7 @@ for column, (name, pose) in zip(axes.T, poses.items(), strict=True):
 # The class :class:`~dipy_dl_reg.DeepAffineRegistration` corresponds to
 # :class:`dipy.align.imaffine.AffineRegistration` and starts from one pose by default:
 
-angles = np.arange(0, 181, 45)
+angles = np.arange(0, 181, 60)
 errors = {starts: [] for starts in ("one", "auto")}
 reference = None
 for angle in angles:
@@ -184,7 +183,7 @@ fig, axes = new_figure(
     aspect=0.5,
 )
 ax = axes[0, 0]
-for (starts, values), name in zip(errors.items(), ("DIPY", "default"), strict=True):
+for (starts, values), name in zip(errors.items(), ("before", "default"), strict=True):
     ax.plot(angles, values, "o-", color=COLOURS[name], label=f'starts="{starts}"')
 ax.set(xlabel="rotation about the left-right axis, degrees")
 ax.set(ylabel="mean error, mm", yscale="symlog", ylim=(0, 200))

@@ -50,7 +50,7 @@ for name in list_models():
 # distorted, have a lower resolution, and their brain masks have errors.
 # :doc:`/auto_examples/first_steps/plot_syn_to_deep` uses a real b0.
 
-SPACING = 3  # mm
+SPACING = 4  # mm
 loaders = load_mni152_template, load_mni152_gm_template, load_mni152_wm_template
 template, *tissues = (load(resolution=SPACING) for load in loaders)
 grid2world = template.affine
