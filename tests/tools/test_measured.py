@@ -155,6 +155,8 @@ def test_texts_name_the_commit_they_were_stored_with(folder):
     (folder / "old.txt").write_text(text)
     found = measured_tables.stored_with("old.txt", folder)
     assert found == "stored with commit ab1 (1 May 2026), not repeated with later code"
+    (folder / "new.txt").write_text("a machine\nCode: commit ab2. One thread.\n")
+    assert measured_tables.stored_with("new.txt", folder) == "measured with commit ab2"
     with pytest.raises(ValueError, match="does not begin with the commit"):
         measured_tables.stored_with("lines.txt", folder)
     table = measured.Table("old", {}, ("kind", "pair"), [], {})
