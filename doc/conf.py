@@ -12,7 +12,7 @@ import dipy_dl_reg
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "examples")]  # the latter: example_figures
 
-from cross_references import write_inventories
+from cross_references import type_links, write_inventories
 from gallery import SECTION_ORDER
 from registry_tables import write_tables
 
@@ -50,11 +50,14 @@ nitpicky = True
 intersphinx_mapping = write_inventories(HERE / "generated")
 intersphinx_disabled_reftypes = []
 add_module_names = False
+toc_object_entries_show_parents = "hide"
 
 autosummary_generate = True
 autodoc_typehints = "none"
 numpydoc_show_class_members = False
-numpydoc_xref_param_type = False
+numpydoc_xref_param_type = True
+numpydoc_xref_ignore = "all"  # but these
+numpydoc_xref_aliases = type_links((HERE / "api.rst").read_text())
 
 bibtex_bibfiles = ["references.bib"]
 bibtex_default_style = "unsrt"
@@ -74,7 +77,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = f"dipy_dl_reg {release}"
 html_logo = html_favicon = "_static/logo.svg"
 html_static_path = ["_static", str(MATHJAX / mathjax_path)]
-html_css_files = ["site.css"]
+html_css_files = ["site.css", "api.css"]
 html_theme_options = {
     "logo": {"text": "dipy_dl_reg"},
     "icon_links": [
@@ -114,7 +117,6 @@ sphinx_gallery_conf = {
     "capture_repr": (),
     "show_memory": False,
     "min_reported_time": 3600,  # seconds of this machine say nothing to a reader
-    "write_computation_times": False,
     "remove_config_comments": True,
 }
 

@@ -12,6 +12,8 @@ tests/test_docstrings.py checks that the names exist in the installed versions.
 import re
 import zlib
 
+from numpydoc.xref import DEFAULT_LINKS
+
 #: Project: address of its documentation, and for each page the names on it by role.
 INVENTORIES = {
     "dipy": (
@@ -124,6 +126,17 @@ INVENTORIES = {
     ),
 }
 
+#: Names that become links where they are the type of a parameter or of a result.
+TYPES = (
+    "dipy.align.imaffine.AffineMap",
+    "dipy.align.imwarp.DiffeomorphicMap",
+    "dipy.core.gradients.GradientTable",
+    "dipy.direction.peaks.PeaksAndMetrics",
+    "dipy.io.stateful_tractogram.StatefulTractogram",
+    "dipy.reconst.dti.TensorFit",
+    "nibabel.streamlines.array_sequence.ArraySequence",
+)
+
 #: A dotted name; other text in single backticks is code.
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
@@ -134,6 +147,26 @@ def external_names():
         for roles in pages.values():
             for names in roles.values():
                 yield from names
+
+
+def type_links(api):
+    """Full names of the types that become links, by their short names.
+
+    Parameters
+    ----------
+    api : str
+        Text of api.rst, which lists the classes of this package.
+
+    Returns
+    -------
+    links : dict
+        The value of ``numpydoc_xref_aliases``.  Plain types such as int, which numpydoc
+        would link to Python's documentation, are not links.
+    """
+    classes = re.findall(r"^   (?:~([\w.]+)|([A-Z]\w+))$", api, flags=re.MULTILINE)
+    names = [*TYPES, *(f"dipy_dl_reg.{path or name}" for path, name in classes)]
+    plain = {name: name for name in DEFAULT_LINKS}
+    return plain | {name.rpartition(".")[2]: name for name in names}
 
 
 def write_inventories(folder):

@@ -19,6 +19,7 @@ not all. A ``*`` in the keys is replaced by the column's ``[key]``::
 
        T1 to T1 = T1 2 mm | *
 
+``:stored:`lesions.txt` `` is the commit that the first line of a text names.
 ``measured-lines`` makes a table of a file that is text only: a row is
 ``Label = beginning of the line``, a column ``Heading = place format``.
 
@@ -29,7 +30,7 @@ the full table.
 from docutils import nodes
 from docutils.parsers.rst import directives
 from measured import FOLDER, figure, read_table
-from measured_tables import describe, summarize, summarize_lines
+from measured_tables import describe, stored_with, summarize, summarize_lines
 from sphinx.util.docutils import SphinxDirective
 
 
@@ -43,9 +44,19 @@ def measured_role(name, rawtext, text, lineno, inliner, options=None, content=No
         return [inliner.problematic(rawtext, rawtext, message)], [message]
 
 
+def stored_role(name, rawtext, text, lineno, inliner, options=None, content=None):
+    """The role: the commit that a text names in its first line."""
+    note_files(inliner.document.settings.env)
+    try:
+        return [nodes.inline(rawtext, stored_with(text))], []
+    except (ValueError, OSError) as error:
+        message = inliner.reporter.error(f"stored: {error}", line=lineno)
+        return [inliner.problematic(rawtext, rawtext, message)], [message]
+
+
 def note_files(env):
     """Pages with figures are built again if a file of results has changed."""
-    for path in FOLDER.glob("*.json"):
+    for path in (*FOLDER.glob("*.json"), *FOLDER.glob("*.txt")):
         env.note_dependency(str(path))
 
 
@@ -87,10 +98,12 @@ class MeasuredLines(SphinxDirective):
         self.env.note_dependency(str(FOLDER / file))
         try:
             rows = summarize_lines(file, first, self.options["columns"], lines)
+            stored = stored_with(file)
         except (ValueError, KeyError) as error:
             raise self.error(f"measured-lines: {error}") from error
         text = list_table(self.options.get("caption", ""), rows)
         note = self.options.get("source", "").rstrip()
+        note += f" {stored[0].upper()}{stored[1:]}."
         note += f" Full table: :download:`{file} <benchmark/{file}>`."
         return self.parse_text_to_nodes(
             f"{text}\n.. rst-class:: measured-source\n\n{note.strip()}\n"
@@ -109,6 +122,7 @@ def list_table(caption, rows):
 
 def setup(app):
     app.add_role("measured", measured_role)
+    app.add_role("stored", stored_role)
     app.add_directive("measured-table", MeasuredTable)
     app.add_directive("measured-lines", MeasuredLines)
     return {"parallel_read_safe": True, "version": "1"}

@@ -1,5 +1,6 @@
 """Summary tables of the documentation: means with intervals, and their source."""
 
+import re
 from typing import NamedTuple
 
 from measured import (
@@ -103,6 +104,22 @@ def summarize_lines(file, first, columns, lines, folder=FOLDER):
     return rows
 
 
+def stored_with(file, folder=FOLDER):
+    """The commit that the first lines of a text name; ValueError if they name none.
+
+    The first line of an older text is the commit it was stored with; a script that
+    names its commit itself writes "Code: commit".
+    """
+    head = "\n".join((folder / file).read_text().splitlines()[:4])
+    found = re.match(r"Stored with (commit .*)\. Not repeated with later code\.", head)
+    if found:
+        return f"stored with {found[1]}, not repeated with later code"
+    found = re.search(r"^Code: (commit \w+)\.", head, re.M)
+    if found is None:
+        raise ValueError(f"{file} does not begin with the commit it was stored with")
+    return f"measured with {found[1]}"
+
+
 def describe_people(table, cases):
     """How many registrations, pairs and people there are, and which were kept out."""
     pairs = [case.split(":") for case in cases if ":" in case]
@@ -122,7 +139,7 @@ def describe_people(table, cases):
     return "; ".join(words)
 
 
-def describe_source(table):
+def describe_source(table, folder):
     """Machine, versions and commit, as far as the file has them."""
     machine, versions = table.about.get("machine"), table.about.get("versions")
     words = []
@@ -137,15 +154,23 @@ def describe_source(table):
     commit = table.about.get("code", {}).get("commit")
     if commit and commit.endswith("-dirty"):
         commit = f"{commit.removesuffix('-dirty')} with uncommitted changes"
-    words.append(f"commit {commit}" if commit else "commit not recorded")
+    words.append(f"commit {commit}" if commit else find_commit(table, folder))
     return "; ".join(words)
+
+
+def find_commit(table, folder):
+    """The commit in the first line of the text of a table, if there is one."""
+    try:
+        return stored_with(f"{table.name}.txt", folder)
+    except (OSError, ValueError):
+        return "commit not recorded"
 
 
 def describe(table, cases, folder=FOLDER):
     """The note below a table about some cases, as reStructuredText."""
     text = folder / f"{table.name}.txt"
     note = table.about.get("note", "")
-    sentences = [describe_people(table, cases), note, describe_source(table)]
+    sentences = [describe_people(table, cases), note, describe_source(table, folder)]
     lines = [s[0].upper() + s[1:] + "." * (s[-1] != ".") for s in sentences if s]
     if len(table.keys) > 1:
         lines.append(_INTERVALS)

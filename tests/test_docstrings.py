@@ -1,20 +1,28 @@
 """Every public class, function and method is documented as it is written.
 
 numpydoc's own checks: there is a docstring, its Parameters are those of the signature
-in their order, and what is returned is said.
+in their order, and what is returned is said. A public name also has examples that run,
+names what to read next, and its docstring names only what exists.
 """
 
 import dataclasses
+from doctest import SKIP, DocTestParser
+from functools import cache
 import importlib
+from importlib.util import module_from_spec, spec_from_file_location
 import inspect
-import pkgutil
+from inspect import signature
+from pathlib import Path
+from pkgutil import resolve_name, walk_packages
+import re
 
-from numpydoc.docscrape import ClassDoc
+from numpydoc.docscrape import ClassDoc, FunctionDoc
 from numpydoc.validate import validate
 import pytest
 
 import dipy_dl_reg
 
+ROOT = Path(__file__).parents[1]
 CHECKS = {
     "GL08": "no docstring",
     "PR01": "parameters missing from the docstring",
@@ -23,9 +31,24 @@ CHECKS = {
     "RT01": "no Returns section",
     "YD01": "no Yields section",
 }
-MODULES = [
-    info.name for info in pkgutil.walk_packages(dipy_dl_reg.__path__, "dipy_dl_reg.")
+#: Public names without an example that runs here, and why.
+NOT_RUN = {"DeepMap": "needs pyAFQ"}
+#: Methods that are documented as completely as public names.
+METHODS = [
+    "DeepRegistration.optimize",
+    "DeepAffineRegistration.optimize",
+    "ThinPlateSplineRegistration.optimize",
 ]
+MODULES = [info.name for info in walk_packages(dipy_dl_reg.__path__, "dipy_dl_reg.")]
+
+
+@cache
+def cross_references():
+    """The module doc/cross_references.py."""
+    spec = spec_from_file_location("cross_references", ROOT / "doc/cross_references.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def public_items(module):
@@ -133,3 +156,103 @@ def test_fault_is_found():
     found = " ".join(faults(f"{__name__}.documented", documented))
     for part in ("first", "other", "no Returns"):
         assert part in found
+
+
+@pytest.mark.parametrize("name", [*dipy_dl_reg.__all__, *METHODS])
+def test_public_name_has_examples_and_see_also(name):
+    doc = inspect.getdoc(find_public(name))
+    sections = read_sections(name)
+    assert sections["See Also"], f"{name} has no See Also"
+    run = [each for each in DocTestParser().get_examples(doc) if is_run(each)]
+    assert run or name in NOT_RUN, f"{name} has no example that runs"
+    if ":footcite:" in doc:
+        assert sections["References"], f"{name} cites without a section References"
+
+
+@pytest.mark.parametrize("name", [*dipy_dl_reg.__all__, *METHODS])
+def test_names_in_docstring_exist(name):
+    """A name in single backticks is a parameter, an attribute, or has a page."""
+    unknown = [each for each in quoted_names(name) if not is_known(each, name)]
+    assert not unknown, f"{name}: {unknown} lead nowhere; values take two backticks"
+
+
+@pytest.mark.parametrize("name", [*cross_references().external_names()])
+def test_name_of_other_project_exists(name):
+    """Links to other projects are to names of their installed versions."""
+    assert resolve_name(name) is not None
+
+
+@pytest.mark.parametrize(
+    "text, names",
+    [
+        ("`metric` and ``code`` of `DeepRegistration`", ["metric", "DeepRegistration"]),
+        (":math:`x` and :ref:`frames`, `~dipy.align.a.B`", ["dipy.align.a.B"]),
+    ],
+)
+def test_quoted_names_are_found(text, names):
+    assert find_quoted(text) == names
+
+
+def find_public(name):
+    """Object of a public name, or of a method ``Class.method``."""
+    first, _, method = name.partition(".")
+    item = getattr(dipy_dl_reg, first)
+    return getattr(item, method) if method else item
+
+
+def read_sections(name):
+    item = find_public(name)
+    return (ClassDoc if inspect.isclass(item) else FunctionDoc)(item)
+
+
+def is_run(example):
+    return not example.options.get(SKIP)
+
+
+def quoted_names(name):
+    return find_quoted(inspect.getdoc(find_public(name)))
+
+
+def find_quoted(text):
+    """Names in single backticks, without roles, code and expressions."""
+    text = re.sub(r"``.*?``|:[\w:]+:`[^`]*`", "", text, flags=re.DOTALL)
+    names = re.findall(r"`~?([\w.]+)`", text)
+    return [each for each in names if not each[0].isdigit()]
+
+
+def is_known(quoted, name):
+    """Whether a name in the docstring of a public name exists."""
+    doc = read_sections(name)
+    entries = [*doc["Attributes"], *doc["Returns"]]
+    first, _, attribute = quoted.partition(".")
+    return (
+        quoted in {each for entry in entries for each in entry.name.split(", ")}
+        or quoted in all_parameters()
+        or quoted in cross_references().external_names()
+        or quoted in returned_classes()
+        or first in dipy_dl_reg.__all__
+        and (not attribute or is_attribute(getattr(dipy_dl_reg, first), attribute))
+    )
+
+
+@cache
+def all_parameters():
+    """Names of the parameters and methods of all public names."""
+    items = [find_public(name) for name in [*dipy_dl_reg.__all__, *METHODS]]
+    methods = [name for item in items for name in dir(item) if inspect.isclass(item)]
+    return {*methods, *(name for item in items for name in signature(item).parameters)}
+
+
+def is_attribute(owner, name):
+    """Whether a class has, or documents, an attribute."""
+    return hasattr(owner, name) or name in [
+        each
+        for entry in ClassDoc(owner)["Attributes"]
+        for each in entry.name.split(", ")
+    ]
+
+
+def returned_classes():
+    """Classes of the objects that functions return; doc/api.rst lists them."""
+    page = (ROOT / "doc" / "api.rst").read_text()
+    return re.findall(r"^   ~[\w.]+\.(\w+)$", page, flags=re.MULTILINE)

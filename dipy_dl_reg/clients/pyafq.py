@@ -1,4 +1,4 @@
-"""A mapping definition for pyAFQ, in place of its `SynMap`.
+"""A mapping definition for pyAFQ, in place of its ``SynMap``.
 
 pyAFQ (3.4) stores a map as two NIfTI files of displacements in voxels: from subject to
 template on the subject's grid, and from template to subject on the template's grid.
@@ -51,7 +51,7 @@ class DeepMap(SynMap):
     """Mapping definition for pyAFQ: subject to template, by `DeepRegistration`.
 
     An affine registration is followed by a deformable one.  The map has the form of
-    pyAFQ's `SynMap`.  It is computed again if these options or one of the images have
+    pyAFQ's ``SynMap``.  It is computed again if these options or one of the images have
     changed since it was stored.
 
     Parameters
@@ -70,6 +70,11 @@ class DeepMap(SynMap):
     ImportError
         If pyAFQ is not installed.
 
+    See Also
+    --------
+    DeepRegistration : does the deformable part.
+    deep_affine_registration : does the affine part.
+
     Notes
     -----
     In a configuration file or an option of the command ``pyAFQ``, write
@@ -78,6 +83,12 @@ class DeepMap(SynMap):
 
     pyAFQ does not compute regions, bundles and profiles again if they exist.  A warning
     names the folder if a new map is computed beside such files of an earlier map.
+
+    Examples
+    --------
+    >>> from AFQ.api.group import GroupAFQ  # doctest: +SKIP
+    >>> from dipy_dl_reg import DeepMap
+    >>> profiles = GroupAFQ("bids", mapping_definition=DeepMap())  # doctest: +SKIP
     """
 
     # pyAFQ takes the names of all arguments and local variables of this method for the
@@ -122,7 +133,7 @@ class DeepMap(SynMap):
         -------
         mapping_file, meta_file : str
             The map, and the JSON file beside it.  The names differ from those of
-            `SynMap`, so that neither uses a map of the other.
+            ``SynMap``, so that neither uses a map of the other.
         """
         stem = f"{base_fname}_desc-deepmapping_from-{sub_name}_to-{tmpl_name}_xform"
         return stem + extension, f"{stem}.json"

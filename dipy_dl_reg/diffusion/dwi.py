@@ -111,6 +111,13 @@ def transform_dwi(
         encodings that are not linear; a shell has directions fewer than 6 or in one
         plane; or a name is unknown.
 
+    See Also
+    --------
+    reorient_gradients : rotates the table instead, for an affine map.
+    transform_tensors, transform_fods : after a fit; each fibre of a crossing turns by
+        itself.
+    deep_motion_correction : aligns the volumes of a series first.
+
     Notes
     -----
     One rotation turns all fibres of a voxel. Where fibres cross, it is right for the

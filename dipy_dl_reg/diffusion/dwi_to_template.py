@@ -84,6 +84,38 @@ def register_dwi_to_template(
         is not known or twice there, or the series provides none of the contrasts.
     FileNotFoundError
         If a file is missing.
+
+    See Also
+    --------
+    transform_dwi, transform_tensor_fit : transform the series or its tensors by the
+        map.
+    register_tensors : registers two subjects by the directions of their tensors.
+    deep_motion_correction : aligns the volumes of the series first.
+    dipy.align.register_dwi_to_template : the function that this one replaces.
+
+    Notes
+    -----
+    Several contrasts are registered together, by one map: b0 is compared with "T1",
+    "T2" or "b0", FA with "FA" and MD with "MD".  The affine steps use the first
+    contrast of b0, FA and MD that the template has.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dipy_dl_reg import register_dwi_to_template
+    >>> x, y, z = np.mgrid[-1:1:16j, -1:1:16j, -1:1:16j]
+    >>> template, b0 = (np.exp(-6 * (x**2 + k * y**2 + z**2)) for k in (1, 1.5))
+    >>> warped_b0, mapping = register_dwi_to_template(
+    ...     b0,
+    ...     None,
+    ...     dwi_affine=np.eye(4),
+    ...     template=template,
+    ...     template_affine=np.eye(4),
+    ...     pipeline=["deform"],
+    ...     metric="SSD",
+    ... )
+    >>> bool(abs(warped_b0 - template).mean() < 0.3 * abs(b0 - template).mean())
+    True
     """
     if reg_method not in ("deep", "aff"):
         raise ValueError(f"reg_method must be 'deep' or 'aff', got {reg_method!r}.")

@@ -64,7 +64,7 @@ class EpiCorrection(NamedTuple):
         The same distance in mm.
     first_mapping, second_mapping : DiffeomorphicMap
         Maps from the undistorted grid (static) to the first and to the second image
-        (moving); the `prealign` of the second is the motion.  ``transform`` applies
+        (moving); ``second_mapping.prealign_inv`` is the motion.  ``transform`` applies
         them without modulation, `apply_epi_correction` with it.
     motion : ndarray, shape (dim + 1, dim + 1)
         Rigid motion of the head: world of the first image to world of the second.
@@ -114,7 +114,7 @@ def deep_epi_correction(
         I_1(x + s e) \, (1 + \partial s) \quad \text{and} \quad
         I_2(R x - s e) \, (1 - \partial s)
 
-    is minimised, with the squared gradient of :math:`s` as a penalty, from coarse to
+    is minimized, with the squared gradient of :math:`s` as a penalty, from coarse to
     fine.  The rigid motion :math:`R` of the head between the acquisitions is estimated
     at the same time.  Neither map folds, so that signal that was compressed into a
     single voxel cannot be restored.
@@ -157,6 +157,17 @@ def deep_epi_correction(
         If an image or an option cannot be used, or the grids of the images differ.
     FileNotFoundError
         If a file is missing.
+
+    See Also
+    --------
+    apply_epi_correction : corrects the other volumes of the series.
+    deep_epi_to_t1 : without a second image, from a T1 image.
+    EpiCorrection : what is returned.
+
+    Notes
+    -----
+    ``correction.second_mapping.prealign_inv`` is the motion of the head; ``prealign``
+    of a map is the inverse.
 
     References
     ----------
@@ -300,6 +311,36 @@ def apply_epi_correction(
     ValueError
         If the image does not fit the map, or, with `modulate`, displacements do not lie
         on one line, or the grid of the result is not that of the map's field.
+
+    See Also
+    --------
+    deep_epi_correction, deep_epi_to_t1 : find the map.
+    apply_mapping : without the determinant.
+
+    Notes
+    -----
+    :math:`P` is the prealign (``mapping.prealign_inv``), and :math:`b` the displacement
+    in mm along the axis of phase encoding.  The determinant restores the signal
+    :footcite:p:`Andersson2003`: where the distortion compresses two voxels into one,
+    this voxel is too bright by a factor of 2.
+
+    References
+    ----------
+    .. footbibliography::
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dipy_dl_reg import apply_epi_correction, deep_epi_correction
+    >>> i, j = np.mgrid[:24, :32]
+    >>> def image(shift):
+    ...     return np.exp(-(((i - 12) / 8.0) ** 2) - ((j - 16 - shift) / 8.0) ** 2)
+    >>> correction = deep_epi_correction(
+    ...     image(1), image(-1), affine=np.eye(3), phase_encoding="j", iterations=5
+    ... )
+    >>> corrected = apply_epi_correction(correction.first_mapping, image(1))
+    >>> bool(abs(corrected - image(0)).mean() < 0.2 * abs(image(1) - image(0)).mean())
+    True
     """
     if modulate:
         _check_grid_of_field(mapping, out_shape, out_grid2world)

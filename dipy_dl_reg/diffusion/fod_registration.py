@@ -136,9 +136,34 @@ def register_fods(
     FileNotFoundError
         If a file is missing.
 
+    See Also
+    --------
+    transform_fods : applies a map to FODs.
+    register_tensors : the same for tensors.
+    convert_harmonics : converts between the bases of DIPY and MRtrix3.
+
+    Notes
+    -----
+    The rotation of finite strain is :math:`R = F (F^\top F)^{-1/2}` with :math:`F =
+    J^{-1}`, the inverse of the Jacobian matrix of the map.  The result is reoriented by
+    `transform_fods` with all of :math:`F`.
+
     References
     ----------
     .. footbibliography::
+
+    Examples
+    --------
+    Two bundles of one direction, of which the second is wider:
+
+    >>> import numpy as np
+    >>> from dipy_dl_reg import register_fods
+    >>> x, y, z = np.mgrid[-1:1:12j, -1:1:12j, -1:1:12j]
+    >>> lobe = np.array([0.28, 0.0, 0, 0.5, 0, 0])  # order 2, along the third axis
+    >>> static, moving = (np.exp(-k * (x**2 + y**2))[..., None] * lobe for k in (6, 3))
+    >>> warped, mapping = register_fods(moving, static)
+    >>> bool(abs(warped - static).mean() < 0.6 * abs(moving - static).mean())
+    True
     """
     default_frame = FRAME_OF_BASIS[check_choice("basis", basis or BASES[0], BASES)]
     check_choice("weights", weights, WEIGHTS)

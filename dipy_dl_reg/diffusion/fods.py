@@ -135,6 +135,12 @@ def transform_fods(
         another shape, all is missing, a name is unknown, or a shape does not fit its
         grid.
 
+    See Also
+    --------
+    register_fods : registers two images of FODs.
+    convert_harmonics : converts between the bases of DIPY and MRtrix3.
+    transform_tensors, transform_peaks : the same for tensors and peaks.
+
     Notes
     -----
     Voxels that are not finite are missing: their neighbours are not affected. FODs of 0

@@ -251,8 +251,11 @@ def rotate_gradients(
 
     See Also
     --------
-    reorient_gradients : For a series that is transformed as a whole by one map, to the
-        space of another image.
+    deep_motion_correction : gives the affines.
+    reorient_gradients :
+        for a series that is transformed as a whole by one map, to the space of another
+        image.
+    dipy.core.gradients.reorient_bvecs : the function of DIPY, see the notes.
 
     Notes
     -----

@@ -77,8 +77,20 @@ def reorient_gradients(
 
     See Also
     --------
-    rotate_gradients : For a series that was corrected for motion, each volume of which
-        has its own affine.
+    rotate_gradients :
+        for a series that was corrected for motion, each volume of which has its own
+        affine.
+    local_rotations, transform_dwi : for maps with a displacement field.
+
+    Notes
+    -----
+    The rotation is the finite strain of :footcite:t:`Alexander2001`.  The matrix
+    :math:`P` is ``mapping.prealign_inv`` of the map of a registration, not
+    ``mapping.prealign``, which is its inverse.
+
+    References
+    ----------
+    .. footbibliography::
 
     Examples
     --------
@@ -169,6 +181,22 @@ def local_rotations(
     ValueError
         If the map is not 3D, a shape does not fit its grid, or the frame is unknown.
 
+    See Also
+    --------
+    save_local_rotations : stores the rotations.
+    transform_dwi : rotates the signal instead, so that the table stays valid.
+    reorient_gradients : one rotation for the whole image, of an affine map.
+
+    Notes
+    -----
+    :math:`J` is the Jacobian matrix of the map from the output to the input space,
+    prealign included.  :math:`R` is the rotation nearest to :math:`F`, the finite
+    strain of :footcite:t:`Alexander2001`.
+
+    References
+    ----------
+    .. footbibliography::
+
     Examples
     --------
     >>> import numpy as np
@@ -216,6 +244,23 @@ def save_local_rotations(
         If the array has another shape, or the matrix is not affine.
     OSError
         If the file cannot be written.
+
+    See Also
+    --------
+    local_rotations : computes the rotations.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> import nibabel as nib
+    >>> import numpy as np
+    >>> from dipy_dl_reg import save_local_rotations
+    >>> path = f"{mkdtemp()}/rotations.nii.gz"
+    >>> rotations = np.broadcast_to(np.eye(3), (4, 4, 4, 3, 3))
+    >>> save_local_rotations(path, rotations, np.eye(4))
+    >>> data = nib.load(path).get_fdata()
+    >>> data.shape, bool((data.reshape(4, 4, 4, 3, 3) == rotations).all())
+    ((4, 4, 4, 9), True)
     """
     rotations = np.asarray(rotations)
     if rotations.ndim != 5 or rotations.shape[3:] != (3, 3):

@@ -235,6 +235,22 @@ def convert_harmonics(
         If a name is unknown, no order has this number of coefficients, or `affine` is
         missing.
 
+    See Also
+    --------
+    transform_fods, register_fods : take the bases by the same names.
+
+    Notes
+    -----
+    The coefficients change, the function on the sphere does not.  The bases are those
+    of :footcite:t:`Descoteaux2007` and :footcite:t:`Tournier2007`, and MRtrix3's; they
+    differ in the order, the signs and the normalization of the harmonics.  Frames
+    differ by the orthogonal matrix that takes directions from one to the other
+    (:ref:`frames`).
+
+    References
+    ----------
+    .. footbibliography::
+
     Examples
     --------
     FODs of DIPY, as MRtrix3 reads them:

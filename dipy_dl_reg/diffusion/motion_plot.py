@@ -49,6 +49,12 @@ def plot_motion(
     OSError
         If the file exists or cannot be written.
 
+    See Also
+    --------
+    measure_motion : computes what is drawn.
+    write_motion_table : the same as a table.
+    deep_motion_correction : gives the affines.
+
     Examples
     --------
     >>> import tempfile

@@ -95,6 +95,12 @@ def measure_motion(
     ValueError
         If the affines, the shape or the matrix cannot be used.
 
+    See Also
+    --------
+    deep_motion_correction : gives the affines.
+    plot_motion, write_motion_table : a figure and a table of the measures.
+    Motion : what is returned.
+
     References
     ----------
     .. footbibliography::
@@ -170,9 +176,28 @@ def write_motion_table(
     OSError
         If the file exists or cannot be written.
 
+    See Also
+    --------
+    measure_motion : computes what is written.
+    plot_motion : the same as a figure.
+
     Notes
     -----
     One row for each volume, from 0; "n/a" where a value is not defined, as in BIDS.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import mkdtemp
+    >>> import numpy as np
+    >>> from dipy_dl_reg import measure_motion, write_motion_table
+    >>> affines = np.repeat(np.eye(4)[..., None], 3, axis=-1)
+    >>> affines[0, 3, 1] = 2
+    >>> motion = measure_motion(affines, (96, 96, 60, 3), np.eye(4))
+    >>> path = Path(mkdtemp(), "motion.tsv")
+    >>> write_motion_table(path, motion)
+    >>> len(path.read_text().splitlines())  # the titles and three volumes
+    4
     """
     table = np.column_stack(motion)
     names = ["volume", *_COLUMNS]

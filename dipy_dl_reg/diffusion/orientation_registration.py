@@ -129,6 +129,17 @@ def register_tensors(
     FileNotFoundError
         If a file is missing.
 
+    See Also
+    --------
+    transform_tensors : applies a map to tensors.
+    register_fods : the same for FODs.
+    register_dwi_to_template : by b0 and FA, without directions.
+
+    Notes
+    -----
+    The rotation of finite strain is :math:`R = F (F^\top F)^{-1/2}` with :math:`F =
+    J^{-1}`, the inverse of the Jacobian matrix of the map.
+
     References
     ----------
     .. footbibliography::

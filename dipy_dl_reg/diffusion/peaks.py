@@ -87,6 +87,12 @@ def transform_vectors(
         If the map is not 3D, the vectors have another shape or are zero everywhere, the
         mask has another shape, a name is unknown, or a shape does not fit its grid.
 
+    See Also
+    --------
+    transform_peaks : for DIPY's peaks.
+    transform_tensors, transform_fods : for tensors and FODs.
+    transform_streamlines : directions move as streamlines do.
+
     References
     ----------
     .. footbibliography::
@@ -139,7 +145,7 @@ def transform_peaks(
     interpolation: str = "dyadic",
     inverse: bool = False,
 ) -> PeaksAndMetrics:
-    """Transform DIPY's peaks by a map, with reorientation.
+    r"""Transform DIPY's peaks by a map, with reorientation.
 
     Parameters
     ----------
@@ -178,6 +184,38 @@ def transform_peaks(
     ------
     ValueError
         As `transform_vectors`, or if the object holds no peaks.
+
+    See Also
+    --------
+    transform_vectors : the method, for vectors in an array or a file.
+    transform_fods : transforms the FODs from which the peaks were found.
+    dipy.direction.peaks.peaks_from_model : makes the peaks.
+
+    Notes
+    -----
+    Directions are transformed as by `transform_vectors`: :math:`v'(x) \propto
+    J(x)^{-1} v(T(x))`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dipy.align.imaffine import AffineMap
+    >>> from dipy.data import default_sphere
+    >>> from dipy.direction.peaks import PeaksAndMetrics
+    >>> from dipy_dl_reg import transform_peaks
+    >>> peaks = PeaksAndMetrics()
+    >>> peaks.sphere, peaks.affine = default_sphere, np.eye(4)
+    >>> peaks.peak_dirs = np.zeros((5, 5, 5, 1, 3))
+    >>> peaks.peak_dirs[..., 0] = 1  # along the first axis
+    >>> peaks.peak_values = np.ones((5, 5, 5, 1))
+    >>> peaks.peak_indices = np.zeros((5, 5, 5, 1), dtype=int)
+    >>> quarter_turn = np.array(
+    ...     [[0, 1, 0, 0], [-1, 0, 0, 4], [0, 0, 1, 0], [0, 0, 0, 1]]
+    ... )
+    >>> grid = dict(domain_grid_shape=(5, 5, 5), codomain_grid_shape=(5, 5, 5))
+    >>> warped = transform_peaks(AffineMap(quarter_turn, **grid), peaks)
+    >>> np.abs(warped.peak_dirs[2, 2, 2, 0]).round(3)
+    array([0., 1., 0.])
     """
     check_choice("interpolation", interpolation, INTERPOLATIONS)
     pam = read_peaks(peaks)

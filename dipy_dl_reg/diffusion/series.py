@@ -116,7 +116,7 @@ def deep_motion_correction(
     Notes
     -----
     A volume is registered to an image of its own contrast: its signal as the other
-    volumes of its shell predict it (`motion_prediction`), with the b-vectors rotated.
+    volumes of its shell predict it, with the b-vectors rotated.
     After a first alignment of all volumes to b0, this is done `iterations` times; the
     mean of each shell is registered to the mean b0.  A shell of one volume has no
     others: it is registered to the mean of the shell with the nearest b-value.  All
@@ -194,6 +194,30 @@ def deep_register_dwi_series(
         If the series, the table, the mask or an option cannot be used.
     OSError
         If a file is missing, or `out_file` exists or cannot be written.
+
+    See Also
+    --------
+    deep_motion_correction : the same under another name; describes the method.
+    rotate_gradients : the gradient table of the corrected series.
+    deep_register_series : for a series without a gradient table.
+    dipy.align.register_dwi_series : the function that this one replaces.
+
+    Examples
+    --------
+    >>> from dipy_dl_reg import deep_register_dwi_series
+    >>> corrected, affines = deep_register_dwi_series(
+    ...     "dwi.nii.gz", ("dwi.bval", "dwi.bvec")
+    ... )  # doctest: +SKIP
+
+    A series of a b0 volume alone, which does not move:
+
+    >>> import numpy as np
+    >>> x, y, z = np.mgrid[-1:1:16j, -1:1:16j, -1:1:16j]
+    >>> data = np.exp(-4 * (x**2 + 2 * y**2 + 3 * z**2))[..., None]
+    >>> table = np.array([0]), np.array([[0, 0, 0]])
+    >>> corrected, affines = deep_register_dwi_series(data, table, affine=np.eye(4))
+    >>> affines.shape, bool((affines[..., 0] == np.eye(4)).all())
+    ((4, 4, 1), True)
     """
     series = open_series(data, affine)
     table = check_gradient_table(gtab, series.volume_count)
@@ -338,6 +362,17 @@ def deep_register_series(
         If the series, the reference or an option cannot be used.
     FileNotFoundError
         If a file is missing.
+
+    See Also
+    --------
+    deep_motion_correction : for a diffusion series, whose volumes differ in contrast.
+    deep_affine_registration : registers one volume.
+    dipy.align.register_series : the function that this one replaces.
+
+    Notes
+    -----
+    All volumes are compared with the same image.  In a diffusion series, whose volumes
+    show different contrasts, `deep_motion_correction` is more accurate.
 
     Examples
     --------

@@ -42,7 +42,7 @@ def uncertainty_along_streamlines(
     -------
     values : ArraySequence
         For each streamline an array of shape (N, 1), in the order of its points, as
-        `data_per_point` of a tractogram wants them.  NaN outside of static's field of
+        ``data_per_point`` of a tractogram wants them.  NaN outside of static's field of
         view.
 
     Raises
@@ -50,11 +50,35 @@ def uncertainty_along_streamlines(
     ValueError
         If a streamline is not an array of points, or an option is not valid.
 
+    See Also
+    --------
+    mapping_uncertainty : computes the expected error.
+    transform_streamlines : transforms the streamlines.
+
+    Notes
+    -----
+    The values are those of `MappingUncertainty` at the points, interpolated linearly.
+
     Examples
     --------
-    >>> from dipy_dl_reg import uncertainty_along_streamlines
-    >>> values = uncertainty_along_streamlines(uncertainty, moved)  # doctest: +SKIP
-    >>> moved.data_per_point["expected_error"] = values  # doctest: +SKIP
+    >>> import numpy as np
+    >>> from dipy_dl_reg import (
+    ...     DeepRegistration,
+    ...     mapping_uncertainty,
+    ...     transform_streamlines,
+    ...     uncertainty_along_streamlines,
+    ... )
+    >>> x, y = np.mgrid[-1:1:24j, -1:1:24j]
+    >>> static, moving = np.exp(-8 * (x**2 + y**2)), np.exp(-8 * (x**2 + 2 * y**2))
+    >>> options = {"metric": "SSD", "level_iters": [5]}
+    >>> mapping = DeepRegistration(**options).optimize(static=static, moving=moving)
+    >>> uncertainty = mapping_uncertainty(mapping, static, moving, **options)
+    >>> moved = transform_streamlines(
+    ...     mapping, [np.array([[11.0, 11], [11, 14], [11, 17]])]
+    ... )
+    >>> values = uncertainty_along_streamlines(uncertainty, moved)
+    >>> values[0].shape, bool((values[0] > 0).all())
+    ((3, 1), True)
     """
     sequence = _world_streamlines(streamlines)
     if not sequence.total_nb_rows:

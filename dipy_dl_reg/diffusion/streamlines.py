@@ -73,10 +73,33 @@ def transform_streamlines(
         coordinate is not finite; if a tractogram describes the grid of static instead
         of that of moving (with `inverse`, moving's instead of static's).
 
+    See Also
+    --------
+    transform_tractogram : for files of any size.
+    uncertainty_along_streamlines : the expected error at each point.
+    dipy.tracking.streamline.transform_streamlines : by a matrix.
+
     Notes
     -----
     The displacement field covers static's field of view. Beyond it the displacement is
     0: points there are transformed by the prealign alone.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dipy_dl_reg import DeepRegistration, transform_streamlines
+    >>> x, y = np.mgrid[-1:1:32j, -1:1:32j]
+    >>> static, moving = np.exp(-8 * (x**2 + y**2)), np.exp(-8 * (x**2 + 2 * y**2))
+    >>> mapping = DeepRegistration("SSD").optimize(static=static, moving=moving)
+    >>> streamline = np.array(
+    ...     [[15.5, 15.5], [15.5, 18.5]]
+    ... )  # in moving, which is narrower
+    >>> (moved,) = transform_streamlines(mapping, [streamline])
+    >>> bool(moved[1, 1] > 19)
+    True
+    >>> (back,) = transform_streamlines(mapping, [moved], inverse=True)
+    >>> bool(np.allclose(back, streamline, atol=0.01))
+    True
     """
     mapping = as_mapping(mapping)
     if isinstance(streamlines, StatefulTractogram):

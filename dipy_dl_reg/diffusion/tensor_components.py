@@ -67,6 +67,11 @@ def tensor_matrices(tensors: np.ndarray, order: str = "dipy") -> np.ndarray:
     ValueError
         If there are not six components, or the order is unknown.
 
+    See Also
+    --------
+    tensor_components : the opposite.
+    transform_tensors : takes both forms.
+
     Examples
     --------
     >>> import numpy as np
@@ -108,6 +113,11 @@ def tensor_components(matrices: np.ndarray, order: str = "dipy") -> np.ndarray:
     ValueError
         If the last two axes are not 3x3 matrices, they are not symmetric, or the order
         is unknown.
+
+    See Also
+    --------
+    tensor_matrices : the opposite; lists the orders.
+    transform_tensors : takes both forms.
 
     Examples
     --------

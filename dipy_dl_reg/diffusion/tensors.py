@@ -115,6 +115,13 @@ def transform_tensors(
         symmetric, the mask has another shape or is empty, a name is unknown, or a shape
         does not fit its grid.
 
+    See Also
+    --------
+    transform_tensor_fit : for a tensor fit of DIPY.
+    register_tensors : registers two images of tensors.
+    tensor_matrices, tensor_components : convert six components to matrices and back.
+    transform_fods : for FODs; each fibre of a crossing turns by itself.
+
     Notes
     -----
     With "log-euclidean", eigenvalues below 1 % of the voxel's largest, negative ones
@@ -178,7 +185,7 @@ def transform_tensor_fit(
     interpolation: str = "log-euclidean",
     inverse: bool = False,
 ) -> TensorFit:
-    """Transform DIPY's tensor fit of an image by a map, with reorientation.
+    r"""Transform DIPY's tensor fit of an image by a map, with reorientation.
 
     Parameters
     ----------
@@ -205,6 +212,45 @@ def transform_tensor_fit(
     ------
     ValueError
         As `transform_tensors`.
+
+    See Also
+    --------
+    transform_tensors : the method, for tensors in an array or a file.
+    transform_dwi : transforms the series, before a fit.
+    dipy.reconst.dti.TensorFit : the class of the input and of the result.
+
+    Notes
+    -----
+    The tensors are rotated in each voxel, :math:`D'(x) = R(x)\, D(T(x))\, R(x)^\top`,
+    as `transform_tensors` describes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dipy.align.imaffine import AffineMap
+    >>> from dipy.core.gradients import gradient_table
+    >>> from dipy.reconst.dti import TensorModel
+    >>> from dipy_dl_reg import transform_tensor_fit
+    >>> diagonals = [
+    ...     [1, 1, 0],
+    ...     [1, -1, 0],
+    ...     [1, 0, 1],
+    ...     [1, 0, -1],
+    ...     [0, 1, 1],
+    ...     [0, 1, -1],
+    ... ]
+    >>> bvecs = np.vstack([np.zeros(3), np.array(diagonals) / np.sqrt(2)])
+    >>> gtab = gradient_table(np.array([0.0] + 6 * [1000]), bvecs=bvecs)
+    >>> signal = 1000 * np.exp(-gtab.bvals * (3e-4 + 1.4e-3 * bvecs[:, 0] ** 2))
+    >>> fit = TensorModel(gtab).fit(np.broadcast_to(signal, (5, 5, 5, 7)))
+    >>> quarter_turn = np.array(
+    ...     [[0, 1, 0, 0], [-1, 0, 0, 4], [0, 0, 1, 0], [0, 0, 0, 1]]
+    ... )
+    >>> grid = dict(domain_grid_shape=(5, 5, 5), codomain_grid_shape=(5, 5, 5))
+    >>> warped = transform_tensor_fit(AffineMap(quarter_turn, **grid), fit)
+    >>> first = warped.evecs[2, 2, 2, :, 0]  # turned from the first axis to the second
+    >>> np.abs(first).round(3)
+    array([0., 1., 0.], dtype=float32)
     """
     matrices = transform_tensors(
         mapping,

@@ -135,7 +135,9 @@ def transform_tractogram(
 
     See Also
     --------
-    transform_streamlines : For streamlines and tractograms in memory.
+    transform_streamlines : for streamlines and tractograms in memory; describes the
+        method.
+    dipy.io.stateful_tractogram.StatefulTractogram : a tractogram in memory.
 
     Examples
     --------

@@ -176,7 +176,7 @@ def warp(
 
 
 def _displaced_points(displacement: torch.Tensor) -> torch.Tensor:
-    """Normalised coordinates ``(B, N, D)`` of ``x + u(x)`` on the field's own grid."""
+    """Normalized coordinates ``(B, N, D)`` of ``x + u(x)`` on the field's own grid."""
     u, dim = displacement, displacement.ndim - 2
     lines = [_normalised_axis(u, axis) for axis in range(dim)]
     if u.requires_grad and torch.is_grad_enabled():

@@ -59,8 +59,7 @@ class Quality(NamedTuple):
 
     Notes
     -----
-    The definitions are those of `dipy_dl_reg.maps.regularity.measure_regularity`, which
-    measures a finished map.
+    The definitions are those of `RegularityMeasures`, the measures of a finished map.
     """
 
     minimum_jacobian: float

@@ -16,7 +16,7 @@ from dipy_dl_reg.geometry.kernels import functions as kernels
 
 
 def gaussian_taps(sigma: float) -> tuple[float, ...]:
-    """Half of a normalised Gaussian kernel, centre first, cut at 3 sigma.
+    """Half of a normalized Gaussian kernel, centre first, cut at 3 sigma.
 
     Parameters
     ----------

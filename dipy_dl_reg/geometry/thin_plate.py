@@ -65,7 +65,7 @@ def fit_spline(
 ) -> ThinPlateSpline:
     r"""Fit a thin-plate spline that maps points to targets :footcite:p:`Bookstein1989`.
 
-    It minimises, with :math:`\lambda` the regularization,
+    It minimizes, with :math:`\lambda` the regularization,
 
     .. math:: \frac{1}{N} \sum_i |f(p_i) - q_i|^2 + \lambda\, w^T K w,
               \quad K_{ij} = \phi(|p_i - p_j| / L)

@@ -112,19 +112,32 @@ def register_all_pairs(
     RuntimeError
         If a registration fails.
 
+    See Also
+    --------
+    build_template : registers all images to their mean.
+    register_cohort : registers all images to one template.
+
+    Notes
+    -----
+    With :math:`A_i` the affine from the world of the mean to that of image :math:`i`,
+    the prealign of the pair (static :math:`i`, moving :math:`j`) is
+    :math:`A_j A_i^{-1}`.  The folder holds two fields for each of the N (N - 1) pairs.
+
     Examples
     --------
     >>> from tempfile import TemporaryDirectory
     >>> import nibabel as nib
     >>> import numpy as np
     >>> from dipy_dl_reg import register_all_pairs
-    >>> x, y, z = np.mgrid[-1:1:16j, -1:1:16j, -1:1:16j]
+    >>> x, y, z = np.mgrid[-1:1:10j, -1:1:10j, -1:1:10j]
     >>> images = [
     ...     nib.Nifti1Image(np.exp(-6 * (x**2 + y**2 + k * z**2)), np.eye(4))
     ...     for k in (1.0, 2.0)
     ... ]
     >>> with TemporaryDirectory() as folder:
-    ...     pairs = register_all_pairs(images, folder, names=["a", "b"])
+    ...     pairs = register_all_pairs(
+    ...         images, folder, names=["a", "b"], level_iters=[5]
+    ...     )
     >>> [(pair.static, pair.moving) for pair in pairs]
     [('a', 'b'), ('b', 'a')]
     """

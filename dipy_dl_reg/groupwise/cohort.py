@@ -165,12 +165,35 @@ def register_cohort(
     ImportError
         If the package of an engine or of the report is not installed.
 
+    See Also
+    --------
+    build_template : makes a template of the subjects first.
+    write_study_report : writes the index page.
+    deep_registration : registers one pair.
+
     Notes
     -----
     Results are the same for all engines and numbers of processes.
 
     A script must call this function below ``if __name__ == "__main__":`` unless the
     engine is "serial".
+
+    Examples
+    --------
+    Subjects in a folder in BIDS form, in four processes:
+
+    >>> from dipy_dl_reg import register_cohort
+    >>> result = register_cohort(
+    ...     "bids", "template.nii.gz", "derivatives", engine="joblib", n_jobs=4
+    ... )  # doctest: +SKIP
+
+    A file that is missing is reported before anything is computed:
+
+    >>> rows = [{"subject": "01", "T1w": "missing.nii.gz"}]
+    >>> register_cohort(rows, "missing_template.nii.gz", "derivatives")
+    Traceback (most recent call last):
+        ...
+    FileNotFoundError: ...
     """
     check_engine(engine, address)
     count = count_processes(n_jobs)

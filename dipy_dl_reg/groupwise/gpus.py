@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import getpass
 import os
 from pathlib import Path
+import re
 import tempfile
 import time
 
@@ -70,6 +71,8 @@ def _lock_file(name: str, folder: str | os.PathLike | None) -> FileLock:
     if folder is None:
         folder = Path(tempfile.gettempdir(), f"dipy_dl_reg-{getpass.getuser()}")
     Path(folder).mkdir(parents=True, exist_ok=True)
+    # Names of parts of a GPU (MIG) contain slashes; Windows forbids more characters.
+    name = re.sub(r"[^\w.-]", "_", name)
     return FileLock(Path(folder, f"gpu-{name}.lock"))
 
 

@@ -175,6 +175,16 @@ def build_template(
     RuntimeError
         If the registration of a subject fails.
 
+    See Also
+    --------
+    register_cohort : registers further subjects to the template.
+    register_all_pairs : maps between the subjects without a template.
+
+    Notes
+    -----
+    A script must call this function below ``if __name__ == "__main__":`` unless the
+    engine is "serial".
+
     References
     ----------
     .. footbibliography::
@@ -185,13 +195,13 @@ def build_template(
     >>> import nibabel as nib
     >>> import numpy as np
     >>> from dipy_dl_reg import build_template
-    >>> x, y, z = np.mgrid[-1:1:16j, -1:1:16j, -1:1:16j]
+    >>> x, y, z = np.mgrid[-1:1:10j, -1:1:10j, -1:1:10j]
     >>> images = [
     ...     nib.Nifti1Image(np.exp(-6 * (x**2 + y**2 + k * z**2)), np.eye(4))
     ...     for k in (1.0, 2.0)
     ... ]
     >>> with TemporaryDirectory() as folder:
-    ...     template = build_template(images, folder, iterations=1)
+    ...     template = build_template(images, folder, iterations=1, level_iters=[5])
     >>> bool(template.history[-1].mean_displacement < 0.1)
     True
     """

@@ -80,7 +80,7 @@ def improves_similarity(
     displacement : Tensor, shape (1, D, *static_shape)
         Field in voxels of the static grid.
     objective : Objective
-        The function that refinement minimises.
+        The function that refinement minimizes.
     spacing : float, optional
         Voxel size, mm, at which it is evaluated; by default that of the images.
 
@@ -115,7 +115,7 @@ def improves_refinement(
     pair : Pair
         The images.
     objective : Objective
-        The function that refinement minimises.
+        The function that refinement minimizes.
     u, v : Tensor, shape (1, D, *static_shape)
         The field and its inverse, in voxels of the static grid.
     worth : float, optional
@@ -148,7 +148,7 @@ def refine_coarsely(pair: Pair, objective: Objective) -> Fields:
     pair : Pair
         The images.
     objective : Objective
-        The function to minimise.
+        The function to minimize.
 
     Returns
     -------

@@ -2,9 +2,9 @@
 
 On a coarse grid of cells, the cost of every displacement within a wide window is
 computed at once: the difference of the self-similarity descriptors (`mind`) of the two
-images.  A smooth field is found from all these costs by coupled convex optimisation
+images.  A smooth field is found from all these costs by coupled convex optimization
 (Heinrich et al., 2014): alternately, each cell takes the displacement ``d`` that
-minimises
+minimizes
 
     ``cost(x, d) + theta |d - s(x)|**2``
 

@@ -96,7 +96,7 @@ def predict_displacement(
     pair : Pair
         The images; voxels outside the masks are set to 0 for the network.
     objective : Objective
-        The function that refinement minimises; not used with symmetric networks.
+        The function that refinement minimizes; not used with symmetric networks.
     alone : bool, optional
         Whether no refinement follows: a symmetric network then makes three passes.
 

@@ -82,7 +82,7 @@ class Initializers:
     Attributes
     ----------
     objective : callable
-        ``objective(metric)`` is the `Objective` that refinement minimises.
+        ``objective(metric)`` is the `Objective` that refinement minimizes.
     metric : Metric, ChannelMetrics or None
         The user's metric, or those of the channels; with None the metric is chosen for
         the images.

@@ -58,7 +58,7 @@ AFFINE_FORMATS = {
     "freesurfer": AffineFormat("FreeSurfer", (".lta",), "affine_lta"),
     "text": AffineFormat("text", (".txt",), "affine_text", (2, 3)),
 }
-#: In the order in which a file is recognised; any file is taken for text at last.
+#: In the order in which a file is recognized; any file is taken for text at last.
 _READ_ORDER = ("itk", "freesurfer", "fsl", "text")
 
 

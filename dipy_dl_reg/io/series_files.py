@@ -176,7 +176,10 @@ def unpack_series(
     if path is None or not str(path).lower().endswith(_COMPRESSED):
         yield series
         return
-    with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=folder) as place:
+    # Windows does not remove a file that nibabel still maps into memory.
+    with tempfile.TemporaryDirectory(
+        prefix=".unpacked-", dir=folder, ignore_cleanup_errors=os.name == "nt"
+    ) as place:
         try:
             unpacked: Any = nib.load(_unpack_files(series.image, Path(place)))
         except MemoryError:

@@ -44,7 +44,7 @@ def plot_registration(
     moving; a regular grid of moving transformed to static; the logarithm of the
     Jacobian determinant. The rows are three planes through the middle of static's
     foreground (in 2D the image itself), in true proportions, on the grid of the field.
-    The measures of `measure_regularity` are written below.
+    The measures that are returned are written below.
 
     Parameters
     ----------
@@ -96,9 +96,7 @@ def plot_registration(
     >>> x, y = np.mgrid[-1:1:32j, -1:1:32j]
     >>> static, moving = np.exp(-8 * (x**2 + y**2)), np.exp(-8 * (x**2 + 2 * y**2))
     >>> mapping = DeepRegistration("SSD").optimize(static=static, moving=moving)
-    >>> measures = plot_registration(
-    ...     f"{mkdtemp()}/result.png", static, moving, mapping
-    ... )
+    >>> measures = plot_registration(f"{mkdtemp()}/result.png", static, moving, mapping)
     >>> measures.folds_percent
     0.0
     """

@@ -9,7 +9,7 @@
     hundreds of times).
 
 Gradients are implemented explicitly, because autograd would need more memory.
-Values are to be minimised.  Images are ``(B, 1, *shape)`` and the mask, if any, is 0 or
+Values are to be minimized.  Images are ``(B, 1, *shape)`` and the mask, if any, is 0 or
 1 on the same grid; voxels outside of it are ignored.
 """
 

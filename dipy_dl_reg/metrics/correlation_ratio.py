@@ -47,7 +47,7 @@ class CRMetric(Metric):
     least-squares fit to the warped image, and ``m`` the mean of the warped image.  Then
     ``value = sum((w - f(s))**2) / sum((w - m)**2) = N / D`` and
     ``d value / d w = 2 (w - f(s)) / D - 2 (w - m) N / D**2``.  ``f`` and ``m`` need not
-    be differentiated, because they minimise the sums.  If ``f`` were a mean for each
+    be differentiated, because they minimize the sums.  If ``f`` were a mean for each
     level, the minimum would not be at identical images: intensities would move towards
     the centres of the levels.  Voxels with the lowest and the highest thousandth of
     static's intensities are excluded.

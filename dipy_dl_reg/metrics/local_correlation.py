@@ -64,7 +64,7 @@ class CCMetric(Metric):
     ``cross = mean(s w) - mean(s) mean(w) + floor``,
     ``var = mean(w w) - mean(w)**2 + floor`` (and so for s),
     ``cc = cross**2 / (var_s var_w)``; ``value = 1 - mean(cc)``.  With the floor in
-    `cross`, too, ``cc <= 1`` with equality for equal images; without it, a higher
+    ``cross``, too, ``cc <= 1`` with equality for equal images; without it, a higher
     contrast would increase ``cc``, and the optimum would not be at identical images.
     By the chain rule, because box sums are their own transpose,
     ``d sum(cc) / d w = s box[2 a] - w box[2 b] + box[2 b mean(w) - 2 a mean(s)]``

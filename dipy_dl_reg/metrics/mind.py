@@ -56,8 +56,8 @@ class MINDMetric(Metric):
 
     .. math::
 
-        d_{ab}(x) = \mathrm{mean}_p \, (I(x + a + p) - I(x + b + p))^2, \qquad
-        m_{ab}(x) = \exp\!\left(-\frac{d_{ab} - \min d}{\mathrm{mean}\, d - \min d
+        d_{ab}(x) &= \mathrm{mean}_p \, (I(x + a + p) - I(x + b + p))^2 \\
+        m_{ab}(x) &= \exp\!\left(-\frac{d_{ab} - \min d}{\mathrm{mean}\, d - \min d
         + \mathrm{floor}}\right)
 
     with the minimum and the mean over the pairs.  The value is the mean squared

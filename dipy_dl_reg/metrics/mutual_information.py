@@ -25,7 +25,7 @@ _MOST_VOXELS = 1_000_000
 
 
 class MIMetric(Metric):
-    """Minus the mutual information of the two images, normalised.
+    """Minus the mutual information of the two images, normalized.
 
     This metric is suitable for different contrasts, such as b0 and T1
     :footcite:p:`Mattes2003`.

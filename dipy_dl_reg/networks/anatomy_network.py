@@ -192,7 +192,7 @@ def load_anatomy_network(
 
 
 def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    """Convolution, normalisation and leaky ReLU."""
+    """Convolution, normalization and leaky ReLU."""
     return nn.Sequential(
         nn.Conv3d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
         nn.InstanceNorm3d(outputs, affine=True),

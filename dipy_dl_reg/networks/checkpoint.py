@@ -63,6 +63,25 @@ def save_network(
         If there is such a file, and `overwrite` is not set.
     ValueError
         If a weight is not finite, or the card cannot be stored.
+
+    See Also
+    --------
+    load_network : the opposite.
+    fit : trains a network, and saves it (`save`).
+
+    Notes
+    -----
+    The file contains arrays and text alone: reading it runs no code.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> from dipy_dl_reg import load_network, make_network, save_network
+    >>> network = make_network("unet", dim=2)
+    >>> path = f"{mkdtemp()}/network.npz"
+    >>> save_network(path, network, card={"licence": "CC0"})
+    >>> load_network(path).arguments == network.arguments
+    True
     """
     path = Path(path)
     if path.exists() and not overwrite:
@@ -98,6 +117,21 @@ def load_network(
         If there is no such file.
     ValueError
         If it is not a complete file of this kind.
+
+    See Also
+    --------
+    save_network : the opposite.
+    load_model : the trained networks that come with the package.
+    DeepRegistration : takes the file itself (`model`).
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> from dipy_dl_reg import load_network, make_network, save_network
+    >>> path = f"{mkdtemp()}/network.npz"
+    >>> save_network(path, make_network("unet", dim=2), card={"licence": "CC0"})
+    >>> load_network(path).card["licence"]
+    'CC0'
     """
     header, arrays = read_arrays(path)
     with errors_name_file(path):

@@ -21,7 +21,7 @@ class DIRNet(RegistrationNetwork):
     """Regressor of B-spline control points, as in DIRNet :footcite:p:`deVos2017`.
 
     Each halving of the resolution, down to that of the control points, is a convolution
-    3 voxels wide, an ELU, batch normalisation and average pooling 2 voxels wide.  Two
+    3 voxels wide, an ELU, batch normalization and average pooling 2 voxels wide.  Two
     convolutions 1 voxel wide with ELU follow, and a linear convolution with initial
     weights of zero, whose outputs are the displacements of the control points.  The
     control points are at the centres of the pooled blocks.  The field is a cubic

@@ -138,7 +138,7 @@ class _Total(torch.autograd.Function):
 
 
 class BatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch normalisation over all processes of a distributed training.
+    """Batch normalization over all processes of a distributed training.
 
     The result for a batch on one process is the same as for its parts on several
     processes, on any device.  Torch's synchronised layer supports only GPUs.

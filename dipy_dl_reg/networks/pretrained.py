@@ -107,6 +107,16 @@ def list_models() -> list[str]:
     -------
     names : list of str
         For `load_model` and ``DeepRegistration(model=...)``.
+
+    See Also
+    --------
+    load_model : loads one of them; :doc:`/model_cards` describes them.
+
+    Examples
+    --------
+    >>> from dipy_dl_reg import list_models
+    >>> list_models()
+    ['pyramid-brain', 'pyramid-slices', 'voxelmorph-t1']
     """
     return sorted(WEIGHTS)
 
@@ -130,6 +140,19 @@ def load_model(name: str, *, device: torch.device | str = "cpu") -> Registration
     ------
     ValueError
         If there is no such model, or its file is not the one that was released.
+
+    See Also
+    --------
+    list_models : the names.
+    load_network : a file of your own.
+    DeepRegistration : takes the name itself (`model`).
+
+    Examples
+    --------
+    >>> from dipy_dl_reg import load_model
+    >>> network = load_model("pyramid-slices")
+    >>> network.dim, network.card["licence"].split(";")[0]
+    (2, 'BSD-3-Clause')
     """
     if name not in WEIGHTS:
         raise ValueError(f"model must be one of {list_models()}, got {name!r}.")

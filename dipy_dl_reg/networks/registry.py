@@ -77,6 +77,31 @@ def make_network(
     ------
     ValueError
         If there is no such network, or it has no such argument.
+
+    See Also
+    --------
+    fit : trains a network.
+    save_network, load_network : files of networks.
+    load_model : the trained networks that come with the package.
+
+    Notes
+    -----
+    "dirnet" is the network of :footcite:t:`deVos2017`, "selfsup-fcn" that of
+    :footcite:t:`Li2017`, "voxelmorph" that of :footcite:t:`Balakrishnan2018`, with a
+    velocity that of :footcite:t:`Dalca2018`, and "unet" that of
+    :footcite:t:`Ronneberger2015`.  "pyramid" predicts a velocity from coarse to fine,
+    antisymmetric in the images.
+
+    References
+    ----------
+    .. footbibliography::
+
+    Examples
+    --------
+    >>> from dipy_dl_reg import make_network
+    >>> network = make_network("unet", dim=2, seed=0)
+    >>> network.dim
+    2
     """
     import torch
 

@@ -19,7 +19,7 @@ class SelfSupFCN(RegistrationNetwork):
     The encoder has two blocks of a convolution and a pooling of stride 2, and a
     convolution at a quarter of the resolution.  The decoder has two transposed
     convolutions of stride 2, with a convolution between them.  All are 3 voxels wide,
-    followed by batch normalisation and a ReLU.  At each of the three resolutions a
+    followed by batch normalization and a ReLU.  At each of the three resolutions a
     linear convolution, with initial weights near zero, gives a field, and the images
     are compared.  Such a network can be trained on a single pair.
 
@@ -97,5 +97,5 @@ def _double(dim: int, inputs: int, outputs: int) -> nn.Module:
 
 
 def _with_normalisation(layer: Any) -> tuple[nn.Module, ...]:
-    """Return a layer, followed by batch normalisation and a ReLU."""
+    """Return a layer, followed by batch normalization and a ReLU."""
     return layer, BatchNorm(layer.out_channels), nn.ReLU()

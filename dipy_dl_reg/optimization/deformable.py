@@ -132,7 +132,7 @@ def refine(
     pair : Pair
         The images.
     objective : Objective
-        The function to minimise.
+        The function to minimize.
     level_iters : sequence of int
         Maximum number of iterations of each level, coarsest first; 0 skips a level.
     start : tuple of Tensor, shape (1, D, *static_shape), optional
@@ -210,7 +210,7 @@ def evaluate_energies(
     pair : Pair
         The images.
     objective : Objective
-        The function that refinement minimises; with a symmetric metric, only the
+        The function that refinement minimizes; with a symmetric metric, only the
         comparison on static's grid is evaluated.
     fields : sequence of Tensor, shape (1, D, *static_shape)
         In voxels of the static grid; the moving mask is warped by the first one, for

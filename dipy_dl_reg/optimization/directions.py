@@ -53,7 +53,7 @@ class Direction:
     pair : Pair
         The images at this level; for the inverse direction, of `reverse_pair`.
     objective : Objective
-        The function to minimise.
+        The function to minimize.
     mask : Tensor or None
         1 at voxels that are compared; None if all are.
     options : StepOptions
@@ -138,7 +138,7 @@ def make_directions(
     pair : Pair
         The images at this level.
     objective : Objective
-        The function to minimise.
+        The function to minimize.
     fields : tuple of Tensor, shape (1, D, *shape)
         The field and its inverse with which the level begins; they warp the masks.
     length : float

@@ -11,7 +11,7 @@ _WINDOW = 10
 
 
 class Energy(NamedTuple):
-    """The value that a level minimises.
+    """The value that a level minimizes.
 
     Attributes
     ----------

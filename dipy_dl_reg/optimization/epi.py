@@ -12,7 +12,7 @@ two acquisitions, the images without distortion are
     c_2(x) = I_2(R x - s(x)\, e)\, (1 - \partial_{R^{-1} e} s(x))
 
 The factors restore the density of a signal that was compressed or stretched.
-`estimate_shift` minimises
+`estimate_shift` minimizes
 
 .. math::
 

@@ -73,7 +73,7 @@ class LandmarkPenalty:
         The length of a landmark's smoothed gradient is at most `largest`; within one
         voxel of the target it decreases in proportion to the distance.  Therefore the
         field converges at the landmark for any weight, and the gradients of the images
-        remain relevant in an optimiser that compares gradients with the largest one.
+        remain relevant in an optimizer that compares gradients with the largest one.
 
         Parameters
         ----------

@@ -140,7 +140,7 @@ def estimate_memory(
     dim : {2, 3}
         Dimension; each coarser level has ``2**dim`` times fewer voxels.
     objective : Objective
-        The function to minimise.
+        The function to minimize.
 
     Returns
     -------

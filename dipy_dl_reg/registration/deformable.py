@@ -74,7 +74,7 @@ class DeepRegistration(DeformableResults):
     Attributes
     ----------
     metric : Metric
-        After `optimize`: the metric that was minimised.
+        After `optimize`: the metric that was minimized.
     quality : Quality
         After `optimize`: minimum Jacobian determinant of both fields, inverse
         consistency error (voxels of the static grid; mean and maximum), and how many
@@ -134,13 +134,13 @@ class DeepRegistration(DeformableResults):
 
     Notes
     -----
-    With :math:`P` the prealign, the displacement :math:`u` on static's grid minimises
+    With :math:`P` the prealign, the displacement :math:`u` on static's grid minimizes
     the dissimilarity :math:`D` (`metric`) of :math:`s` (static) and :math:`m` (moving),
 
     .. math:: D\big(s,\; m(P\,(x + u(x)))\big)
 
     from the coarsest level of a pyramid to the finest.  In each iteration the gradient
-    is smoothed by a Gaussian (the metric's ``sigma_diff``), normalised by Adam
+    is smoothed by a Gaussian (the metric's ``sigma_diff``), normalized by Adam
     :footcite:p:`Kingma2015` to a step :math:`h` of limited length, and composed with
     the field, which is then smoothed (`sigma_field`):
 

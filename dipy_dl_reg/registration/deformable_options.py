@@ -65,7 +65,7 @@ class DeformableOptions:
         Options of SyN, accepted without effect and with a message in the log: the
         inverse is always computed until its error is below a fixed bound.
     callback : callable, optional
-        ``callback(registration, stage)`` is called with DIPY's `RegistrationStages`.
+        ``callback(registration, stage)`` is called with DIPY's ``RegistrationStages``.
     model : str, Path, RegistrationNetwork or None, optional
         Network whose field refinement starts from: a trained network, the name of one
         that comes with the package (`list_models`), or a file that `save_network`
@@ -80,15 +80,16 @@ class DeformableOptions:
         only the affine.
 
         Masks are applied to the images before the default network sees them; a network
-        that the user names sees the whole images.  The default network is not used if
-        landmarks or ``initialization="discrete"`` are given, or if an image has less
-        than 16 of the network's voxels along an axis.  It is not used either for
-        volumes of the same contrast that are close to each other (mean local
-        correlation of at least .45), if they are refined at several levels by local
-        correlation: refinement alone is then as accurate, in half the time; nor if the
-        intensities are mapped with anatomy maps (`anatomy`).  Its field
-        is also not used if other similar images are not aligned better by a coarse
-        refinement that starts from it.
+        that the user names sees the whole images.  The default network is not used
+
+        - if landmarks or ``initialization="discrete"`` are given;
+        - if an image has less than 16 of the network's voxels along an axis;
+        - for volumes of the same contrast that are close to each other (mean local
+          correlation of at least .45), if they are refined at several levels by local
+          correlation: refinement alone is then as accurate, in half the time;
+        - if the intensities are mapped with anatomy maps (see `anatomy`);
+        - for other similar images, if a coarse refinement that starts from its field
+          does not align them better than one without it.
     initialization : {"discrete", "auto"} or None, optional
         "discrete" first searches for displacements of up to a quarter of the static
         image's longest side, and refinement starts from the field found; the search
@@ -120,7 +121,7 @@ class DeformableOptions:
         starts from the thin-plate spline through them.  A warning is logged if
         landmarks lie outside the images, or if the map has a large error at a landmark.
     landmark_weight : float, optional
-        Refinement minimises the dissimilarity plus this weight times the mean squared
+        Refinement minimizes the dissimilarity plus this weight times the mean squared
         distance of the landmarks, mm**2.  With 0, landmarks are used only for the
         first field; with the default, 1, the map meets the landmarks.
     phase_encoding : {"i", "i-", "j", "j-", "k", "k-"}, optional
@@ -150,17 +151,20 @@ class DeformableOptions:
     progress : bool, optional
         Show a progress bar of the iterations; by default only at a terminal.
     anatomy : {"auto", True, False}, optional
-        Maps of anatomical structures, which a network predicts from each image, of any
-        contrast (`segment_anatomy`), in one to three seconds of a core for each.
-        ``"auto"`` predicts them if the mean local correlation of the images is
-        negative, as between T1 and b0 or MD (it is not for FA): the intensities of each
-        structure in both images give a function from moving's to static's contrast, and
-        the images are then compared like images of one contrast, without the default
-        network.  It is for 3D images of one channel that show a brain, is done only
-        with refinement and without `phase_encoding`, and not if the metric is given.
-        With True, the maps of ten structures are channels of the objective as well, for
-        all contrasts; True is an error for images that cannot have maps, and without
-        refinement.  False uses no maps.
+        Whether maps of anatomical structures are used.  A network predicts them from
+        each image, of any contrast (`segment_anatomy`), in one to three seconds of a
+        core.  They are for 3D images that show a brain.
+
+        With ``"auto"``, the default, they are used if the images have opposite
+        contrasts (a negative mean local correlation), such as T1 and b0 or MD, but not
+        T1 and FA.  The intensities of each structure in both images give a function
+        from moving's to static's contrast.  The images are then compared like images of
+        one contrast, without the default network.  This needs one channel, refinement,
+        and no given `metric` or `phase_encoding`.
+
+        With True, the maps of ten structures are also channels of the objective, for
+        all contrasts.  It is an error for images that cannot have maps, and without
+        refinement.  With False, no maps are used.
 
     Raises
     ------

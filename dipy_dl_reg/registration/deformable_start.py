@@ -69,7 +69,7 @@ def prepare_start(
 
 
 def make_objective(registration: DeepRegistration, metric: Any) -> Objective:
-    """Make the objective that refinement minimises, with a given metric.
+    """Make the objective that refinement minimizes, with a given metric.
 
     Parameters
     ----------

@@ -58,7 +58,7 @@ class ThinPlateSplineRegistration:
 
     maps each static landmark :math:`p_i` to its moving landmark :math:`q_i`, exactly or
     approximately, with minimal bending energy :footcite:p:`Bookstein1989`.  It
-    minimises :math:`\frac{1}{N} \sum_i |f(p_i) - q_i|^2 + \lambda\, w^T K w` with
+    minimizes :math:`\frac{1}{N} \sum_i |f(p_i) - q_i|^2 + \lambda\, w^T K w` with
     :math:`K_{ij} = \phi(|p_i - p_j| / L)` and L the root mean square distance of the
     static landmarks from their mean.
 
@@ -68,11 +68,11 @@ class ThinPlateSplineRegistration:
         :math:`\lambda`, without a unit; its effect does not depend on the number of
         landmarks.  With 0, the default, the spline passes through every landmark.  For
         landmarks placed by hand, begin with 0.001 to 0.01.  The corresponding
-        `smoothing` of SciPy's `RBFInterpolator` is N :math:`\lambda` L**2 for the first
-        kernel and N :math:`\lambda` L for ``-r``.
+        ``smoothing`` of `scipy.interpolate.RBFInterpolator` is N :math:`\lambda` L**2
+        for the first kernel and N :math:`\lambda` L for ``-r``.
     kernel : {"thin_plate_spline", "biharmonic"}, optional
         The first is ``r**2 log(r)`` in 2D and 3D, as in SciPy.  The second is the same
-        in 2D, and ``-r`` in 3D (SciPy's "linear" with ``degree=1``), which minimises
+        in 2D, and ``-r`` in 3D (SciPy's "linear" with ``degree=1``), which minimizes
         the bending energy in 3D; the spline then oscillates less between landmarks with
         errors of some mm.
     device : str or torch.device, optional
@@ -195,6 +195,27 @@ class ThinPlateSplineRegistration:
             If landmarks are too few, on one line or plane, or not finite, or if one
             static landmark has two moving ones (without regularization); if a shape
             or matrix cannot be used.
+
+        See Also
+        --------
+        DeepRegistration : refines the map by images (`landmarks`).
+        read_landmarks : points from a text file.
+
+        Notes
+        -----
+        ``mapping.prealign`` of the returned map is the **inverse** of `prealign`, as in
+        DIPY; ``mapping.prealign_inv`` is the matrix from static world to moving world.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from dipy_dl_reg import ThinPlateSplineRegistration
+        >>> static_points = np.array([[5, 5], [5, 25], [25, 5], [25, 25]])
+        >>> mapping = ThinPlateSplineRegistration().optimize(
+        ...     static_points, static_points + [2, 0], static_shape=(32, 32)
+        ... )
+        >>> float(mapping.prealign_inv[0, 2].round(3))  # displaced by 2 mm
+        2.0
         """
         static_points, moving_points = check_landmarks(
             static_points, moving_points, exact=not self.regularization

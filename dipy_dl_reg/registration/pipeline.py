@@ -134,9 +134,8 @@ def deep_registration(
     Notes
     -----
     Without `pipeline` only the deformation is computed, as by
-    `dipy.align.syn_registration`: images that are not aligned give a map with the
-    verdict "failed" or "doubtful".  For two files as they come from the scanner, give
-    all steps.
+    `dipy.align.syn_registration`, and the images must be aligned.  For two files as
+    they come from the scanner, give all steps.
 
     ``mapping.prealign`` is the **inverse** of the affine from static world to moving
     world; ``mapping.prealign_inv`` is the affine itself.

@@ -45,7 +45,7 @@ def plan_iterations(
     pair : Pair
         The images.
     objective : Objective
-        The function that refinement minimises.
+        The function that refinement minimizes.
     level_iters : sequence of int
         Requested iterations, coarsest level first.
     budget : float
@@ -86,13 +86,13 @@ def refine_within_memory(
     pair : Pair
         The images, after the intensity mapping if there is one.
     objective : Objective
-        The function that refinement minimises.
+        The function that refinement minimizes.
     level_iters : sequence of int
         Requested iterations, coarsest level first.
     budget : float
         Bytes of memory that may be used.
     recorded : Recorded
-        The registration whose attributes store the records of the optimisation.
+        The registration whose attributes store the records of the optimization.
     **options : dict
         Options of `dipy_dl_reg.optimization.deformable.refine`.
 

@@ -126,8 +126,9 @@ def segment_anatomy(
 
     A small network that comes with the package finds 32 structures of the brain, bone
     and soft tissue, at 2 mm.  It was trained on images drawn from label maps of heads,
-    with and without skull, of random contrasts and those of T1, T2, FLAIR, b0, FA and
-    MD, thick slices and slabs among them.  Slabs thinner than about 30 mm fail.
+    with and without skull, as by :footcite:t:`Billot2023`, of random contrasts and
+    those of T1, T2, FLAIR, b0, FA and MD, thick slices and slabs among them.  Slabs
+    thinner than about 30 mm fail.
 
     Parameters
     ----------
@@ -171,6 +172,10 @@ def segment_anatomy(
     The result is the same in every call.  The head must be upright in the world, with
     the nose to the front: images with wrong headers are not segmented correctly.  If
     the structures do not lie as in a brain, a warning is logged.
+
+    References
+    ----------
+    .. footbibliography::
 
     Examples
     --------

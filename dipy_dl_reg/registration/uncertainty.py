@@ -262,7 +262,13 @@ def mapping_uncertainty(
 
     See Also
     --------
-    assess_mapping, uncertainty_along_streamlines
+    assess_mapping : whether the registration is good, doubtful or failed.
+    MappingUncertainty : what is returned.
+    uncertainty_along_streamlines : the expected error along streamlines.
+
+    Notes
+    -----
+    An error that both registrations make, such as a wrong gyrus, is not seen.
 
     References
     ----------

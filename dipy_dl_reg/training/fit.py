@@ -56,7 +56,7 @@ def fit(
     training: TrainingOptions,
     data: DataOptions,
 ) -> RegistrationNetwork:
-    """Train a network on images, in files or in memory.
+    r"""Train a network on images, in files or in memory.
 
     Images on different grids are resampled to a common grid, through their affines and
     the prealign, by one linear interpolation.  This grid is isotropic, and its axes are
@@ -108,6 +108,22 @@ def fit(
         If images or options cannot be used, before any training.
     TimeoutError
         If `time_limit`, which counts from the call, is reached before the first step.
+
+    See Also
+    --------
+    DeepRegistration : uses the network (`model`).
+    make_network : a new network, with its options.
+    save_network, load_network : files of networks.
+
+    Notes
+    -----
+    With the pair of images :math:`s, m` and the field :math:`u` that the network
+    predicts, the weights of the network minimize the mean over the pairs of
+
+    .. math:: D(s, m \circ (id + u)) + w\, R(u) + w_d\, \big(1 - \mathrm{Dice}\big)
+
+    with the metric :math:`D`, the `regularizer` :math:`R` of `weight` :math:`w`, and
+    the overlap of the labels, if they are given, of `dice_weight` :math:`w_d`.
 
     References
     ----------

@@ -49,7 +49,7 @@ class TrainingOptions:
     weight : float, optional
         Weight of the penalty.
     dice_weight : float, optional
-        Weight of the overlap of the labels, see `dice_loss`.
+        Weight of one minus the soft Dice overlap of the labels.
     learning_rate : float, optional
         Learning rate of Adam :footcite:p:`Kingma2015`.
     amsgrad : bool, optional
@@ -63,7 +63,7 @@ class TrainingOptions:
         Number of successive validations without improvement after which training stops.
     augment : callable, optional
         ``augment(example, generator) -> example``: changes a pair at random, such as
-        `Augment`.
+        ``dipy_dl_reg.training.examples.augmentation.Augment()``.
     seed : int, optional
         Seed of all random numbers.
     workers : int, optional

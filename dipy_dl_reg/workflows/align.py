@@ -7,8 +7,6 @@ The options of the command are defined by the signature and the docstring of `ru
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 from dipy_dl_reg.maps.formats.table import whole_map_suffixes
 from dipy_dl_reg.metrics.registry import describe_metrics
@@ -23,11 +21,7 @@ from dipy_dl_reg.workflows.base import (
     run_command,
 )
 from dipy_dl_reg.workflows.exit_codes import usage_errors
-from dipy_dl_reg.workflows.help_texts import (
-    describe_options,
-    list_meanings,
-    read_anatomy,
-)
+from dipy_dl_reg.workflows.help_texts import describe_options, list_meanings
 
 #: Suffixes of the outputs, by parameter; the prealign may have any suffix.
 SUFFIXES = {
@@ -219,17 +213,21 @@ class AlignDeepFlow(StrictWorkflow):
             dipy_align_deep template.nii.gz "subjects/*.nii.gz" --affine --mix_names \
                 --skip_existing --quiet --log_file log.txt --out_dir out
         """
-        from dipy_dl_reg.io.landmark_files import read_landmark_pair
-        from dipy_dl_reg.registration.deformable import DeepRegistration
-        from dipy_dl_reg.registration.pipeline import disable_deformation
+        from dipy_dl_reg.workflows.align_options import (
+            check_channels,
+            check_pairs,
+            choose_steps,
+            make_registration,
+            read_options,
+        )
         from dipy_dl_reg.workflows.prealign_files import (
             check_out_prealign,
             read_prealigns,
         )
-        from dipy_dl_reg.workflows.register_files import DIAGNOSE, register_files
+        from dipy_dl_reg.workflows.register_files import register_files
         from dipy_dl_reg.workflows.uncertainty_options import uncertainty_options
 
-        steps, deforms = _choose_steps(prealign, affine, pipeline)
+        steps, deforms = choose_steps(prealign, affine, pipeline)
         outputs = _name_outputs(
             out_warped=out_warped,
             out_mapping=out_mapping,
@@ -239,52 +237,43 @@ class AlignDeepFlow(StrictWorkflow):
             out_uncertainty=out_uncertainty,
             out_report=out_report if report else None,
         )
-        with usage_errors():
-            maps = read_anatomy(anatomy)
-        options: dict[str, Any] = {
-            "model": model,
-            "anatomy": maps,
-            "level_iters": level_iters,
-            "initialization": initialization,
-        }
-        landmarks = None
-        if static_landmarks is not None or moving_landmarks is not None:
-            landmarks = read_landmark_pair(static_landmarks, moving_landmarks)
-            options |= {"landmarks": landmarks, "landmark_weight": landmark_weight}
-        channels = _check_channels(
+        given = {"metric": metric, "device": device, "max_memory": max_memory}
+        landmark_files = static_landmarks, moving_landmarks
+        options = read_options(
+            anatomy,
+            landmark_files,
+            landmark_weight,
+            model=model,
+            level_iters=level_iters,
+            initialization=initialization,
+        )
+        channels = check_channels(
             static_channels, moving_channels, channel_metrics, channel_weights
         )
-        uncertainty: dict[str, Any] = {}
+        uncertainty = {}
         if out_uncertainty is not None:
-            given = {"metric": metric, "device": device, "max_memory": max_memory}
-            given |= options if deforms else {}
-            uncertainty = uncertainty_options(given, channels[0], same_subject)
-        options = options if deforms else disable_deformation(options)
-        if channels[0]:
-            metrics = channel_metrics or [metric] * (1 + len(channels[0]))
-            options["channel_weights"] = channel_weights
-        with usage_errors():
-            registration = DeepRegistration(
-                list(metrics) if channels[0] else metric,
-                device=device,
-                max_memory=max_memory,
-                **options,
-            )
-        if self.log_options.verbose:
-            registration.verbosity = DIAGNOSE
+            repeated = given | (options if deforms else {})
+            uncertainty = uncertainty_options(repeated, channels[0], same_subject)
+        registration = make_registration(
+            given,
+            options,
+            deforms,
+            channel_metrics=channel_metrics,
+            channel_weights=channel_weights,
+            channels=len(channels[0]),
+            verbose=self.log_options.verbose,
+        )
         masks = {"static_mask": static_mask, "moving_mask": moving_mask}
+        others = [prealign, *masks.values(), *landmark_files]
         rows = self.plan(
             [static_image_files, moving_image_files],
             out_dir,
             outputs,
-            others=[
-                *(prealign, *masks.values(), static_landmarks, moving_landmarks),
-                *(path for paths in channels for path in paths),
-            ],
+            others=[*others, *channels[0], *channels[1]],
             skip_existing=skip_existing,
         )
         pairs = [inputs for inputs, _ in rows]
-        dims = _check_pairs(pairs, masks, landmarks, out_field, channels)
+        dims = check_pairs(pairs, masks, options.get("landmarks"), out_field, channels)
         check_out_prealign(out_prealign, dims)
         prealigns = read_prealigns(prealign, dims, pairs)
         for (static, moving), files in rows:
@@ -305,52 +294,6 @@ class AlignDeepFlow(StrictWorkflow):
 
 
 @usage_errors()
-def _choose_steps(
-    prealign: PathLike | None, affine: bool, pipeline: Sequence[str] | None
-) -> tuple[list[str], bool]:
-    """Choose the affine steps, and whether the deformable step follows."""
-    from dipy_dl_reg.registration.affine.steps import AFFINE_STEPS
-    from dipy_dl_reg.registration.pipeline import split_pipeline
-
-    for name, other in (("prealign", prealign), ("pipeline", pipeline)):
-        if affine and other:
-            raise ValueError(f"give either --affine or --{name}, not both")
-    steps, deforms = split_pipeline(pipeline)
-    if affine:
-        steps = list(AFFINE_STEPS)
-    if prealign and "center_of_mass" in steps:
-        raise ValueError("give either --prealign or center_of_mass, not both")
-    return steps, deforms
-
-
-@usage_errors()
-def _check_channels(
-    static: Sequence[PathLike] | None,
-    moving: Sequence[PathLike] | None,
-    metrics: Sequence[str] | None,
-    weights: Sequence[float] | None,
-) -> tuple[list[PathLike], list[PathLike]]:
-    """Check the numbers of further images, metrics and weights."""
-    static, moving = list(static or []), list(moving or [])
-    if len(static) != len(moving):
-        raise ValueError(
-            "static_channels and moving_channels must be as many images, got "
-            f"{len(static)} and {len(moving)}"
-        )
-    for name, given in (("channel_metrics", metrics), ("channel_weights", weights)):
-        if given is None:
-            continue
-        if not static:
-            raise ValueError(f"{name} requires static_channels and moving_channels")
-        if len(given) != 1 + len(static):
-            raise ValueError(
-                f"{name} must be {1 + len(static)}, one for each image of a side, the "
-                f"first included, got {len(given)}"
-            )
-    return static, moving
-
-
-@usage_errors()
 def _name_outputs(**names: str | None) -> dict[str, str]:
     """Check the suffixes of the requested outputs; return their names by parameter."""
     if names["out_report"] is not None:
@@ -362,33 +305,6 @@ def _name_outputs(**names: str | None) -> dict[str, str]:
         for parameter, name in names.items()
         if name is not None
     }
-
-
-def _check_pairs(
-    pairs: Sequence[Sequence[Path]],
-    masks: dict[str, PathLike | None],
-    landmarks: Any,
-    out_field: str | None,
-    channels: Sequence[Sequence[PathLike]] = ((), ()),
-) -> set[int]:
-    """Check the headers of all images and masks; return the dimensions of the pairs."""
-    from dipy_dl_reg.workflows.image_pair import check_pair
-
-    given = {"landmarks": landmarks is not None, "channels": bool(channels[0])}
-    for name in (name for name in given if given[name] and len(pairs) > 1):
-        raise ValueError(
-            f"static_{name} and moving_{name} can only be given for one pair of "
-            f"images, got {len(pairs)} pairs"
-        )
-    dims = {check_pair(static, moving, masks, channels) for static, moving in pairs}
-    if landmarks is not None and dims - {landmarks[0].shape[1]}:
-        raise ValueError(
-            f"static_landmarks and moving_landmarks have {landmarks[0].shape[1]} "
-            f"coordinates, but the images are {max(dims)}D"
-        )
-    if 2 in dims and out_field is not None:
-        raise ValueError("out_field: DIPY's format holds 3D maps only, not slices")
-    return dims
 
 
 def align_deep() -> None:

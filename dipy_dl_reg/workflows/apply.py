@@ -103,7 +103,7 @@ class ApplyDeepFlow(StrictWorkflow):
             FreeSurfer. It is needed for a map that does not contain the prealign, such
             as DIPY's.
         kind : string, optional
-            What the files are: {kinds}. auto recognises each file by its suffix, its
+            What the files are: {kinds}. auto recognizes each file by its suffix, its
             NIfTI intent, the number of its volumes and the files beside it; if it may
             be of several kinds, it stops and names them.
         frame : string, optional

@@ -1,4 +1,4 @@
-"""Pictures of the page "Reading a report": three reports of bundled images.
+"""Pictures of the page "Reading a report": reports of bundled images.
 
     python doc/pictures/draw_reports.py [--chromium PROGRAM]
 
@@ -28,7 +28,7 @@ PICTURES = {
     "report_doubtful": ("doubtful", (), 1700),
     "report_failed": ("failed", (), 1700),
     "report_alarm": ("alarm", (), 1700),
-    "report_deformation": ("good", ("Deformation",), 1120),
+    "report_deformation": ("good", ("Deformation",), 1108),
     "report_measures": ("doubtful", ("Measures and limits",), 2000),
     "report_how": ("good", ("How the map was computed",), 2000),
 }

@@ -1,6 +1,6 @@
 """Whether maps show an upright head: the mean brain, and the same turned."""
 
-from nilearn.datasets import load_mni152_template
+from brain_image import load_brain
 import numpy as np
 import pytest
 import torch
@@ -21,7 +21,7 @@ TURNED = {"turned": np.diag([1.0, -1, -1, 1]), "mirrored": np.diag([1.0, 1, -1, 
 
 @pytest.fixture(scope="module")
 def template():
-    return load_mni152_template(resolution=4)
+    return load_brain(resolution=4)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_wrong_headers_are_found_and_a_pose_helps(template, upright, name):
     torch.testing.assert_close(posed.probabilities, upright.probabilities)
 
 
-def test_affine_warns_of_a_wrong_header(template, upright, monkeypatch):
+def test_affine_warns_of_a_wrong_header(heads, template, upright, monkeypatch):
     """The maps are replaced: the network's own are tested above."""
     wrong = TURNED["turned"] @ template.affine
 

@@ -192,11 +192,15 @@ def test_each_process_has_a_gpu_of_its_own(tmp_path, monkeypatch):
         assert third == "cuda:0"
 
 
-def test_gpus_have_one_name_in_all_processes(tmp_path, monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+@pytest.mark.parametrize(
+    "name, file", [("3", "3"), ("MIG-GPU-ab/1/0", "MIG-GPU-ab_1_0")]
+)
+def test_gpus_have_one_name_in_all_processes(name, file, tmp_path, monkeypatch):
+    """Of a part of a GPU, too, whose name contains slashes."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", name)
     with claim_device("auto", count=1, folder=tmp_path) as device:
         assert device == "cuda:0"
-        assert (tmp_path / "gpu-3.lock").exists()
+        assert (tmp_path / f"gpu-{file}.lock").exists()
 
 
 @pytest.mark.parametrize(

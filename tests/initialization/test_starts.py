@@ -1,6 +1,6 @@
 """`choose_start` follows its documented order, for every combination of options.
 
-What each initialiser finds, and whether it improves anything, is set here; the order of
+What each initializer finds, and whether it improves anything, is set here; the order of
 the decisions is stated a second time, in `expected_start`.
 """
 
@@ -37,7 +37,7 @@ class Network(NamedTuple):
 
 
 class Situation(NamedTuple):
-    """One combination of options and of what the initialisers find."""
+    """One combination of options and of what the initializers find."""
 
     network: str  # "none", "zero", "worse", "better": what its field is
     symmetric: bool
@@ -93,7 +93,7 @@ def constant(value):
 
 
 def set_findings(monkeypatch, situation):
-    """Let the initialisers find what the situation says; returns the metrics chosen."""
+    """Let the initializers find what the situation says; returns the metrics chosen."""
     chosen = []
     value = {"zero": 0.0, "worse": 0.25, "better": 0.25}.get(situation.network)
 

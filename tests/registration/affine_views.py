@@ -11,6 +11,10 @@ NEAR = 0.5
 
 GRIDS = {2: ((48, 52), 4.5), 3: ((34, 38, 32), 6.0)}
 
+#: One level of half the resolution: enough where poses are searched, or calls are
+#: compared with each other.
+QUICK = {"level_iters": [40], "factors": [2], "sigmas": [1.0]}
+
 TURN = rotation([1, -2, 0.5], 12)
 
 

@@ -1,7 +1,7 @@
 """DeepAffineRegistration as a user calls it, on an object whose pose is known."""
 
 import affine_views
-from affine_views import GRIDS, NEAR, TURN, call, scene
+from affine_views import GRIDS, NEAR, QUICK, TURN, call, scene
 from dipy.align.imaffine import (
     AffineMap,
     MutualInformationMetric,
@@ -100,8 +100,9 @@ def test_masks(missing, metric, rng):
 def test_a_start_without_overlap_is_said(pipeline, far, recwarn):
     pose = rigid(np.eye(3), [far, 0, 0])
     views = scene(pose=pose, moving_grid=grid(*GRIDS[3], pose[:3, 3]))
-    call(views, pipeline=pipeline)
-    own = DeepAffineRegistration(starts="all" if pipeline is None else "one")
+    call(views, pipeline=pipeline, **QUICK)
+    starts = "all" if pipeline is None else "one"
+    own = DeepAffineRegistration(starts=starts, **QUICK)
     own.optimize(**views, transform=RigidTransform3D(), params0=None)
     said = [w for w in recwarn if "hardly overlap" in str(w.message)]
     assert len(said) == (0 if pipeline is None else 2)
@@ -144,7 +145,7 @@ def test_one_missing_voxel_does_not_blank_its_neighbours():
     views = scene(pose=rigid(np.eye(3), [3, -2, 4]))
     holed = views["moving"].copy()
     holed[12, 20, 15] = np.nan
-    options = {"pipeline": ["center_of_mass", "translation"]}
+    options = {"pipeline": ["center_of_mass", "translation"], **QUICK}
     whole, _ = call(views, **options)
     warped, _ = call(views | {"moving": holed}, **options)
     assert np.isnan(warped).sum() <= 1
@@ -181,7 +182,7 @@ def test_starting_affine(start):
     pose = rigid(TURN, [60, -45, 70])
     moving_grid = grid(*GRIDS[3], pose[:3, 3])
     views = scene(pose=pose, moving_grid=moving_grid)
-    registration = DeepAffineRegistration()
+    registration = DeepAffineRegistration(**QUICK)
     near = (
         rigid(rotation([0, 1, 0], 5), pose[:3, 3] + 6) if start == "matrix" else start
     )
@@ -206,7 +207,7 @@ def test_files_images_and_arrays_give_the_same(tmp_path):
     paths = {role: tmp_path / f"{role}.nii.gz" for role in images}
     for role, path in paths.items():
         nib.save(images[role], path)
-    options = {"pipeline": ["center_of_mass", "rigid"], "starts": "one"}
+    options = {"pipeline": ["center_of_mass", "rigid"], "starts": "one", **QUICK}
     options["ret_metric"] = True
     first, *others = (
         call(views, **options),
@@ -221,7 +222,7 @@ def test_files_images_and_arrays_give_the_same(tmp_path):
 
 def test_the_same_again():
     views = scene(pose=rigid(TURN, [4, 9, -7]))
-    options = {"pipeline": ["center_of_mass", "rigid"]}
+    options = {"pipeline": ["center_of_mass", "rigid"], **QUICK}
     (_, first), (_, second) = (call(views, **options) for _ in range(2))
     np.testing.assert_array_equal(first, second)
 

@@ -1,6 +1,6 @@
 """All poses are found, without reflections; a large rotation needs a clear gain."""
 
-from affine_views import GRIDS, NEAR, call, scene
+from affine_views import GRIDS, NEAR, QUICK, call, scene
 from dipy.align.imaffine import (
     transform_centers_of_mass,
 )
@@ -33,7 +33,7 @@ def test_any_pose(axis, degrees, contrast):
     if contrast == "other":
         moving = views["moving"]
         views["moving"] = np.where(moving > 0.05, 1.2 - moving, 0)
-    warped, found = call(views, pipeline=["center_of_mass", "rigid"])
+    warped, found = call(views, pipeline=["center_of_mass", "rigid"], **QUICK)
     assert misplacement(found, pose) < 2 * NEAR
     assert warped.shape == views["static"].shape
 
@@ -43,7 +43,7 @@ def test_any_pose_by_the_class(starts):
     pose = rigid(rotation([1, 1, 1], 120), [150, -80, 190])
     views = scene(pose=pose, moving_grid=grid(*GRIDS[3], pose[:3, 3] + 5))
     near = rigid(np.eye(3), pose[:3, 3] + 12)
-    affine_map = DeepAffineRegistration(starts=starts).optimize(
+    affine_map = DeepAffineRegistration(starts=starts, **QUICK).optimize(
         **views, transform=RigidTransform3D(), params0=None, starting_affine=near
     )
     assert misplacement(affine_map.affine, pose) < 2 * NEAR
@@ -72,7 +72,7 @@ def test_never_a_mirror_image():
     views = scene()
     views["moving"] = views["moving"][::-1].copy()
     for pipeline in (None, ["affine"]):
-        _, found = call(views, pipeline=pipeline)
+        _, found = call(views, pipeline=pipeline, **QUICK)
         assert np.linalg.det(found[:3, :3]) > 0.1
 
 
@@ -139,8 +139,9 @@ def test_no_turn_where_none_is_asked_for():
     """Neither of images in good order, nor where no step rotates."""
     views = scene(pose=rigid(np.eye(3), [20, -10, 15]))
     _, plain = call(views, pipeline=["center_of_mass"])
-    _, searched = call(views, pipeline=["center_of_mass", "rigid"])
-    _, single = call(views, pipeline=["center_of_mass", "rigid"], starts="one")
+    options = {"pipeline": ["center_of_mass", "rigid"], **QUICK}
+    _, searched = call(views, **options)
+    _, single = call(views, starts="one", **options)
     np.testing.assert_array_equal(searched, single)
     views = scene(pose=rigid(rotation([1, 0, 0], 180), [20, -10, 15]))
     _, moved = call(views, pipeline=["center_of_mass", "translation"])

@@ -1,8 +1,8 @@
 """Registrations are checked by the anatomy maps of their images."""
 
+from brain_image import load_brain
 from good_measures import GOOD
 import maps
-from nilearn.datasets import load_mni152_template
 import numpy as np
 import phantom
 import pytest
@@ -93,7 +93,7 @@ def test_no_maps_where_no_brain_fits(overlaps, pair):
 
 def test_a_right_map_of_a_turned_head():
     """With the network: the overlap is high, and the turn is a reason of its own."""
-    template = load_mni152_template(resolution=4)
+    template = load_brain(resolution=4)
     image, matrix = template.get_fdata(dtype=np.float32), template.affine
     turn = phantom.rigid(phantom.rotation((1, 0, 0), 180), np.zeros(3))
     mapping = maps.make_map(

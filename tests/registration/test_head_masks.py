@@ -24,7 +24,7 @@ def make_head(noise=0.02):
 
 
 @pytest.fixture
-def network(monkeypatch):
+def network(heads, monkeypatch):
     """A network that finds a ball of 60 mm, half a litre and more; it counts calls."""
     calls = []
 
@@ -66,6 +66,12 @@ def test_no_masks_without_two_heads(network):
     assert not network.calls
     network.radius = 30  # 0.1 l: no brain
     assert head_masks.find_head_masks(heads, [grid, grid]) is None
+
+
+def test_objects_that_are_no_heads(heads):
+    """The network itself finds no brain in balls."""
+    grids = [Grid(SHAPE, MATRIX)] * 2
+    assert head_masks.find_head_masks([make_head(), make_head()], grids) is None
 
 
 def test_number_of_threads(network, monkeypatch):

@@ -46,10 +46,9 @@ def test_rows_are_stored_once_for_a_commit(tmp_path):
     history.append(path, changed(dice=0.9), history.read_history(path))
     history.append(path, changed(dice=0.7), history.read_history(path))
     rows = json.loads(path.read_text())["rows"]
-    assert [(r["commit"], r["cases"]["3D"]["dice"]) for r in rows] == [
-        ("a", 0.8),
-        ("b", 0.7),
-    ]
+    found = [(r["commit"], r["case"], r["dice"]) for r in rows]
+    assert found == [("a", "3D", 0.8), ("b", "3D", 0.7)]
+    assert history.read_history(path) == [ROW, changed(dice=0.7)]
 
 
 def test_the_drawn_field_aligns_the_drawn_images():

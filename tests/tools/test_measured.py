@@ -150,6 +150,19 @@ def test_tables_of_lines_of_a_text(folder):
     ]
 
 
+def test_texts_name_the_commit_they_were_stored_with(folder):
+    text = "Stored with commit ab1 (1 May 2026). Not repeated with later code.\nrest\n"
+    (folder / "old.txt").write_text(text)
+    found = measured_tables.stored_with("old.txt", folder)
+    assert found == "stored with commit ab1 (1 May 2026), not repeated with later code"
+    (folder / "new.txt").write_text("a machine\nCode: commit ab2. One thread.\n")
+    assert measured_tables.stored_with("new.txt", folder) == "measured with commit ab2"
+    with pytest.raises(ValueError, match="does not begin with the commit"):
+        measured_tables.stored_with("lines.txt", folder)
+    table = measured.Table("old", {}, ("kind", "pair"), [], {})
+    assert found in measured_tables.describe(table, [], folder)
+
+
 def test_a_dirty_tree_is_named(folder):
     about = {"code": {"commit": "abc1234-dirty"}}
     table = measured.read_table("pairs", folder)._replace(about=about)
@@ -302,3 +315,9 @@ def test_diagram_is_that_of_its_script(monkeypatch):
     import draw_method
 
     assert (pictures / "how_it_works.svg").read_text() == draw_method.draw()
+
+
+def test_pages_have_no_raw_logs():
+    """Summaries stand in the text; whole logs are downloads."""
+    for page in (ROOT / "doc").glob("*.rst"):
+        assert "literalinclude:: benchmark" not in page.read_text(), page.name

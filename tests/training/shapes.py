@@ -24,7 +24,7 @@ class DoublePairs(CrossSubject):
     """Pairs in double precision.
 
     There rounding does not matter, which Adam would make much of where a gradient
-    is 0, such as that of a bias before batch normalisation.
+    is 0, such as that of a bias before batch normalization.
     """
 
     def __getitem__(self, index):

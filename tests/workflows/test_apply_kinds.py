@@ -1,4 +1,4 @@
-"""`dipy_apply_deep` recognises the kind of each file, or asks."""
+"""`dipy_apply_deep` recognizes the kind of each file, or asks."""
 
 from dipy.data import default_sphere
 import dipy.direction.peaks

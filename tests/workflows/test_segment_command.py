@@ -1,7 +1,7 @@
 """The command dipy_segment_deep: what it writes, and its errors."""
 
+from brain_image import load_brain
 import nibabel as nib
-from nilearn.datasets import load_mni152_template
 import numpy as np
 import pytest
 
@@ -11,7 +11,7 @@ from dipy_dl_reg.workflows.segment import segment_deep
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    template = load_mni152_template(resolution=5)
+    template = load_brain(resolution=5)
     nib.save(template, "t1.nii.gz")
 
     def call(*arguments):

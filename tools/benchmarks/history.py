@@ -209,15 +209,29 @@ def compare(row, history, dice_drop=0.003, time_factor=1.3):
 
 def read_history(path):
     """The stored rows, oldest first."""
-    return json.loads(path.read_text())["rows"] if path.is_file() else []
+    if not path.is_file():
+        return []
+    commits = {}
+    for row in json.loads(path.read_text())["rows"]:
+        about = {key: row.pop(key) for key in ("commit", "date", "cpu")}
+        key = about["commit"], about["cpu"]
+        commit = commits.setdefault(key, about | {"cases": {}})
+        commit["cases"][row.pop("case")] = row
+    return [*commits.values()]
 
 
 def append(path, row, history):
     """Store a row; the row of the same commit and processor is replaced."""
     same = ("commit", "cpu")
     rows = [r for r in history if any(r[key] != row[key] for key in same)] + [row]
-    lines = ",\n  ".join(json.dumps(r) for r in rows)
-    path.write_text(f'{{\n "rows": [\n  {lines}\n ]\n}}\n')
+    flat = [
+        {k: r[k] for k in ("commit", "date", "cpu")} | {"case": name} | measures
+        for r in rows
+        for name, measures in r["cases"].items()
+    ]
+    lines = ",\n  ".join(json.dumps(r) for r in flat)
+    head = '"keys": ["case", "cpu", "commit"],\n "groups": {},\n'
+    path.write_text(f'{{\n {head} "rows": [\n  {lines}\n ]\n}}\n')
 
 
 def parse_arguments(words=None):

@@ -134,7 +134,13 @@ def deep_affine_registration(
     Notes
     -----
     Unless `level_iters` is given, all steps but the last omit the finest levels,
-    because the next step would repeat them.
+    because the next step would repeat them.  Mutual information is that of
+    :footcite:t:`Mattes2003`, minimized by a quasi-Newton method
+    :footcite:p:`Nocedal2006`.
+
+    References
+    ----------
+    .. footbibliography::
 
     Examples
     --------

@@ -206,6 +206,24 @@ class DeepAffineRegistration:
             If the two images hardly overlap after the registration, because the
             initial misalignment was too large; or if a head was rotated by more than 60
             degrees that is not upright in the orientation of its header.
+
+        See Also
+        --------
+        deep_affine_registration : several steps in one call, for files too.
+        DeepRegistration : its `optimize` takes ``affine_map.affine`` as `prealign`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from dipy.align.transforms import TranslationTransform2D
+        >>> from dipy_dl_reg import DeepAffineRegistration
+        >>> x, y = np.mgrid[-1:1:32j, -1:1:32j]
+        >>> static, moving = (np.exp(-9 * (x + s) ** 2 - 4 * y**2) for s in (0, 0.25))
+        >>> affine_map = DeepAffineRegistration(metric="SSD").optimize(
+        ...     static, moving, TranslationTransform2D(), None
+        ... )
+        >>> float(affine_map.affine[0, 2].round(1))  # static world to moving world
+        -3.9
         """
         self.poses = self.verdict = None  # no results of an earlier pair after an error
         own = find_transform(transform)

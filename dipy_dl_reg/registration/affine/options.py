@@ -65,7 +65,7 @@ class AffineOptions:
         correlation in windows of radius 2, ``"SSD"`` squared difference; a metric of
         this package of one of these kinds, with its options (`nbins` of MI; `radius`,
         by default 1 in `CCMetric`, and `variance_floor` of CC); or DIPY's
-        `MutualInformationMetric`, whose number of bins and sampling proportion are
+        ``MutualInformationMetric``, whose number of bins and sampling proportion are
         used.  By default MI with 32 bins.
     level_iters : sequence of int, optional
         Maximum number of evaluations of the metric at each level; `level_iters[0]` is

@@ -49,7 +49,7 @@ class TrainingLoss:
     + w_0 * dice_weight * dice_loss``, the mean over the batch.  ``k`` is the resolution
     of the network's prediction, 0 for the finest; images at the next coarser resolution
     are means over 3 voxels at every second voxel.  If a network predicts a velocity,
-    the velocity is regularised at the finest resolution instead of the displacement.
+    the velocity is regularized at the finest resolution instead of the displacement.
 
     Parameters
     ----------

@@ -2,7 +2,7 @@
 
 The file is also a file of the network (`dipy_dl_reg.networks.checkpoint`): its
 ``weights`` are the best weights so far, for use in registration.  The file also
-contains the averages of the optimiser, and the weights of the last step if they differ.
+contains the averages of the optimizer, and the weights of the last step if they differ.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def write_state(
     network : RegistrationNetwork
         The network after ``progress.step`` steps.
     adam : torch.optim.Adam
-        Its optimiser.
+        Its optimizer.
     progress : Progress
         Progress of the training.
     best : dict of Tensor or None
@@ -124,7 +124,7 @@ def read_state(
     network : RegistrationNetwork
         The network; its weights are set to those of the last step.
     adam : torch.optim.Adam
-        Its optimiser, whose averages are set.
+        Its optimizer, whose averages are set.
     settings : dict
         The settings, which must be those of the interrupted training.
 
@@ -158,7 +158,7 @@ def read_state(
         }
         amsgrad = bool(settings.get("amsgrad"))
         averages = _read_averages(network, arrays, averaged, amsgrad, progress.step)
-    # Network and optimiser are changed only after all checks.
+    # Network and optimizer are changed only after all checks.
     best = None
     if progress.best is not None:
         network.load_state_dict(states.get("training/best", states["weights"]))

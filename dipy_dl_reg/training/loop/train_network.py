@@ -148,7 +148,7 @@ def collect_settings(
     pairs, validation : pairs
         Pairs for training and for validation.
     loss : TrainingLoss
-        The function that training minimises.
+        The function that training minimizes.
     group : Group
         The processes that train together.
     options : TrainingOptions

@@ -64,14 +64,14 @@ class History(NamedTuple):
 
 
 class Training:
-    """A network, its optimiser, and the progress of the training.
+    """A network, its optimizer, and the progress of the training.
 
     Parameters
     ----------
     network : RegistrationNetwork
         Trained in place.
     loss : TrainingLoss
-        The function that training minimises.
+        The function that training minimizes.
     group : Group
         The processes that train together.
     settings : dict

@@ -193,7 +193,7 @@ methods = {
     "exact landmarks": (0, {}),
     "1.5 mm of noise": (1, {}),
     "1.5 mm of noise, biharmonic": (1, {"kernel": "biharmonic"}),
-    "1.5 mm of noise, regularised": (1, {"regularization": 0.001}),
+    "1.5 mm of noise, regularized": (1, {"regularization": 0.001}),
 }
 errors = {name: [] for name in methods}
 for name, (noisy, options) in methods.items():
@@ -207,7 +207,7 @@ for name, (noisy, options) in methods.items():
 fig, axes = new_figure(
     "Mean error elsewhere against the number of landmarks. With exact landmarks it "
     "falls steadily. With noise it falls slowly with an interpolating spline, and "
-    "fastest with regularisation.",
+    "fastest with regularization.",
     aspect=0.6,
 )
 ax = axes[0, 0]

@@ -105,7 +105,7 @@ for name in names:
     print(name, counts)
 
 ###############################################################################
-# The command does the same; it recognises tractograms by their suffix:
+# The command does the same; it recognizes tractograms by their suffix:
 #
 # .. code-block:: bash
 #
