@@ -136,7 +136,7 @@ def errors(mapping, truth):
 def register_with_syn(static, moving, metrics, truth, inside, **grids):
     """SyN with each metric; the map with the smallest mean error."""
     maps = [
-        SymmetricDiffeomorphicRegistration(metric, level_iters=[20, 20, 10]).optimize(
+        SymmetricDiffeomorphicRegistration(metric, level_iters=[10, 10, 5]).optimize(
             static=static, moving=moving, **grids
         )
         for metric in metrics
@@ -167,7 +167,9 @@ for kind, words in chosen.items():
     print(f"{kind} to T1: {words}")
 
 ###############################################################################
-# Mean distance to the true displacement over the brain.
+# Mean distance to the true displacement over the brain. From b0 to T1, SyN ends further
+# from the true displacement than it began, with either metric; more iterations do not
+# help. From FA to T1, the network alone has the smallest error.
 
 means = {
     kind: {
@@ -182,8 +184,8 @@ for kind, values in means.items():
 
 fig, axes = new_figure(
     "Bars of the mean error in mm of SyN, refinement alone, the network alone and the "
-    "default, for T1, b0 and FA to T1.",
-    aspect=0.5,
+    "default, for T1, b0 and FA to T1. Only SyN from b0 to T1 is worse than before.",
+    aspect=0.6,
 )
 for place, name in enumerate(next(iter(means.values()))):
     axes[0, 0].bar(
@@ -194,9 +196,9 @@ for place, name in enumerate(next(iter(means.values()))):
         label=name,
     )
 axes[0, 0].set_xticks(range(len(means)), [f"{kind} to T1" for kind in means])
-axes[0, 0].set(ylabel="mean error, mm", ylim=(0, 1.35 * before))
+axes[0, 0].set(ylabel="mean error, mm")
 axes[0, 0].axhline(before, color=COLOURS["before"], linestyle="--", label="before")
-axes[0, 0].legend(ncols=2, loc="upper center")
+fig.legend(ncols=3, loc="outside lower center", fontsize=11)
 
 ###############################################################################
 # The b0 image warped by four of them, with outlines of static's white matter and

@@ -82,7 +82,9 @@ axes[0, 0].set(ylabel="error, mm", ylim=(0, 1.5 * max(error.values())))
 axes[0, 0].legend(ncols=2, loc="upper center")
 
 ###############################################################################
-# RESULT
+# Which method is closer to the known field depends on the image and on the smoothness:
+# this field is smooth, so the smoother variants have an advantage here. The bars of two
+# images say nothing about other images.
 #
 # Error against regularity
 # ------------------------
