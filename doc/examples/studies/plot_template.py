@@ -17,6 +17,8 @@ average, so that the shape of the template is known: that of the MNI152 template
 from pathlib import Path
 from tempfile import mkdtemp
 
+from dipy.align.imaffine import AffineMap
+
 # The first page of the tutorials links the file example_figures.py.
 from example_figures import draw_slice, new_figure
 from matplotlib import pyplot as plt
@@ -58,30 +60,42 @@ poses = [(0.10, 1.05), (-0.15, 0.95), (0.2, 1.0), (-0.2, 1.03), (0.05, 0.97)]
 subjects = [make_subject(field, *pose) for field, pose in zip(fields, poses)]
 
 ##############################################################################
-# One call builds the template. ``keep_work`` keeps the state of each iteration, which
-# is otherwise removed in the end. If the computation is interrupted, the same call
+# One call builds the template. If the computation is interrupted, the same call
 # continues it.
 
 folder = Path(mkdtemp())
 template = build_template(
-    subjects, folder, iterations=2, affine_iterations=0, keep_work=True, device="cpu"
+    subjects, folder, iterations=2, affine_iterations=0, device="cpu"
 )
 
 ##############################################################################
-# The average grows sharper: from the mean after the affine alignment to the last
-# iteration.
+# The mean of the subjects after their affine alignment, and the template after two
+# iterations.
 
-work = folder / ".template_work"
-files = [work / f"iteration_{k:02d}" / "template.npz" for k in range(3)]
-stages = [np.load(file)["values"][..., 0] for file in files]
+grid = template.grid
+aligned = [
+    AffineMap(
+        affine,
+        domain_grid_shape=grid.shape,
+        domain_grid2world=grid.affine,
+        codomain_grid_shape=subject.shape,
+        codomain_grid2world=subject.affine,
+    ).transform(subject.get_fdata())
+    for subject, affine in zip(subjects, template.affines, strict=True)
+]
 figure, axes = new_figure(
-    "An axial slice of the average after affine alignment, and after one and two "
-    "iterations: the ventricles and the cortex become sharper.",
+    "An axial slice of one subject, of the mean after affine alignment, which is "
+    "blurred, and of the template, whose ventricles and cortex are sharper.",
     columns=3,
     aspect=1.2,
 )
-for k, (stage, ax) in enumerate(zip(stages, axes[0], strict=True)):
-    draw_slice(ax, stage, template.grid.affine, title=f"iteration {k}", vmax=1.6)
+pictures = {
+    "one subject": aligned[0],
+    "affine mean": np.mean(aligned, axis=0),
+    "template": template.values[..., 0],
+}
+for ax, (title, values) in zip(axes[0], pictures.items(), strict=True):
+    draw_slice(ax, values, grid.affine, title=title)
 plt.show()
 
 ##############################################################################
