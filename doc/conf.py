@@ -41,6 +41,7 @@ extensions = [
     "cross_references",
     "measured_pages",
     "card_pages",
+    "source_links",
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "_templates", "examples", "**/sg_execution_times.rst"]

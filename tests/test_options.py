@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from inspect import Parameter, signature
+from inspect import Parameter, cleandoc, signature
 from typing import Literal
 
 import pytest
@@ -107,12 +107,12 @@ def test_signature_has_the_fields():
 
 
 def test_docstring_has_the_fields():
-    doc = paint.__doc__
+    doc = cleandoc(paint.__doc__)  # Python 3.13 removes the indentation itself
     assert "Replaced in the docstring" not in doc and "options : Painting" not in doc
     order = ["wall : str", "hurry : bool", "colour : {", "width : float", "Returns"]
     places = [doc.index(words) for words in order]
     assert places == sorted(places)
-    assert "\n        Of the wall, m; see `wall`.\n" in doc.expandtabs()
+    assert "\n    Of the wall, m; see `wall`.\n" in doc
 
 
 @pytest.mark.parametrize(
@@ -206,13 +206,12 @@ def test_texts_and_names_are_written_into_a_docstring():
             {text} {other}
         """
 
-    assert function.__doc__.splitlines() == [
+    assert cleandoc(function.__doc__).splitlines() == [
         'One of "a", "b" or "c".',
         "",
-        "        option : int",
-        "            Two",
-        "            lines. {other}",
-        "        ",
+        "option : int",
+        "    Two",
+        "    lines. {other}",
     ]
 
 

@@ -28,8 +28,8 @@ LOADED = {"img": "src", "script": "src", "source": "src", "video": "src"}
 LINKED = {"a": "href", "area": "href", "iframe": "src"}
 #: Kinds of ``<link>`` that load with the page.
 LOADED_KINDS = {"stylesheet", "icon", "shortcut icon", "preload"}
-#: Pages that the theme makes and that no reader opens.
-NOT_PAGES = {"search.html", "genindex.html"}
+#: Anchors that the gallery gives to each of its lists, and to which nothing links.
+REPEATED = {"sg-tag-list"}
 #: Addresses within a style sheet.
 STYLE_URL = re.compile(r"url\(\s*[\"']?([^\"')]+)[\"']?\s*\)")
 
@@ -62,10 +62,11 @@ class Page(HTMLParser):
         if tag == "a" and given.get("name") and given.get("name") != given.get("id"):
             self.anchors[str(given["name"])] += 1
         self._in_title |= tag == "title"
-        # The theme prints the name of the project beside its logo.
-        is_logo = "logo__image" in (given.get("class") or "")
-        if tag == "img" and not is_logo and not (given.get("alt") or "").strip():
-            self.without_text.append((line, str(given.get("src"))))
+        alt, source = given.get("alt"), str(given.get("src"))
+        # The theme prints the name beside its logo, the gallery that of an example.
+        is_named = "logo__image" in (given.get("class") or "") or "_thumb." in source
+        if tag == "img" and not (alt or "").strip() and not (is_named and alt == ""):
+            self.without_text.append((line, source))
         kinds = (given.get("rel") or "").lower()
         loads = tag in LOADED or (tag == "link" and kinds in LOADED_KINDS)
         name = {**LOADED, **LINKED, "link": "href"}.get(tag)
@@ -107,7 +108,7 @@ class Site:
             for line, source in page.without_text:
                 yield f"{name}:{line}: no alternative text: {source}"
             for anchor, count in page.anchors.items():
-                if count > 1 and name.name not in NOT_PAGES:
+                if count > 1 and anchor not in REPEATED:
                     yield f"{name}: the anchor #{anchor} is there {count} times"
         yield from self.check_styles()
 

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dipy_dl_reg.io.landmark_files import read_landmark_pair
 from dipy_dl_reg.registration.affine.steps import AFFINE_STEPS
-from dipy_dl_reg.registration.deformable import DeepRegistration
 from dipy_dl_reg.registration.pipeline import disable_deformation, split_pipeline
 from dipy_dl_reg.workflows.base import PathLike
 from dipy_dl_reg.workflows.exit_codes import usage_errors
 from dipy_dl_reg.workflows.help_texts import read_anatomy
 from dipy_dl_reg.workflows.image_pair import check_pair
 from dipy_dl_reg.workflows.register_files import DIAGNOSE
+
+if TYPE_CHECKING:
+    from dipy_dl_reg.registration.deformable import DeepRegistration
 
 
 @usage_errors()
@@ -181,13 +183,17 @@ def make_registration(
     ValueError
         If an option is invalid.
     """
+    from dipy_dl_reg.registration.deformable import DeepRegistration
+
     options = options if deforms else disable_deformation(options)
     metric = given["metric"]
     if channels:
         metric = list(channel_metrics or [metric] * (1 + channels))
         options = options | {"channel_weights": channel_weights}
     with usage_errors():
-        registration = DeepRegistration(**given | {"metric": metric}, **options)
+        registration = DeepRegistration(
+            metric, device=given["device"], max_memory=given["max_memory"], **options
+        )
     if verbose:
         registration.verbosity = DIAGNOSE
     return registration
