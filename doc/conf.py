@@ -7,6 +7,8 @@ import socket
 import sys
 import tomllib
 
+from sphinx.util import logging
+
 import dipy_dl_reg
 
 HERE = Path(__file__).parent
@@ -22,9 +24,15 @@ copyright = f"2026, {author}"
 release = version = dipy_dl_reg.__version__
 
 # The links to the repository and its issues are of pyproject.toml's table
-# [project.urls] ("Repository", "Issues"). They are left out while it has none.
+# [project.urls] ("Repository", "Issues"). While it has none, they are left out, and the
+# build says so; this is no warning, because warnings fail the build.
 PYPROJECT = tomllib.loads((HERE.parent / "pyproject.toml").read_text())
 URLS = PYPROJECT["project"].get("urls", {})
+if missing := {"Repository", "Issues"} - URLS.keys():
+    logging.getLogger(__name__).info(
+        "note: the site has no links to %s: pyproject.toml, [project.urls]",
+        " and ".join(sorted(missing)),
+    )
 
 extensions = [
     "sphinx.ext.autodoc",

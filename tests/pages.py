@@ -2,6 +2,16 @@
 
 A block that cannot be executed is marked by a comment directly before it:
 ``.. not-executed: reason``, or ``<!-- not-executed: reason -->`` in Markdown.
+
+tests/documents executes the other blocks as they are printed, with these limits:
+
+- The search over rotations is left out, a training takes one step, and a template one
+  iteration (tests/documents/conftest.py).
+- In blocks of a shell, only ``dipy_*`` commands and, where they are installed, the
+  programs of tests/documents/shell.py run. Of ``pip`` only the names of extras are
+  checked; of ``python``, ``pytest`` and ``tools/`` whether the files and modules exist;
+  of ``cd``, ``git`` and ``source`` nothing.
+- JSON and TOML are parsed. Images are small drawings with the names that the pages use.
 """
 
 from pathlib import Path

@@ -1,7 +1,8 @@
-"""The code blocks of README and documentation are executed as they are printed.
+"""The code blocks of README and documentation are executed.
 
-A block is executed, or marked with a reason (pages.py describes how) and counted in
-MARKED, or says by its language that it is no code.
+tests/pages.py says what is replaced and what is only checked. A block is executed, or
+marked with a reason (pages.py describes how) and counted in MARKED, or says by its
+language that it is no code.
 """
 
 from pages import list_pages, read_page, read_rst

@@ -19,8 +19,8 @@ stored one (time: with the last one of the same processor). If Dice is lower by 
 than `--dice` (.003), the error or SD of log J higher by more than 5 % and 10 %, or the
 time higher by more than `--time` (1.3 times), this is printed as a warning, and the
 exit status is 1. On a processor without a stored row, time is not compared. FILE.json
-has the row of an earlier commit, measured on this machine: in a checkout of that commit,
-run `python -m tools.benchmarks.history --history FILE.json --append`.
+has the row of an earlier commit, measured on this machine: in a checkout of it, run
+`python -m tools.benchmarks.history --history FILE.json --append`.
 """
 
 import os
@@ -200,10 +200,12 @@ def compare(row, history, dice_drop=0.003, time_factor=1.3):
         last = stored[-1]["cases"][name]
         since = f"(since {stored[-1]['commit']})"
         if new["dice"] < last["dice"] - dice_drop:
-            problems.append(f"{name}: Dice {last['dice']:.4f} to {new['dice']:.4f} {since}")
+            change = f"{last['dice']:.4f} to {new['dice']:.4f}"
+            problems.append(f"{name}: Dice {change} {since}")
         for key, part in INCREASE.items():
             if key in last and new[key] > last[key] * (1 + part):
-                problems.append(f"{name}: {key} {last[key]:.3f} to {new[key]:.3f} {since}")
+                change = f"{last[key]:.3f} to {new[key]:.3f}"
+                problems.append(f"{name}: {key} {change} {since}")
         same = [r for r in stored if r["cpu"] == row["cpu"]]
         then = same[-1]["cases"][name]["time"] if same else float("inf")
         if new["time"] > then * time_factor:
