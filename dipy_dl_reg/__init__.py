@@ -1,4 +1,4 @@
-"""Deformable registration for DIPY with SyN's interface: higher overlap in less time.
+"""Deformable registration for DIPY with SyN's interface, computed with PyTorch.
 
 All public names are listed below and imported when they are first used: neither
 ``import dipy_dl_reg`` nor a command's ``--help`` imports torch or DIPY.

@@ -99,14 +99,15 @@ def find_brain_masks(
         found = find_head_masks(*both)
         return dict(zip(roles, found)) if found else dict.fromkeys(roles)
     brain, head = roles[index], roles[1 - index]
-    logger.info(
-        f"{brain} shows a brain without skull and {head} a whole head: only the region "
-        f"of {brain}'s brain is compared. To choose another region, give static_mask "
-        "or moving_mask."
-    )
     head_mask = _mask_brain_of_head(images[head], grids[head])
     if head_mask is not None:  # both have a mask: a margin would add background
         mask = mask_object(images[brain], grids[brain], margin=0)
+    logger.info(
+        f"{brain} shows a brain without skull and {head} a whole head: only the region "
+        f"of {brain}'s brain is compared"
+        + (f", and of {head} its brain. " if head_mask is not None else ". ")
+        + "To choose another region, give static_mask or moving_mask."
+    )
     return {brain: mask, head: head_mask}
 
 
@@ -127,7 +128,7 @@ def _mask_brain_of_head(image: np.ndarray, grid: Grid) -> np.ndarray | None:
 def mask_heads(
     static: InputImage, moving: InputImage, *, num_threads: int | None = None
 ) -> tuple[InputImage, InputImage]:
-    """Add masks of the brains to two images, if both show whole heads.
+    """Add masks of the brains to two images, if at least one shows a whole head.
 
     Several steps of a registration then use the same masks, and find them once.
 
@@ -141,27 +142,28 @@ def mask_heads(
     Returns
     -------
     static, moving : InputImage
-        With masks; the same images if one has a mask or no matrix, or is no whole head.
+        With the masks of `find_brain_masks`; the same images if one has a mask or no
+        matrix.
     """
-    both = (static, moving)
-    if any(each.mask is not None or each.grid2world is None for each in both):
-        return both
-    grids = [
-        Grid(np.shape(each.values), np.asarray(each.grid2world, dtype=float))
-        for each in both
-    ]
+    both = {"static": static, "moving": moving}
+    if any(each.mask is not None or each.grid2world is None for each in both.values()):
+        return static, moving
+    grids = {
+        role: Grid(np.shape(each.values), np.asarray(each.grid2world, dtype=float))
+        for role, each in both.items()
+    }
     with threads(num_threads):
-        masks = find_head_masks([each.values for each in both], grids)
-    if masks is None:
-        return both
-    first, second = (each._replace(mask=mask) for each, mask in zip(both, masks))
-    return first, second
+        masks = find_brain_masks({k: each.values for k, each in both.items()}, grids)
+    return (
+        static._replace(mask=masks["static"]),
+        moving._replace(mask=masks["moving"]),
+    )
 
 
 def mask_heads_of_channels(
     channels: Sequence[tuple[InputImage, InputImage]], *, num_threads: int | None = None
 ) -> list[tuple[InputImage, InputImage]]:
-    """Add masks of the brains to all channels, if those of the first are whole heads.
+    """Add masks of the brains to all channels, if the first shows a whole head.
 
     Parameters
     ----------

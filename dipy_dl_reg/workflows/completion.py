@@ -67,7 +67,8 @@ def make_completion(parser: argparse.ArgumentParser, shell: str) -> str:
         shtab = import_module("shtab")
     except ImportError:
         raise ImportError(
-            "completion needs shtab: pip install 'dipy_dl_reg[completion]'"
+            "completion needs shtab: pip install shtab, or in the folder of this "
+            "package's repository: pip install '.[completion]'"
         ) from None
     for action in parser._actions:
         if action.metavar == "path" or not action.option_strings:

@@ -76,3 +76,20 @@ def test_exit_status_tells_of_a_warning(tmp_path, monkeypatch, capsys):
     assert ending.value.code == 1
     assert "::warning::3D: Dice 0.8000 to 0.5000" in capsys.readouterr().out
     assert len(history.read_history(path)) == 2
+
+
+def test_rows_of_an_earlier_commit_are_compared_too(tmp_path, monkeypatch, capsys):
+    """The time, too: they were measured on the same processor."""
+    stored, base = tmp_path / "history.json", tmp_path / "base.json"
+    history.append(stored, ROW, [])
+    history.append(base, changed(commit="c", cpu="y"), [])
+    slow = changed(commit="d", cpu="y", time=9.0)
+    monkeypatch.setattr(history, "measure_commit", lambda _: slow)
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+    for words, status in ([], 0), (["--base", str(base)], 1):
+        with pytest.raises(SystemExit) as ending:
+            history.main(["--history", str(stored), *words])
+        assert ending.value.code == status
+    printed = capsys.readouterr().out
+    assert printed.count("WARNING") == 1 and "time 5.00 to 9.00" in printed
+    assert "since c" in printed

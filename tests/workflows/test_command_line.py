@@ -67,4 +67,4 @@ def test_completion_without_shtab(capsys, monkeypatch):
     with pytest.raises(SystemExit) as end:
         parser.parse_args(["--print_completion", "zsh"])
     assert end.value.code == 1
-    assert "pip install 'dipy_dl_reg[completion]'" in capsys.readouterr().err
+    assert "pip install '.[completion]'" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
     python -m tools.benchmarks.history                  compares with the stored rows
     python -m tools.benchmarks.history --append         and stores the row of the commit
+    python -m tools.benchmarks.history --base FILE.json compares with these rows, too
     python -m tools.benchmarks.history --data FOLDER --pairs 1000:1001 --append
 
 Without FOLDER no data are needed: objects of 40 labelled regions are drawn, deformed by
@@ -17,7 +18,9 @@ Rows are stored in doc/benchmark/history.json. The new row is compared with the 
 stored one (time: with the last one of the same processor). If Dice is lower by more
 than `--dice` (.003), the error or SD of log J higher by more than 5 % and 10 %, or the
 time higher by more than `--time` (1.3 times), this is printed as a warning, and the
-exit status is 1. On a processor without a stored row, time is not compared.
+exit status is 1. On a processor without a stored row, time is not compared. FILE.json
+has the row of an earlier commit, measured on this machine: in a checkout of that commit,
+run `python -m tools.benchmarks.history --history FILE.json --append`.
 """
 
 import os
@@ -188,22 +191,26 @@ def format_line(name, row):
 
 
 def compare(row, history, dice_drop=0.003, time_factor=1.3):
-    """Sentences about what is worse in a row than in the stored ones."""
+    """Sentences about what is worse in a row than in the last of the stored ones."""
     problems = []
     for name, new in row["cases"].items():
         stored = [r for r in history if name in r["cases"]]
         if not stored:
             continue
         last = stored[-1]["cases"][name]
+        since = f"(since {stored[-1]['commit']})"
         if new["dice"] < last["dice"] - dice_drop:
-            problems.append(f"{name}: Dice {last['dice']:.4f} to {new['dice']:.4f}")
+            problems.append(f"{name}: Dice {last['dice']:.4f} to {new['dice']:.4f} {since}")
         for key, part in INCREASE.items():
             if key in last and new[key] > last[key] * (1 + part):
-                problems.append(f"{name}: {key} {last[key]:.3f} to {new[key]:.3f}")
-        same = [r["cases"][name] for r in stored if r["cpu"] == row["cpu"]]
-        if same and new["time"] > same[-1]["time"] * time_factor:
-            times = f"{same[-1]['time']:.2f} to {new['time']:.2f}"
-            problems.append(f"{name}: time {times}, relative to SciPy's smoothing")
+                problems.append(f"{name}: {key} {last[key]:.3f} to {new[key]:.3f} {since}")
+        same = [r for r in stored if r["cpu"] == row["cpu"]]
+        then = same[-1]["cases"][name]["time"] if same else float("inf")
+        if new["time"] > then * time_factor:
+            problems.append(
+                f"{name}: time {then:.2f} to {new['time']:.2f}, relative to SciPy's "
+                f"smoothing (since {same[-1]['commit']})"
+            )
     return problems
 
 
@@ -241,6 +248,7 @@ def parse_arguments(words=None):
     add = parser.add_argument
     add("--append", action="store_true", help="store the row of this commit")
     add("--history", type=Path, default=HISTORY, metavar="FILE.json")
+    add("--base", type=Path, metavar="FILE.json", help="rows to compare with, too")
     add("--cases", nargs="+", choices=CASES, help="default: all")
     add("--data", type=Path, help="folder of labelled brains, for further cases")
     add("--pairs", nargs="+", default=["1000:1001"], metavar="STATIC:MOVING")
@@ -259,6 +267,9 @@ def main(words=None):
     print(format_line("", None))
     row = measure_commit(arguments)
     problems = compare(row, history, arguments.dice, arguments.time)
+    if arguments.base:
+        base = read_history(arguments.base)
+        problems += compare(row, base, arguments.dice, arguments.time)
     # GitHub shows lines that begin so beside the commit.
     start = "::warning::" if os.environ.get("GITHUB_ACTIONS") else "WARNING: "
     for problem in problems:

@@ -12,7 +12,7 @@ fibres: without reorientation, with :func:`~dipy_dl_reg.transform_tensors`, with
 :func:`~dipy_dl_reg.transform_fods`.
 """
 
-# sphinx_gallery_thumbnail_number = 1
+# sphinx_gallery_thumbnail_number = 2
 
 from dipy.core.gradients import gradient_table
 from dipy.core.sphere import Sphere
@@ -172,9 +172,9 @@ for name, vectors in results.items():
 
 ###############################################################################
 # Lines along the first eigenvectors of one coronal slice, coloured by their angle to
-# the template's fibres; the subject's are not coloured. Finite strain follows rotations
-# alone; preservation of principal direction :footcite:p:`Alexander2001` follows shears
-# and stretches, too.
+# the template's fibres; those of the subject have one colour. Finite strain follows
+# rotations alone; preservation of principal direction :footcite:p:`Alexander2001`
+# follows shears and stretches, too.
 
 section = 29
 section_y = template.affine[1, 1] * section + template.affine[1, 3]
