@@ -81,7 +81,10 @@ class MeasuredTable(SphinxDirective):
             text = list_table(self.options.get("caption", ""), rows)
         except (ValueError, KeyError) as error:
             raise self.error(f"measured-table: {error}") from error
-        text += f"\n.. rst-class:: measured-source\n\n{describe(table, cases)}\n"
+        cells = [cell for row in rows[1:] for cell in row[1:]]
+        intervals = any(cell.endswith((")", "]")) for cell in cells)
+        note = describe(table, cases, intervals=intervals)
+        text += f"\n.. rst-class:: measured-source\n\n{note}\n"
         return self.parse_text_to_nodes(text)
 
 

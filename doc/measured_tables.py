@@ -166,13 +166,16 @@ def find_commit(table, folder):
         return "commit not recorded"
 
 
-def describe(table, cases, folder=FOLDER):
-    """The note below a table about some cases, as reStructuredText."""
+def describe(table, cases, folder=FOLDER, intervals=True):
+    """The note below a table about some cases, as reStructuredText.
+
+    `intervals` says whether cells have brackets, which are then explained.
+    """
     text = folder / f"{table.name}.txt"
     note = table.about.get("note", "")
     sentences = [describe_people(table, cases), note, describe_source(table, folder)]
     lines = [s[0].upper() + s[1:] + "." * (s[-1] != ".") for s in sentences if s]
-    if len(table.keys) > 1:
+    if intervals:
         lines.append(_INTERVALS)
     if table.about.get("command"):
         lines.append(f"``{table.about['command']}``.")

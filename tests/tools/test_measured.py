@@ -122,6 +122,8 @@ def test_table_has_means_with_intervals_and_its_source(folder):
     ):
         assert words in note
     assert "not recorded" not in note
+    plain = measured_tables.describe(table, cases, folder, intervals=False)
+    assert "95 % interval" in note and "95 % interval" not in plain
     bare = measured_tables.describe(table._replace(about={}), few[1], folder)
     assert "4 people, 2 pairs, 2 registrations" in bare and "kept out" not in bare
     for words in (
