@@ -223,10 +223,8 @@ def mapping_uncertainty(
     follows from the gradient of static and from what the warped image does not explain
     of it; and means are taken over Gaussian windows (standard
     deviation 4 mm).  The factors :math:`a` and :math:`b` of each level were found on
-    known errors of an earlier default, whose local correlation compared the images in
-    one direction.  :doc:`/uncertainty` has the coverage on other pairs with the present
-    default (T1 of one person: 61 % at the level of 50 %), and says what the estimate
-    cannot see.
+    known errors.  :doc:`/uncertainty` has the coverage on other pairs, and says what
+    the estimate cannot see.
 
     Parameters
     ----------

@@ -114,9 +114,9 @@ warped |= {name: mapping.transform(moving) for name, mapping in mappings.items()
 
 for plane, at in (("axial", 10), ("coronal", -20)):
     fig, axes = new_figure(
-    f"The b0 image on the template's grid in {plane} slices: by the affine part, "
-    "by SyN with two metrics, and by the default of this package, with outlines of "
-    "the template. Only in the last one do the ventricles fill their outlines.",
+        f"The b0 image on the template's grid in {plane} slices: by the affine part, "
+        "by SyN with two metrics, and by the default of this package, with outlines of "
+        "the template. Only in the last one do the ventricles fill their outlines.",
         rows=2,
         columns=2,
         aspect=1.2 if plane == "axial" else 0.9,

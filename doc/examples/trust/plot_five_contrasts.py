@@ -107,21 +107,21 @@ for name, image in images.items():
     )
 
 ###############################################################################
-# The brain in each contrast, and its structures. Each structure has a colour of its
-# own.
+# Three of the contrasts, and the structures found in them. Each structure has a colour
+# of its own.
 
 colours = np.random.default_rng(3).uniform(0.15, 1, (300, 3))
 colours[0] = 0
 colours = ListedColormap(colours)
 figure, axes = new_figure(
-    "The same axial slice as T1, T2, b0, MD and FA image, and below each the "
-    "structures that were found in it. They look alike in all five contrasts.",
+    "The same axial slice as T1, b0 and FA image, and below each the structures that "
+    "were found in it. They look alike in the three contrasts.",
     rows=2,
-    columns=5,
+    columns=3,
     aspect=1.2,
 )
-for (above, below), (name, image) in zip(axes.T, images.items(), strict=True):
-    draw_slice(above, image, grid2world, at=6, title=name)
+for (above, below), name in zip(axes.T, ("T1", "b0", "FA"), strict=True):
+    draw_slice(above, images[name], grid2world, at=6, title=name)
     labels = found[name].labels
     draw_slice(below, labels, grid2world, at=6, cmap=colours, vmin=0, vmax=299)
 
