@@ -49,8 +49,6 @@ def no_heads(request, monkeypatch):
     if "heads" not in request.fixturenames:
         none = [None, None]
         monkeypatch.setattr(head_masks, "predict_upright", lambda *images: none)
-        monkeypatch.setattr(head_masks, "is_plausible", lambda maps: False)
-        monkeypatch.setattr(head_masks, "predict_anatomy", lambda *image: None)
         monkeypatch.setattr(anatomy_use, "predict_pair_maps", lambda pair: None)
         monkeypatch.setattr(orientation, "_shows_upright_head", lambda image: False)
 

@@ -74,7 +74,7 @@ def find_brain_mask(
     index = 0 if objects[0].is_stripped else 1
     if objects[1 - index].volume < _LEAST_RATIO * objects[index].volume:
         return None, None
-    return index, mask_object(images[index], grids[index])
+    return index, _mask_with_margin(images[index], grids[index])
 
 
 def show_whole_heads(images: Sequence[np.ndarray], grids: Sequence[Grid]) -> bool:
@@ -110,30 +110,13 @@ def _find_object(image: np.ndarray, grid: Grid) -> _Object:
     return _Object(volume, bool(constant >= _CONSTANT))
 
 
-def mask_object(
-    image: np.ndarray, grid: Grid, *, margin: float = _MARGIN
-) -> np.ndarray:
-    """Make a mask of the object in an image whose background is constant.
-
-    Parameters
-    ----------
-    image : ndarray, 3D
-        The image; NaN is missing data.
-    grid : Grid
-        Its grid.
-    margin : float, optional
-        Largest distance from the object, as a part of the image's longest side.
-
-    Returns
-    -------
-    mask : ndarray of bool
-        Of the shape of the image.
-    """
+def _mask_with_margin(image: np.ndarray, grid: Grid) -> np.ndarray:
+    """Make a mask of the object with a margin, on the image's grid."""
     sampled, spacing = _subsample(image, grid, _SIZE_OF_MASK)
     scaled, background = _scale_intensities(sampled)
     inside = fill_largest_part(np.abs(scaled - background) > _EQUAL)
-    away = distance_transform_edt(~inside, sampling=spacing)
-    mask = away <= margin * grid.longest_side
+    margin = _MARGIN * grid.longest_side
+    mask = distance_transform_edt(~inside, sampling=spacing) <= margin
     for axis, (size, step) in enumerate(
         zip(image.shape, _subsampling_steps(grid, _SIZE_OF_MASK))
     ):

@@ -120,8 +120,9 @@ def make_pair(
         If True, the images need not overlap yet, and the intensities of each image are
         scaled independently of the other image.
     find_masks : bool, optional
-        If True, no mask is given, and at least one image shows a whole head, both are
-        masked with their brains (`find_brain_masks`).
+        If True, no mask is given, and one image shows a brain without skull and the
+        other a whole head, the former is masked with its brain (`find_brain_mask`); if
+        both show whole heads, both are masked (`find_head_masks`).
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Masks of the brains of whole heads.
+"""Masks of the brains of two whole heads.
 
 Neck, face and scalp of two people differ more than their brains.  If they are compared,
 the map is deformed there without need, and less exact inside the brain.
@@ -12,24 +12,16 @@ from dipy.utils.logging import logger
 import numpy as np
 
 from dipy_dl_reg.anatomy.brain_view import can_show_brain
-from dipy_dl_reg.anatomy.plausibility import is_plausible
-from dipy_dl_reg.anatomy.prediction import predict_anatomy
 from dipy_dl_reg.anatomy.wide_masks import mask_brain_with_margin
 from dipy_dl_reg.grid import Grid
 from dipy_dl_reg.io.input_image import InputImage
-from dipy_dl_reg.registration.brain_masks import (
-    find_brain_mask,
-    mask_object,
-    show_whole_heads,
-)
+from dipy_dl_reg.registration.brain_masks import find_brain_mask, show_whole_heads
 from dipy_dl_reg.registration.devices import threads
 from dipy_dl_reg.registration.head_poses import predict_upright
 
 #: Distance from the brain up to which heads are compared, mm: the edge between brain
 #: and fluid is seen, the scalp is not.
 _MARGIN = 4.0
-#: The same if the other image was stripped: the fluid around its brain is not seen.
-_MARGIN_TO_STRIPPED = 2.0
 
 
 def find_head_masks(
@@ -87,10 +79,9 @@ def find_brain_masks(
     Returns
     -------
     masks : dict of ndarray or None
-        By the same names: masks of both brains if an image shows a whole head; of a
-        stripped image, what is left of it (`find_brain_mask`); of a head, its brain,
-        which the network `anatomy` finds (`find_head_masks`).  None for an image in
-        which no upright brain is found, and for both if both are stripped.
+        By the same names: a mask of the brain without skull if the other image shows a
+        whole head (`find_brain_mask`), masks of both brains if both show whole heads
+        (`find_head_masks`), else None.
     """
     roles = list(images)
     both = [images[role] for role in roles], [grids[role] for role in roles]
@@ -99,36 +90,18 @@ def find_brain_masks(
         found = find_head_masks(*both)
         return dict(zip(roles, found)) if found else dict.fromkeys(roles)
     brain, head = roles[index], roles[1 - index]
-    head_mask = _mask_brain_of_head(images[head], grids[head])
-    if head_mask is not None:  # both have a mask: a margin would add background
-        mask = mask_object(images[brain], grids[brain], margin=0)
     logger.info(
         f"{brain} shows a brain without skull and {head} a whole head: only the region "
-        f"of {brain}'s brain is compared"
-        + (f", and of {head} its brain. " if head_mask is not None else ". ")
-        + "To choose another region, give static_mask or moving_mask."
+        f"of {brain}'s brain is compared. To choose another region, give static_mask "
+        "or moving_mask."
     )
-    return {brain: mask, head: head_mask}
-
-
-def _mask_brain_of_head(image: np.ndarray, grid: Grid) -> np.ndarray | None:
-    """Mask of the brain in a head that is registered to a stripped brain.
-
-    With the mask of the stripped brain alone, scalp and neck of the head would still be
-    compared with its background in the direction from moving to static.
-    """
-    if not can_show_brain(grid, whole=True):
-        return None
-    maps = predict_anatomy(image, grid)
-    if not is_plausible(maps):
-        return None
-    return mask_brain_with_margin(maps, grid, _MARGIN_TO_STRIPPED)
+    return {brain: mask, head: None}
 
 
 def mask_heads(
     static: InputImage, moving: InputImage, *, num_threads: int | None = None
 ) -> tuple[InputImage, InputImage]:
-    """Add masks of the brains to two images, if at least one shows a whole head.
+    """Add masks of the brains to two images, if both show whole heads.
 
     Several steps of a registration then use the same masks, and find them once.
 
@@ -142,28 +115,27 @@ def mask_heads(
     Returns
     -------
     static, moving : InputImage
-        With the masks of `find_brain_masks`; the same images if one has a mask or no
-        matrix.
+        With masks; the same images if one has a mask or no matrix, or is no whole head.
     """
-    both = {"static": static, "moving": moving}
-    if any(each.mask is not None or each.grid2world is None for each in both.values()):
-        return static, moving
-    grids = {
-        role: Grid(np.shape(each.values), np.asarray(each.grid2world, dtype=float))
-        for role, each in both.items()
-    }
+    both = (static, moving)
+    if any(each.mask is not None or each.grid2world is None for each in both):
+        return both
+    grids = [
+        Grid(np.shape(each.values), np.asarray(each.grid2world, dtype=float))
+        for each in both
+    ]
     with threads(num_threads):
-        masks = find_brain_masks({k: each.values for k, each in both.items()}, grids)
-    return (
-        static._replace(mask=masks["static"]),
-        moving._replace(mask=masks["moving"]),
-    )
+        masks = find_head_masks([each.values for each in both], grids)
+    if masks is None:
+        return both
+    first, second = (each._replace(mask=mask) for each, mask in zip(both, masks))
+    return first, second
 
 
 def mask_heads_of_channels(
     channels: Sequence[tuple[InputImage, InputImage]], *, num_threads: int | None = None
 ) -> list[tuple[InputImage, InputImage]]:
-    """Add masks of the brains to all channels, if the first shows a whole head.
+    """Add masks of the brains to all channels, if those of the first are whole heads.
 
     Parameters
     ----------

@@ -36,9 +36,8 @@ def network(heads, monkeypatch):
         return AnatomyMaps(maps, grid)
 
     predict.radius, predict.calls = 60, calls
-    for module in (head_poses, head_masks):
-        monkeypatch.setattr(module, "predict_anatomy", predict)
-        monkeypatch.setattr(module, "is_plausible", lambda maps: True)
+    monkeypatch.setattr(head_poses, "predict_anatomy", predict)
+    monkeypatch.setattr(head_poses, "is_plausible", lambda maps: True)
     return predict
 
 
@@ -67,25 +66,6 @@ def test_no_masks_without_two_heads(network):
     assert not network.calls
     network.radius = 30  # 0.1 l: no brain
     assert head_masks.find_head_masks(heads, [grid, grid]) is None
-
-
-@pytest.mark.parametrize("head", ["static", "moving"])
-def test_head_and_stripped_brain(network, head, caplog):
-    """Each has the mask of its own brain, found once for all steps."""
-    images = {role: make_head(0) for role in ("static", "moving")}
-    images[head] = make_head()
-    given = {role: InputImage(image, MATRIX, None) for role, image in images.items()}
-    found = dict(zip(given, head_masks.mask_heads(**given)))
-    assert np.array_equal(found.pop(head).mask, AWAY < 60)
-    (brain,) = found.values()
-    assert np.array_equal(brain.mask, AWAY < 80)
-    assert len(network.calls) == 1
-    assert f"and of {head} its brain" in caplog.text
-    network.radius = 30  # no brain is found: the region of the stripped one, wider
-    found = dict(zip(given, head_masks.mask_heads(**given)))
-    assert found.pop(head).mask is None
-    (brain,) = found.values()
-    assert (brain.mask >= (AWAY < 80)).all() and "without skull" in caplog.text
 
 
 def test_objects_that_are_no_heads(heads):
