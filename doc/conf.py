@@ -52,7 +52,13 @@ extensions = [
     "source_links",
 ]
 templates_path = ["_templates"]
-exclude_patterns = ["_build", "_templates", "examples", "**/sg_execution_times.rst"]
+exclude_patterns = [
+    "_build",
+    "_templates",
+    "examples",
+    "sg_execution_times.rst",
+    "**/sg_execution_times.rst",
+]
 # Text in single backticks is a link or code; a link that leads nowhere fails the build.
 default_role = "py:obj"
 nitpicky = True
@@ -120,7 +126,6 @@ sphinx_gallery_conf = {
     # The page of a public name shows the examples that use it.
     "doc_module": ("dipy_dl_reg",),
     "backreferences_dir": "generated/backreferences",
-    "reference_url": {"dipy_dl_reg": None},
     "abort_on_example_error": True,
     "download_all_examples": False,
     "capture_repr": (),

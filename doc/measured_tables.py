@@ -108,13 +108,13 @@ def stored_with(file, folder=FOLDER):
     """The commit that the first lines of a text name; ValueError if they name none.
 
     The first line of an older text is the commit it was stored with; a script that
-    names its commit itself writes "Code: commit".
+    names its commit itself writes "Code: commit X" or ends its first line so.
     """
     head = "\n".join((folder / file).read_text().splitlines()[:4])
     found = re.match(r"Stored with (commit .*)\. Not repeated with later code\.", head)
     if found:
         return f"stored with {found[1]}, not repeated with later code"
-    found = re.search(r"^Code: (commit \w+)\.", head, re.M)
+    found = re.search(r"(?:^Code: |; )(commit \w+)\b", head, re.M)
     if found is None:
         raise ValueError(f"{file} does not begin with the commit it was stored with")
     return f"measured with {found[1]}"
